@@ -1,0 +1,62 @@
+// Package connectors is the port to the CRMs: what the engine needs of Salesforce, HubSpot and whatever comes next.
+//
+// CRM is the small base that every connector has. Abilities are separate interfaces; the assembly asserts them in one
+// place. connectors/connectortest is the contract as a test suite, and every connector passes it against a server that
+// speaks its wire.
+package connectors
+
+import (
+	"context"
+	"io"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// CRM is one org or portal. Implementations are safe for concurrent use.
+//
+// Errors are asked, not named: Permanent() bool says that trying again cannot help, RetryAfter() time.Duration how long
+// the CRM wants to be left alone. deal.ErrGone means that the record does not exist. Error texts carry the CRM's error
+// code and field names, never record values, queries or tokens.
+type CRM interface {
+	// Identity asks the CRM who it is. It costs one or two calls and proves that the login works.
+	Identity(ctx context.Context) (deal.Account, error)
+
+	// Changes returns at most 500 stage entries that became visible after the cursor, oldest first, each at least
+	// once and none skipped, however late the CRM shows it within the connector's overlap. It reads the stage's
+	// history, so an entry that was left again between two polls is returned. All times are the CRM's. A row that
+	// cannot be understood is returned as quarantined. An entry is returned once for each watch that it matches and
+	// only if it is not older than that watch's Since. The zero cursor starts at the earliest Since.
+	Changes(ctx context.Context, after deal.Cursor, watches []deal.Watch) (deal.Page, error)
+
+	// Record reads the fields named by dotted CRM paths, the stage, and all files on the record with those that bear
+	// our marker recognised. An older (merged) ID works. deal.ErrGone when there is no such record.
+	Record(ctx context.Context, ref deal.Ref, fields []string) (deal.Record, error)
+
+	// Attach stores f on the record once per (tx, role, SHA-256): it looks before it writes, so that a second call,
+	// also after a lost reply, finds the first file. It returns only when the CRM reports the right size and checksum.
+	Attach(ctx context.Context, ref deal.Ref, tx deal.TxID, role deal.Role, f deal.File) (deal.Attachment, error)
+
+	// WriteBack sets the receipt's fields in one write. An older receipt (by Sequence) never overwrites a newer one:
+	// that is success and changes nothing.
+	WriteBack(ctx context.Context, ref deal.Ref, r deal.Receipt) error
+}
+
+// Files is the ability to read the content of a file on a record.
+type Files interface {
+	// Download writes the content of the file to w, at most limit bytes; more is an error.
+	Download(ctx context.Context, ref deal.Ref, fileID string, w io.Writer, limit int64) error
+}
+
+// Metered is the ability to say how much of the CRM's allowance is used, without a call.
+type Metered interface {
+	Budget() deal.Budget
+}
+
+// Memory is what a connector must keep over restarts (a rotated refresh token), encrypted at rest by whoever
+// implements it. Safe for concurrent use.
+type Memory interface {
+	// Get returns the value and its version; a key that was never put has a nil value and version 0.
+	Get(ctx context.Context, key string) (value []byte, version int64, err error)
+	// Put stores the value durably if the version is still the one that Get returned; otherwise deal.ErrStale.
+	Put(ctx context.Context, key string, value []byte, version int64) error
+}

@@ -1,0 +1,165 @@
+package deal
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Sealing is one stage entry on its way to a sealed contract. The ledger is its authority: a Sealing in memory is a
+// copy that Begin and Advance compare by Version.
+type Sealing struct {
+	Tx      TxID
+	Tenant  TenantID
+	Account AccountID
+	Change  Change
+	// Plan is everything that the sealing needs of the configuration, fixed when it was noticed.
+	Plan Plan
+
+	Step      Step
+	Condition Condition
+	// Reason says why the sealing is held, dead, ended or retrying, for people, without record values.
+	Reason string
+	// Attempts counts failures at the current step; Next is when the next attempt is due (Retrying).
+	Attempts int
+	Next     time.Time
+
+	Noticed time.Time // our clock, when the ledger took it in
+	Updated time.Time // our clock, last Advance
+	Version int64     // compare-and-swap
+
+	Facts   Facts
+	Private Private
+}
+
+// Facts is what is known of the sealing and is no personal data: hashes, IDs, names of certificates. Kept in plain text.
+type Facts struct {
+	// Generation counts how often a document was prepared for sealing. A second generation needs an audited reason.
+	Generation int `json:"generation,omitempty"`
+	// Record is the fingerprint of the CRM values that went into the document.
+	Record    string    `json:"record,omitempty"`
+	RecordURL string    `json:"record_url,omitempty"`
+	Gathered  time.Time `json:"gathered,omitzero"`
+	// Unsigned, Contract are the staged files.
+	Unsigned  *FileFact `json:"unsigned,omitempty"`
+	Contract  *FileFact `json:"contract,omitempty"`
+	RenderKey string    `json:"render_key,omitempty"`
+	// Digest is what the key signs, hex; committed before the key is used. One per TxID, ever.
+	Digest string `json:"digest,omitempty"`
+	// Signature is set as soon as a signature value exists; from then on the sealing never goes back.
+	Signature bool      `json:"signature,omitempty"`
+	Level     string    `json:"level,omitempty"` // the level reached, as our verifier reports it
+	Flagged   string    `json:"flagged,omitempty"`
+	SealedAt  time.Time `json:"sealed_at,omitzero"` // the proven time: the time-stamp's if there is one
+	Cert      *CertFact `json:"cert,omitempty"`
+	// Verdict is our verifier's, SecondOpinion the independent reader's.
+	Verdict       string `json:"verdict,omitempty"`
+	SecondOpinion string `json:"second_opinion,omitempty"`
+	// Archive is the archive's relative folder.
+	Archive    string      `json:"archive,omitempty"`
+	Attachment *Attachment `json:"attachment,omitempty"`
+	AuditTrail *Attachment `json:"audit_trail,omitempty"`
+	// Adopted says that the sealed file was found on the record instead of being made here.
+	Adopted bool `json:"adopted,omitempty"`
+	// Released names the holds that a person has released, so that they do not hold again.
+	Released []string `json:"released,omitempty"`
+	// Begun and Times hold when each step was begun and reached, for people and for latency figures.
+	Times map[Step]time.Time `json:"times,omitempty"`
+}
+
+// FileFact names a file by its bytes.
+type FileFact struct {
+	SHA256 string `json:"sha256"`
+	MD5    string `json:"md5,omitempty"`
+	Size   int64  `json:"size"`
+	Name   string `json:"name,omitempty"`
+}
+
+// CertFact names the certificate that sealed. Labels are for show; the hashes are the names.
+type CertFact struct {
+	SHA256   string    `json:"sha256"`
+	SPKI     string    `json:"spki_sha256"`
+	Serial   string    `json:"serial"`
+	Subject  string    `json:"subject"`
+	Issuer   string    `json:"issuer"`
+	NotAfter time.Time `json:"not_after"`
+	Digest   string    `json:"digest_alg"`
+}
+
+// Private is what the store keeps only encrypted under the sealing's own data key.
+type Private struct {
+	// Values are the CRM values that went into the document; Document is the merged record.
+	Values   json.RawMessage `json:"values,omitempty"`
+	Document json.RawMessage `json:"document,omitempty"`
+	FileName string          `json:"file_name,omitempty"`
+	// Source is the CRM's ID of the attachment that is sealed, for rules that seal an attachment.
+	Source string `json:"source,omitempty"`
+	// Boxes are the signature boxes of the rendered document.
+	Boxes json.RawMessage `json:"boxes,omitempty"`
+	// Ticket is the staged signature: exact bytes, attributes and digest. Value is the signature value, Token the
+	// time-stamp token.
+	Ticket json.RawMessage `json:"ticket,omitempty"`
+	Value  []byte          `json:"value,omitempty"`
+	Token  []byte          `json:"token,omitempty"`
+	// Report is the verification report.
+	Report json.RawMessage `json:"report,omitempty"`
+}
+
+// Plan is what a sealing needs of the configuration, by value, so that editing the configuration never changes a deal
+// in flight.
+type Plan struct {
+	TenantName string `json:"tenant_name"`
+	TimeZone   string `json:"time_zone"`
+	Locale     string `json:"locale"`
+	// Production is the tenant's environment; soft keys and draft templates are refused there.
+	Production bool   `json:"production"`
+	Rule       string `json:"rule"`
+	Stage      string `json:"stage"`
+	// Template is "id@version" and Bundle the hash of the bundle's content; both empty when Attachment is set.
+	Template string `json:"template,omitempty"`
+	Bundle   string `json:"bundle,omitempty"`
+	// Overrides are the rule's own field sources, in the template's syntax.
+	Overrides json.RawMessage `json:"overrides,omitempty"`
+	// Attachment is the file-name pattern of the attachment that is sealed instead of a rendered document.
+	Attachment string `json:"attachment,omitempty"`
+	// Fields are the CRM paths to read.
+	Fields []string `json:"fields,omitempty"`
+	// Profile is the signing profile, encoded by the engine.
+	Profile   json.RawMessage `json:"profile"`
+	WriteBack WriteBack       `json:"write_back"`
+	IfLeft    string          `json:"if_left"`  // hold | void | seal
+	ReEntry   string          `json:"re_entry"` // hold | seal
+	// AuditTrail says whether the deal's audit trail is attached beside the contract.
+	AuditTrail bool   `json:"audit_trail"`
+	Retention  string `json:"retention,omitempty"`
+}
+
+// Intent is written before an effect that cannot be undone or that others can see.
+type Intent struct {
+	Step Step
+	// What names the effect: gather, render, prepare, sign, timestamp, complete, check, keep, attach, report.
+	What string
+	// Digest is the hash that is about to be signed, or the SHA-256 of the bytes about to be sent; hex.
+	Digest string
+	// Key is the SPKI SHA-256 of the key about to be used, hex.
+	Key string
+	// Lease is how long the effect may take; after that someone else may begin.
+	Lease time.Duration
+}
+
+// Entry is one line of the audit log: who did what, when, why, with which certificate [42]. It carries IDs and hashes;
+// Detail is committed to with a salt and is readable only as long as the sealing's data key exists.
+type Entry struct {
+	Who    string // "daemon", or the user of the control socket
+	What   string // "sealed", "held", "released" ...
+	Why    string // for people; no record values
+	Cert   string // certificate SHA-256, hex
+	Detail map[string]string
+	// Events are put into the outbox in the same transaction.
+	Events []Event
+}
+
+// Event is something that became true and that others may want to be told.
+type Event struct {
+	Type string // native name, such as document.signed
+	Data map[string]string
+}
