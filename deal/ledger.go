@@ -1,0 +1,66 @@
+package deal
+
+import "time"
+
+// Noticing is one page of changes on its way into the ledger.
+type Noticing struct {
+	Tenant  TenantID
+	Account AccountID
+	Page    Page
+	// Previous is the cursor that the page was read with; the ledger refuses the page with ErrStale if its own differs.
+	Previous Cursor
+	// Plans holds the plan of each rule of the page, by rule id.
+	Plans map[string]Plan
+}
+
+// ReceiptState is what the ledger knows of the receipt that a sealing's record should show.
+type ReceiptState struct {
+	// Owner is the sealing that the record speaks of: the newest entry that writes the same set of fields.
+	Owner    TxID
+	Status   Status
+	Sequence int64 // of the newest desired receipt
+	Sent     int64 // sequence of the newest receipt that the CRM has accepted
+}
+
+// Due reports whether the CRM has not yet been told the newest.
+func (r ReceiptState) Due() bool { return r.Sent < r.Sequence }
+
+// TreeHead is the state of the audit tree.
+type TreeHead struct {
+	Size int64
+	Root string // base64, as in signed checkpoints
+}
+
+// PollState is how the last poll of an account went.
+type PollState struct {
+	Tenant  TenantID
+	Account AccountID
+	Kind    Kind
+	Name    string // the CRM's own name of the account, for people
+	At      time.Time
+	// Lag is how far behind the CRM's clock the cursor was.
+	Lag     time.Duration
+	Entries int
+	Budget  Budget
+	// Err is the last error, empty after a success; Since is when it began.
+	Err   string
+	Since time.Time
+}
+
+// JobKind says what a queued job does.
+type JobKind string
+
+// The kinds of jobs. Both carry a TxID only.
+const (
+	JobSeal JobKind = "seal" // run the sealing's steps until it must wait
+	JobTell JobKind = "tell" // bring the record's receipt up to date
+)
+
+// Job is one unit of queued work.
+type Job struct {
+	Kind JobKind
+	Tx   TxID
+}
+
+// Outcome says when the job wants to run again; zero means that it is finished.
+type Outcome struct{ Again time.Duration }
