@@ -64,3 +64,14 @@ type Job struct {
 
 // Outcome says when the job wants to run again; zero means that it is finished.
 type Outcome struct{ Again time.Duration }
+
+// TrailLine is one line of a sealing's audit trail, as people read it.
+type TrailLine struct {
+	Index int64 // in the audit tree
+	At    time.Time
+	Who   string
+	What  string
+	Why   string
+	Cert  string
+	Step  Step
+}
