@@ -44,16 +44,15 @@ const (
 func (c Condition) Waiting() bool { return c == Held || c == Dead || c == Ended }
 
 // ShownAs maps step and condition to the status that the CRM shows. Once the document is sealed a delay or failure is
-// ours, not the contract's: it is never shown as failed. Signed is shown only when the file is on the record.
+// ours, not the contract's: it is never shown as failed. Signed is shown only when the file is on the record. Awaiting
+// Signature is for other signers; the house's own seal never waits for one.
 func ShownAs(s Step, c Condition) Status {
 	switch {
 	case !s.Before(Attached):
 		return StatusSigned
 	case c == Ended:
 		return StatusActionRequired
-	case !s.Before(Sealed):
-		return StatusAwaiting
-	case c == Held:
+	case c == Held, c == Dead && !s.Before(Sealed):
 		return StatusHeld
 	case c == Dead:
 		return StatusFailed
