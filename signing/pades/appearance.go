@@ -1,0 +1,263 @@
+package pades
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+
+	"github.com/dealseal/dealseal/pdf"
+	"github.com/go-fonts/liberation/liberationsansbold"
+	"github.com/go-fonts/liberation/liberationsansregular"
+	"golang.org/x/text/unicode/bidi"
+	"golang.org/x/text/unicode/norm"
+)
+
+// The look of the seal, in points. Only gray is used: it is allowed in PDF/A whatever the output intent is.
+const (
+	largestText  = 9.0
+	smallestText = 4.0
+	textStep     = 0.25
+	headline     = 1.15 // size of the first line, as a multiple of the others'
+	leading      = 1.28 // from baseline to baseline, as a multiple of the size
+	barWidth     = 2.5  // at the left edge
+)
+
+// seal draws text into a box.
+type seal struct {
+	width, height float64
+	bold, regular *subset
+	lines         []sealLine
+	size          float64
+}
+
+type sealLine struct {
+	text string
+	bold bool
+}
+
+// draw gives the widget an appearance with the text in the box, upright for the reader of a rotated page.
+func (b *builder) draw(widget, page *pdf.Dict, rect [4]float64) error {
+	rotate, err := b.file.Inherited(page, "Rotate")
+	if err != nil {
+		return err
+	}
+	turn, _ := pdf.Int(rotate)
+	turn = (turn%360 + 360) % 360
+	width, height := rect[2]-rect[0], rect[3]-rect[1]
+	if turn == 90 || turn == 270 {
+		width, height = height, width
+	}
+	s, err := newSeal(b.o.Text, width, height)
+	if err != nil {
+		return err
+	}
+	content, err := s.content()
+	if err != nil {
+		return err
+	}
+	fonts, err := s.fonts(b.update)
+	if err != nil {
+		return err
+	}
+	form := pdf.D(
+		"Type", pdf.Name("XObject"),
+		"Subtype", pdf.Name("Form"),
+		"BBox", pdf.Array{0, 0, width, height},
+		"Resources", pdf.D("Font", fonts),
+	)
+	// The viewer turns the page clockwise, so the appearance is turned the other way; where it lands is settled by
+	// fitting it into /Rect (12.5.5, algorithm 8.1).
+	if turn != 0 {
+		matrices := map[int64]pdf.Array{90: {0, 1, -1, 0, 0, 0}, 180: {-1, 0, 0, -1, 0, 0}, 270: {0, -1, 1, 0, 0, 0}}
+		if matrices[turn] == nil {
+			return refuse("the page is rotated by %d degrees, which is no multiple of 90", turn)
+		}
+		form.Set("Matrix", matrices[turn])
+		characteristics, err := b.file.ResolveDict(widget.Get("MK"))
+		if err != nil {
+			return err
+		}
+		characteristics = characteristics.Clone()
+		characteristics.Set("R", turn)
+		widget.Set("MK", characteristics)
+	}
+	ref := b.update.Alloc()
+	b.update.PutCompressed(ref, form, content)
+	widget.Set("AP", pdf.D("N", ref))
+	return nil
+}
+
+// fonts embeds the fonts that the content uses.
+func (s *seal) fonts(u *pdf.Update) (*pdf.Dict, error) {
+	d := new(pdf.Dict)
+	for _, line := range s.lines {
+		name := s.fontName(line)
+		if d.Has(name) {
+			continue
+		}
+		ref, err := s.font(line).put(u)
+		if err != nil {
+			return nil, err
+		}
+		d.Set(name, ref)
+	}
+	return d, nil
+}
+
+// fontName is the name of a line's font in the resources.
+func (s *seal) fontName(line sealLine) pdf.Name {
+	if line.bold {
+		return "B"
+	}
+	return "R"
+}
+
+// newSeal finds the largest text size at which everything fits.
+func newSeal(text []string, width, height float64) (*seal, error) {
+	s := &seal{width: width, height: height}
+	var err error
+	if s.bold, err = newSubset("LiberationSans-Bold", liberationsansbold.TTF); err != nil {
+		return nil, err
+	}
+	if s.regular, err = newSubset("LiberationSans", liberationsansregular.TTF); err != nil {
+		return nil, err
+	}
+	lines, err := s.paragraphs(text)
+	if err != nil {
+		return nil, err
+	}
+	for size := largestText; size >= smallestText; size -= textStep {
+		if s.fit(lines, size) {
+			return s, nil
+		}
+	}
+	return nil, refuse("the text of the seal does not fit its box of %.0f by %.0f points, even at %.0f points; make the box larger or the text shorter", width, height, smallestText)
+}
+
+// paragraphs splits the text into lines, and refuses what would not be shown as it is written.
+func (s *seal) paragraphs(text []string) ([]sealLine, error) {
+	var lines []sealLine
+	for _, t := range text {
+		for part := range strings.Lines(norm.NFC.String(t)) {
+			part = strings.Join(strings.Fields(part), " ")
+			if part == "" {
+				continue
+			}
+			line := sealLine{text: part, bold: len(lines) == 0}
+			if err := s.check(line); err != nil {
+				return nil, err
+			}
+			lines = append(lines, line)
+		}
+	}
+	if len(lines) == 0 {
+		return nil, refuse("the text of the seal is blank")
+	}
+	return lines, nil
+}
+
+func (s *seal) check(line sealLine) error {
+	for _, r := range line.text {
+		properties, _ := bidi.LookupRune(r)
+		switch class := properties.Class(); {
+		case unicode.Is(unicode.C, r):
+			return refuse("the text of the seal has the character U+%04X, which is not shown", r)
+		case class == bidi.R || class == bidi.AL:
+			return refuse("the text of the seal has the character U+%04X of a script written from right to left, which is not supported", r)
+		case !s.font(line).has(r):
+			return refuse("the text of the seal has the character U+%04X, which the seal's font does not have", r)
+		}
+	}
+	return nil
+}
+
+func (s *seal) font(line sealLine) *subset {
+	if line.bold {
+		return s.bold
+	}
+	return s.regular
+}
+
+func lineSize(line sealLine, size float64) float64 {
+	if line.bold {
+		return size * headline
+	}
+	return size
+}
+
+// padding is what stays free at each edge.
+func (s *seal) padding() float64 { return min(6, 0.1*s.height, 0.05*s.width) }
+
+// textLeft is where lines begin: behind the bar.
+func (s *seal) textLeft() float64 { return barWidth + s.padding() + 1 }
+
+// fit wraps the lines at the given size and keeps them when they fit.
+func (s *seal) fit(lines []sealLine, size float64) bool {
+	available := s.width - s.textLeft() - s.padding()
+	var wrapped []sealLine
+	height := 0.0
+	for _, l := range lines {
+		parts, ok := s.wrap(l, lineSize(l, size), available)
+		if !ok {
+			return false
+		}
+		wrapped = append(wrapped, parts...)
+		height += float64(len(parts)) * lineSize(l, size) * leading
+	}
+	if height > s.height-2*s.padding() {
+		return false
+	}
+	s.lines, s.size = wrapped, size
+	return true
+}
+
+// wrap breaks a line at its spaces; a single word that is too long does not fit.
+func (s *seal) wrap(line sealLine, size, available float64) ([]sealLine, bool) {
+	var parts []sealLine
+	current := ""
+	for word := range strings.FieldsSeq(line.text) {
+		longer := strings.TrimSpace(current + " " + word)
+		switch {
+		case s.font(line).width(longer)*size <= available:
+			current = longer
+		case current == "" || s.font(line).width(word)*size > available:
+			return nil, false
+		default:
+			parts = append(parts, sealLine{current, line.bold})
+			current = word
+		}
+	}
+	return append(parts, sealLine{current, line.bold}), true
+}
+
+// content draws the border, the bar and the lines, which are centred in the height of the box.
+func (s *seal) content() ([]byte, error) {
+	var b []byte
+	b = fmt.Appendf(b, "q\n1 g 0 0 %[1]s %[2]s re f\n0.55 G 0.5 w 0.25 0.25 %[3]s %[4]s re S\n0.25 g 0 0 %[5]s %[2]s re f\n",
+		num(s.width), num(s.height), num(s.width-0.5), num(s.height-0.5), num(barWidth))
+	total := 0.0
+	for _, l := range s.lines {
+		total += lineSize(l, s.size) * leading
+	}
+	y := s.height - (s.height-total)/2
+	b = append(b, "BT\n"...)
+	for _, l := range s.lines {
+		size := lineSize(l, s.size)
+		// The letters stand a little above the middle of their line, as descenders are rarer than ascenders.
+		baseline := y - size*leading/2 - size*0.34
+		y -= size * leading
+		gray := 0.25
+		if l.bold {
+			gray = 0
+		}
+		codes, err := s.font(l).encode(l.text)
+		if err != nil {
+			return nil, err
+		}
+		b = fmt.Appendf(b, "/%s %s Tf %.2f g 1 0 0 1 %s %s Tm <%x> Tj\n", s.fontName(l), num(size), gray, num(s.textLeft()), num(baseline), codes)
+	}
+	return append(b, "ET\nQ\n"...), nil
+}
+
+// num spells a number for a content stream, without an exponent.
+func num(x float64) string { return fmt.Sprintf("%.3f", x) }

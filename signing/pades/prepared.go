@@ -1,0 +1,99 @@
+package pades
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// Prepared is a signature that lacks its value. It goes through JSON unchanged, so that it can be staged and survive a
+// restart.
+type Prepared struct {
+	OriginalSize   int64  // bytes
+	OriginalSHA256 []byte // of the original file
+
+	Tail           []byte // what to append to the original; zeros where the CMS will be
+	ContentsOffset int    // of the hexadecimal string in Tail, at its "<"
+	ContentsLength int    // in bytes of Tail, "<" and ">" included
+
+	Field          string    // fully qualified name of the signature field
+	Algorithm      Algorithm // what the key has to do
+	DocumentDigest []byte    // over the sealed file without the hexadecimal string
+	SignedAttrs    []byte    // DER SET OF
+	Digest         []byte    // over SignedAttrs: what the key signs
+	Chain          [][]byte  // DER: the signer's certificate, then those above it
+}
+
+// SizeError says that the value and the time-stamp do not fit the space that was reserved for them.
+type SizeError struct{ Need, Reserved int } // bytes of CMS
+
+func (e *SizeError) Error() string {
+	return fmt.Sprintf("pades: the signature needs %d bytes, but %d are reserved: raise the reserve by %d", e.Need, e.Reserved, e.Need-e.Reserved)
+}
+
+// Permanent is true: the space cannot be changed after the digest was made.
+func (e *SizeError) Permanent() bool { return true }
+
+// Reserved is the space for the CMS in bytes.
+func (p *Prepared) Reserved() int { return (p.ContentsLength - 2) / 2 }
+
+// Certificates parses the chain.
+func (p *Prepared) Certificates() ([]*x509.Certificate, error) {
+	if len(p.Chain) == 0 {
+		return nil, refuse("the staged signature has no certificate")
+	}
+	chain := make([]*x509.Certificate, len(p.Chain))
+	for i, der := range p.Chain {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("pades: certificate %d of the staged signature: %w", i, err)
+		}
+		chain[i] = c
+	}
+	return chain, nil
+}
+
+// Embed completes the signature. value is the signature value over Digest, for ECDSA in DER; it is checked with the
+// certificate's key. token is the DER of an RFC 3161 TimeStampToken over value, whose check is the caller's, or nil.
+// Embed returns the bytes to append to the original, and the CMS in them. The receiver is not changed.
+func (p *Prepared) Embed(value, token []byte) (tail, cms []byte, err error) {
+	chain, err := p.Certificates()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := p.Algorithm.Verify(chain[0].PublicKey, p.Digest, value); err != nil {
+		return nil, nil, refuse("the signature value does not fit the staged digest and certificate: %v", err)
+	}
+	if token != nil {
+		if err := checkToken(token); err != nil {
+			return nil, nil, err
+		}
+	}
+	s := signedData{algorithm: p.Algorithm, chain: chain, attributes: p.SignedAttrs, value: value, token: token}
+	if cms, err = s.encode(); err != nil {
+		return nil, nil, err
+	}
+	if len(cms) > p.Reserved() {
+		return nil, nil, &SizeError{Need: len(cms), Reserved: p.Reserved()}
+	}
+	if p.ContentsOffset < 0 || p.ContentsOffset+p.ContentsLength > len(p.Tail) {
+		return nil, nil, refuse("the staged signature has its place outside of its bytes")
+	}
+	tail = bytes.Clone(p.Tail)
+	hex.Encode(tail[p.ContentsOffset+1:], cms)
+	return tail, cms, nil
+}
+
+// checkToken makes sure that token is one DER value, so that it does not break the structure around it.
+func checkToken(token []byte) error {
+	s := cryptobyte.String(token)
+	var content cryptobyte.String
+	if !s.ReadASN1(&content, cbasn1.SEQUENCE) || !s.Empty() {
+		return refuse("the time-stamp token is not one DER SEQUENCE")
+	}
+	return nil
+}
