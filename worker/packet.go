@@ -1,0 +1,130 @@
+package worker
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"time"
+)
+
+// kind is what a packet is for.
+type kind uint8
+
+const (
+	kindConfine kind = iota + 1 // parent: the order, for the process that applies Landlock
+	kindSetup                   // parent: the order again and Spec.Setup
+	kindReady                   // child: the program has loaded
+	kindCall                    // parent
+	kindReply                   // child
+	kindError                   // child: the answer to a setup or a call that failed
+)
+
+// packet is a frame on the wire.
+type packet struct {
+	kind  kind
+	id    uint32        // pairs a reply with its call
+	grace time.Duration // until the deadline of a call; 0 is none
+	Frame
+	files int // announced number of Files
+}
+
+const (
+	maxOp     = 64
+	maxFiles  = 16
+	fixedSize = 24
+)
+
+// The fixed part, big-endian: kind 1, op length 1, files 1, zero 1, id 4,
+// header length 4, body length 4, grace in milliseconds 8. Then op, header and
+// body.
+
+// FrameError says that what was to be sent, or was received, is no valid
+// frame.
+type FrameError struct{ Reason string }
+
+func (e *FrameError) Error() string { return "worker: frame: " + e.Reason }
+
+// Permanent is true: the same frame is refused again.
+func (e *FrameError) Permanent() bool { return true }
+
+// head encodes everything but the body.
+func (p packet) head(limit int) ([]byte, error) {
+	switch {
+	case len(p.Op) > maxOp:
+		return nil, &FrameError{fmt.Sprintf("the op has %d bytes, %d are allowed", len(p.Op), maxOp)}
+	case len(p.Files) > maxFiles:
+		return nil, &FrameError{fmt.Sprintf("%d files, %d are allowed", len(p.Files), maxFiles)}
+	case len(p.Header) > limit || len(p.Body) > limit-len(p.Header):
+		return nil, &FrameError{fmt.Sprintf("header and body have %d bytes, %d are allowed", len(p.Header)+len(p.Body), limit)}
+	}
+	b := make([]byte, fixedSize, fixedSize+len(p.Op)+len(p.Header))
+	b[0], b[1], b[2] = byte(p.kind), byte(len(p.Op)), byte(len(p.Files))
+	binary.BigEndian.PutUint32(b[4:], p.id)
+	binary.BigEndian.PutUint32(b[8:], uint32(len(p.Header)))
+	binary.BigEndian.PutUint32(b[12:], uint32(len(p.Body)))
+	binary.BigEndian.PutUint64(b[16:], uint64(max(p.grace, 0)/time.Millisecond))
+	b = append(b, p.Op...)
+	return append(b, p.Header...), nil
+}
+
+// readPacket reads one packet, without its files. At the end of the stream
+// between two packets the error is io.EOF.
+func readPacket(r io.Reader, limit int) (packet, error) {
+	var fixed [fixedSize]byte
+	if _, err := io.ReadFull(r, fixed[:]); err != nil {
+		return packet{}, err
+	}
+	p := packet{
+		kind:  kind(fixed[0]),
+		files: int(fixed[2]),
+		id:    binary.BigEndian.Uint32(fixed[4:]),
+	}
+	op, header, body := int64(fixed[1]), int64(binary.BigEndian.Uint32(fixed[8:])), int64(binary.BigEndian.Uint32(fixed[12:]))
+	grace := binary.BigEndian.Uint64(fixed[16:])
+	switch {
+	case p.kind < kindConfine || p.kind > kindError || fixed[3] != 0:
+		return packet{}, &FrameError{"the other end does not speak this protocol"}
+	case op > maxOp || p.files > maxFiles || header+body > int64(limit):
+		return packet{}, &FrameError{fmt.Sprintf("op of %d bytes, header and body of %d, %d files: %d, %d and %d are allowed", op, header+body, p.files, maxOp, limit, maxFiles)}
+	case grace > uint64(maxGrace/time.Millisecond):
+		return packet{}, &FrameError{"the deadline is out of range"}
+	}
+	p.grace = time.Duration(grace) * time.Millisecond
+	name, err := readN(r, op)
+	if err != nil {
+		return packet{}, err
+	}
+	p.Op = string(name)
+	if p.Header, err = readN(r, header); err != nil {
+		return packet{}, err
+	}
+	p.Body, err = readN(r, body)
+	return p, err
+}
+
+// maxGrace keeps the deadline far from overflowing a time.Duration.
+const maxGrace = 365 * 24 * time.Hour
+
+// readN reads n bytes, taking memory as they arrive and not as they are
+// announced.
+func readN(r io.Reader, n int64) ([]byte, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	const eager = 1 << 20
+	var b bytes.Buffer
+	b.Grow(int(min(n, eager)))
+	got, err := io.CopyN(&b, r, n)
+	if err == io.EOF && got < n {
+		err = io.ErrUnexpectedEOF
+	}
+	return b.Bytes(), err
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close() // passed on or dropped; there is nobody left to tell
+	}
+}
