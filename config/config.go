@@ -1,0 +1,339 @@
+// Package config reads dealseal.yaml and the tenant files into plain structs. It knows spelling, not meaning: unknown
+// keys, second documents, duplicates, dangling names and plain-text secrets are errors with file, line and cure; whether
+// a template, key or CRM is any good is for those who use them to say.
+//
+// The structs are the manual: every field says its default, its unit and when an edit takes effect. Unless a field says
+// otherwise a change takes a restart.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/dealseal/dealseal/secret"
+)
+
+// Config is dealseal.yaml with the tenant files that it names.
+type Config struct {
+	// StateDir holds the database, the archive and the renderer's cache. Required. One daemon at a time.
+	StateDir string `yaml:"state_dir"`
+	// MasterKey wraps the keys of all stored personal data: at least 32 random bytes, in hex, base64 or raw ("dealseal
+	// keygen master FILE" makes one). Required. Without it nothing that is stored can be read: back it up apart.
+	MasterKey secret.Ref `yaml:"master_key"`
+	Listen    Listen     `yaml:"listen"`
+	// Templates is the folder of template bundles. Default: templates beside dealseal.yaml.
+	Templates string `yaml:"templates"`
+	// Tenants is the folder of tenant files (*.yaml). Default: tenants beside dealseal.yaml.
+	Tenants  string   `yaml:"tenants"`
+	Renderer Renderer `yaml:"renderer"`
+	Signing  Signing  `yaml:"signing"`
+	Log      Log      `yaml:"log"`
+	Retry    Retry    `yaml:"retry"`
+
+	// File is the path that was read; Loaded are the tenants, by file name.
+	File   string   `yaml:"-"`
+	Loaded []Tenant `yaml:"-"`
+
+	root *yaml.Node
+}
+
+// Listen says where the daemon answers.
+type Listen struct {
+	// Admin is the address of the status page, /healthz, /readyz and /metrics. Default 127.0.0.1:8484.
+	Admin string `yaml:"admin"`
+	// Hosts are further Host headers that the status page answers to, besides the listening address and localhost.
+	Hosts []string `yaml:"hosts"`
+}
+
+// Renderer says how documents are made.
+type Renderer struct {
+	// WASM is the path of the renderer ("make renderer" fetches it). Default: typst.wasm beside the executable, then
+	// /usr/lib/dealseal/typst.wasm.
+	WASM string `yaml:"wasm"`
+	// Fonts are folders with further fonts (Noto), used when a document needs them. Default: /usr/share/fonts.
+	Fonts []string `yaml:"fonts"`
+	// Children is the number of renderer processes. Default: the number of processors, at most 4.
+	Children int `yaml:"children"`
+}
+
+// Signing says with which keys and how documents are sealed.
+type Signing struct {
+	Keys map[string]Key `yaml:"keys"`
+	// TSA are asked in this order.
+	TSA []TSA `yaml:"tsa"`
+	// Trust are PEM files with the roots that seals and time-stamps must chain to. Required.
+	Trust    []string           `yaml:"trust"`
+	Profiles map[string]Profile `yaml:"profiles"`
+}
+
+// Key is a signing key.
+type Key struct {
+	// Kind is pkcs11 or soft. A soft key is refused for tenants of environment production.
+	Kind string `yaml:"kind"`
+	// Module is the path of the PKCS#11 library; Token and Label (or ID, hex) name token and key.
+	Module string `yaml:"module"`
+	Token  string `yaml:"token"`
+	Label  string `yaml:"label"`
+	ID     string `yaml:"id"`
+	// PIN is resolved by the process that holds the HSM only: file: or credential:.
+	PIN secret.Ref `yaml:"pin"`
+	// Certificates is a PEM file with the chain, the key's certificate first. Default: the token's own certificate.
+	Certificates string `yaml:"certificates"`
+	// Sessions is the number of parallel sessions. Default 4.
+	Sessions int `yaml:"sessions"`
+	// Timeout is the deadline of one operation. Default 10s.
+	Timeout time.Duration `yaml:"timeout"`
+	// Env are variables that the PKCS#11 library needs (SOFTHSM2_CONF).
+	Env map[string]string `yaml:"env"`
+	// Read and Write are further paths that the library may use; Network says whether it may dial (network HSMs).
+	Read    []string `yaml:"read"`
+	Write   []string `yaml:"write"`
+	Network bool     `yaml:"network"`
+	// File and Passphrase are those of a soft key ("dealseal keygen soft FILE").
+	File       string     `yaml:"file"`
+	Passphrase secret.Ref `yaml:"passphrase"`
+}
+
+// TSA is an RFC 3161 time-stamping authority.
+type TSA struct {
+	URL string `yaml:"url"`
+	// Timeout of one request. Default 10s.
+	Timeout time.Duration `yaml:"timeout"`
+	// Policy is the policy OID that tokens must state. Default: any.
+	Policy string `yaml:"policy"`
+}
+
+// Profile is how a document is sealed.
+type Profile struct {
+	// Key is a name under signing.keys. Required.
+	Key string `yaml:"key"`
+	// Level is B-B or B-T. Default B-T.
+	Level string `yaml:"level"`
+	// Reason, Location and Name go into the signature dictionary. "{tx}" in Reason becomes the transaction ID.
+	Reason   string `yaml:"reason"`
+	Location string `yaml:"location"`
+	Name     string `yaml:"name"`
+	// OnDowngrade says what happens when the level cannot be reached: fail, hold or accept-and-flag. Default hold.
+	OnDowngrade string `yaml:"on_downgrade"`
+	// Hash is SHA-256, SHA-384 or SHA-512. Default SHA-256.
+	Hash string `yaml:"hash"`
+	// PSS signs with RSA-PSS instead of PKCS#1 v1.5. Default false.
+	PSS bool `yaml:"pss"`
+	// Certify makes a certification signature that allows: 1 no changes, 2 form filling, 3 also annotations. Default 0:
+	// an approval signature.
+	Certify int `yaml:"certify"`
+}
+
+// Log says how the daemon logs to standard error.
+type Log struct {
+	// Format is text or json. Default text.
+	Format string `yaml:"format"`
+	// Level is debug, info, warn or error. Default info.
+	Level string `yaml:"level"`
+}
+
+// Retry says how often a failing step is tried.
+type Retry struct {
+	// First is the wait after the first failure, doubled up to Max. Defaults 2s and 30m.
+	First time.Duration `yaml:"first"`
+	Max   time.Duration `yaml:"max"`
+	// Attempts is how often a step is tried before it waits for a person. Default 12.
+	Attempts int `yaml:"attempts"`
+}
+
+// Load reads the file and all tenant files beside it, and checks everything that can be checked without opening anything
+// else. All complaints are returned, joined.
+func Load(path string) (*Config, error) {
+	c := &Config{File: path}
+	root, err := parseFile(path)
+	if err != nil {
+		return nil, err
+	}
+	c.root = root
+	if err := Decode(path, root, c); err != nil {
+		return nil, err
+	}
+	c.defaults()
+	errs := c.check()
+	tenants, err := loadTenants(c.Tenants)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	c.Loaded = tenants
+	errs = append(errs, c.checkTenants()...)
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return c, nil
+}
+
+func parseFile(path string) (*yaml.Node, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, &Error{File: path, Msg: errors.Unwrap(err).Error()}
+	}
+	defer f.Close()
+	return parse(path, f)
+}
+
+func (c *Config) defaults() {
+	dir := filepath.Dir(c.File)
+	beside := func(p *string, name string) {
+		if *p == "" {
+			*p = name
+		}
+		if !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+	beside(&c.Templates, "templates")
+	beside(&c.Tenants, "tenants")
+	orDefault(&c.Listen.Admin, "127.0.0.1:8484")
+	orDefault(&c.Log.Format, "text")
+	orDefault(&c.Log.Level, "info")
+	if c.Renderer.Fonts == nil {
+		c.Renderer.Fonts = []string{"/usr/share/fonts"}
+	}
+	for name, k := range c.Signing.Keys {
+		orDefault(&k.Sessions, 4)
+		orDefault(&k.Timeout, 10*time.Second)
+		c.Signing.Keys[name] = k
+	}
+	for i := range c.Signing.TSA {
+		orDefault(&c.Signing.TSA[i].Timeout, 10*time.Second)
+	}
+	for name, p := range c.Signing.Profiles {
+		orDefault(&p.Level, "B-T")
+		orDefault(&p.OnDowngrade, "hold")
+		orDefault(&p.Hash, "SHA-256")
+		c.Signing.Profiles[name] = p
+	}
+	orDefault(&c.Retry.First, 2*time.Second)
+	orDefault(&c.Retry.Max, 30*time.Minute)
+	orDefault(&c.Retry.Attempts, 12)
+}
+
+func orDefault[T comparable](p *T, value T) {
+	var zero T
+	if *p == zero {
+		*p = value
+	}
+}
+
+// At returns an error at the line where the dotted path stands, or at its nearest ancestor that exists.
+func (c *Config) At(path, format string, args ...any) error {
+	return &Error{File: c.File, Line: lineOf(c.root, path), Msg: fmt.Sprintf(format, args...)}
+}
+
+// lineOf finds the line of a dotted path; numbers are positions in lists.
+func lineOf(n *yaml.Node, path string) int {
+	line := n.Line
+	for part := range strings.SplitSeq(path, ".") {
+		next := (*yaml.Node)(nil)
+		switch n.Kind {
+		case yaml.MappingNode:
+			for i := 0; i+1 < len(n.Content); i += 2 {
+				if n.Content[i].Value == part {
+					line, next = n.Content[i].Line, n.Content[i+1]
+				}
+			}
+		case yaml.SequenceNode:
+			if i, err := strconv.Atoi(part); err == nil && i < len(n.Content) {
+				next = n.Content[i]
+				line = next.Line
+			}
+		}
+		if next == nil {
+			return line
+		}
+		n = next
+	}
+	return line
+}
+
+// check looks for what is missing or contradicts itself in dealseal.yaml.
+func (c *Config) check() (errs []error) {
+	fail := func(path, format string, args ...any) { errs = append(errs, c.At(path, format, args...)) }
+	if c.StateDir == "" {
+		fail("state_dir", "state_dir is missing: name the folder that holds database and archive, such as /var/lib/dealseal")
+	} else if !filepath.IsAbs(c.StateDir) {
+		fail("state_dir", "state_dir must be an absolute path")
+	}
+	if c.MasterKey.IsZero() {
+		fail("master_key", "master_key is missing: make one with \"dealseal keygen master FILE\" and name it, such as credential:master-key")
+	}
+	oneOf := func(path, got string, valid ...string) {
+		if !slices.Contains(valid, got) {
+			fail(path, "%s is %q: it must be one of %s", path, got, strings.Join(valid, ", "))
+		}
+	}
+	oneOf("log.format", c.Log.Format, "text", "json")
+	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	if len(c.Signing.Trust) == 0 {
+		fail("signing.trust", "signing.trust is missing: name the PEM files of the roots that seals and time-stamps must chain to")
+	}
+	for name, k := range c.Signing.Keys {
+		errs = append(errs, c.checkKey("signing.keys."+name, k)...)
+	}
+	for name, p := range c.Signing.Profiles {
+		path := "signing.profiles." + name
+		if _, ok := c.Signing.Keys[p.Key]; !ok {
+			fail(path+".key", "profile %q names the key %q, which is not under signing.keys%s", name, p.Key, nearest(p.Key, keysOf(c.Signing.Keys)))
+		}
+		oneOf(path+".level", p.Level, "B-B", "B-T")
+		oneOf(path+".on_downgrade", p.OnDowngrade, "fail", "hold", "accept-and-flag")
+		oneOf(path+".hash", p.Hash, "SHA-256", "SHA-384", "SHA-512")
+		if p.Certify < 0 || p.Certify > 3 {
+			fail(path+".certify", "certify is %d: it must be 0 (approval), 1, 2 or 3", p.Certify)
+		}
+		if p.Level == "B-T" && len(c.Signing.TSA) == 0 {
+			fail(path+".level", "profile %q asks for B-T and signing.tsa is empty: name a TSA, or ask for B-B", name)
+		}
+	}
+	for i, t := range c.Signing.TSA {
+		if !strings.HasPrefix(t.URL, "http://") && !strings.HasPrefix(t.URL, "https://") {
+			fail(fmt.Sprintf("signing.tsa.%d.url", i), "signing.tsa[%d].url must start with http:// or https://", i)
+		}
+	}
+	return errs
+}
+
+func (c *Config) checkKey(path string, k Key) (errs []error) {
+	need := func(name, value string) {
+		if value == "" {
+			errs = append(errs, c.At(path+"."+name, "%s.%s is missing: a %s key needs it", path, name, k.Kind))
+		}
+	}
+	switch k.Kind {
+	case "pkcs11":
+		need("module", k.Module)
+		need("token", k.Token)
+		if k.Label == "" && k.ID == "" {
+			need("label", "")
+		}
+		need("pin", k.PIN.String())
+	case "soft":
+		need("file", k.File)
+		need("passphrase", k.Passphrase.String())
+	default:
+		errs = append(errs, c.At(path+".kind", "%s.kind is %q: it must be pkcs11 or soft", path, k.Kind))
+	}
+	return errs
+}
+
+func keysOf[T any](m map[string]T) []string {
+	var names []string
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}

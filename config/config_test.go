@@ -1,0 +1,146 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v4"
+)
+
+const goodMain = `state_dir: /var/lib/dealseal
+master_key: credential:master-key
+signing:
+  keys:
+    house: {kind: soft, file: key.pem, passphrase: "credential:passphrase"}
+  tsa: [{url: "http://127.0.0.1:1/tsa"}]
+  trust: [root.pem]
+  profiles:
+    contract: {key: house}
+`
+
+const goodTenant = `tenant: {id: acme, environment: sandbox, time_zone: Europe/Paris}
+crm:
+  kind: salesforce
+  with: {my_domain: "https://acme.my.salesforce.com"}
+rules:
+  - id: order-form
+    when: {stage: Closed Won}
+    document: {template: order-form@1}
+    seal: contract
+    write_back: {transaction_id: Tx__c, status: {field: Status__c}}
+`
+
+func load(t *testing.T, main string, tenants ...string) (*Config, error) {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "dealseal.yaml")
+	if err := os.WriteFile(path, []byte(main), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "tenants"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i, text := range tenants {
+		if err := os.WriteFile(filepath.Join(dir, "tenants", string(rune('a'+i))+".yaml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return Load(path)
+}
+
+func TestAGoodConfigurationGetsItsDefaults(t *testing.T) {
+	c, err := load(t, goodMain, goodTenant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := c.Loaded[0].Rules[0]
+	if c.Listen.Admin != "127.0.0.1:8484" || c.Signing.Profiles["contract"].Level != "B-T" || r.Object != "Opportunity" || r.IfLeft != "hold" || !*r.AuditTrail {
+		t.Errorf("defaults are not applied: %+v %+v", c, r)
+	}
+	if !strings.HasSuffix(c.Templates, "/templates") || !filepath.IsAbs(c.Templates) {
+		t.Errorf("templates = %q", c.Templates)
+	}
+}
+
+func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
+	cases := []struct {
+		name, main string
+		tenants    []string
+		want       []string
+	}{
+		{"unknown key", strings.Replace(goodMain, "state_dir", "state_dri", 1), []string{goodTenant}, []string{"dealseal.yaml:1", `did you mean "state_dir"`}},
+		{"unknown nested key", strings.Replace(goodMain, "{key: house}", "{key: house, levle: B-T}", 1), []string{goodTenant}, []string{"dealseal.yaml:9", `"signing.profiles.contract.levle"`, `did you mean "level"`}},
+		{"second document", goodMain + "---\nx: 1\n", []string{goodTenant}, []string{"dealseal.yaml", "second document"}},
+		{"empty file", "", []string{goodTenant}, []string{"is empty"}},
+		{"key given twice", goodMain + "state_dir: /x\n", []string{goodTenant}, []string{"dealseal.yaml:10", "given twice", "line 1"}},
+		{"plain-text secret", strings.Replace(goodMain, "credential:master-key", "hunter2hunter2", 1), []string{goodTenant}, []string{"dealseal.yaml:2", "master_key"}},
+		{"unknown profile", goodMain, []string{strings.Replace(goodTenant, "seal: contract", "seal: contrakt", 1)}, []string{"a.yaml:9", `did you mean "contract"`}},
+		{"unknown key name", strings.Replace(goodMain, "{key: house}", "{key: hous}", 1), []string{goodTenant}, []string{"dealseal.yaml:9", `did you mean "house"`}},
+		{"tenant twice", goodMain, []string{goodTenant, goodTenant}, []string{"b.yaml:1", `tenant id "acme" is already`}},
+		{"rule twice", goodMain, []string{goodTenant + strings.SplitN(goodTenant, "rules:\n", 2)[1]}, []string{"a.yaml:11", "already that of the rule in line 6"}},
+		{"soft key in production", goodMain, []string{strings.Replace(goodTenant, "sandbox", "production", 1)}, []string{"a.yaml:9", "soft key"}},
+		{"template and attachment", goodMain, []string{strings.Replace(goodTenant, "order-form@1}", `order-form@1, attachment: "*.pdf"}`, 1)}, []string{"a.yaml:8", "exactly one"}},
+		{"bad duration", goodMain + "retry: {first: soon}\n", []string{goodTenant}, []string{"dealseal.yaml:10", "duration"}},
+		{"alias", strings.Replace(goodTenant, "{id: acme", "&x {id: acme", 1) + "x: *x\n", nil, []string{"dealseal.yaml:1"}},
+		{"B-T without TSA", strings.Replace(goodMain, `[{url: "http://127.0.0.1:1/tsa"}]`, "[]", 1), []string{goodTenant}, []string{"signing.tsa is empty"}},
+		{"bad start", goodMain, []string{strings.Replace(goodTenant, "    seal:", "    start_from: yesterday\n    seal:", 1)}, []string{"a.yaml:9", "2026-11-20T08:00:00Z"}},
+		{"no tenants", goodMain, nil, []string{"no tenant file"}},
+		{"unknown status", goodMain, []string{strings.Replace(goodTenant, "{field: Status__c}", "{field: Status__c, values: {sigend: X}}", 1)}, []string{"a.yaml:10", `did you mean "signed"`}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := load(t, c.main, c.tenants...)
+			if err == nil {
+				t.Fatal("was accepted")
+			}
+			for _, want := range c.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error does not say %q:\n%v", want, err)
+				}
+			}
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("error repeats a secret: %v", err)
+			}
+		})
+	}
+}
+
+func TestTheConnectorsPartIsDecodedStrictly(t *testing.T) {
+	c, err := load(t, goodMain, strings.Replace(goodTenant, "my_domain:", "my_domian:", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var with struct {
+		MyDomain string `yaml:"my_domain"`
+	}
+	err = c.Loaded[0].DecodeWith(&with)
+	if err == nil || !strings.Contains(err.Error(), "a.yaml:4") || !strings.Contains(err.Error(), `did you mean "my_domain"`) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add(goodMain)
+	f.Add(goodTenant)
+	f.Add("a: &a [*a]\n")
+	f.Add("? [x]: y\n---\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		root, err := parse("f.yaml", strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		var c Config
+		if Decode("f.yaml", root, &c) == nil {
+			c.File, c.root = "f.yaml", root
+			c.defaults()
+			c.check()
+		}
+		tenant := Tenant{File: "t.yaml", root: root}
+		if Decode("t.yaml", root, &tenant) == nil {
+			tenant.defaults()
+			(&Config{Loaded: []Tenant{tenant}, root: &yaml.Node{}}).checkTenants()
+		}
+	})
+}

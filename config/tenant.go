@@ -1,0 +1,264 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// Tenant is one tenant file: one CRM account and its rules.
+type Tenant struct {
+	Tenant Identity `yaml:"tenant"`
+	CRM    CRM      `yaml:"crm"`
+	Rules  []Rule   `yaml:"rules"`
+
+	// File is the path that was read.
+	File string `yaml:"-"`
+
+	root *yaml.Node
+}
+
+// Identity names a tenant.
+type Identity struct {
+	// ID is immutable: it is part of the archive's layout and of the data keys. Lower-case letters, digits, hyphens.
+	ID string `yaml:"id"`
+	// Name is for people. Default: the id.
+	Name string `yaml:"name"`
+	// Environment is production or sandbox, and the CRM must agree. Required.
+	Environment string `yaml:"environment"`
+	// TimeZone is an IANA name, for dates in documents. Default UTC.
+	TimeZone string `yaml:"time_zone"`
+	// Locale is a BCP 47 tag, for numbers and dates in documents. Default en-GB.
+	Locale string `yaml:"locale"`
+}
+
+// CRM says which connector reads the account.
+type CRM struct {
+	// Kind is salesforce or hubspot.
+	Kind string `yaml:"kind"`
+	// With is the connector's own configuration.
+	With yaml.Node `yaml:"with"`
+}
+
+// Rule says what happens when a record enters a stage.
+type Rule struct {
+	// ID is immutable: it is part of every transaction ID. Lower-case letters, digits, hyphens.
+	ID string `yaml:"id"`
+	// Object is the CRM's object. Default Opportunity (Salesforce), deals (HubSpot).
+	Object string `yaml:"object"`
+	When   When   `yaml:"when"`
+	// StartFrom is "now" (the CRM's clock at the first start with this rule) or an RFC 3339 time; earlier entries are
+	// never sealed. Only the first start counts. Default now.
+	StartFrom string   `yaml:"start_from"`
+	Document  Document `yaml:"document"`
+	// Seal is a name under signing.profiles. Required.
+	Seal      string    `yaml:"seal"`
+	WriteBack WriteBack `yaml:"write_back"`
+	// IfLeft says what happens to a deal that left its stage before it was sealed: hold, void or seal. Default hold.
+	IfLeft string `yaml:"if_left"`
+	// ReEntry says what happens to a record that enters the stage a second time: hold or seal. Default hold.
+	ReEntry string `yaml:"re_entry"`
+	// AuditTrail attaches the deal's audit trail beside the contract. Default true.
+	AuditTrail *bool `yaml:"audit_trail"`
+}
+
+// When names the stage.
+type When struct {
+	// Stage is the API name (Salesforce) or the internal ID (HubSpot), not the label. Required.
+	Stage string `yaml:"stage"`
+	// Pipeline is a HubSpot pipeline ID. Default: any.
+	Pipeline string `yaml:"pipeline"`
+}
+
+// Document says what is sealed: exactly one of Template and Attachment.
+type Document struct {
+	// Template is id@version of a bundle.
+	Template string `yaml:"template"`
+	// Fields are sources that replace or add to the bundle's own, in the syntax of template.yaml.
+	Fields map[string]any `yaml:"fields"`
+	// Attachment is a file-name pattern; the newest matching file on the record is sealed. * and ? as in a shell.
+	Attachment string `yaml:"attachment"`
+}
+
+// WriteBack names the CRM fields that are written. An empty name is not written.
+type WriteBack struct {
+	TransactionID string `yaml:"transaction_id"`
+	Status        Status `yaml:"status"`
+	SignedAt      string `yaml:"signed_at"`
+	URL           string `yaml:"url"`
+	// Audit takes the compact JSON audit record: a long text field of at least 1,000 characters. It is also what keeps
+	// an older status from overwriting a newer one after a restart.
+	Audit string `yaml:"audit"`
+}
+
+// Status names the status field and its words.
+type Status struct {
+	Field string `yaml:"field"`
+	// Values replaces words, for restricted or localised picklists. Keys: queued, awaiting_signature, signed, refused,
+	// action_required, failed, held. Defaults: Queued, Awaiting Signature, Signed, Refused, Action Required, Failed, Held.
+	Values map[string]string `yaml:"values"`
+}
+
+// At returns an error at the line of a dotted path in the tenant's file.
+func (t *Tenant) At(path, format string, args ...any) error {
+	return &Error{File: t.File, Line: lineOf(t.root, path), Msg: fmt.Sprintf(format, args...)}
+}
+
+// DecodeWith decodes the connector's own part into its struct, strictly.
+func (t *Tenant) DecodeWith(into any) error { return Decode(t.File, &t.CRM.With, into) }
+
+func loadTenants(dir string) ([]Tenant, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		return nil, &Error{File: dir, Msg: "holds no tenant file (*.yaml): write one per CRM account"}
+	}
+	slices.Sort(files)
+	var out []Tenant
+	var errs []error
+	for _, file := range files {
+		t, err := loadTenant(file)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		out = append(out, t)
+	}
+	return out, errors.Join(errs...)
+}
+
+func loadTenant(file string) (Tenant, error) {
+	root, err := parseFile(file)
+	if err != nil {
+		return Tenant{}, err
+	}
+	t := Tenant{File: file, root: root}
+	if err := Decode(file, root, &t); err != nil {
+		return Tenant{}, err
+	}
+	t.defaults()
+	return t, nil
+}
+
+func (t *Tenant) defaults() {
+	orDefault(&t.Tenant.Name, t.Tenant.ID)
+	orDefault(&t.Tenant.TimeZone, "UTC")
+	orDefault(&t.Tenant.Locale, "en-GB")
+	for i := range t.Rules {
+		r := &t.Rules[i]
+		orDefault(&r.Object, map[string]string{"salesforce": "Opportunity", "hubspot": "deals"}[t.CRM.Kind])
+		orDefault(&r.StartFrom, "now")
+		orDefault(&r.IfLeft, "hold")
+		orDefault(&r.ReEntry, "hold")
+		if r.AuditTrail == nil {
+			yes := true
+			r.AuditTrail = &yes
+		}
+	}
+}
+
+// StartTime returns the rule's activation time, zero for now.
+func (r Rule) StartTime() (time.Time, error) {
+	if r.StartFrom == "now" {
+		return time.Time{}, nil
+	}
+	return time.Parse(time.RFC3339, r.StartFrom)
+}
+
+var idForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+var statusKeys = []string{"queued", "awaiting_signature", "signed", "refused", "action_required", "failed", "held"}
+
+func (c *Config) checkTenants() (errs []error) {
+	files := map[string]string{}
+	for i := range c.Loaded {
+		t := &c.Loaded[i]
+		if other, twice := files[t.Tenant.ID]; twice {
+			errs = append(errs, t.At("tenant.id", "tenant id %q is already that of %s", t.Tenant.ID, other))
+		}
+		files[t.Tenant.ID] = t.File
+		errs = append(errs, c.checkTenant(t)...)
+	}
+	return errs
+}
+
+func (c *Config) checkTenant(t *Tenant) (errs []error) {
+	fail := func(path, format string, args ...any) { errs = append(errs, t.At(path, format, args...)) }
+	if !idForm.MatchString(t.Tenant.ID) {
+		fail("tenant.id", "tenant.id is %q: it must be lower-case letters, digits and hyphens, and it can never change", t.Tenant.ID)
+	}
+	if e := t.Tenant.Environment; e != "production" && e != "sandbox" {
+		fail("tenant.environment", "tenant.environment is %q: it must be production or sandbox", e)
+	}
+	if _, err := time.LoadLocation(t.Tenant.TimeZone); err != nil {
+		fail("tenant.time_zone", "tenant.time_zone %q is not known: use an IANA name such as Europe/Paris", t.Tenant.TimeZone)
+	}
+	if k := t.CRM.Kind; k != "salesforce" && k != "hubspot" {
+		fail("crm.kind", "crm.kind is %q: it must be salesforce or hubspot", k)
+	}
+	if len(t.Rules) == 0 {
+		fail("rules", "rules is missing: without a rule nothing is ever sealed")
+	}
+	lines := map[string]int{}
+	for i, r := range t.Rules {
+		path := fmt.Sprintf("rules.%d", i)
+		if line, twice := lines[r.ID]; twice {
+			fail(path+".id", "rule id %q is already that of the rule in line %d", r.ID, line)
+		}
+		lines[r.ID] = lineOf(t.root, path+".id")
+		errs = append(errs, c.checkRule(t, path, r)...)
+	}
+	return errs
+}
+
+func (c *Config) checkRule(t *Tenant, path string, r Rule) (errs []error) {
+	fail := func(key, format string, args ...any) { errs = append(errs, t.At(path+"."+key, format, args...)) }
+	if !idForm.MatchString(r.ID) {
+		fail("id", "rule id is %q: it must be lower-case letters, digits and hyphens, and it can never change", r.ID)
+	}
+	if r.When.Stage == "" {
+		fail("when.stage", "when.stage is missing: name the stage by its API name or ID")
+	}
+	if r.When.Pipeline != "" && t.CRM.Kind != "hubspot" {
+		fail("when.pipeline", "when.pipeline is for HubSpot only")
+	}
+	if _, err := r.StartTime(); err != nil {
+		fail("start_from", "start_from is %q: it must be now or a time such as 2026-11-20T08:00:00Z", r.StartFrom)
+	}
+	if (r.Document.Template == "") == (r.Document.Attachment == "") {
+		fail("document", "document needs exactly one of template and attachment")
+	}
+	if len(r.Document.Fields) > 0 && r.Document.Attachment != "" {
+		fail("document.fields", "document.fields is for templates: an attachment is sealed as it is")
+	}
+	if _, err := filepath.Match(r.Document.Attachment, ""); err != nil {
+		fail("document.attachment", "document.attachment %q is not a valid pattern", r.Document.Attachment)
+	}
+	if p, ok := c.Signing.Profiles[r.Seal]; !ok {
+		fail("seal", "seal is %q, which is not under signing.profiles%s", r.Seal, nearest(r.Seal, keysOf(c.Signing.Profiles)))
+	} else if c.Signing.Keys[p.Key].Kind == "soft" && t.Tenant.Environment == "production" {
+		fail("seal", "profile %q uses a soft key, which is for evaluation: a production tenant needs a key in an HSM", r.Seal)
+	}
+	if !slices.Contains([]string{"hold", "void", "seal"}, r.IfLeft) {
+		fail("if_left", "if_left is %q: it must be hold, void or seal", r.IfLeft)
+	}
+	if !slices.Contains([]string{"hold", "seal"}, r.ReEntry) {
+		fail("re_entry", "re_entry is %q: it must be hold or seal", r.ReEntry)
+	}
+	if r.WriteBack.TransactionID == "" || r.WriteBack.Status.Field == "" {
+		fail("write_back", "write_back needs at least transaction_id and status.field: without them nobody at the CRM sees what happened")
+	}
+	for key := range r.WriteBack.Status.Values {
+		if !slices.Contains(statusKeys, key) {
+			fail("write_back.status.values."+key, "unknown status %q%s", key, nearest(key, slices.Clone(statusKeys)))
+		}
+	}
+	return errs
+}
