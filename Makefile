@@ -1,0 +1,57 @@
+# dealseal. "make help" lists the targets.
+SHELL := /bin/sh
+export GOTOOLCHAIN ?= local
+export CGO_ENABLED := 1
+
+BUILD    := build
+RENDERER := $(BUILD)/typst.wasm
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -X main.version=$(VERSION)
+ARGS     ?=
+
+# Packages whose tests run with the race detector: all that start no child process of our own and no WebAssembly.
+RACE := ./config ./connectors/... ./deal ./engine ./pdf ./secret ./signing ./signing/pades ./signing/tsa ./signing/softkey ./store/... ./web/... ./mocks/...
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: deps-demo build ## A stage change in two CRMs becomes a sealed contract, before your eyes (ARGS="--once --dir DIR", "--soft-key", "--auto N")
+	@go build -ldflags '$(LDFLAGS)' -o $(BUILD)/demo ./cmd/demo
+	@$(BUILD)/demo --dealseal $(BUILD)/dealseal --renderer $(RENDERER) --templates templates $(ARGS)
+
+.PHONY: test
+test: deps renderer ## Everything that must hold before a change lands (at most 10 minutes on 2 cores)
+	go vet ./...
+	go test -timeout 9m ./...
+	go test -timeout 9m -short -race $(RACE)
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted"; exit 1; }
+	go vet ./...
+	go tool -modfile=go.tool.mod staticcheck ./...
+
+.PHONY: build
+build: deps-build renderer ## build/dealseal and its renderer
+	go build -ldflags '$(LDFLAGS)' -o $(BUILD)/dealseal ./cmd/dealseal
+
+.PHONY: renderer
+renderer: $(RENDERER) ## Fetch the document renderer once, by pinned hash
+
+$(RENDERER):
+	@scripts/deps.sh renderer
+	@scripts/renderer.sh $(RENDERER)
+
+.PHONY: deps deps-build deps-demo
+deps:
+	@RENDERER=$(RENDERER) scripts/deps.sh
+deps-build:
+	@scripts/deps.sh build
+deps-demo:
+	@case "$(ARGS)" in *--soft-key*) ;; *) scripts/deps.sh hsm ;; esac
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf $(BUILD)

@@ -1,0 +1,57 @@
+#!/bin/sh
+# Installs what building and testing need where a command or library is missing; does nothing when all is there.
+# With arguments, only those needs: "build" (a C compiler), "renderer" (npm), "hsm" (a software HSM), "judges" (validators).
+set -eu
+
+needs=${*:-build renderer hsm judges}
+missing=
+why=
+
+want() { # want <package> <why>
+	missing="$missing $1"
+	why="$why
+  $1: $2"
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+softhsm() {
+	for lib in /usr/lib/softhsm/libsofthsm2.so /usr/lib/*/softhsm/libsofthsm2.so /usr/lib64/libsofthsm2.so /usr/local/lib/softhsm/libsofthsm2.so; do
+		[ -e "$lib" ] && return 0
+	done
+	return 1
+}
+
+for need in $needs; do
+	case $need in
+	build) have gcc || want gcc "the PKCS#11 module is loaded through cgo"
+		[ -e /usr/include/stdio.h ] || want libc6-dev "C headers for cgo" ;;
+	renderer) [ -e "${RENDERER:-build/typst.wasm}" ] || have npm || want npm "fetches the document renderer, once" ;;
+	hsm)
+		have softhsm2-util && softhsm || want softhsm2 "a software HSM to sign with"
+		have pkcs11-tool || want opensc "makes keys inside the HSM"
+		have p11-kit && [ -e /usr/libexec/p11-kit/p11-kit-server ] || want p11-kit "puts the HSM behind a socket that tests can cut" ;;
+	judges)
+		have pdfsig || want poppler-utils "pdfsig judges our signatures, pdftoppm draws pages"
+		have qpdf || want qpdf "judges the structure of our PDFs"
+		have openssl || want openssl "judges our CMS and time-stamps"
+		have certutil || want libnss3-tools "gives pdfsig a root to trust" ;;
+	*) echo "deps.sh: unknown need $need" >&2; exit 2 ;;
+	esac
+done
+
+[ -n "$missing" ] || exit 0
+echo "These Debian packages are missing:$why"
+if ! have apt-get; then
+	echo "This system has no apt-get: install the above (or what provides them) by hand and run the command again." >&2
+	exit 1
+fi
+sudo=
+if [ "$(id -u)" != 0 ]; then
+	have sudo || { echo "Run as root, or install sudo:  apt-get install$missing" >&2; exit 1; }
+	sudo=sudo
+fi
+echo "Installing them:  apt-get install --no-install-recommends$missing"
+$sudo apt-get update -qq
+# shellcheck disable=SC2086 # a list of packages
+DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null
