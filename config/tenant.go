@@ -33,8 +33,10 @@ type Identity struct {
 	Environment string `yaml:"environment"`
 	// TimeZone is an IANA name, for dates in documents. Default UTC.
 	TimeZone string `yaml:"time_zone"`
-	// Locale is a BCP 47 tag, for numbers and dates in documents. Default en-GB.
-	Locale string `yaml:"locale"`
+	// Seller are details of the house for documents: seller.address in a template is address here.
+	Seller map[string]string `yaml:"seller"`
+	// Currency is the ISO 4217 code of money that the CRM gives without one. Default: none, such a document is held.
+	Currency string `yaml:"currency"`
 }
 
 // CRM says which connector reads the account.
@@ -150,7 +152,6 @@ func loadTenant(file string) (Tenant, error) {
 func (t *Tenant) defaults() {
 	orDefault(&t.Tenant.Name, t.Tenant.ID)
 	orDefault(&t.Tenant.TimeZone, "UTC")
-	orDefault(&t.Tenant.Locale, "en-GB")
 	for i := range t.Rules {
 		r := &t.Rules[i]
 		orDefault(&r.Object, map[string]string{"salesforce": "Opportunity", "hubspot": "deals"}[t.CRM.Kind])

@@ -109,7 +109,9 @@ type Private struct {
 type Plan struct {
 	TenantName string `json:"tenant_name"`
 	TimeZone   string `json:"time_zone"`
-	Locale     string `json:"locale"`
+	// Seller are further details of the house for documents; Currency is for money that has none of its own.
+	Seller   map[string]string `json:"seller,omitempty"`
+	Currency string            `json:"currency,omitempty"`
 	// Production is the tenant's environment; soft keys and draft templates are refused there.
 	Production bool   `json:"production"`
 	Rule       string `json:"rule"`
