@@ -61,6 +61,9 @@ func (p *Prepared) Certificates() ([]*x509.Certificate, error) {
 // certificate's key. token is the DER of an RFC 3161 TimeStampToken over value, whose check is the caller's, or nil.
 // Embed returns the bytes to append to the original, and the CMS in them. The receiver is not changed.
 func (p *Prepared) Embed(value, token []byte) (tail, cms []byte, err error) {
+	if err := p.Check(); err != nil {
+		return nil, nil, err
+	}
 	chain, err := p.Certificates()
 	if err != nil {
 		return nil, nil, err
@@ -80,9 +83,6 @@ func (p *Prepared) Embed(value, token []byte) (tail, cms []byte, err error) {
 	if len(cms) > p.Reserved() {
 		return nil, nil, &SizeError{Need: len(cms), Reserved: p.Reserved()}
 	}
-	if p.ContentsOffset < 0 || p.ContentsOffset+p.ContentsLength > len(p.Tail) {
-		return nil, nil, refuse("the staged signature has its place outside of its bytes")
-	}
 	tail = bytes.Clone(p.Tail)
 	hex.Encode(tail[p.ContentsOffset+1:], cms)
 	return tail, cms, nil
@@ -94,6 +94,28 @@ func checkToken(token []byte) error {
 	var content cryptobyte.String
 	if !s.ReadASN1(&content, cbasn1.SEQUENCE) || !s.Empty() {
 		return refuse("the time-stamp token is not one DER SEQUENCE")
+	}
+	return nil
+}
+
+// Check finds a Prepared that was damaged in storage: one whose digest is not that of its attributes, or whose
+// attributes are not those of its document digest.
+func (p *Prepared) Check() error {
+	chain, err := p.Certificates()
+	if err != nil {
+		return err
+	}
+	attributes, err := signedAttributes(p.DocumentDigest, p.Algorithm.Hash, chain[0])
+	if err != nil {
+		return err
+	}
+	h := p.Algorithm.Hash.New()
+	h.Write(attributes)
+	if !bytes.Equal(attributes, p.SignedAttrs) || !bytes.Equal(h.Sum(nil), p.Digest) {
+		return refuse("the digest to sign is not the one of the staged document")
+	}
+	if p.ContentsLength < 2 || p.ContentsOffset < 0 || p.ContentsOffset > len(p.Tail)-p.ContentsLength {
+		return refuse("the staged signature has its place outside of its bytes")
 	}
 	return nil
 }

@@ -1,0 +1,121 @@
+package signing
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"time"
+)
+
+// KeyError says why a key or its certificate must not be used. It needs a person: it is permanent.
+type KeyError struct {
+	Key    string // name in the configuration
+	Reason string
+}
+
+func (e *KeyError) Error() string { return fmt.Sprintf("signing: key %q: %s", e.Key, e.Reason) }
+
+// Permanent is true: the key stays as it is until someone changes it.
+func (e *KeyError) Permanent() bool { return true }
+
+const minRSABits = 2048
+
+// CheckKey refuses a key that cannot make a good seal at the given time: a weak or foreign key, a certificate that is not
+// valid or not for signing, a chain that does not hold together. The error is a *KeyError with that name.
+func CheckKey(name string, key Key, now time.Time) error {
+	bad := func(format string, args ...any) error {
+		return &KeyError{Key: name, Reason: fmt.Sprintf(format, args...)}
+	}
+	chain := key.Chain()
+	if len(chain) == 0 || chain[0] == nil {
+		return bad("it has no certificate")
+	}
+	cert := chain[0]
+	if err := checkStrength(cert.PublicKey); err != nil {
+		return bad("%v", err)
+	}
+	spki, err := spkiSHA256(key.Public())
+	if err != nil {
+		return bad("its public key cannot be read: %v", err)
+	}
+	if !bytes.Equal(spki, digest(cert.RawSubjectPublicKeyInfo)) {
+		return bad("the certificate %q is for another key", cert.Subject)
+	}
+	switch {
+	case now.Before(cert.NotBefore):
+		return bad("the certificate %q is not valid before %s", cert.Subject, cert.NotBefore.UTC().Format(time.RFC3339))
+	case now.After(cert.NotAfter):
+		return bad("the certificate %q ended at %s", cert.Subject, cert.NotAfter.UTC().Format(time.RFC3339))
+	case cert.KeyUsage != 0 && cert.KeyUsage&(x509.KeyUsageDigitalSignature|x509.KeyUsageContentCommitment) == 0:
+		return bad("the certificate %q is not for digital signatures (key usage)", cert.Subject)
+	}
+	for i := range len(chain) - 1 {
+		if err := chain[i].CheckSignatureFrom(chain[i+1]); err != nil {
+			return bad("certificate %d of the chain, %q, was not issued by the next one: %v", i, chain[i].Subject, err)
+		}
+	}
+	return nil
+}
+
+func checkStrength(pub crypto.PublicKey) error {
+	switch k := pub.(type) {
+	case *rsa.PublicKey:
+		if k.N.BitLen() < minRSABits {
+			return fmt.Errorf("it has %d bits; RSA needs %d at least", k.N.BitLen(), minRSABits)
+		}
+		return nil
+	case *ecdsa.PublicKey:
+		switch k.Curve {
+		case elliptic.P256(), elliptic.P384(), elliptic.P521():
+			return nil
+		}
+		return fmt.Errorf("its curve is %s; use P-256, P-384 or P-521", k.Params().Name)
+	}
+	return fmt.Errorf("a %T cannot be used; use RSA or ECDSA", pub)
+}
+
+func digest(b []byte) []byte {
+	h := sha256.Sum256(b)
+	return h[:]
+}
+
+// spkiSHA256 is the SHA-256 of the DER of SubjectPublicKeyInfo: the name of a key that does not depend on labels.
+func spkiSHA256(pub crypto.PublicKey) ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return nil, err
+	}
+	return digest(der), nil
+}
+
+// signContext signs, and returns when ctx ends even if the key does not.
+func signContext(ctx context.Context, key Key, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if s, ok := key.(ContextSigner); ok {
+		return s.SignContext(ctx, digest, opts)
+	}
+	type result struct {
+		value []byte
+		err   error
+	}
+	done := make(chan result, 1) // buffered: the goroutine ends also when nobody waits any more
+	go func() {
+		value, err := key.Sign(rand.Reader, digest, opts)
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}

@@ -1,0 +1,174 @@
+package signing
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/dealseal/dealseal/signing/pades"
+)
+
+// Sealer makes seals. It is safe for concurrent use, and keeps nothing between calls: the Ticket holds it all.
+type Sealer struct {
+	keys Keys
+	tsa  Timestamper
+	now  func() time.Time
+}
+
+// NewSealer returns a Sealer. tsa may be nil when no profile needs time-stamps; now tells the time, against which
+// certificates are checked.
+func NewSealer(keys Keys, tsa Timestamper, now func() time.Time) *Sealer {
+	return &Sealer{keys: keys, tsa: tsa, now: now}
+}
+
+// Request says what to seal and how.
+type Request struct {
+	Profile Profile
+	Reason  string     // in the place of the profile's reason, when not empty
+	Field   string     // signature field to fill or to make; empty makes one with a free name
+	Page    int        // of a new field, counted from 1; 0 means 1
+	Rect    [4]float64 // of a new field, in points: left, bottom, right, top; zero is invisible
+	Text    []string   // shown in the field's box; the first line is a headline
+	Time    time.Time  // claimed time of signing, with the zone to show it in; zero means now in UTC
+}
+
+// Prepare stages a seal on doc. It asks the key store for the certificate, but does not use the key. An existing ticket
+// must be used rather than a second Prepare for the same document.
+func (s *Sealer) Prepare(ctx context.Context, doc pades.Document, r Request) (*Ticket, error) {
+	p := r.Profile
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	key, err := s.open(ctx, p.Key)
+	if err != nil {
+		return nil, err
+	}
+	if r.Reason != "" {
+		p.Reason = r.Reason
+	}
+	if r.Time.IsZero() {
+		r.Time = s.now().UTC()
+	}
+	t := &Ticket{Profile: p, Time: r.Time.Truncate(time.Second)}
+	t.Prepared, err = pades.Prepare(ctx, doc, pades.Options{
+		Level: p.Level,
+		Field: r.Field, Page: r.Page, Rect: r.Rect, Text: r.Text,
+		Name: p.SignerName, Reason: p.Reason, Location: p.Location, ContactInfo: p.ContactInfo, Time: t.Time,
+		Hash: p.Hash, PSS: p.PSS, Chain: key.Chain(), Certify: p.Certify,
+		Reserve: p.Reserve, TimestampReserve: p.TimestampReserve,
+	})
+	if err != nil {
+		return nil, err
+	}
+	signer := key.Chain()[0]
+	t.CertSHA256, t.SPKISHA256 = digest(signer.Raw), digest(signer.RawSubjectPublicKeyInfo)
+	return t, nil
+}
+
+// open gets a key and makes sure that it may be used now.
+func (s *Sealer) open(ctx context.Context, name string) (Key, error) {
+	key, err := s.keys.Open(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("signing: opening key %q: %w", name, err)
+	}
+	if err := CheckKey(name, key, s.now()); err != nil {
+		return nil, err
+	}
+	return key, nil
+}
+
+// Redeem has the key sign the ticket's digest, and checks the value with the public key. The value must be committed
+// before anything else is done with it; with a committed value Redeem must not be called again.
+//
+// A key that is not the one of the ticket is refused with a *KeyError. A value that does not verify is an error that
+// may be retried.
+func (s *Sealer) Redeem(ctx context.Context, t *Ticket) (value []byte, err error) {
+	if err := t.check(); err != nil {
+		return nil, err
+	}
+	name := t.Profile.Key
+	key, err := s.open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	spki, err := spkiSHA256(key.Public())
+	if err != nil {
+		return nil, &KeyError{Key: name, Reason: "its public key cannot be read: " + err.Error()}
+	}
+	if !bytes.Equal(spki, t.SPKISHA256) {
+		return nil, &KeyError{Key: name, Reason: fmt.Sprintf(
+			"it was changed since the seal was staged: its SPKI SHA-256 is %x, the staged one %x", spki, t.SPKISHA256)}
+	}
+	chain, err := t.Prepared.Certificates()
+	if err != nil {
+		return nil, err
+	}
+	if now := s.now(); now.After(chain[0].NotAfter) {
+		return nil, &KeyError{Key: name, Reason: "the certificate of the staged seal ended at " + chain[0].NotAfter.UTC().Format(time.RFC3339)}
+	}
+	algorithm := t.Prepared.Algorithm
+	if value, err = signContext(ctx, key, t.Digest(), algorithm.SignerOpts()); err != nil {
+		return nil, fmt.Errorf("signing: key %q: %w", name, err)
+	}
+	if err := algorithm.Verify(chain[0].PublicKey, t.Digest(), value); err != nil {
+		return nil, fmt.Errorf("signing: key %q made a signature that its certificate does not verify: %w", name, err)
+	}
+	return value, nil
+}
+
+// Timestamp gets a time-stamp over a signature value. For a profile of level B-B it returns nil.
+func (s *Sealer) Timestamp(ctx context.Context, t *Ticket, value []byte) (token []byte, err error) {
+	if err := t.check(); err != nil {
+		return nil, err
+	}
+	if !t.Profile.Level.AtLeast(pades.BT) {
+		return nil, nil
+	}
+	if s.tsa == nil {
+		return nil, &TimestampError{Level: t.Profile.Level}
+	}
+	// The imprint is over the octets of the signature value (RFC 3161, appendix A).
+	h := t.Prepared.Algorithm.Hash
+	imprint := h.New()
+	imprint.Write(value)
+	return s.tsa.Timestamp(ctx, imprint.Sum(nil), h)
+}
+
+// Evidence is what proves a seal, apart from the document.
+type Evidence struct {
+	Level pades.Level // made: B-B without a token, whatever the profile asked for
+	CMS   []byte      // DER of the SignedData in the document
+	Token []byte      // DER of the TimeStampToken; nil when there is none
+	Chain [][]byte    // DER of the certificates, the signer's first
+}
+
+// Complete makes the bytes to append to the original. A missing token at a level that has one is refused, unless the
+// profile says accept-and-flag: Evidence.Level then tells.
+func (s *Sealer) Complete(t *Ticket, value, token []byte) (tail []byte, e Evidence, err error) {
+	if err := t.check(); err != nil {
+		return nil, Evidence{}, err
+	}
+	if token == nil && t.Profile.Level.AtLeast(pades.BT) && t.Profile.OnDowngrade != AcceptAndFlag {
+		return nil, Evidence{}, &TimestampError{Level: t.Profile.Level}
+	}
+	tail, cms, err := t.Prepared.Embed(value, token)
+	if err != nil {
+		return nil, Evidence{}, err
+	}
+	e = Evidence{Level: pades.BB, CMS: cms, Token: token, Chain: t.Prepared.Chain}
+	if token != nil {
+		e.Level = pades.BT
+	}
+	return tail, e, nil
+}
+
+// TimestampError says that a seal cannot reach its level for lack of a time-stamp.
+type TimestampError struct{ Level pades.Level }
+
+func (e *TimestampError) Error() string {
+	return fmt.Sprintf("signing: the level %s needs a time-stamp, and there is none", e.Level)
+}
+
+// Permanent is true: it comes from the configuration or from the caller, not from a time-stamp authority.
+func (e *TimestampError) Permanent() bool { return true }

@@ -1,0 +1,48 @@
+// Package signing makes the house's electronic seal on PDF documents, with a key that it never sees.
+//
+// A seal is made in steps that a caller can commit one by one: [Sealer.Prepare] stages the bytes, [Sealer.Redeem] spends
+// the one use of the key, [Sealer.Timestamp] asks a time-stamp authority, and [Sealer.Complete] puts everything together. A
+// step that is repeated with what was committed before never makes a second digest to sign.
+//
+// The keys, the time-stamp authority and the revocation services are ports; the folders below implement them.
+package signing
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+)
+
+// Key is an opened signing key with its certificates. It is safe for concurrent use.
+//
+// Sign may be called with a context that ends while it runs: a Key that is also a [ContextSigner] is then stopped; of any
+// other the result is thrown away, so its Sign must end by itself.
+type Key interface {
+	crypto.Signer
+	// Chain is the signer's certificate, then each one's issuer. The root may be left out.
+	Chain() []*x509.Certificate
+}
+
+// ContextSigner is the ability of a Key to give up signing when ctx ends.
+type ContextSigner interface {
+	SignContext(ctx context.Context, digest []byte, opts crypto.SignerOpts) (value []byte, err error)
+}
+
+// Keys gives keys by their configured names. It is safe for concurrent use. An unknown name is a permanent error; a key
+// store that cannot be reached is not.
+type Keys interface {
+	Open(ctx context.Context, name string) (Key, error)
+	Close() error
+}
+
+// Timestamper gets an RFC 3161 TimeStampToken (DER) for digest, which was made with h. The token is checked before it is
+// returned: it is for that digest, and its signer is trusted. It is safe for concurrent use.
+type Timestamper interface {
+	Timestamp(ctx context.Context, digest []byte, h crypto.Hash) (token []byte, err error)
+}
+
+// Revocation gets the DER of an OCSP response or CRL which says that cert, issued by issuer, is not revoked. It is safe
+// for concurrent use.
+type Revocation interface {
+	Evidence(ctx context.Context, cert, issuer *x509.Certificate) (der []byte, err error)
+}
