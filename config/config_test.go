@@ -56,7 +56,7 @@ func TestAGoodConfigurationGetsItsDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := c.Loaded[0].Rules[0]
-	if c.Listen.Admin != "127.0.0.1:8484" || c.Signing.Profiles["contract"].Level != "B-T" || r.Object != "Opportunity" || r.IfLeft != "hold" || !*r.AuditTrail {
+	if c.Listen.Admin != "127.0.0.1:8484" || c.Signing.Profiles["contract"].Level != "B-T" || r.Object != "Opportunity" || r.IfLeft != "hold" || r.AuditTrail != "audit-trail@1" {
 		t.Errorf("defaults are not applied: %+v %+v", c, r)
 	}
 	if !strings.HasSuffix(c.Templates, "/templates") || !filepath.IsAbs(c.Templates) {

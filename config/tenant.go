@@ -65,8 +65,9 @@ type Rule struct {
 	IfLeft string `yaml:"if_left"`
 	// ReEntry says what happens to a record that enters the stage a second time: hold or seal. Default hold.
 	ReEntry string `yaml:"re_entry"`
-	// AuditTrail attaches the deal's audit trail beside the contract. Default true.
-	AuditTrail *bool `yaml:"audit_trail"`
+	// AuditTrail is id@version of the bundle that the deal's audit trail is made with; it is attached beside the
+	// contract. "none" attaches none. Default audit-trail@1.
+	AuditTrail string `yaml:"audit_trail"`
 }
 
 // When names the stage.
@@ -158,10 +159,7 @@ func (t *Tenant) defaults() {
 		orDefault(&r.StartFrom, "now")
 		orDefault(&r.IfLeft, "hold")
 		orDefault(&r.ReEntry, "hold")
-		if r.AuditTrail == nil {
-			yes := true
-			r.AuditTrail = &yes
-		}
+		orDefault(&r.AuditTrail, "audit-trail@1")
 	}
 }
 

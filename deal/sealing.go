@@ -130,8 +130,9 @@ type Plan struct {
 	WriteBack WriteBack       `json:"write_back"`
 	IfLeft    string          `json:"if_left"`  // hold | void | seal
 	ReEntry   string          `json:"re_entry"` // hold | seal
-	// AuditTrail says whether the deal's audit trail is attached beside the contract.
-	AuditTrail bool   `json:"audit_trail"`
+	// AuditTrail is the hash of the bundle that the deal's audit trail is made with, to be attached beside the contract;
+	// empty for none.
+	AuditTrail string `json:"audit_trail,omitempty"`
 	Retention  string `json:"retention,omitempty"`
 }
 
