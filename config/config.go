@@ -25,7 +25,7 @@ import (
 type Config struct {
 	// StateDir holds the database, the archive and the renderer's cache. Required. One daemon at a time.
 	StateDir string `yaml:"state_dir"`
-	// MasterKey wraps the keys of all stored personal data: at least 32 random bytes, in hex, base64 or raw ("dealseal
+	// MasterKey wraps the keys of all stored personal data: at least 32 random bytes, in base64 or raw ("dealseal
 	// keygen master FILE" makes one). Required. Without it nothing that is stored can be read: back it up apart.
 	MasterKey secret.Ref `yaml:"master_key"`
 	Listen    Listen     `yaml:"listen"`
@@ -286,7 +286,7 @@ func (c *Config) check() (errs []error) {
 	for name, p := range c.Signing.Profiles {
 		path := "signing.profiles." + name
 		if _, ok := c.Signing.Keys[p.Key]; !ok {
-			fail(path+".key", "profile %q names the key %q, which is not under signing.keys%s", name, p.Key, nearest(p.Key, keysOf(c.Signing.Keys)))
+			fail(path+".key", "profile %q names the key %q, which is not under signing.keys%s", name, p.Key, Nearest(p.Key, keysOf(c.Signing.Keys)))
 		}
 		oneOf(path+".level", p.Level, "B-B", "B-T")
 		oneOf(path+".on_downgrade", p.OnDowngrade, "fail", "hold", "accept-and-flag")

@@ -189,7 +189,7 @@ func (c *checker) checkStruct(n *yaml.Node, t reflect.Type, path string) {
 	for key, value := range c.pairs(n, path) {
 		ft, ok := fields[key.Value]
 		if !ok {
-			c.fail(key, "unknown key %q%s", join(path, key.Value), nearest(key.Value, names))
+			c.fail(key, "unknown key %q%s", join(path, key.Value), Nearest(key.Value, names))
 			continue
 		}
 		c.check(value, ft, join(path, key.Value))
@@ -232,8 +232,8 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// nearest proposes the valid key with the smallest edit distance, or lists the valid ones when none is close.
-func nearest(got string, names []string) string {
+// Nearest proposes the valid key with the smallest edit distance, or lists the valid ones when none is close.
+func Nearest(got string, names []string) string {
 	best, distance := "", len(got)/2+2
 	for _, name := range names {
 		if d := editDistance(got, name); d < distance {

@@ -241,7 +241,7 @@ func (c *Config) checkRule(t *Tenant, path string, r Rule) (errs []error) {
 		fail("document.attachment", "document.attachment %q is not a valid pattern", r.Document.Attachment)
 	}
 	if p, ok := c.Signing.Profiles[r.Seal]; !ok {
-		fail("seal", "seal is %q, which is not under signing.profiles%s", r.Seal, nearest(r.Seal, keysOf(c.Signing.Profiles)))
+		fail("seal", "seal is %q, which is not under signing.profiles%s", r.Seal, Nearest(r.Seal, keysOf(c.Signing.Profiles)))
 	} else if c.Signing.Keys[p.Key].Kind == "soft" && t.Tenant.Environment == "production" {
 		fail("seal", "profile %q uses a soft key, which is for evaluation: a production tenant needs a key in an HSM", r.Seal)
 	}
@@ -256,7 +256,7 @@ func (c *Config) checkRule(t *Tenant, path string, r Rule) (errs []error) {
 	}
 	for key := range r.WriteBack.Status.Values {
 		if !slices.Contains(statusKeys, key) {
-			fail("write_back.status.values."+key, "unknown status %q%s", key, nearest(key, slices.Clone(statusKeys)))
+			fail("write_back.status.values."+key, "unknown status %q%s", key, Nearest(key, slices.Clone(statusKeys)))
 		}
 	}
 	return errs
