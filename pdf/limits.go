@@ -10,6 +10,7 @@ const (
 	maxStreamBytes   = 64 << 20 // one stream, decoded
 	maxObjStmBytes   = 16 << 20 // one object stream, decoded
 	maxObjStmObjects = 1 << 16  // objects in one object stream
+	maxPredictorRow  = 1 << 20  // bytes of one row of a PNG predictor
 	objStmCacheBytes = 32 << 20 // decoded object streams kept
 	maxPages         = 1 << 18
 	maxFields        = 1 << 16

@@ -125,7 +125,7 @@ func (f *File) inflate(s *Stream, r io.Reader, params *Dict) (io.Reader, error) 
 		return z, nil
 	case predictor < 10 || predictor > 15:
 		return nil, f.streamFault(s, fmt.Errorf("predictor %d is not supported", predictor))
-	case colors < 1 || colors > 64 || bits < 1 || bits > 16 || columns < 1 || columns > 1<<20:
+	case colors < 1 || colors > 64 || bits < 1 || bits > 16 || columns < 1 || columns > 1<<20 || colors*bits*columns > 8*maxPredictorRow:
 		return nil, f.streamFault(s, fmt.Errorf("the predictor's parameters are out of range"))
 	}
 	pixel := max(1, int(colors*bits+7)/8)

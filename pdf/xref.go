@@ -28,7 +28,7 @@ type section struct {
 	prev    int64 // offset of the section before it, -1 when there is none
 	stream  bool
 	trailer *Dict
-	entries map[int]entry
+	entries map[int]entry // nil once they are those of the File
 }
 
 // Revision is the state of the file after one update.
@@ -74,10 +74,10 @@ func (f *File) readSections(start int64) error {
 		if err != nil {
 			return err
 		}
-		f.sections = append(f.sections, *s)
 		if err := f.adopt(s); err != nil {
 			return err
 		}
+		f.sections = append(f.sections, *s)
 		// Only a linearized original leads forward, from its first page's section to the last of the chain.
 		if n := len(f.sections); n > 1 && f.sections[n-2].prev > f.sections[n-2].offset && s.prev >= 0 {
 			return &SyntaxError{Offset: at, Reason: "a cross-reference section is older than one behind it"}
@@ -108,6 +108,7 @@ func (f *File) adopt(s *section) error {
 			f.entries[num] = e
 		}
 	}
+	s.entries = nil
 	if len(f.entries) > maxObjects {
 		return &LimitError{Offset: s.offset, What: "the file has too many objects", Limit: maxObjects}
 	}
@@ -311,6 +312,10 @@ func (f *File) streamEntries(s *section, data []byte) error {
 			}
 			s.entries[int(first)+i] = e
 			data = data[record:]
+		}
+		// An entry costs much more than its bytes.
+		if err := f.spendBytes(64*count, s.offset); err != nil {
+			return err
 		}
 	}
 	return nil
