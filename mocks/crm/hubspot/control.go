@@ -486,15 +486,15 @@ func (p *Portal) SpoilHistory(dealID, property string, spoilt bool) error {
 	return nil
 }
 
-// Requests counts the calls by kind since the start or the last ResetRequests.
-func (p *Portal) Requests() map[Kind]int {
+// Counts returns how many calls of each kind came since the start or the last ResetRequests.
+func (p *Portal) Counts() map[Kind]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return maps.Clone(p.log.counts)
 }
 
-// RequestLog returns the newest calls, oldest first.
-func (p *Portal) RequestLog() []Request {
+// Requests returns the newest calls, oldest first.
+func (p *Portal) Requests() []Request {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.log.entries)

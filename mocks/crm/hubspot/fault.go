@@ -2,6 +2,7 @@ package hubspot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -45,6 +46,7 @@ func Effects() []Effect {
 // Fault makes calls go wrong. Faults are tried in the order in which they were
 // set; the first that matches and is not used up takes the call.
 type Fault struct {
+	ID         int           `json:"id"`              // given by SetFault
 	Kind       Kind          `json:"kind,omitempty"`  // empty matches every kind
 	Path       string        `json:"path,omitempty"`  // part of the path as the client sent it
 	Effect     Effect        `json:"effect"`          //
@@ -56,22 +58,25 @@ type Fault struct {
 	Used       int           `json:"used"`            // how often it struck
 }
 
-// SetFault adds a fault. It refuses a kind or an effect that it does not know.
-func (p *Portal) SetFault(f Fault) error {
-	if f.Kind != "" && !slices.Contains(Kinds(), f.Kind) {
-		return fmt.Errorf("hubspot: unknown kind of call %q, known are %q", f.Kind, Kinds())
-	}
-	if !slices.Contains(Effects(), f.Effect) {
-		return fmt.Errorf("hubspot: unknown effect %q, known are %q", f.Effect, Effects())
-	}
-	if f.Effect == EffectSlow && f.Delay <= 0 {
-		return fmt.Errorf("hubspot: the effect slow needs a delay")
+// SetFault adds a fault and returns its ID. It refuses a kind or an effect that
+// it does not know, and a fault that could never strike.
+func (p *Portal) SetFault(f Fault) (id int, err error) {
+	switch {
+	case f.Kind != "" && !slices.Contains(Kinds(), f.Kind):
+		return 0, fmt.Errorf("hubspot: unknown kind of call %q, known are %q", f.Kind, Kinds())
+	case !slices.Contains(Effects(), f.Effect):
+		return 0, fmt.Errorf("hubspot: unknown effect %q, known are %q", f.Effect, Effects())
+	case f.Effect == EffectSlow && f.Delay == 0:
+		return 0, errors.New("hubspot: the effect slow needs a delay")
+	case f.Times < 0 || f.Skip < 0 || f.Delay < 0 || f.RetryAfter < 0:
+		return 0, errors.New("hubspot: times, skip, delay and retryAfter of a fault must not be negative")
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	f.Used = 0
+	p.faultID++
+	f.ID, f.Used = p.faultID, 0
 	p.faults = append(p.faults, &f)
-	return nil
+	return f.ID, nil
 }
 
 // Faults lists the faults that were set, also those that are used up.
@@ -90,6 +95,15 @@ func (p *Portal) ClearFaults() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.faults = nil
+}
+
+// ClearFault removes one fault and says whether it was there.
+func (p *Portal) ClearFault(id int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := len(p.faults)
+	p.faults = slices.DeleteFunc(p.faults, func(f *Fault) bool { return f.ID == id })
+	return len(p.faults) < before
 }
 
 // takeFault returns a copy of the fault that strikes this call.

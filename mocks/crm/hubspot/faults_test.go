@@ -34,7 +34,7 @@ func TestFaultsThatKeepACallFromHappening(t *testing.T) {
 		t.Run(string(effect), func(t *testing.T) {
 			p := start(t, nil)
 			id := p.deal(map[string]string{"dealname": "before"})
-			p.ok(p.SetFault(hubspot.Fault{Kind: hubspot.KindPatch, Effect: effect, Times: 1, RetryAfter: 90 * time.Second}))
+			p.fault(hubspot.Fault{Kind: hubspot.KindPatch, Effect: effect, Times: 1, RetryAfter: 90 * time.Second})
 			const body = `{"properties":{"dealname":"after"}}`
 			a := p.must(want.status, "PATCH", "/crm/objects/2026-03/deals/"+id, body)
 			if got := a.text(want.key); want.key != "" && got != want.value {
@@ -60,7 +60,7 @@ func TestLostRepliesLeaveTheWorkDone(t *testing.T) {
 	for _, effect := range []hubspot.Effect{hubspot.EffectTimeoutCommitted, hubspot.EffectResetCommitted, hubspot.EffectTruncated} {
 		t.Run(string(effect), func(t *testing.T) {
 			p := start(t, nil)
-			p.ok(p.SetFault(hubspot.Fault{Kind: hubspot.KindNote, Effect: effect}))
+			p.fault(hubspot.Fault{Kind: hubspot.KindNote, Effect: effect})
 			resp, err := p.request("POST", "/crm/objects/2026-03/notes", strings.NewReader(`{"properties":{"hs_timestamp":"0"}}`), "application/json")
 			if err == nil {
 				body, _ := io.ReadAll(resp.Body)
@@ -80,7 +80,7 @@ func TestLostRepliesLeaveTheWorkDone(t *testing.T) {
 
 func TestAResetBeforeTheWorkLeavesNothing(t *testing.T) {
 	p := start(t, nil)
-	p.ok(p.SetFault(hubspot.Fault{Kind: hubspot.KindNote, Effect: hubspot.EffectReset}))
+	p.fault(hubspot.Fault{Kind: hubspot.KindNote, Effect: hubspot.EffectReset})
 	if resp, err := p.request("POST", "/crm/v3/objects/notes", strings.NewReader(`{"properties":{"hs_timestamp":"0"}}`), "application/json"); err == nil {
 		resp.Body.Close()
 		t.Errorf("status %d", resp.StatusCode)
@@ -88,7 +88,7 @@ func TestAResetBeforeTheWorkLeavesNothing(t *testing.T) {
 	if ids, _ := p.IDs("notes"); len(ids) != 0 {
 		t.Errorf("notes %q", ids)
 	}
-	if log := p.RequestLog(); log[0].Status != 0 || log[0].Fault != hubspot.EffectReset {
+	if log := p.Requests(); log[0].Status != 0 || log[0].Fault != hubspot.EffectReset {
 		t.Errorf("log: %+v", log)
 	}
 }
@@ -96,8 +96,8 @@ func TestAResetBeforeTheWorkLeavesNothing(t *testing.T) {
 func TestFaultsStrikeWhereAndWhenTheySay(t *testing.T) {
 	p := start(t, nil)
 	id := p.deal(nil)
-	p.ok(p.SetFault(hubspot.Fault{Kind: hubspot.KindGet, Path: "/contacts/", Effect: hubspot.EffectLocked}))
-	p.ok(p.SetFault(hubspot.Fault{Kind: hubspot.KindGet, Skip: 1, Times: 2, Effect: hubspot.EffectBadGateway}))
+	p.fault(hubspot.Fault{Kind: hubspot.KindGet, Path: "/contacts/", Effect: hubspot.EffectLocked})
+	p.fault(hubspot.Fault{Kind: hubspot.KindGet, Skip: 1, Times: 2, Effect: hubspot.EffectBadGateway})
 	var got []int
 	for range 4 {
 		got = append(got, p.do("GET", "/crm/v3/objects/deals/"+id, "").status)
@@ -111,9 +111,16 @@ func TestFaultsStrikeWhereAndWhenTheySay(t *testing.T) {
 	}
 	p.ClearFaults()
 	p.must(404, "GET", "/crm/v3/objects/contacts/1", "")
-	if p.SetFault(hubspot.Fault{Kind: "gets", Effect: hubspot.EffectLocked}) == nil || p.SetFault(hubspot.Fault{Effect: "418"}) == nil ||
-		p.SetFault(hubspot.Fault{Effect: hubspot.EffectSlow}) == nil {
-		t.Error("a fault that can never strike was accepted")
+	id1 := p.fault(hubspot.Fault{Effect: hubspot.EffectLocked})
+	if !p.ClearFault(id1) || p.ClearFault(id1) {
+		t.Error("one fault is not cleared by its ID, once")
+	}
+	for _, f := range []hubspot.Fault{
+		{Kind: "gets", Effect: hubspot.EffectLocked}, {Effect: "418"}, {Effect: hubspot.EffectSlow}, {Effect: hubspot.EffectLocked, Skip: -1},
+	} {
+		if _, err := p.SetFault(f); err == nil {
+			t.Errorf("%+v was accepted though it can never strike", f)
+		}
 	}
 }
 
@@ -121,7 +128,7 @@ func TestAPartialBatchNamesTheInputThatFailed(t *testing.T) {
 	p := start(t, nil)
 	ids, err := p.CreateDeals(2, func(int) map[string]string { return nil })
 	p.ok(err)
-	p.ok(p.SetFault(hubspot.Fault{Kind: hubspot.KindBatchRead, Effect: hubspot.EffectPartial, Times: 1}))
+	p.fault(hubspot.Fault{Kind: hubspot.KindBatchRead, Effect: hubspot.EffectPartial, Times: 1})
 	body := fmt.Sprintf(`{"inputs":[{"id":%q},{"id":%q}]}`, ids[0], ids[1])
 	a := p.must(207, "POST", "/crm/v3/objects/deals/batch/read", body)
 	if len(a.list("results")) != 1 || a.text("errors", 0, "context", "ids", 0) != ids[1] {
@@ -285,7 +292,7 @@ func TestTheTokenEndpointTakesNothingFromTheQueryString(t *testing.T) {
 	if a := p.form("/oauth/v1/token"+query, nil); a.status != 200 || a.text("refresh_token") != "r" {
 		t.Errorf("v1: %d %s", a.status, a.raw)
 	}
-	for _, e := range p.RequestLog() {
+	for _, e := range p.Requests() {
 		if e.Problem == "" || e.Query != "" {
 			t.Errorf("the log keeps silent about, or repeats, a secret in a query: %+v", e)
 		}
@@ -312,7 +319,7 @@ func TestThePortalWorksOverAPipe(t *testing.T) {
 	if err := get(); err != nil {
 		t.Error(err)
 	}
-	p.ok(p.SetFault(hubspot.Fault{Effect: hubspot.EffectReset}))
+	p.fault(hubspot.Fault{Effect: hubspot.EffectReset})
 	if err := get(); err == nil {
 		t.Error("a cut connection gave an answer")
 	}

@@ -68,6 +68,7 @@ type Portal struct {
 	auth         authority
 	limits       limiter
 	faults       []*Fault
+	faultID      int // of the newest fault
 	log          requestLog
 }
 

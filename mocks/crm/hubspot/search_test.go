@@ -198,7 +198,9 @@ func TestAHeldRowReachesSearchWhenItIsReleased(t *testing.T) {
 func TestTenThousandFiveHundredDealsAreReadByKeyset(t *testing.T) {
 	p := start(t, unlimited)
 	const n = 10_500
-	_, err := p.CreateDeals(n, func(i int) map[string]string { return map[string]string{"dealname": fmt.Sprint(i), "dealstage": "closedwon"} })
+	_, err := p.CreateDeals(n, func(i int) map[string]string {
+		return map[string]string{"dealname": fmt.Sprint(i), "dealstage": "closedwon"}
+	})
 	p.ok(err)
 	seen := map[string]bool{}
 	for last := "0"; ; {

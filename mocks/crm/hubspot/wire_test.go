@@ -193,3 +193,10 @@ func (p *portal) ok(err error) {
 		p.t.Fatal(err)
 	}
 }
+
+func (p *portal) fault(f hubspot.Fault) (id int) {
+	p.t.Helper()
+	id, err := p.SetFault(f)
+	p.ok(err)
+	return id
+}
