@@ -30,7 +30,7 @@ type Manifest struct {
 	Retention   string                       `yaml:"retention"` // name of the retention class in the archive
 	FilePattern string                       `yaml:"file_name"` // pattern ending in .pdf: {tx}, {date}, {template} or a record path such as {customer.name}
 	AmountCheck AmountCheck                  `yaml:"amount_check"`
-	Fields      map[string]map[string]Source `yaml:"fields"` // by CRM kind, then by path in the document record
+	Fields      map[string]map[string]Source `yaml:"fields"` // by CRM kind, then by path in the document record; optional for a bundle whose records dealseal makes itself
 }
 
 // Signer is one signature box.
@@ -220,9 +220,6 @@ func (m *Manifest) checkSigners() error {
 }
 
 func (m *Manifest) checkFields() error {
-	if len(m.Fields) == 0 {
-		return &BundleError{File: ManifestFile, Reason: "fields is missing: map at least one of " + strings.Join(kinds, ", ")}
-	}
 	for kind, fields := range m.Fields {
 		if !slices.Contains(kinds, kind) {
 			return &BundleError{File: ManifestFile, Reason: fmt.Sprintf("fields: %q is not a CRM kind; known are %s", kind, strings.Join(kinds, ", "))}

@@ -43,16 +43,15 @@ func (b *Bundle) Prepare(record []byte) (*Prepared, error) {
 	return p, nil
 }
 
-// documentTime is when the record says that it was made; a record written by hand may say only the day, or nothing.
+// documentTime is when the record says that it was made; a record that Compose did not make may have only a field
+// "date", or nothing.
 func documentTime(record any) time.Time {
-	if s, ok := get(record, metaField+".time").(string); ok {
-		if t, err := time.Parse(time.RFC3339, s); err == nil {
-			return t.UTC()
-		}
-	}
-	if s, ok := get(record, metaField+".date.value").(string); ok {
-		if t, err := time.Parse(time.DateOnly, s); err == nil {
-			return t
+	for _, path := range []string{metaField + ".time", metaField + ".date.value", "date"} {
+		s, _ := get(record, path).(string)
+		for _, layout := range []string{time.RFC3339, time.DateOnly} {
+			if t, err := time.Parse(layout, s); err == nil {
+				return t.UTC()
+			}
 		}
 	}
 	return time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)

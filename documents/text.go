@@ -82,7 +82,7 @@ func NeedsGlyph(r rune) bool {
 }
 
 // maxWord is the longest run of characters that every sensible column can hold.
-const maxWord = 24
+const maxWord = 30
 
 // breakWords gives words that no column can hold places where they may be broken: after punctuation where there is
 // some, else anywhere. The places have no width and show only where a line would run off the page.

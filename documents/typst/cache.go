@@ -1,0 +1,118 @@
+package typst
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/dealseal/dealseal/worker"
+)
+
+// cache is the folder with the module's machine code. It is filled by a child of its own, which alone may write there,
+// and appears under its name only when it is complete. It is used by one goroutine at a time.
+type cache struct {
+	wasm     string
+	dir      string // complete, or absent
+	progress func(elapsed time.Duration)
+	log      *slog.Logger
+}
+
+// compileLimit ends a compilation that hangs; on a slow machine it takes a minute.
+const compileLimit = 10 * time.Minute
+
+// ready fills the cache if it is not there.
+func (c *cache) ready(ctx context.Context) error {
+	if _, err := os.Stat(c.dir); err == nil {
+		return nil
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("typst: compile cache: %w", err)
+	}
+	return c.fill(ctx)
+}
+
+// rebuild replaces a cache that a child could not use.
+func (c *cache) rebuild(ctx context.Context) error {
+	c.log.Warn("the renderer's compile cache is damaged; making it again", "dir", c.dir)
+	if err := os.RemoveAll(c.dir); err != nil {
+		return fmt.Errorf("typst: compile cache: %w", err)
+	}
+	return c.fill(ctx)
+}
+
+func (c *cache) fill(ctx context.Context) error {
+	if err := os.MkdirAll(filepath.Dir(c.dir), 0o700); err != nil {
+		return fmt.Errorf("typst: compile cache: %w", err)
+	}
+	filling, err := os.MkdirTemp(filepath.Dir(c.dir), ".filling-")
+	if err != nil {
+		return fmt.Errorf("typst: compile cache: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(filling) }()
+	started := time.Now()
+	c.log.Info("compiling the renderer, once", "dir", c.dir)
+	stop := c.tell(started)
+	err = c.compile(ctx, filling)
+	stop()
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(filling, c.dir); err != nil {
+		if _, there := os.Stat(c.dir); there != nil {
+			return fmt.Errorf("typst: compile cache: %w", err)
+		}
+		// Another process was faster; its cache is as good.
+	}
+	c.log.Info("compiled the renderer", "seconds", int(time.Since(started).Seconds()))
+	return nil
+}
+
+// tell reports progress every second until the returned function is called.
+func (c *cache) tell(started time.Time) (stop func()) {
+	if c.progress == nil {
+		return func() {}
+	}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		c.progress(0)
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				c.progress(time.Since(started))
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-ended
+	}
+}
+
+func (c *cache) compile(ctx context.Context, into string) error {
+	s, err := json.Marshal(setup{WASM: c.wasm, Cache: into, Compile: true})
+	if err != nil {
+		return err
+	}
+	pool := worker.NewPool(worker.Spec{
+		Name:    WorkerName,
+		Setup:   s,
+		Limits:  worker.Limits{Procs: compileWorkers},
+		Sandbox: worker.Sandbox{Read: []string{c.wasm}, Write: []string{into}},
+	}, 1, c.log)
+	defer func() { _ = pool.Close() }()
+	ctx, cancel := context.WithTimeout(ctx, compileLimit)
+	defer cancel()
+	if _, err := pool.Call(ctx, worker.Frame{Op: opCompile}); err != nil {
+		return fmt.Errorf("compile the renderer: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,97 @@
+package typst
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/dealseal/dealseal/documents"
+	"github.com/dealseal/dealseal/pdf"
+)
+
+// Names of the files that stand beside a bundle's own. A bundle cannot hold them: nothing but contract.typ ends in .typ
+// at its root.
+const (
+	mainFile    = "dealseal-main.typ"
+	libraryFile = "dealseal.typ"
+	recordFile  = "dealseal-record.json"
+	fontsFile   = "dealseal-fonts.json"
+)
+
+// boxLabel finds what signature-box leaves behind.
+const boxLabel = "<dealseal-signature-box>"
+
+//go:embed dealseal.typ
+var library []byte
+
+// markLabel is on every watermark, so that they can be counted: a template may set its own page foreground.
+const markLabel = "<dealseal-preview>"
+
+// watermark lies over every page.
+const watermark = `#set page(foreground: [
+  #metadata("preview") <dealseal-preview>
+  #place(center + horizon, rotate(-52deg, text(font: "Liberation Sans", size: 40pt, weight: "bold", fill: rgb(200, 30, 30, 80))[PREVIEW – NOT A CONTRACT]))
+])
+`
+
+// checkMarks wants a watermark on every page of a preview.
+func checkMarks(file, marks []byte) error {
+	var found []json.RawMessage
+	if err := json.Unmarshal(marks, &found); err != nil {
+		return fmt.Errorf("typst: count watermarks: %w", err)
+	}
+	f, err := pdf.Open(bytes.NewReader(file), int64(len(file)))
+	if err != nil {
+		return err
+	}
+	pages, err := f.PageCount()
+	if err != nil {
+		return err
+	}
+	if len(found) != pages {
+		return boxFault("the template sets a page foreground of its own, which hides the watermark of a preview")
+	}
+	return nil
+}
+
+// sources are all files of one document: the bundle's, the record and what joins them.
+func sources(b *documents.Bundle, p *documents.Prepared, families []string, preview bool) (map[string][]byte, error) {
+	files := map[string][]byte{libraryFile: library, recordFile: p.Print}
+	for _, name := range b.FileNames() {
+		if name == documents.ContractFile || strings.HasPrefix(name, "assets/") {
+			files[name], _ = b.File(name)
+		}
+	}
+	list, err := json.Marshal(append([]string{}, families...))
+	if err != nil {
+		return nil, err
+	}
+	files[fontsFile] = list
+	files[mainFile] = []byte(mainSource(b, p, preview))
+	return files, nil
+}
+
+// mainSource wraps the contract, so that metadata, language and watermark do not depend on its author's memory.
+func mainSource(b *documents.Bundle, p *documents.Prepared, preview bool) string {
+	var s strings.Builder
+	lang, region, _ := strings.Cut(b.Locale, "-")
+	fmt.Fprintf(&s, "#set document(title: %s, author: %s, date: datetime(%s))\n", literal(p.Title), literal(p.Author),
+		p.Time.UTC().Format("year: 2006, month: 1, day: 2, hour: 15, minute: 4, second: 5"))
+	fmt.Fprintf(&s, "#set text(font: \"Liberation Sans\", lang: %s", literal(lang))
+	if len(region) == 2 {
+		fmt.Fprintf(&s, ", region: %s", literal(region))
+	}
+	s.WriteString(")\n")
+	if preview {
+		s.WriteString(watermark)
+	}
+	fmt.Fprintf(&s, "#include %s\n", literal("/"+documents.ContractFile))
+	return s.String()
+}
+
+// literal is s as a Typst string.
+func literal(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\t", `\t`).Replace(s) + `"`
+}

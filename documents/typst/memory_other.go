@@ -1,0 +1,5 @@
+//go:build unix && !linux
+
+package typst
+
+func adviseHugePages([]byte) {}

@@ -1,0 +1,214 @@
+package typst
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/dealseal/dealseal/documents"
+	"github.com/dealseal/dealseal/worker"
+)
+
+// WorkerName is the name under which a binary offers Program to the worker package.
+const WorkerName = "render-worker"
+
+// Operations of a render-worker.
+const (
+	opCompile = "compile" // fill the compile cache; only a worker with Setup.Compile
+	opRender  = "render"
+)
+
+// setup is what a child is started with.
+type setup struct {
+	WASM    string
+	Cache   string
+	Compile bool
+}
+
+// request is the header of a render call; the body holds the files one after the other, the frame's files are fonts.
+type request struct {
+	Clock   time.Time
+	Files   []fileSize
+	Signers []documents.Signer
+	Preview bool
+}
+
+type fileSize struct {
+	Name string
+	Size int
+}
+
+// reply is the header of the answer; the body is the PDF. Diagnostics with an error come without one.
+type reply struct {
+	Boxes       []documents.Box
+	Diagnostics []Diagnostic
+}
+
+// cacheError tells the parent that the compile cache cannot be used.
+type cacheError struct{ error }
+
+const codeCache = "compile-cache"
+
+func (cacheError) Code() string    { return codeCache }
+func (e cacheError) Unwrap() error { return e.error }
+
+// Program is the worker.Program of the render-worker. It reads the module and the cache before the sandbox closes on
+// files; templates run after that.
+func Program(ctx context.Context, raw []byte) (worker.Handler, error) {
+	var s setup
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, fmt.Errorf("typst: setup: %w", err)
+	}
+	wasm, err := os.ReadFile(s.WASM)
+	if err != nil {
+		return nil, &ModuleError{Reason: "cannot be read: " + err.Error()}
+	}
+	if s.Compile {
+		return compiler(wasm, s.Cache), nil
+	}
+	e, err := openEngine(ctx, wasm, s.Cache, 1)
+	if err != nil {
+		// The module compiled before, or there would be no cache.
+		return nil, cacheError{err}
+	}
+	if err := e.bind(ctx); err != nil {
+		return nil, err
+	}
+	e.fonts = embeddedFonts()
+	debug.FreeOSMemory()
+	return newStage(e).handle, nil
+}
+
+func compiler(wasm []byte, cache string) worker.Handler {
+	return func(ctx context.Context, f worker.Frame) (worker.Frame, error) {
+		if f.Op != opCompile {
+			return worker.Frame{}, fmt.Errorf("typst: unknown operation %q", f.Op)
+		}
+		e, err := openEngine(ctx, wasm, cache, compileWorkers)
+		if err != nil {
+			return worker.Frame{}, &ModuleError{Reason: "cannot be compiled: " + err.Error()}
+		}
+		return worker.Frame{}, e.runtime.Close(ctx)
+	}
+}
+
+// compileWorkers is what compiling gains from; more workers only take more memory.
+const compileWorkers = 2
+
+// stage renders one document after the other, each in an instance of its own. The next instance is made while the
+// reply to the last document travels.
+type stage struct {
+	engine *engine
+	next   chan prepared
+}
+
+type prepared struct {
+	instance *instance
+	err      error
+}
+
+func newStage(e *engine) *stage {
+	s := &stage{engine: e, next: make(chan prepared, 1)}
+	go s.prepare()
+	return s
+}
+
+// prepare outlives the call that started it: the instance is for the next one.
+func (s *stage) prepare() {
+	x, err := s.engine.newInstance(context.Background(), nil)
+	s.next <- prepared{x, err}
+}
+
+func (s *stage) handle(ctx context.Context, f worker.Frame) (worker.Frame, error) {
+	if f.Op != opRender {
+		return worker.Frame{}, fmt.Errorf("typst: unknown operation %q", f.Op)
+	}
+	var r request
+	if err := json.Unmarshal(f.Header, &r); err != nil {
+		return worker.Frame{}, fmt.Errorf("typst: request: %w", err)
+	}
+	files, err := split(f.Body, r.Files)
+	if err != nil {
+		return worker.Frame{}, err
+	}
+	x, err := s.instance(ctx, f.Files)
+	if err != nil {
+		return worker.Frame{}, err
+	}
+	file, answer, err := document(x, files, r)
+	x.close()
+	if err != nil {
+		return worker.Frame{}, err
+	}
+	header, err := json.Marshal(answer)
+	if err != nil {
+		return worker.Frame{}, err
+	}
+	return worker.Frame{Op: opRender, Header: header, Body: file}, nil
+}
+
+// instance takes the prepared instance, or makes one when the document needs further fonts.
+func (s *stage) instance(ctx context.Context, extra []*os.File) (*instance, error) {
+	if len(extra) > 0 {
+		data, err := readFonts(extra)
+		if err != nil {
+			return nil, err
+		}
+		return s.engine.newInstance(ctx, data)
+	}
+	ready := <-s.next
+	go s.prepare()
+	return ready.instance, ready.err
+}
+
+// readFonts reads passed files from their start; their offsets are shared with the parent and never moved.
+func readFonts(files []*os.File) ([][]byte, error) {
+	var all [][]byte
+	for _, f := range files {
+		data, err := io.ReadAll(io.NewSectionReader(f, 0, maxFontBytes))
+		if err != nil {
+			return nil, fmt.Errorf("typst: font: %w", err)
+		}
+		all = append(all, data)
+	}
+	return all, nil
+}
+
+func split(body []byte, sizes []fileSize) (map[string][]byte, error) {
+	files := make(map[string][]byte, len(sizes))
+	for _, s := range sizes {
+		if s.Size < 0 || s.Size > len(body) {
+			return nil, errors.New("typst: request: the files are longer than the frame")
+		}
+		files[s.Name], body = body[:s.Size], body[s.Size:]
+	}
+	return files, nil
+}
+
+// document renders and adds the signature fields. What the template did wrong is in the reply.
+func document(x *instance, files map[string][]byte, r request) ([]byte, reply, error) {
+	made, err := x.render(files, mainFile, r.Clock)
+	if err != nil {
+		return nil, reply{}, err
+	}
+	answer := reply{Diagnostics: made.diagnostics}
+	if made.pdf == nil {
+		return nil, answer, nil
+	}
+	file, boxes, err := addFields(made.pdf, made.boxes, r.Signers)
+	if err == nil && r.Preview {
+		err = checkMarks(file, made.marks)
+	}
+	var fault *TemplateError
+	if errors.As(err, &fault) {
+		answer.Diagnostics = append(answer.Diagnostics, fault.Diagnostics...)
+		return nil, answer, nil
+	}
+	answer.Boxes = boxes
+	return file, answer, err
+}

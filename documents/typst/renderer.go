@@ -1,0 +1,251 @@
+// Package typst renders documents with Typst, compiled to WebAssembly and run by wazero in child processes.
+//
+// Every document gets a fresh instance of the compiler in a child without files, network or environment; a child that
+// outlives the deadline is killed and replaced. The module is a file found by path; its machine code is compiled once
+// into a cache. Liberation fonts are embedded; Noto fonts on disk are used when a document has characters that
+// Liberation has not.
+package typst
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/dealseal/dealseal/documents"
+	"github.com/dealseal/dealseal/worker"
+)
+
+// Options configure a Renderer.
+type Options struct {
+	// WASM is the path of the Typst module. Required.
+	WASM string
+	// CacheDir holds the module's machine code, some 100 MB. It belongs to the service alone: what lies there is
+	// executed. Required.
+	CacheDir string
+	// FontDirs are searched for Noto fonts, with all below. Each must exist. Default: none.
+	FontDirs []string
+	// Children is the number of child processes; they start when they are needed. Default: the number of CPUs, at
+	// most 4.
+	Children int
+	// Timeout ends one rendering. Default: 10 s.
+	Timeout time.Duration
+	// Progress is called every second while the module is compiled, which happens once and takes 8 to 60 s. Optional.
+	Progress func(elapsed time.Duration)
+	// Log is required.
+	Log *slog.Logger
+}
+
+const (
+	defaultTimeout  = 10 * time.Second
+	maxChildren     = 4
+	goMemory        = 100 << 20
+	rendererVersion = "dealseal/typst/1" // changes whenever the same input may give other bytes
+)
+
+// Renderer implements documents.Renderer and documents.Previewer. It is safe for concurrent use.
+type Renderer struct {
+	timeout time.Duration
+	hash    [sha256.Size]byte // of the module
+	fonts   *fonts
+	pool    *worker.Pool
+	places  chan struct{} // one for every child: waiting for a child does not count as rendering
+
+	mu       sync.Mutex // guards the cache
+	cache    cache
+	checked  bool
+	repaired bool // one repair in a process; a cache that is bad again has another cause
+}
+
+var (
+	_ documents.Renderer  = (*Renderer)(nil)
+	_ documents.Previewer = (*Renderer)(nil)
+)
+
+// New checks the options and the module's file; no child starts yet. Close ends the children.
+func New(o Options) (*Renderer, error) {
+	wasm, err := os.ReadFile(o.WASM)
+	if err != nil {
+		return nil, &ModuleError{Reason: fmt.Sprintf("cannot be read (%v): fetch it with make renderer, or configure its path", err)}
+	}
+	if o.Children <= 0 {
+		o.Children = min(runtime.NumCPU(), maxChildren)
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.WASM, err = filepath.Abs(o.WASM); err != nil {
+		return nil, err
+	}
+	if o.CacheDir, err = filepath.Abs(o.CacheDir); err != nil {
+		return nil, err
+	}
+	f, err := newFonts(o.FontDirs)
+	if err != nil {
+		return nil, err
+	}
+	r := &Renderer{timeout: o.Timeout, hash: sha256.Sum256(wasm), fonts: f, places: make(chan struct{}, o.Children)}
+	dir := filepath.Join(o.CacheDir, hex.EncodeToString(r.hash[:8]))
+	r.cache = cache{wasm: o.WASM, dir: dir, progress: o.Progress, log: o.Log}
+	s, err := json.Marshal(setup{WASM: o.WASM, Cache: dir})
+	if err != nil {
+		return nil, err
+	}
+	r.pool = worker.NewPool(worker.Spec{
+		Name:    WorkerName,
+		Setup:   s,
+		Limits:  worker.Limits{Procs: 1, GoMemory: goMemory},
+		Sandbox: worker.Sandbox{Read: []string{o.WASM, dir}, SealFiles: true},
+	}, o.Children, o.Log)
+	return r, nil
+}
+
+// Close ends the children.
+func (r *Renderer) Close() error {
+	r.fonts.close()
+	return r.pool.Close()
+}
+
+// Warm fills the compile cache, if need be, so that the first document does not wait for it.
+func (r *Renderer) Warm(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.checked {
+		return nil
+	}
+	if err := r.cache.ready(ctx); err != nil {
+		return err
+	}
+	r.checked = true
+	return nil
+}
+
+// repair makes the cache again, once in a process.
+func (r *Renderer) repair(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.repaired {
+		return nil
+	}
+	r.repaired = true
+	return r.cache.rebuild(ctx)
+}
+
+// Render makes the document. See documents.Renderer for the contract and the package documents for the errors that hold
+// a deal; *TemplateError is a fault of the template, *worker.DeadlineError one that ran too long.
+func (r *Renderer) Render(ctx context.Context, b *documents.Bundle, record []byte) (documents.Output, error) {
+	return r.render(ctx, b, record, false)
+}
+
+// Preview is Render with a watermark on every page.
+func (r *Renderer) Preview(ctx context.Context, b *documents.Bundle, record []byte) (documents.Output, error) {
+	return r.render(ctx, b, record, true)
+}
+
+func (r *Renderer) render(ctx context.Context, b *documents.Bundle, record []byte, preview bool) (documents.Output, error) {
+	p, err := b.Prepare(record)
+	if err != nil {
+		return documents.Output{}, err
+	}
+	used, err := r.fonts.need(p.Texts)
+	if err != nil {
+		return documents.Output{}, err
+	}
+	files, err := sources(b, p, families(used, p.Texts), preview)
+	if err != nil {
+		return documents.Output{}, err
+	}
+	frame, err := call(b, p, files, used, preview)
+	if err != nil {
+		return documents.Output{}, err
+	}
+	if err := r.Warm(ctx); err != nil {
+		return documents.Output{}, err
+	}
+	answer, err := r.call(ctx, frame)
+	var remote *worker.RemoteError
+	if errors.As(err, &remote) && remote.Code() == codeCache {
+		if err := r.repair(ctx); err != nil {
+			return documents.Output{}, err
+		}
+		answer, err = r.call(ctx, frame)
+	}
+	if err != nil {
+		return documents.Output{}, fmt.Errorf("render %s: %w", b.Name(), err)
+	}
+	return r.output(b, p, used, files, answer)
+}
+
+// call builds the frame that carries a document to a child.
+func call(b *documents.Bundle, p *documents.Prepared, files map[string][]byte, used []*fontFile, preview bool) (worker.Frame, error) {
+	request := request{Clock: p.Time, Signers: b.Signers, Preview: preview}
+	f := worker.Frame{Op: opRender}
+	for name, data := range files {
+		request.Files = append(request.Files, fileSize{name, len(data)})
+		f.Body = append(f.Body, data...)
+	}
+	for _, u := range used {
+		f.Files = append(f.Files, u.file)
+	}
+	var err error
+	f.Header, err = json.Marshal(request)
+	return f, err
+}
+
+// call waits for a child with the caller's patience, and for the document with the renderer's.
+func (r *Renderer) call(ctx context.Context, f worker.Frame) (worker.Frame, error) {
+	select {
+	case r.places <- struct{}{}:
+	case <-ctx.Done():
+		return worker.Frame{}, ctx.Err()
+	}
+	defer func() { <-r.places }()
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	return r.pool.Call(ctx, f)
+}
+
+func (r *Renderer) output(b *documents.Bundle, p *documents.Prepared, used []*fontFile, files map[string][]byte, f worker.Frame) (documents.Output, error) {
+	var answer reply
+	if err := json.Unmarshal(f.Header, &answer); err != nil {
+		return documents.Output{}, fmt.Errorf("render %s: reply: %w", b.Name(), err)
+	}
+	out := documents.Output{PDF: f.Body, Boxes: answer.Boxes}
+	var fault TemplateError
+	censor := newCensor(files, p)
+	for _, d := range answer.Diagnostics {
+		d.Message = censor.message(d.Message)
+		if d.Error {
+			fault.Diagnostics = append(fault.Diagnostics, d)
+		} else {
+			out.Notes = append(out.Notes, d.String())
+		}
+	}
+	if len(fault.Diagnostics) > 0 {
+		return documents.Output{Notes: out.Notes}, &fault
+	}
+	if len(out.PDF) == 0 {
+		return documents.Output{}, fmt.Errorf("render %s: %w", b.Name(), &TrapError{Reason: "there is no document"})
+	}
+	out.Key = documents.RenderKey(b.Hash(), p.Record, r.rendererHash(used))
+	return out, nil
+}
+
+// rendererHash changes with everything beside bundle and record that decides the bytes.
+func (r *Renderer) rendererHash(used []*fontFile) string {
+	h := sha256.New()
+	h.Write([]byte(rendererVersion))
+	h.Write(r.hash[:])
+	for _, f := range used {
+		h.Write(f.hash[:])
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
