@@ -9,6 +9,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -185,6 +186,14 @@ func (a *Authority) issue(key crypto.Signer, pub crypto.PublicKey, template *x50
 		if issuer != a.Root {
 			chain = issuer.Chain()
 		}
+	}
+	if !template.IsCA { // x509 gives key identifiers to CAs alone
+		spki, err := x509.MarshalPKIXPublicKey(pub)
+		if err != nil {
+			return nil, fmt.Errorf("issue %q: %w", template.Subject.CommonName, err)
+		}
+		sum := sha256.Sum256(spki)
+		template.SubjectKeyId = sum[:20]
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, pub, signer)
 	if err != nil {

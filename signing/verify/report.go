@@ -1,0 +1,161 @@
+package verify
+
+import (
+	"slices"
+	"time"
+
+	"github.com/dealseal/dealseal/signing/pades"
+)
+
+// Verdict is what can be said of a signature or of a whole document. The words are those of ETSI EN 319 102-1 without their prefix "TOTAL-".
+type Verdict string
+
+const (
+	Valid         Verdict = "VALID"
+	Indeterminate Verdict = "INDETERMINATE" // neither proven nor disproven: what is missing stands in the reasons
+	Invalid       Verdict = "INVALID"
+)
+
+func (v Verdict) rank() int { return slices.Index([]Verdict{Valid, Indeterminate, Invalid}, v) }
+
+// worse returns the less favourable of two verdicts.
+func worse(a, b Verdict) Verdict {
+	if b.rank() > a.rank() {
+		return b
+	}
+	return a
+}
+
+// Code names a reason for programs; the words in Reason.Text are for people and may change.
+type Code string
+
+// Codes that make a signature or document INVALID.
+const (
+	CodeMalformedPDF      Code = "malformed-pdf"       // the file cannot be read as the standard says
+	CodeByteRange         Code = "byte-range"          // the signature does not cover all but its own value
+	CodeMalformedCMS      Code = "malformed-cms"       // the signature value is not a signature
+	CodeDigest            Code = "digest"              // the covered bytes are not the signed ones
+	CodeSignature         Code = "signature"           // the signature does not fit the key
+	CodeSigningCert       Code = "signing-certificate" // the certificate is not the one that was signed for
+	CodeContentChanged    Code = "content-changed"     // a later update changed pages
+	CodeSignatureReplaced Code = "signature-replaced"  // a later update put another signature in the field
+)
+
+// Codes that make it INDETERMINATE.
+const (
+	CodeNoSignature       Code = "no-signature"
+	CodeEncrypted         Code = "encrypted"
+	CodeBudget            Code = "budget"              // reading it would cost more than is allowed
+	CodeUnsupported       Code = "unsupported"         // a form or algorithm that this reader does not judge
+	CodeNoCertificate     Code = "no-certificate"      // the signer's certificate is not in the signature
+	CodeUntrusted         Code = "untrusted"           // no chain to a trusted root
+	CodeExpired           Code = "certificate-expired" // not valid at the time that is proven
+	CodeKeyUsage          Code = "key-usage"           // a certificate for something else
+	CodeTimestampBroken   Code = "timestamp-broken"    // a time-stamp that is not over this signature, or damaged
+	CodeChangedAfterwards Code = "changed-afterwards"  // a later update changed more than signatures need
+	CodeTrailingData      Code = "trailing-data"       // bytes behind the end of the document
+)
+
+// Codes that explain, without harm to the verdict.
+const (
+	CodeLaterSignatures    Code = "later-signatures"    // updates that add signatures, time-stamps and validation data only
+	CodeTimestampUntrusted Code = "timestamp-untrusted" // a sound time-stamp of an authority that is not trusted here
+	CodeNotBaseline        Code = "not-baseline"        // why no PAdES level is reached
+)
+
+// Reason is one finding.
+type Reason struct {
+	Code    Code    `json:"code"`
+	Verdict Verdict `json:"verdict"` // what this finding alone leads to
+	Text    string  `json:"text"`
+}
+
+// Kind tells signatures from document time-stamps.
+type Kind string
+
+const (
+	KindSignature         Kind = "signature"
+	KindDocumentTimestamp Kind = "document-timestamp"
+)
+
+// Certificate describes a certificate; fingerprints are lower-case hexadecimal SHA-256.
+type Certificate struct {
+	Subject   string    `json:"subject"`
+	Issuer    string    `json:"issuer"`
+	Serial    string    `json:"serial"` // hexadecimal
+	SHA256    string    `json:"sha256"`
+	SPKI      string    `json:"spki_sha256"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+}
+
+// Timestamp describes the signature-time-stamp, or the token of a document time-stamp.
+type Timestamp struct {
+	Time   time.Time `json:"time"`
+	TSA    string    `json:"tsa"`
+	Serial string    `json:"serial"` // hexadecimal
+	Policy string    `json:"policy"`
+}
+
+// Signature is what was found out about one signature.
+type Signature struct {
+	Field           string       `json:"field"`
+	Kind            Kind         `json:"kind"`
+	SubFilter       string       `json:"sub_filter"`
+	Verdict         Verdict      `json:"verdict"`
+	Reasons         []Reason     `json:"reasons,omitempty"`
+	Level           pades.Level  `json:"level,omitempty"` // empty when none is reached
+	Name            string       `json:"name,omitempty"`
+	Reason          string       `json:"reason,omitempty"`
+	Location        string       `json:"location,omitempty"`
+	ByteRange       []int64      `json:"byte_range,omitempty"`
+	Revision        int          `json:"revision"` // from 1; 0 when it is not the end of one
+	CoversWholeFile bool         `json:"covers_whole_file"`
+	Digest          string       `json:"digest_algorithm,omitempty"`
+	Algorithm       string       `json:"signature_algorithm,omitempty"`
+	Signer          *Certificate `json:"signer,omitempty"`
+	ClaimedTime     *time.Time   `json:"claimed_time,omitempty"` // /M: what the signer says
+	Timestamp       *Timestamp   `json:"timestamp,omitempty"`    // set when it is sound and trusted: what is proven
+	ValidatedAt     *time.Time   `json:"validated_at,omitempty"` // the time at which the certificate had to be valid
+
+	pss bool
+}
+
+func (s *Signature) add(code Code, v Verdict, text string) {
+	s.Reasons = append(s.Reasons, Reason{code, v, text})
+	s.Verdict = worse(s.Verdict, v)
+}
+
+// Report is the answer of Verify. It is plain data and may be kept as JSON.
+type Report struct {
+	Verdict       Verdict     `json:"verdict"` // the worst of the document's own and of all signatures
+	Reasons       []Reason    `json:"reasons,omitempty"`
+	Signatures    []Signature `json:"signatures"`
+	Revisions     int         `json:"revisions"`
+	Size          int64       `json:"size"`
+	SHA256        string      `json:"sha256"` // of the whole file
+	CheckedAt     time.Time   `json:"checked_at"`
+	SecondOpinion *Opinion    `json:"second_opinion,omitempty"`
+}
+
+func (r *Report) add(code Code, v Verdict, text string) {
+	r.Reasons = append(r.Reasons, Reason{code, v, text})
+	r.Verdict = worse(r.Verdict, v)
+}
+
+// Level returns the lowest level of all signatures, document time-stamps aside; empty when there is none, or one that reaches none.
+func (r *Report) Level() pades.Level {
+	var lowest pades.Level
+	for _, s := range r.Signatures {
+		if s.Kind != KindSignature {
+			continue
+		}
+		if s.Level == "" {
+			return ""
+		}
+		if lowest == "" || lowest.AtLeast(s.Level) {
+			lowest = s.Level
+		}
+	}
+	return lowest
+}

@@ -1,0 +1,279 @@
+// Package verify judges the signatures of a PDF: what they cover, whether they fit, whom they lead to, at what time that has to hold, what was changed
+// after them, and which PAdES baseline level they reach. It trusts nothing that a document says of itself.
+//
+// Verify runs in the calling process. Documents are foreign bytes, so the product runs it in a child process through Checker, which also asks a reader
+// that others wrote for its opinion.
+//
+// Revocation and the levels B-LT and B-LTA are not judged: a level above B-T is reported as B-T.
+package verify
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/dealseal/dealseal/pdf"
+	"github.com/dealseal/dealseal/signing/pades"
+)
+
+// The budget of one document beyond that of package pdf.
+const (
+	maxSignatures = 64
+	maxRevisions  = 128
+)
+
+// Options say whom to trust and when.
+type Options struct {
+	Roots         []*x509.Certificate // whom a signer's certificate has to lead to
+	TSARoots      []*x509.Certificate // the same for time-stamps; nil means Roots
+	Intermediates []*x509.Certificate // beside those in the document; not trusted by themselves
+	Now           time.Time           // the time of checking; zero means the clock
+}
+
+func (o Options) withDefaults() Options {
+	if o.TSARoots == nil {
+		o.TSARoots = o.Roots
+	}
+	if o.Now.IsZero() {
+		o.Now = time.Now()
+	}
+	o.Now = o.Now.UTC()
+	return o
+}
+
+// Verify reports on every signature that the document has in any of its revisions. An error means that the document could not be read or ctx ended; all
+// that is wrong with the document itself stands in the report. The document must not change meanwhile. Verify may be called concurrently.
+func Verify(ctx context.Context, doc pades.Document, o Options) (*Report, error) {
+	o = o.withDefaults()
+	v := &verifier{ctx: ctx, doc: doc, options: o}
+	v.report = &Report{Verdict: Valid, Signatures: []Signature{}, Size: doc.Size(), CheckedAt: o.Now}
+	sum := sha256.New()
+	if err := copyTo(ctx, sum, io.NewSectionReader(doc, 0, doc.Size())); err != nil {
+		return nil, err
+	}
+	v.report.SHA256 = hex.EncodeToString(sum.Sum(nil))
+	if err := v.run(); err != nil {
+		var bad documentError
+		if !errors.As(err, &bad) {
+			return nil, err
+		}
+		v.report.add(codeOf(err), verdictOf(err), err.Error())
+	}
+	return v.report, nil
+}
+
+// documentError is what package pdf says when the document is at fault, as opposed to reading it.
+type documentError interface {
+	error
+	Permanent() bool
+}
+
+func codeOf(err error) Code {
+	var limit *pdf.LimitError
+	var encrypted *pdf.EncryptedError
+	switch {
+	case errors.As(err, &limit):
+		return CodeBudget
+	case errors.As(err, &encrypted):
+		return CodeEncrypted
+	}
+	return CodeMalformedPDF
+}
+
+func verdictOf(err error) Verdict {
+	if codeOf(err) == CodeMalformedPDF {
+		return Invalid
+	}
+	return Indeterminate
+}
+
+type verifier struct {
+	ctx     context.Context
+	doc     pades.Document
+	options Options
+	file    *pdf.File // the document as it is now
+	ends    []int64   // where its revisions end, oldest first
+	report  *Report
+}
+
+// found is a signature field with a value, as it stands in one revision.
+type found struct {
+	field pdf.Field
+	dict  *pdf.Dict // the signature dictionary
+	file  *pdf.File // the revision that it was found in
+}
+
+func (v *verifier) run() error {
+	var err error
+	if v.file, err = pdf.Open(v.doc, v.doc.Size()); err != nil {
+		return err
+	}
+	revisions := v.file.Revisions()
+	v.report.Revisions = len(revisions)
+	if len(revisions) > maxRevisions {
+		v.report.add(CodeBudget, Indeterminate, fmt.Sprintf("the document has %d revisions, more than the %d that are looked at", len(revisions), maxRevisions))
+		return nil
+	}
+	for _, r := range revisions {
+		v.ends = append(v.ends, r.End)
+	}
+	signatures, err := v.find()
+	if err != nil {
+		return err
+	}
+	if len(signatures) == 0 {
+		v.report.add(CodeNoSignature, Indeterminate, "the document has no signature")
+		return nil
+	}
+	for _, s := range signatures {
+		if err := v.ctx.Err(); err != nil {
+			return err
+		}
+		if err := v.signature(s); err != nil {
+			return err
+		}
+	}
+	slices.SortStableFunc(v.report.Signatures, func(a, b Signature) int { return a.Revision - b.Revision })
+	return v.checkTail()
+}
+
+// find lists the signatures of the document as it is now and those of older revisions that are no longer there.
+func (v *verifier) find() ([]found, error) {
+	list, err := signatureFields(v.file)
+	if err != nil {
+		return nil, err
+	}
+	seen := map[string]bool{}
+	for _, s := range list {
+		seen[s.identity()] = true
+	}
+	for i := len(v.ends) - 2; i >= 0; i-- {
+		if err := v.ctx.Err(); err != nil {
+			return nil, err
+		}
+		old, err := v.oldSignatures(v.ends[i])
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range old {
+			if id := s.identity(); !seen[id] {
+				seen[id] = true
+				list = append(list, s)
+			}
+		}
+		if len(list) > maxSignatures {
+			break
+		}
+	}
+	if len(list) > maxSignatures {
+		return nil, &pdf.LimitError{What: "the document has too many signatures", Limit: maxSignatures}
+	}
+	return list, nil
+}
+
+// oldSignatures reads the document as it once was. A revision that cannot be read by itself, such as the first half of a linearized file, holds no
+// signature that anyone could have checked.
+func (v *verifier) oldSignatures(end int64) ([]found, error) {
+	if end <= 0 || end > v.doc.Size() {
+		return nil, nil
+	}
+	file, err := pdf.Open(v.doc, end)
+	if err == nil {
+		var list []found
+		if list, err = signatureFields(file); err == nil {
+			return list, nil
+		}
+	}
+	var limit *pdf.LimitError
+	var bad documentError
+	if errors.As(err, &bad) && !errors.As(err, &limit) {
+		return nil, nil
+	}
+	return nil, err
+}
+
+// identity tells signatures apart across revisions.
+func (s found) identity() string {
+	contents, _ := s.dict.Get("Contents").(pdf.Raw)
+	sum := sha256.Sum256(contents)
+	return fmt.Sprintf("%v %x", s.dict.Get("ByteRange"), sum)
+}
+
+// signatureFields lists the fields of type Sig that have a signature dictionary as value.
+func signatureFields(file *pdf.File) ([]found, error) {
+	fields, err := file.Fields()
+	if err != nil {
+		return nil, err
+	}
+	var list []found
+	for _, field := range fields {
+		if field.Type != "Sig" {
+			continue
+		}
+		dict, err := signatureDict(file, field.Value)
+		if err != nil {
+			return nil, err
+		}
+		if dict != nil {
+			list = append(list, found{field: field, dict: dict, file: file})
+		}
+	}
+	return list, nil
+}
+
+// signatureDict returns a copy of the signature dictionary with its entries resolved one level, or nil when v is none.
+func signatureDict(file *pdf.File, v any) (*pdf.Dict, error) {
+	dict, err := file.ResolveDict(v)
+	if err != nil || dict == nil {
+		return nil, err
+	}
+	resolved := dict.Clone()
+	for _, key := range []pdf.Name{"ByteRange", "Contents", "SubFilter", "Filter", "M", "Name", "Reason", "Location", "Cert"} {
+		value, err := file.Resolve(dict.Get(key))
+		if err != nil {
+			return nil, err
+		}
+		if value != nil {
+			resolved.Set(key, value)
+		}
+	}
+	return resolved, nil
+}
+
+// checkTail looks for bytes behind the last revision: no part of the document, and covered by nothing.
+func (v *verifier) checkTail() error {
+	if len(v.ends) == 0 {
+		return nil
+	}
+	end := v.ends[len(v.ends)-1]
+	for _, s := range v.report.Signatures {
+		if len(s.ByteRange) == 4 {
+			end = max(end, s.ByteRange[2]+s.ByteRange[3])
+		}
+	}
+	blank, err := isBlank(v.doc, end, v.doc.Size())
+	if err == nil && !blank {
+		v.report.add(CodeTrailingData, Indeterminate, fmt.Sprintf("bytes %d to %d stand behind the end of the document", end, v.doc.Size()))
+	}
+	return err
+}
+
+// maxTail is how many bytes of white space may follow a document.
+const maxTail = 64 << 10
+
+func isBlank(r io.ReaderAt, from, to int64) (bool, error) {
+	if to-from > maxTail {
+		return false, nil
+	}
+	b := make([]byte, max(to-from, 0))
+	if _, err := io.ReadFull(io.NewSectionReader(r, from, int64(len(b))), b); err != nil {
+		return false, fmt.Errorf("read the end of the document: %w", err)
+	}
+	return !slices.ContainsFunc(b, func(c byte) bool { return c != ' ' && c != '\r' && c != '\n' && c != '\t' && c != 0 && c != '\f' }), nil
+}
