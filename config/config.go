@@ -58,7 +58,8 @@ type Renderer struct {
 	// WASM is the path of the renderer ("make renderer" fetches it). Default: typst.wasm beside the executable, then
 	// /usr/lib/dealseal/typst.wasm.
 	WASM string `yaml:"wasm"`
-	// Fonts are folders with further fonts (Noto), used when a document needs them. Default: /usr/share/fonts.
+	// Fonts are folders with further fonts (Noto), used when a document needs them. Default: /usr/share/fonts
+	// where it exists.
 	Fonts []string `yaml:"fonts"`
 	// Children is the number of renderer processes. Default: the number of processors, at most 4.
 	Children int `yaml:"children"`
@@ -149,6 +150,15 @@ type Retry struct {
 	Attempts int `yaml:"attempts"`
 }
 
+// SystemFonts is the default of renderer.fonts.
+func SystemFonts() []string {
+	const dir = "/usr/share/fonts"
+	if _, err := os.Stat(dir); err != nil {
+		return nil
+	}
+	return []string{dir}
+}
+
 // Load reads the file and all tenant files beside it, and checks everything that can be checked without opening anything
 // else. All complaints are returned, joined.
 func Load(path string) (*Config, error) {
@@ -200,7 +210,7 @@ func (c *Config) defaults() {
 	orDefault(&c.Log.Format, "text")
 	orDefault(&c.Log.Level, "info")
 	if c.Renderer.Fonts == nil {
-		c.Renderer.Fonts = []string{"/usr/share/fonts"}
+		c.Renderer.Fonts = SystemFonts()
 	}
 	for name, k := range c.Signing.Keys {
 		orDefault(&k.Sessions, 4)

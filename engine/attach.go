@@ -1,0 +1,54 @@
+package engine
+
+import (
+	"context"
+	"path"
+	"strings"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// attach puts the contract, and beside it the audit trail, on the record. The connector looks before it writes.
+func (r *run) attach(ctx context.Context) error {
+	s := r.s
+	if err := r.begin(ctx, deal.Intent{What: "attach", Digest: s.Facts.Contract.SHA256, Lease: 2 * uploadLimit}); err != nil {
+		return err
+	}
+	contract, err := r.put(ctx, deal.RoleContract, fileContract, s.Private.FileName)
+	if err != nil {
+		return err
+	}
+	s.Facts.Attachment = &contract
+	if s.Plan.AuditTrail != "" {
+		trail, err := r.put(ctx, deal.RoleAuditTrail, fileTrail, trailName(s.Private.FileName))
+		if err != nil {
+			return err
+		}
+		s.Facts.AuditTrail = &trail
+	}
+	return r.advance(ctx, "attached", deal.Attached, deal.Entry{What: "attached", Cert: certOf(s), Detail: map[string]string{"file": contract.ID},
+		Events: []deal.Event{{Type: "document.attached", Data: map[string]string{"file": contract.ID}}}})
+}
+
+func (r *run) put(ctx context.Context, role deal.Role, staged, name string) (at deal.Attachment, err error) {
+	t, err := r.tenant()
+	if err != nil {
+		return at, err
+	}
+	f, closer, err := r.Files.OpenStaged(ctx, r.s.Tx, staged)
+	if err != nil {
+		return at, err
+	}
+	defer closer.Close()
+	f.Name, f.MediaType = name, "application/pdf"
+	err = r.call(ctx, string(role), uploadLimit, func(ctx context.Context) error {
+		at, err = t.CRM.Attach(ctx, r.s.Change.Ref, r.s.Tx, role, f)
+		return err
+	})
+	return at, err
+}
+
+// trailName puts the audit trail beside its contract in an alphabetical list.
+func trailName(contract string) string {
+	return strings.TrimSuffix(contract, path.Ext(contract)) + " - audit trail.pdf"
+}

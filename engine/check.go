@@ -1,0 +1,138 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/signing"
+	"github.com/dealseal/dealseal/signing/pades"
+	"github.com/dealseal/dealseal/signing/verify"
+)
+
+// check reads the sealed file back with our own verifier and the second reader. Nothing is kept that did not reach the
+// level asked for, unless the profile or a person said so.
+func (r *run) check(ctx context.Context) error {
+	s := r.s
+	if err := r.begin(ctx, deal.Intent{What: "check"}); err != nil {
+		return err
+	}
+	profile, err := profileOf(s.Plan)
+	if err != nil {
+		return err
+	}
+	sealed, closer, err := r.Files.OpenStaged(ctx, s.Tx, fileContract)
+	if err != nil {
+		return err
+	}
+	defer closer.Close()
+	var verdict finding
+	err = r.call(ctx, "verify", checkLimit, func(ctx context.Context) error {
+		report, err := r.Checker.Check(ctx, sealed)
+		if err != nil {
+			return err
+		}
+		if verdict, err = findingOf(report); err != nil {
+			return err
+		}
+		return r.stageBytes(ctx, fileReport, verdict.json)
+	})
+	if err != nil {
+		return err
+	}
+	s.Private.Report = verdict.json
+	s.Facts.Verdict, s.Facts.SecondOpinion, s.Facts.Level = verdict.verdict, verdict.opinion, string(verdict.level)
+	s.Facts.SealedAt = verdict.at
+	if s.Facts.Cert == nil {
+		s.Facts.Cert = verdict.cert
+	}
+	if err := r.judge(profile, verdict); err != nil {
+		return err
+	}
+	return r.advance(ctx, "checked", deal.Checked, deal.Entry{What: "verified", Cert: certOf(s),
+		Detail: map[string]string{"verdict": verdict.verdict, "level": string(verdict.level), "second_opinion": verdict.opinion},
+		Events: []deal.Event{{Type: "document.validated", Data: map[string]string{"level": string(verdict.level), "verdict": verdict.verdict}}}})
+}
+
+// judge compares what was reached with what was asked for.
+func (r *run) judge(p signing.Profile, f finding) error {
+	s := r.s
+	switch {
+	case !f.valid:
+		return deal.Hold("our own verification of the sealed file says %s (%s): nothing was released", f.verdict, f.why)
+	case f.opinion == "invalid" && !r.released(holdOpinion):
+		return held(holdOpinion, "the second reader calls the seal invalid: compare both reports (dealseal explain %s), then release or drop", s.Tx)
+	case f.level.AtLeast(p.Level):
+		return nil
+	case s.Facts.Flagged != "" || r.released(holdLevel):
+		return nil
+	case p.OnDowngrade == signing.AcceptAndFlag:
+		s.Facts.Flagged = fmt.Sprintf("level %s was asked for, %s was reached", p.Level, f.level)
+		return nil
+	case p.OnDowngrade == signing.Fail:
+		return &permanentError{fmt.Errorf("level %s was asked for, %s was reached", p.Level, f.level)}
+	default:
+		return held(holdLevel, "level %s was asked for, %s was reached: release to accept it, or drop", p.Level, f.level)
+	}
+}
+
+func certOf(s *deal.Sealing) string {
+	if s.Facts.Cert == nil {
+		return ""
+	}
+	return s.Facts.Cert.SHA256
+}
+
+// finding is what the flow needs of a verification report.
+type finding struct {
+	verdict string
+	valid   bool
+	why     string
+	level   pades.Level
+	opinion string
+	at      time.Time
+	cert    *deal.CertFact
+	json    []byte
+}
+
+// findingOf looks at the newest signature, which is ours: others may have signed the file before, and whether theirs can
+// be trusted is for the reader of the contract to say.
+func findingOf(report *verify.Report) (f finding, err error) {
+	if f.json, err = json.Marshal(report); err != nil {
+		return f, err
+	}
+	f.verdict, f.why = string(report.Verdict), "there is no signature in it"
+	if report.SecondOpinion != nil {
+		f.opinion = string(report.SecondOpinion.Verdict)
+	}
+	var ours *verify.Signature
+	for i := range report.Signatures {
+		if s := &report.Signatures[i]; s.Kind == verify.KindSignature && (ours == nil || s.Revision >= ours.Revision) {
+			ours = s
+		}
+	}
+	if ours == nil {
+		return f, nil
+	}
+	f.valid = ours.Verdict == verify.Valid
+	f.why = ""
+	for _, r := range append(append([]verify.Reason(nil), report.Reasons...), ours.Reasons...) {
+		if r.Verdict != verify.Valid {
+			f.valid, f.why = false, r.Text
+			break
+		}
+	}
+	f.verdict, f.level = string(ours.Verdict), ours.Level
+	switch {
+	case ours.Timestamp != nil:
+		f.at = ours.Timestamp.Time.UTC()
+	case ours.ClaimedTime != nil:
+		f.at = ours.ClaimedTime.UTC()
+	}
+	if c := ours.Signer; c != nil {
+		f.cert = &deal.CertFact{SHA256: c.SHA256, SPKI: c.SPKI, Serial: c.Serial, Subject: c.Subject, Issuer: c.Issuer, NotAfter: c.NotAfter, Digest: ours.Digest}
+	}
+	return f, nil
+}

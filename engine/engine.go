@@ -1,0 +1,308 @@
+// Package engine is the flow: it polls the CRMs for stage entries and takes each one the whole way to a sealed contract
+// on the record, exactly once, whatever crashes in between.
+//
+// The ledger is the authority and the queue only a scheduler. Around every effect stand two commits: Begin (intent and
+// lease) and Advance (result, audit entry, events and counters). A step that is run again looks before it acts.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dealseal/dealseal/connectors"
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/documents"
+)
+
+// Tenant is one CRM account with its rules.
+type Tenant struct {
+	ID   deal.TenantID
+	Name string
+	CRM  connectors.CRM
+	// Production is what the configuration says; the CRM must agree before the first poll.
+	Production bool
+	// Poll is the time between two polls of an idle account.
+	Poll  time.Duration
+	Rules []Rule
+}
+
+// Rule is one watched stage and the plan for what enters it.
+type Rule struct {
+	Watch deal.Watch
+	// StartFrom is the activation time, or zero for "now" on the CRM's clock.
+	StartFrom time.Time
+	Plan      deal.Plan
+}
+
+// Retry is how often and how far apart a failing step is tried: First, doubled each time up to Max, with 20 % jitter.
+type Retry struct {
+	First, Max time.Duration
+	Attempts   int
+}
+
+// Engine runs the flow. Fill the fields, then call Run once; Handle is safe for concurrent use.
+type Engine struct {
+	Tenants   []Tenant
+	Ledger    Ledger
+	Files     Files
+	Queue     Queue
+	Documents documents.Renderer
+	Bundles   Bundles
+	Sealer    Sealer
+	Checker   Checker
+	Log       *slog.Logger
+	Now       func() time.Time
+	Retry     Retry
+	// Hook is called with each of Points as it is passed; nil outside of the crash suite.
+	Hook func(point string)
+	// Seen is told of every finished outside call, for metrics; nil is fine. It must not block.
+	Seen func(call string, took time.Duration, err error)
+
+	once    sync.Once
+	tenants map[deal.TenantID]*Tenant
+	records keyed // serialises what is told about one record
+}
+
+// Run polls every tenant and works the queue until ctx ends. A tenant whose CRM cannot be reached does not stop the
+// others.
+func (e *Engine) Run(ctx context.Context) error {
+	e.init()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return e.Queue.Run(ctx, e.Handle) })
+	for i := range e.Tenants {
+		p := &poller{Engine: e, tenant: &e.Tenants[i]}
+		g.Go(func() error { return p.run(ctx) })
+	}
+	return g.Wait()
+}
+
+func (e *Engine) init() {
+	e.once.Do(func() {
+		e.tenants = map[deal.TenantID]*Tenant{}
+		for i := range e.Tenants {
+			e.tenants[e.Tenants[i].ID] = &e.Tenants[i]
+		}
+		if e.Now == nil {
+			e.Now = time.Now
+		}
+		if e.Retry == (Retry{}) {
+			e.Retry = Retry{First: 2 * time.Second, Max: 30 * time.Minute, Attempts: 12}
+		}
+	})
+}
+
+// Handle runs one job until it is finished or must wait.
+func (e *Engine) Handle(ctx context.Context, job deal.Job) deal.Outcome {
+	e.init()
+	s, err := e.Ledger.Load(ctx, job.Tx)
+	if err != nil {
+		e.Log.Error("a sealing cannot be loaded", "tx", job.Tx, "err", err)
+		return deal.Outcome{Again: time.Minute}
+	}
+	if job.Kind == deal.JobTell {
+		return e.tellJob(ctx, s)
+	}
+	r := &run{Engine: e, s: s, log: e.Log.With("tx", s.Tx, "tenant", s.Tenant)}
+	return r.steps(ctx)
+}
+
+// run is one worker taking one sealing as far as it goes.
+type run struct {
+	*Engine
+	s    *deal.Sealing
+	step *step
+	log  *slog.Logger
+}
+
+func (r *run) steps(ctx context.Context) deal.Outcome {
+	s := r.s
+	if s.Condition.Waiting() {
+		return deal.Outcome{}
+	}
+	if wait := s.Next.Sub(r.Now()); s.Condition == deal.Retrying && wait > 0 {
+		return deal.Outcome{Again: wait}
+	}
+	for !s.Condition.Waiting() {
+		r.step = stepFrom(s.Step)
+		if r.step == nil {
+			return deal.Outcome{}
+		}
+		if s.Facts.Times == nil {
+			s.Facts.Times = map[deal.Step]time.Time{}
+		}
+		if err := r.step.do(r, ctx); err != nil {
+			return r.failed(ctx, err)
+		}
+	}
+	return deal.Outcome{}
+}
+
+// failed decides what an error means for the sealing and commits that.
+func (r *run) failed(ctx context.Context, err error) deal.Outcome {
+	s := r.s
+	var hold *deal.HoldError
+	var lost *commitError
+	switch {
+	case ctx.Err() != nil:
+		return deal.Outcome{Again: time.Second} // shutting down: the ledger knows where to go on
+	case errors.Is(err, deal.ErrStale):
+		return deal.Outcome{Again: 2 * time.Second} // someone else has it
+	case errors.As(err, &lost):
+		r.log.Error("the ledger could not be written", "step", r.step.name, "err", err)
+		return deal.Outcome{Again: 5 * time.Second} // what s holds in memory was never committed
+	case errors.As(err, &hold):
+		s.Condition, s.Reason = deal.Held, hold.Reason
+		r.log.Warn("held", "step", r.step.name, "reason", hold.Reason)
+	case deal.IsPermanent(err):
+		s.Condition, s.Reason = deal.Dead, r.sentence(err)
+		r.log.Error("given up", "step", r.step.name, "err", err)
+	case s.Attempts+1 >= r.Retry.Attempts:
+		s.Condition, s.Reason = deal.Dead, fmt.Sprintf("%s (after %d attempts)", r.sentence(err), s.Attempts+1)
+		s.Attempts++
+		r.log.Error("given up", "step", r.step.name, "attempts", s.Attempts, "err", err)
+	default:
+		s.Attempts++
+		s.Condition, s.Reason = deal.Retrying, r.sentence(err)
+		wait := r.Retry.after(s.Attempts, deal.RetryAfter(err))
+		s.Next = r.Now().Add(wait)
+		r.log.Warn("will try again", "step", r.step.name, "attempt", s.Attempts, "in", wait.Round(time.Millisecond), "err", err)
+	}
+	return r.settle(ctx)
+}
+
+// settle commits a condition other than running. If even that fails the job comes back and finds the sealing as it was.
+func (r *run) settle(ctx context.Context) deal.Outcome {
+	s := r.s
+	if err := r.Ledger.Advance(ctx, s, deal.Entry{Who: "daemon", What: string(s.Condition), Why: s.Reason}); err != nil {
+		r.log.Error("what happened could not be written down", "err", err)
+		return deal.Outcome{Again: 5 * time.Second}
+	}
+	if s.Condition == deal.Retrying {
+		return deal.Outcome{Again: time.Until(s.Next)}
+	}
+	return deal.Outcome{}
+}
+
+// sentence says which step failed and why; connector and signer errors carry no record values.
+func (r *run) sentence(err error) string { return r.step.name + ": " + err.Error() }
+
+// after returns the wait before the next attempt: exponential with jitter, and never less than what was asked for.
+func (t Retry) after(attempts int, asked time.Duration) time.Duration {
+	wait := t.First << min(attempts-1, 20)
+	if wait > t.Max || wait <= 0 {
+		wait = t.Max
+	}
+	wait += time.Duration(rand.Int64N(int64(wait)/5 + 1))
+	return max(wait, asked)
+}
+
+// begin commits the intent to do something that others can see.
+func (r *run) begin(ctx context.Context, i deal.Intent) error {
+	p := r.step.name + ".begin." + i.What
+	r.hook(p + "/before")
+	i.Step = r.s.Step
+	if i.Lease == 0 {
+		i.Lease = 2 * time.Minute
+	}
+	if err := r.Ledger.Begin(ctx, r.s, i); err != nil {
+		return &commitError{err}
+	}
+	r.hook(p + "/after")
+	return nil
+}
+
+// call makes an outside call under a deadline.
+func (r *run) call(ctx context.Context, name string, limit time.Duration, f func(context.Context) error) error {
+	p := r.step.name + ".call." + name
+	r.hook(p + "/before")
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	start := time.Now()
+	err := f(ctx)
+	if r.Seen != nil {
+		r.Seen(r.step.name+"."+name, time.Since(start), err)
+	}
+	r.hook(p + "/after")
+	return err
+}
+
+// advance commits progress inside a step, or, with a next step, its end.
+func (r *run) advance(ctx context.Context, name string, next deal.Step, e deal.Entry) error {
+	s := r.s
+	p := r.step.name + ".advance." + name
+	r.hook(p + "/before")
+	if next != "" {
+		s.Step, s.Attempts = next, 0
+		s.Facts.Times[next] = r.Now().UTC()
+	}
+	s.Condition, s.Reason, s.Next = deal.Running, "", time.Time{}
+	if e.Who == "" {
+		e.Who = "daemon"
+	}
+	if err := r.Ledger.Advance(ctx, s, e); err != nil {
+		return &commitError{err}
+	}
+	r.hook(p + "/after")
+	return nil
+}
+
+// commitError says that the ledger did not take a Begin or Advance, so memory and ledger differ.
+type commitError struct{ error }
+
+func (e *commitError) Unwrap() error { return e.error }
+
+func (e *Engine) hook(point string) {
+	if e.Hook != nil {
+		e.Hook(point)
+	}
+}
+
+// tenant returns the configured tenant of the sealing. A tenant that was removed holds its deals; it does not lose them.
+func (r *run) tenant() (*Tenant, error) {
+	t, ok := r.tenants[r.s.Tenant]
+	if !ok {
+		return nil, deal.Hold("tenant %q is no longer configured: put its file back and release the deal, or drop it", r.s.Tenant)
+	}
+	return t, nil
+}
+
+// keyed is a set of locks by name. The zero value is ready.
+type keyed struct {
+	mu    sync.Mutex
+	locks map[string]*keyedLock
+}
+
+type keyedLock struct {
+	sync.Mutex
+	users int
+}
+
+func (k *keyed) lock(name string) (unlock func()) {
+	k.mu.Lock()
+	if k.locks == nil {
+		k.locks = map[string]*keyedLock{}
+	}
+	l := k.locks[name]
+	if l == nil {
+		l = &keyedLock{}
+		k.locks[name] = l
+	}
+	l.users++
+	k.mu.Unlock()
+	l.Lock()
+	return func() {
+		l.Unlock()
+		k.mu.Lock()
+		if l.users--; l.users == 0 {
+			delete(k.locks, name)
+		}
+		k.mu.Unlock()
+	}
+}

@@ -1,0 +1,261 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/dealseal/dealseal/connectors"
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/documents"
+)
+
+// Time limits of outside calls.
+const (
+	crmLimit    = 90 * time.Second
+	uploadLimit = 10 * time.Minute
+	renderLimit = 60 * time.Second
+	signLimit   = 60 * time.Second
+	stampLimit  = 90 * time.Second
+	checkLimit  = 90 * time.Second
+)
+
+// maxAttachment is the largest attachment that is sealed.
+const maxAttachment = 256 << 20
+
+// Names of holds that a person can release; a released one does not hold again.
+const (
+	holdRestored = "restored"
+	holdReEntry  = "re-entry"
+	holdLeft     = "left"
+	holdOpinion  = "second-opinion"
+	holdLevel    = "level"
+)
+
+// Staged files.
+const (
+	fileUnsigned = "unsigned.pdf"
+	fileContract = "contract.pdf"
+	fileTrail    = "audit-trail.pdf"
+	fileReport   = "report.json"
+	fileCMS      = "signature.p7s"
+	fileToken    = "timestamp.tst"
+)
+
+// gather reads the record and makes the document's record of it. A contract of ours that is already there is adopted.
+func (r *run) gather(ctx context.Context) error {
+	s := r.s
+	if err := r.begin(ctx, deal.Intent{What: "gather"}); err != nil {
+		return err
+	}
+	rec, err := r.read(ctx, "record")
+	if errors.Is(err, deal.ErrGone) {
+		s.Condition, s.Reason = deal.Ended, "voided: "+err.Error()
+		return r.end(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	s.Facts.RecordURL, s.Facts.Gathered = rec.URL, r.Now().UTC()
+	if file, ok := rec.Sealed(s.Tx, deal.RoleContract); ok {
+		return r.adopt(ctx, file)
+	}
+	if err := r.mayGoOn(ctx); err != nil {
+		return err
+	}
+	if s.Facts.Record, err = fingerprint(rec, s.Plan); err != nil {
+		return err
+	}
+	if s.Plan.Attachment != "" {
+		err = r.chooseAttachment(rec)
+	} else {
+		err = r.compose(rec)
+	}
+	if err != nil {
+		return err
+	}
+	return r.advance(ctx, "gathered", deal.Gathered, deal.Entry{What: "gathered", Detail: map[string]string{"record": s.Facts.Record}})
+}
+
+// read reads the fields that the plan needs, and our own.
+func (r *run) read(ctx context.Context, name string) (rec deal.Record, err error) {
+	t, err := r.tenant()
+	if err != nil {
+		return rec, err
+	}
+	err = r.call(ctx, name, crmLimit, func(ctx context.Context) error {
+		rec, err = t.CRM.Record(ctx, r.s.Change.Ref, r.s.Plan.Fields)
+		return err
+	})
+	return rec, err
+}
+
+// fingerprint is over what goes into the document: for an attachment its name pattern's newest match, else the fields.
+func fingerprint(rec deal.Record, p deal.Plan) (string, error) {
+	if p.Attachment == "" {
+		return rec.Fingerprint()
+	}
+	f, ok := newestMatch(rec.Files, p.Attachment)
+	if !ok {
+		return "", nil
+	}
+	return deal.Record{Values: map[string]any{"file": f.ID, "md5": f.MD5, "size": fmt.Sprint(f.Size)}}.Fingerprint()
+}
+
+// mayGoOn holds what must not be sealed without a person's word: an entry that may have been sealed before this state
+// was restored, and a second entry of a record that the rule has already sealed.
+func (r *run) mayGoOn(ctx context.Context) error {
+	s := r.s
+	if epoch := r.Ledger.Epoch(); s.Change.At.Before(epoch) && !r.released(holdRestored) {
+		return held(holdRestored, "this state was copied or restored at %s, after the deal entered its stage, and nothing proves that it was not sealed elsewhere in between: "+
+			"if no contract exists, release the deal", epoch.UTC().Format(time.RFC3339))
+	}
+	if s.Plan.ReEntry == "seal" || r.released(holdReEntry) {
+		return nil
+	}
+	earlier, err := r.Ledger.Earlier(ctx, s)
+	if err != nil {
+		return err
+	}
+	if len(earlier) > 0 {
+		return held(holdReEntry, "the record entered the stage before and rule %q made %s of it: release to seal it again, or drop", s.Plan.Rule, earlier[0])
+	}
+	return nil
+}
+
+// held makes a hold with a name by which it can be released.
+func held(name, format string, args ...any) *deal.HoldError {
+	return deal.Hold("["+name+"] "+format, args...)
+}
+
+func (r *run) released(name string) bool {
+	for _, n := range r.s.Facts.Released {
+		if n == name {
+			return true
+		}
+	}
+	return false
+}
+
+// HoldName returns the name of the hold that a reason states, to be put among Facts.Released when a person releases it.
+func HoldName(reason string) string {
+	name, _, ok := strings.Cut(strings.TrimPrefix(reason, "["), "] ")
+	if !ok || !strings.HasPrefix(reason, "[") {
+		return ""
+	}
+	return name
+}
+
+// adopt takes over a contract of this TxID that the record already bears: it is fetched, checked and archived like one
+// made here, and nothing is signed.
+func (r *run) adopt(ctx context.Context, file deal.RecordFile) error {
+	s := r.s
+	fact, err := r.download(ctx, file, fileContract)
+	if err != nil {
+		return err
+	}
+	fact.Name = file.Name
+	s.Facts.Contract, s.Facts.Adopted = &fact, true
+	s.Private.FileName = file.Name
+	r.log.Info("the record already bears this contract: adopted", "file", file.ID)
+	return r.advance(ctx, "gathered", deal.Sealed, deal.Entry{What: "adopted", Why: "the record already bears the contract of this transaction",
+		Detail: map[string]string{"file": file.ID, "sha256": fact.SHA256}})
+}
+
+// download stages a file that is attached to the record.
+func (r *run) download(ctx context.Context, file deal.RecordFile, as string) (fact deal.FileFact, err error) {
+	t, err := r.tenant()
+	if err != nil {
+		return fact, err
+	}
+	files, ok := t.CRM.(connectors.Files)
+	if !ok {
+		return fact, deal.Hold("this CRM's files cannot be read by dealseal")
+	}
+	fact, err = r.Files.Stage(ctx, r.s.Tx, as, func(w io.Writer) error {
+		ctx, cancel := context.WithTimeout(ctx, uploadLimit)
+		defer cancel()
+		return files.Download(ctx, r.s.Change.Ref, file.ID, w, maxAttachment)
+	})
+	if err == nil && file.MD5 != "" && !strings.EqualFold(file.MD5, fact.MD5) {
+		err = fmt.Errorf("file %s arrived with other bytes than the CRM states", file.ID)
+	}
+	return fact, err
+}
+
+// chooseAttachment picks the newest file that matches the rule's pattern.
+func (r *run) chooseAttachment(rec deal.Record) error {
+	f, ok := newestMatch(rec.Files, r.s.Plan.Attachment)
+	if !ok {
+		return deal.Hold("no file on the record matches %q: attach it and release the deal", r.s.Plan.Attachment)
+	}
+	r.s.Private.Source, r.s.Private.FileName = f.ID, f.Name
+	return nil
+}
+
+// newestMatch ignores files of ours, so that a sealed contract is never sealed again.
+func newestMatch(files []deal.RecordFile, pattern string) (best deal.RecordFile, ok bool) {
+	for _, f := range files {
+		if match, _ := path.Match(strings.ToLower(pattern), strings.ToLower(f.Name)); !match || f.Tx != "" {
+			continue
+		}
+		if !ok || f.Created.After(best.Created) || f.Created.Equal(best.Created) && f.ID > best.ID {
+			best, ok = f, true
+		}
+	}
+	return best, ok
+}
+
+// compose makes the document's record. What a person must mend in the CRM holds the deal, with the field's name.
+func (r *run) compose(rec deal.Record) error {
+	s := r.s
+	b, err := r.Bundles.Bundle(s.Plan.Bundle)
+	if err != nil {
+		return err
+	}
+	var overrides map[string]any
+	if len(s.Plan.Overrides) > 0 {
+		if err := json.Unmarshal(s.Plan.Overrides, &overrides); err != nil {
+			return fmt.Errorf("the plan's field sources are damaged: %w", err)
+		}
+	}
+	zone, err := time.LoadLocation(s.Plan.TimeZone)
+	if err != nil {
+		return fmt.Errorf("the tenant's time zone: %w", err)
+	}
+	kind, _ := s.Account.Split()
+	doc, err := b.Compose(string(kind), rec.Values, overrides, documents.Meta{
+		TxID: string(s.Tx), Tenant: s.Plan.TenantName, Seller: s.Plan.Seller, Currency: s.Plan.Currency, Date: s.Change.At, TimeZone: zone,
+	})
+	if err != nil {
+		return asHold(err)
+	}
+	if s.Private.Values, err = json.Marshal(rec.Values); err != nil {
+		return err
+	}
+	s.Private.Document = doc
+	s.Private.FileName, err = b.FileName(doc)
+	return err
+}
+
+// asHold turns a permanent complaint about the record into a hold: the deal goes on when the record is mended.
+func asHold(err error) error {
+	if deal.IsPermanent(err) {
+		return &deal.HoldError{Reason: err.Error(), Cause: err}
+	}
+	return err
+}
+
+// end commits a sealing that goes no further.
+func (r *run) end(ctx context.Context) error {
+	s := r.s
+	if err := r.Ledger.Advance(ctx, s, deal.Entry{Who: "daemon", What: "ended", Why: s.Reason}); err != nil {
+		return &commitError{err}
+	}
+	return nil
+}

@@ -1,0 +1,131 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// keep archives the contract with its evidence and audit trail. The archive is the truth; what the CRM gets is a copy.
+func (r *run) keep(ctx context.Context) error {
+	s := r.s
+	if err := r.begin(ctx, deal.Intent{What: "keep", Digest: s.Facts.Contract.SHA256}); err != nil {
+		return err
+	}
+	names := map[string]string{fileContract: "contract.pdf", fileReport: "evidence/" + fileReport}
+	if len(s.Private.Value) > 0 {
+		names[fileCMS] = "evidence/" + fileCMS
+	}
+	if len(s.Private.Token) > 0 {
+		names[fileToken] = "evidence/" + fileToken
+	}
+	if s.Plan.AuditTrail != "" {
+		if err := r.makeTrail(ctx); err != nil {
+			return err
+		}
+		names[fileTrail] = "evidence/" + fileTrail
+	}
+	folder, err := r.Files.Keep(ctx, s, names)
+	if err != nil {
+		return err
+	}
+	s.Facts.Archive = folder
+	return r.advance(ctx, "kept", deal.Kept, deal.Entry{What: "archived", Cert: certOf(s), Detail: map[string]string{"sha256": s.Facts.Contract.SHA256}})
+}
+
+// makeTrail stages the audit trail as it stands now; later entries stay in the house's own log.
+func (r *run) makeTrail(ctx context.Context) error {
+	var b []byte
+	err := r.call(ctx, "trail", renderLimit, func(ctx context.Context) error {
+		lines, err := r.Ledger.Trail(ctx, r.s.Tx)
+		if err != nil {
+			return err
+		}
+		b, err = r.renderTrail(ctx, lines)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return r.stageBytes(ctx, fileTrail, b)
+}
+
+// trail is the record of an audit-trail bundle.
+type trail struct {
+	Tx       string      `json:"tx"`
+	Tenant   string      `json:"tenant"`
+	Account  string      `json:"account"`
+	Record   string      `json:"record"`
+	Rule     string      `json:"rule"`
+	Stage    string      `json:"stage"`
+	Entered  string      `json:"entered"`
+	Document trailFile   `json:"document"`
+	Seal     trailSeal   `json:"seal"`
+	Entries  []trailLine `json:"entries"`
+	Printed  string      `json:"date"`
+}
+
+type trailFile struct {
+	Name     string `json:"name"`
+	SHA256   string `json:"sha256"`
+	Size     string `json:"size"`
+	Template string `json:"template"`
+}
+
+type trailSeal struct {
+	Level    string `json:"level"`
+	At       string `json:"at"`
+	Verdict  string `json:"verdict"`
+	Opinion  string `json:"second_opinion"`
+	Note     string `json:"note"`
+	Subject  string `json:"subject"`
+	Issuer   string `json:"issuer"`
+	Serial   string `json:"serial"`
+	SHA256   string `json:"sha256"`
+	NotAfter string `json:"not_after"`
+}
+
+type trailLine struct {
+	Index string `json:"index"`
+	At    string `json:"at"`
+	Who   string `json:"who"`
+	What  string `json:"what"`
+	Why   string `json:"why"`
+}
+
+// trailTime is how the audit trail writes times: UTC, to the millisecond, sortable.
+const trailTime = "2006-01-02 15:04:05.000 UTC"
+
+func (r *run) renderTrail(ctx context.Context, lines []deal.TrailLine) ([]byte, error) {
+	s := r.s
+	bundle, err := r.Bundles.Bundle(s.Plan.AuditTrail)
+	if err != nil {
+		return nil, err
+	}
+	source := s.Plan.Template
+	if source == "" {
+		source = "a file on the record that matches " + s.Plan.Attachment
+	}
+	t := trail{
+		Tx: string(s.Tx), Tenant: s.Plan.TenantName, Account: string(s.Account), Record: s.Change.Ref.String(), Rule: s.Plan.Rule, Stage: s.Plan.Stage,
+		Entered: s.Change.At.UTC().Format(trailTime), Printed: s.Change.At.UTC().Format(time.RFC3339),
+		Document: trailFile{Name: s.Private.FileName, SHA256: s.Facts.Contract.SHA256, Size: fmt.Sprintf("%d bytes", s.Facts.Contract.Size), Template: source},
+		Seal:     trailSeal{Level: s.Facts.Level, At: s.Facts.SealedAt.UTC().Format(trailTime), Verdict: s.Facts.Verdict, Opinion: s.Facts.SecondOpinion, Note: s.Facts.Flagged},
+	}
+	if c := s.Facts.Cert; c != nil {
+		t.Seal.Subject, t.Seal.Issuer, t.Seal.Serial, t.Seal.SHA256 = c.Subject, c.Issuer, c.Serial, c.SHA256
+		t.Seal.NotAfter = c.NotAfter.UTC().Format(trailTime)
+	}
+	for _, l := range lines {
+		t.Entries = append(t.Entries, trailLine{Index: fmt.Sprint(l.Index), At: l.At.UTC().Format(trailTime), Who: l.Who, What: l.What, Why: l.Why})
+	}
+	record, err := json.Marshal(t)
+	if err != nil {
+		return nil, err
+	}
+	out, err := r.Documents.Render(ctx, bundle, record)
+	return out.PDF, err
+}

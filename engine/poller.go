@@ -1,0 +1,187 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/dealseal/dealseal/connectors"
+	"github.com/dealseal/dealseal/deal"
+)
+
+// poller reads one tenant's stage entries into the ledger for as long as the daemon runs.
+type poller struct {
+	*Engine
+	tenant  *Tenant
+	account deal.Account
+	watches []deal.Watch
+	state   deal.PollState
+	fails   int
+}
+
+// Shares of the CRM's allowance at which polling slows down, and at which no new work is taken on.
+const (
+	slowAt = 0.80
+	stopAt = 0.95
+)
+
+func (p *poller) run(ctx context.Context) error {
+	log := p.Log.With("tenant", p.tenant.ID)
+	p.state = deal.PollState{Tenant: p.tenant.ID}
+	for ctx.Err() == nil {
+		more, err := p.once(ctx)
+		p.note(ctx, log, err)
+		if more && err == nil {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(p.wait(err)):
+		}
+	}
+	return nil
+}
+
+// once takes in one page. Whoever the CRM says it is must be settled first.
+func (p *poller) once(ctx context.Context) (more bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, crmLimit)
+	defer cancel()
+	if p.watches == nil {
+		if err := p.identify(ctx); err != nil {
+			return false, err
+		}
+	}
+	if share := p.budget().Share(); share >= stopAt {
+		// Only Identity is asked until the allowance recovers; running deals are finished.
+		if _, err := p.tenant.CRM.Identity(ctx); err != nil {
+			return false, err
+		}
+		return false, &pausedError{share}
+	}
+	id := p.account.AccountID()
+	cursor, err := p.Ledger.Cursor(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	page, err := p.tenant.CRM.Changes(ctx, cursor, p.watches)
+	if err != nil {
+		return false, err
+	}
+	n := deal.Noticing{Tenant: p.tenant.ID, Account: id, Page: page, Previous: cursor, Plans: map[string]deal.Plan{}}
+	for _, r := range p.tenant.Rules {
+		n.Plans[r.Watch.Rule] = r.Plan
+	}
+	fresh, err := p.Ledger.Notice(ctx, n)
+	if errors.Is(err, deal.ErrStale) {
+		return true, nil // a rule was activated meanwhile and moved the cursor
+	}
+	if err != nil {
+		return false, err
+	}
+	for _, tx := range fresh {
+		p.Log.Info("noticed", "tenant", p.tenant.ID, "tx", tx)
+	}
+	p.state.Entries = len(fresh)
+	p.state.Lag = 0
+	if page.More {
+		p.state.Lag = p.Now().Sub(page.Next.Since)
+	}
+	return page.More, nil
+}
+
+// identify asks the CRM who it is, refuses to guess when that is not what is configured, and activates the rules.
+func (p *poller) identify(ctx context.Context) error {
+	account, err := p.tenant.CRM.Identity(ctx)
+	if err != nil {
+		return err
+	}
+	if account.Sandbox == p.tenant.Production {
+		return &permanentError{fmt.Errorf("tenant %q is configured as environment: %s, but the CRM says that it is a %s: correct tenant.environment or crm.with",
+			p.tenant.ID, environment(p.tenant.Production), map[bool]string{true: "sandbox", false: "production account"}[account.Sandbox])}
+	}
+	var watches []deal.Watch
+	for _, r := range p.tenant.Rules {
+		at := r.StartFrom
+		if at.IsZero() {
+			at = account.Clock
+		}
+		since, err := p.Ledger.Activate(ctx, p.tenant.ID, account.AccountID(), r.Watch.Rule, at)
+		if err != nil {
+			return err
+		}
+		w := r.Watch
+		w.Since = since
+		watches = append(watches, w)
+	}
+	p.account, p.watches = account, watches
+	p.state.Account, p.state.Kind, p.state.Name = account.AccountID(), account.Kind, account.Name
+	p.Log.Info("connected", "tenant", p.tenant.ID, "account", account.AccountID(), "rules", len(watches))
+	return nil
+}
+
+func environment(production bool) string {
+	if production {
+		return "production"
+	}
+	return "sandbox"
+}
+
+func (p *poller) budget() deal.Budget {
+	if m, ok := p.tenant.CRM.(connectors.Metered); ok {
+		return m.Budget()
+	}
+	return deal.Budget{}
+}
+
+// note remembers how the poll went, for the page and the log; the same error is logged once, not once a poll.
+func (p *poller) note(ctx context.Context, log *slog.Logger, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	p.state.Budget = p.budget()
+	was := p.state.Err
+	if err == nil {
+		p.fails, p.state.Err, p.state.Since = 0, "", time.Time{}
+		p.state.At = p.Now().UTC()
+		if was != "" {
+			log.Info("polling works again")
+		}
+	} else {
+		p.fails++
+		p.state.Err = err.Error()
+		if was == "" {
+			p.state.Since = p.Now().UTC()
+		}
+		if was != p.state.Err {
+			log.Warn("polling fails", "err", err, "permanent", deal.IsPermanent(err))
+		}
+	}
+	if err := p.Ledger.SetPoll(ctx, p.state); err != nil {
+		log.Error("the poll's state could not be kept", "err", err)
+	}
+}
+
+// wait is the time to the next poll: the interval with 10 % jitter, doubled on each failure up to ten minutes, at least
+// what the CRM asked for, and at least five minutes once most of its allowance is used.
+func (p *poller) wait(err error) time.Duration {
+	d := p.tenant.Poll
+	if p.fails > 0 {
+		d = min(max(d, time.Second)<<min(p.fails-1, 12), 10*time.Minute)
+	}
+	if p.budget().Share() >= slowAt {
+		d = max(d, 5*time.Minute)
+	}
+	d = max(d, deal.RetryAfter(err))
+	return d + time.Duration(rand.Int64N(int64(d)/10+1))
+}
+
+// pausedError says that the CRM's allowance is nearly used up.
+type pausedError struct{ share float64 }
+
+func (e *pausedError) Error() string {
+	return fmt.Sprintf("%.0f %% of the CRM's API allowance is used: no new deals until it recovers", e.share*100)
+}
+func (e *pausedError) RetryAfter() time.Duration { return 15 * time.Minute }

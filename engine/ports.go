@@ -1,0 +1,86 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/documents"
+	"github.com/dealseal/dealseal/signing"
+	"github.com/dealseal/dealseal/signing/pades"
+	"github.com/dealseal/dealseal/signing/verify"
+)
+
+// Ledger is the authority over what was noticed, what is intended and what is done. Safe for concurrent use. Every
+// method is durable when it returns.
+type Ledger interface {
+	// Activate commits the activation time of a rule the first time and returns the committed time ever after. If the
+	// account has been read past a new activation, its cursor moves back in the same transaction.
+	Activate(ctx context.Context, tenant deal.TenantID, account deal.AccountID, rule string, at time.Time) (time.Time, error)
+	Cursor(ctx context.Context, account deal.AccountID) (deal.Cursor, error)
+	// Notice takes in a page: new sealings, their jobs and receipts, quarantined rows, the next cursor and the audit
+	// entries in one transaction. deal.ErrStale when the cursor is not the page's.
+	Notice(ctx context.Context, n deal.Noticing) (fresh []deal.TxID, err error)
+
+	Load(ctx context.Context, tx deal.TxID) (*deal.Sealing, error)
+	// Begin commits an intent and takes the lease; no effect that others can see happens without it. deal.ErrStale
+	// when someone else moved the sealing or holds the lease.
+	Begin(ctx context.Context, s *deal.Sealing, i deal.Intent) error
+	// Advance commits what s has become, with its audit entry, events, counters and the receipt that follows from it.
+	// It refuses a second digest for the same TxID, and a step back once a signature exists.
+	Advance(ctx context.Context, s *deal.Sealing, e deal.Entry) error
+	// Earlier lists other sealings of the same record and rule that were noticed before s and not dropped.
+	Earlier(ctx context.Context, s *deal.Sealing) ([]deal.TxID, error)
+	// Trail returns the audit lines of a sealing, oldest first.
+	Trail(ctx context.Context, tx deal.TxID) ([]deal.TrailLine, error)
+
+	Receipt(ctx context.Context, tx deal.TxID) (deal.ReceiptState, error)
+	Told(ctx context.Context, tx deal.TxID, sequence int64) error
+	TreeHead(ctx context.Context) (deal.TreeHead, error)
+	SetPoll(ctx context.Context, p deal.PollState) error
+	// Epoch is when this state directory was last found to be a copy or a restored backup; zero if never.
+	Epoch() time.Time
+}
+
+// Files keeps the bytes of a sealing in flight, encrypted under its data key and fsynced when a method returns.
+type Files interface {
+	Stage(ctx context.Context, tx deal.TxID, name string, write func(io.Writer) error) (deal.FileFact, error)
+	// OpenStaged returns the file after comparing it with its recorded hash. The closer must be called.
+	OpenStaged(ctx context.Context, tx deal.TxID, name string) (deal.File, io.Closer, error)
+	Unstage(ctx context.Context, tx deal.TxID) error
+	// Keep puts staged files into the archive, atomically and once, and returns the archive folder, relative to the
+	// state directory.
+	Keep(ctx context.Context, s *deal.Sealing, names map[string]string) (folder string, err error)
+}
+
+// Queue hands out jobs. It is only a scheduler: the ledger says what there is to do.
+type Queue interface {
+	Run(ctx context.Context, work func(context.Context, deal.Job) deal.Outcome) error
+}
+
+// Bundles finds the template bundle that a sealing was noticed with, by the hash of its content.
+type Bundles interface {
+	Bundle(hash string) (*documents.Bundle, error)
+}
+
+// Sealer is signing.Sealer.
+type Sealer interface {
+	Prepare(ctx context.Context, doc pades.Document, r signing.Request) (*signing.Ticket, error)
+	Redeem(ctx context.Context, t *signing.Ticket) ([]byte, error)
+	Timestamp(ctx context.Context, t *signing.Ticket, value []byte) ([]byte, error)
+	Complete(t *signing.Ticket, value, token []byte) (tail []byte, e signing.Evidence, err error)
+}
+
+// Checker reads what was sealed, in a process of its own.
+type Checker interface {
+	Check(ctx context.Context, doc pades.Document) (*verify.Report, error)
+}
+
+// profileOf reads what a plan keeps of a signing profile.
+func profileOf(p deal.Plan) (signing.Profile, error) {
+	var out signing.Profile
+	err := json.Unmarshal(p.Profile, &out)
+	return out, err
+}

@@ -1,0 +1,85 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/documents"
+)
+
+// render stages the unsigned document: rendered from the template, or fetched from the record.
+func (r *run) render(ctx context.Context) error {
+	s := r.s
+	if err := r.begin(ctx, deal.Intent{What: "render"}); err != nil {
+		return err
+	}
+	make := r.fromTemplate
+	if s.Plan.Attachment != "" {
+		make = r.fromRecord
+	}
+	var fact deal.FileFact
+	err := r.call(ctx, "document", uploadLimit, func(ctx context.Context) (err error) {
+		fact, err = make(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	fact.Name = s.Private.FileName
+	s.Facts.Unsigned = &fact
+	return r.advance(ctx, "rendered", deal.Rendered, deal.Entry{What: "rendered",
+		Detail: map[string]string{"sha256": fact.SHA256, "bundle": s.Plan.Bundle, "render_key": s.Facts.RenderKey}})
+}
+
+func (r *run) fromTemplate(ctx context.Context) (deal.FileFact, error) {
+	s := r.s
+	b, err := r.Bundles.Bundle(s.Plan.Bundle)
+	if err != nil {
+		return deal.FileFact{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, renderLimit)
+	defer cancel()
+	out, err := r.Documents.Render(ctx, b, s.Private.Document)
+	if err != nil {
+		return deal.FileFact{}, err
+	}
+	s.Facts.RenderKey = out.Key
+	if s.Private.Boxes, err = json.Marshal(out.Boxes); err != nil {
+		return deal.FileFact{}, err
+	}
+	return r.Files.Stage(ctx, s.Tx, fileUnsigned, func(w io.Writer) error {
+		_, err := io.Copy(w, bytes.NewReader(out.PDF))
+		return err
+	})
+}
+
+func (r *run) fromRecord(ctx context.Context) (deal.FileFact, error) {
+	s := r.s
+	fact, err := r.download(ctx, deal.RecordFile{ID: s.Private.Source}, fileUnsigned)
+	if err != nil {
+		return fact, err
+	}
+	head := make([]byte, 5)
+	f, closer, err := r.Files.OpenStaged(ctx, s.Tx, fileUnsigned)
+	if err != nil {
+		return fact, err
+	}
+	defer closer.Close()
+	if _, err := f.ReadAt(head, 0); err != nil || string(head) != "%PDF-" {
+		return fact, deal.Hold("the file on the record is not a PDF: replace it and release the deal")
+	}
+	return fact, nil
+}
+
+// sealBox returns the name of the box that the house's seal goes into, empty when the bundle has none.
+func sealBox(b *documents.Bundle) string {
+	for _, s := range b.Signers {
+		if s.Role == documents.RoleSeal {
+			return s.Name
+		}
+	}
+	return ""
+}

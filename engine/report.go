@@ -1,0 +1,129 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// report waits until the record shows what is true.
+func (r *run) report(ctx context.Context) error {
+	if err := r.begin(ctx, deal.Intent{What: "report"}); err != nil {
+		return err
+	}
+	err := r.call(ctx, "write-back", crmLimit, func(ctx context.Context) error { return r.tell(ctx, r.s) })
+	if err != nil {
+		return err
+	}
+	return r.advance(ctx, "reported", deal.Reported, deal.Entry{What: "reported"})
+}
+
+// finish lets go of the staged bytes: the archive has them.
+func (r *run) finish(ctx context.Context) error {
+	if err := r.Files.Unstage(ctx, r.s.Tx); err != nil {
+		return err
+	}
+	err := r.advance(ctx, "done", deal.Done, deal.Entry{What: "done"})
+	if err == nil {
+		r.log.Info("done", "level", r.s.Facts.Level, "took", r.s.Facts.Times[deal.Done].Sub(r.s.Noticed).Round(time.Millisecond))
+	}
+	return err
+}
+
+// tellJob brings the record up to date outside of the flow: queued, held, failed.
+func (e *Engine) tellJob(ctx context.Context, s *deal.Sealing) deal.Outcome {
+	err := e.tell(ctx, s)
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return deal.Outcome{}
+	case deal.IsPermanent(err):
+		e.Log.Warn("the CRM refuses to be told", "tx", s.Tx, "tenant", s.Tenant, "err", err)
+		return deal.Outcome{}
+	}
+	// The wait grows with the age of what is to be told; after a day the page goes on showing it as not told.
+	age := e.Now().Sub(s.Updated)
+	if age > 24*time.Hour {
+		e.Log.Error("the CRM could not be told for a day", "tx", s.Tx, "tenant", s.Tenant, "err", err)
+		return deal.Outcome{}
+	}
+	wait := max(2*time.Second, min(age/2, 10*time.Minute), deal.RetryAfter(err))
+	e.Log.Warn("the CRM could not be told", "tx", s.Tx, "tenant", s.Tenant, "in", wait.Round(time.Second), "err", err)
+	return deal.Outcome{Again: wait}
+}
+
+// tell sends the newest receipt of the record that s is about, one at a time per record, whichever sealing owns it.
+func (e *Engine) tell(ctx context.Context, s *deal.Sealing) error {
+	unlock := e.records.lock(string(s.Account) + "/" + s.Change.Ref.String())
+	defer unlock()
+	st, err := e.Ledger.Receipt(ctx, s.Tx)
+	if err != nil || !st.Due() {
+		return err
+	}
+	if st.Owner != s.Tx {
+		if s, err = e.Ledger.Load(ctx, st.Owner); err != nil {
+			return err
+		}
+	} else if s, err = e.Ledger.Load(ctx, s.Tx); err != nil {
+		return err
+	}
+	t, ok := e.tenants[s.Tenant]
+	if !ok {
+		return deal.Hold("tenant %q is no longer configured", s.Tenant)
+	}
+	head, err := e.Ledger.TreeHead(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, crmLimit)
+	defer cancel()
+	if err := t.CRM.WriteBack(ctx, s.Change.Ref, receipt(s, st.Sequence, head)); err != nil {
+		return err
+	}
+	return e.Ledger.Told(ctx, s.Tx, st.Sequence)
+}
+
+// receipt says what the record should show of s.
+func receipt(s *deal.Sealing, sequence int64, head deal.TreeHead) deal.Receipt {
+	w, status := s.Plan.WriteBack, deal.ShownAs(s.Step, s.Condition)
+	out := deal.Receipt{Tx: s.Tx, Sequence: sequence, SequenceField: w.Audit}
+	add := func(name string, v any) {
+		if name != "" {
+			out.Fields = append(out.Fields, deal.Field{Name: name, Value: v})
+		}
+	}
+	add(w.TransactionID, string(s.Tx))
+	add(w.Status, w.Word(status))
+	if status == deal.StatusSigned {
+		add(w.SignedAt, s.Facts.SealedAt)
+		add(w.URL, s.Facts.Attachment.URL)
+	} else {
+		add(w.SignedAt, nil)
+		add(w.URL, nil)
+	}
+	if w.Audit != "" {
+		b, err := json.Marshal(auditRecord(s, status, sequence, head))
+		if err == nil {
+			add(w.Audit, string(b))
+		}
+	}
+	return out
+}
+
+func auditRecord(s *deal.Sealing, status deal.Status, sequence int64, head deal.TreeHead) deal.AuditRecord {
+	a := deal.AuditRecord{Tx: s.Tx, Sequence: sequence, Status: status, TreeSize: head.Size, TreeRoot: head.Root}
+	if s.Condition == deal.Held || s.Condition == deal.Dead || s.Condition == deal.Ended {
+		a.Reason = s.Reason
+	}
+	if status != deal.StatusSigned {
+		return a
+	}
+	at := s.Facts.SealedAt
+	a.SignedAt, a.Level = &at, s.Facts.Level
+	a.Archive = "dealseal:" + string(s.Tx) + "/" + s.Facts.Contract.SHA256
+	if c := s.Facts.Cert; c != nil {
+		a.Fingerprint, a.Serial, a.Issuer, a.Digest = c.SHA256, c.Serial, c.Issuer, c.Digest
+	}
+	return a
+}

@@ -1,0 +1,296 @@
+package engine
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/signing"
+	"github.com/dealseal/dealseal/signing/pades"
+)
+
+// seal stages the exact bytes and attributes, looks at the record once more, commits the digest, and only then uses the
+// key. From the moment that a signature value is committed every retry uses it again; the key is not asked twice.
+func (r *run) seal(ctx context.Context) error {
+	unsigned, closer, err := r.Files.OpenStaged(ctx, r.s.Tx, fileUnsigned)
+	if err != nil {
+		return err
+	}
+	defer closer.Close()
+	t, err := r.prepare(ctx, unsigned)
+	if err != nil {
+		return err
+	}
+	if r.s.Facts.Digest == "" {
+		again, err := r.lastLook(ctx)
+		if err != nil || again || r.s.Condition != deal.Running {
+			return err
+		}
+		if err := r.commitDigest(ctx, t); err != nil {
+			return err
+		}
+	}
+	if err := r.redeem(ctx, t); err != nil {
+		return err
+	}
+	if err := r.timestamp(ctx, t); err != nil {
+		return err
+	}
+	return r.complete(ctx, t, unsigned)
+}
+
+// prepare makes the ticket once; a retry gets the stored one.
+func (r *run) prepare(ctx context.Context, unsigned deal.File) (*signing.Ticket, error) {
+	s := r.s
+	if len(s.Private.Ticket) > 0 {
+		var t signing.Ticket
+		if err := json.Unmarshal(s.Private.Ticket, &t); err != nil {
+			return nil, fmt.Errorf("the staged signature is damaged: %w", err)
+		}
+		return &t, nil
+	}
+	if err := r.begin(ctx, deal.Intent{What: "prepare"}); err != nil {
+		return nil, err
+	}
+	profile, err := profileOf(s.Plan)
+	if err != nil {
+		return nil, err
+	}
+	req, err := r.request(profile)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, signLimit)
+	defer cancel()
+	t, err := r.Sealer.Prepare(ctx, unsigned, req)
+	if err != nil {
+		return nil, asHoldForSource(s, err)
+	}
+	if s.Private.Ticket, err = json.Marshal(t); err != nil {
+		return nil, err
+	}
+	s.Facts.Generation++
+	return t, r.advance(ctx, "prepared", "", deal.Entry{What: "prepared", Detail: map[string]string{"digest": hex.EncodeToString(t.Digest())}})
+}
+
+// request says what to seal and what the seal shows. A document of ours has a box for it; into a file of others nothing
+// visible is put.
+func (r *run) request(profile signing.Profile) (signing.Request, error) {
+	s := r.s
+	zone, err := time.LoadLocation(s.Plan.TimeZone)
+	if err != nil {
+		return signing.Request{}, fmt.Errorf("the tenant's time zone: %w", err)
+	}
+	now := r.Now().In(zone)
+	req := signing.Request{Profile: profile, Reason: strings.ReplaceAll(profile.Reason, "{tx}", string(s.Tx)), Time: now}
+	if s.Plan.Bundle == "" {
+		return req, nil
+	}
+	b, err := r.Bundles.Bundle(s.Plan.Bundle)
+	if err != nil {
+		return req, err
+	}
+	if req.Field = sealBox(b); req.Field == "" {
+		return req, nil
+	}
+	by := profile.SignerName
+	if by == "" {
+		by = s.Plan.TenantName
+	}
+	req.Text = []string{"Sealed by " + by, now.Format("2 January 2006, 15:04:05 MST"), "Transaction " + string(s.Tx)}
+	if req.Reason != "" && req.Reason != profile.Reason {
+		req.Text = req.Text[:2] // the reason names the transaction already
+	}
+	if req.Reason != "" {
+		req.Text = append(req.Text, req.Reason)
+	}
+	return req, nil
+}
+
+// asHoldForSource: what is wrong with a file that people attached, people can mend.
+func asHoldForSource(s *deal.Sealing, err error) error {
+	if s.Plan.Attachment != "" {
+		return asHold(err)
+	}
+	return err
+}
+
+// lastLook reads stage and mapped fields once more, just before the key is used. again means that the sealing went back
+// to be gathered anew.
+func (r *run) lastLook(ctx context.Context) (again bool, err error) {
+	s := r.s
+	rec, err := r.read(ctx, "reread")
+	if errors.Is(err, deal.ErrGone) {
+		s.Condition, s.Reason = deal.Ended, "voided: "+err.Error()
+		return false, r.end(ctx)
+	}
+	if err != nil {
+		return false, err
+	}
+	if file, ok := rec.Sealed(s.Tx, deal.RoleContract); ok {
+		return true, r.adopt(ctx, file)
+	}
+	if err := r.mayGoOn(ctx); err != nil {
+		return false, err
+	}
+	if rec.Stage != s.Plan.Stage && s.Plan.IfLeft != "seal" && !r.released(holdLeft) {
+		if s.Plan.IfLeft == "void" {
+			s.Condition, s.Reason = deal.Ended, "voided: the deal left its stage before it was sealed"
+			return false, r.end(ctx)
+		}
+		return false, held(holdLeft, "the deal left its stage before it was sealed: release to seal it all the same, or drop")
+	}
+	now, err := fingerprint(rec, s.Plan)
+	if err != nil {
+		return false, err
+	}
+	if now == s.Facts.Record {
+		return false, nil
+	}
+	r.log.Info("the record was edited before it was sealed: gathering again")
+	s.Private.Ticket, s.Facts.Unsigned = nil, nil
+	return true, r.advance(ctx, "prepared", deal.Noticed, deal.Entry{What: "gather-again", Why: "the record was edited before it was sealed"})
+}
+
+// commitDigest is the point of no return: from here on this digest, and no other, is signed for this TxID.
+func (r *run) commitDigest(ctx context.Context, t *signing.Ticket) error {
+	s := r.s
+	s.Facts.Digest = hex.EncodeToString(t.Digest())
+	return r.advance(ctx, "digest", "", deal.Entry{What: "digest-committed", Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": s.Facts.Digest, "key": hex.EncodeToString(t.SPKISHA256)}})
+}
+
+// redeem uses the key, unless it has been used.
+func (r *run) redeem(ctx context.Context, t *signing.Ticket) error {
+	s := r.s
+	if s.Facts.Signature {
+		return nil
+	}
+	if err := r.begin(ctx, deal.Intent{What: "sign", Digest: s.Facts.Digest, Key: hex.EncodeToString(t.SPKISHA256)}); err != nil {
+		return err
+	}
+	var value []byte
+	err := r.call(ctx, "redeem", signLimit, func(ctx context.Context) (err error) {
+		value, err = r.Sealer.Redeem(ctx, t)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.Private.Value, s.Facts.Signature = value, true
+	if s.Facts.Cert, err = certFact(t); err != nil {
+		return err
+	}
+	return r.advance(ctx, "signature", "", deal.Entry{What: "signed", Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": s.Facts.Digest}})
+}
+
+func certFact(t *signing.Ticket) (*deal.CertFact, error) {
+	chain, err := t.Prepared.Certificates()
+	if err != nil {
+		return nil, err
+	}
+	c := chain[0]
+	return &deal.CertFact{
+		SHA256: hex.EncodeToString(t.CertSHA256), SPKI: hex.EncodeToString(t.SPKISHA256), Serial: c.SerialNumber.Text(16),
+		Subject: c.Subject.String(), Issuer: c.Issuer.String(), NotAfter: c.NotAfter.UTC(), Digest: t.Prepared.Algorithm.Hash.String(),
+	}, nil
+}
+
+// timestamp asks for the time-stamp that the level needs. Trouble is retried to the end of the schedule; only then does
+// the profile say whether to go on without.
+func (r *run) timestamp(ctx context.Context, t *signing.Ticket) error {
+	s := r.s
+	if !t.Profile.Level.AtLeast(pades.BT) || len(s.Private.Token) > 0 || s.Facts.Flagged != "" {
+		return nil
+	}
+	if err := r.begin(ctx, deal.Intent{What: "timestamp"}); err != nil {
+		return err
+	}
+	var token []byte
+	err := r.call(ctx, "tsa", stampLimit, func(ctx context.Context) (err error) {
+		token, err = r.Sealer.Timestamp(ctx, t, s.Private.Value)
+		return err
+	})
+	if err != nil && (deal.IsPermanent(err) || s.Attempts+1 >= r.Retry.Attempts) && ctx.Err() == nil {
+		return r.withoutTimestamp(ctx, err)
+	}
+	if err != nil {
+		return err
+	}
+	s.Private.Token = token
+	return r.advance(ctx, "token", "", deal.Entry{What: "time-stamped"})
+}
+
+// withoutTimestamp asks the profile what to do when no time-stamp can be had.
+func (r *run) withoutTimestamp(ctx context.Context, cause error) error {
+	s := r.s
+	profile, err := profileOf(s.Plan)
+	if err != nil {
+		return err
+	}
+	switch {
+	case profile.OnDowngrade == signing.AcceptAndFlag || r.released(holdLevel):
+		s.Facts.Flagged = "no time-stamp could be had: " + cause.Error()
+		return r.advance(ctx, "token", "", deal.Entry{What: "downgraded", Why: s.Facts.Flagged})
+	case profile.OnDowngrade == signing.Fail:
+		return &permanentError{fmt.Errorf("level %s was asked for and no time-stamp could be had: %w", profile.Level, cause)}
+	default:
+		return held(holdLevel, "level %s was asked for and no time-stamp could be had (%v): release to go on at B-B, or mend the TSA and retry", profile.Level, cause)
+	}
+}
+
+type permanentError struct{ error }
+
+func (e *permanentError) Permanent() bool { return true }
+func (e *permanentError) Unwrap() error   { return e.error }
+
+// complete writes the sealed file: the staged bytes and the filled revision behind them.
+func (r *run) complete(ctx context.Context, t *signing.Ticket, unsigned deal.File) error {
+	s := r.s
+	if err := r.begin(ctx, deal.Intent{What: "complete"}); err != nil {
+		return err
+	}
+	if s.Facts.Flagged != "" {
+		t.Profile.OnDowngrade = signing.AcceptAndFlag // by the profile, or by the person who released the deal
+	}
+	tail, evidence, err := r.Sealer.Complete(t, s.Private.Value, s.Private.Token)
+	if err != nil {
+		return err
+	}
+	fact, err := r.Files.Stage(ctx, s.Tx, fileContract, func(w io.Writer) error {
+		if _, err := io.Copy(w, unsigned.Open()); err != nil {
+			return err
+		}
+		_, err := w.Write(tail)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := r.stageBytes(ctx, fileCMS, evidence.CMS); err != nil {
+		return err
+	}
+	if err := r.stageBytes(ctx, fileToken, evidence.Token); err != nil {
+		return err
+	}
+	fact.Name = s.Private.FileName
+	s.Facts.Contract = &fact
+	return r.advance(ctx, "sealed", deal.Sealed, deal.Entry{What: "sealed", Cert: s.Facts.Cert.SHA256, Detail: map[string]string{"sha256": fact.SHA256},
+		Events: []deal.Event{{Type: "document.signed", Data: map[string]string{"sha256": fact.SHA256}}}})
+}
+
+func (r *run) stageBytes(ctx context.Context, name string, b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	_, err := r.Files.Stage(ctx, r.s.Tx, name, func(w io.Writer) error {
+		_, err := w.Write(b)
+		return err
+	})
+	return err
+}
