@@ -118,7 +118,7 @@ func (c *call) jwtBearer(v url.Values) reply {
 	case claims.Subject != c.o.opt.Username:
 		return oauthError(400, "invalid_grant", "user hasn't approved this consumer")
 	case !c.o.expiryValid(claims.Expiry):
-		return oauthError(400, "invalid_grant", "expired authorization code")
+		return oauthError(400, "invalid_grant", "invalid assertion")
 	}
 	return jsonReply(200, c.grantToken("", "api id"))
 }
@@ -399,7 +399,7 @@ func (c *call) revoke() reply {
 	return reply{status: 400, body: []byte("error=unsupported_token_type&error_description=this+token+type+is+not+supported")}.with("Content-Type", "application/x-www-form-urlencoded")
 }
 
-// person runs an identity endpoint, whose refusals are plain text.
+// identified runs an identity endpoint, whose refusals are plain text.
 func (c *call) identified(do func(name, email string) any) reply {
 	_, ok := c.o.authenticate(c.r)
 	if v := c.r.URL.Query().Get("oauth_token"); !ok && v != "" {

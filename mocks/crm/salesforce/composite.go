@@ -1,6 +1,7 @@
 package salesforce
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -154,10 +155,6 @@ func (c *call) deleteMany() reply {
 // getMany reads records by ID, from the body or from the address; one that
 // cannot be found is null.
 func (c *call) getMany() reply {
-	def, err := c.typeNamed(c.segs[2])
-	if err != nil {
-		return err.reply()
-	}
 	var in struct {
 		IDs    []string `json:"ids"`
 		Fields []string `json:"fields"`
@@ -172,6 +169,10 @@ func (c *call) getMany() reply {
 	}
 	c.o.mu.Lock()
 	defer c.o.mu.Unlock()
+	def, err := c.typeNamed(c.segs[2])
+	if err != nil {
+		return err.reply()
+	}
 	fields, err := c.o.fieldsNamed(def, in.Fields)
 	if err != nil {
 		return err.reply()
@@ -210,38 +211,51 @@ func (c *call) composite() reply {
 	if len(in.Requests) > maxSubCalls {
 		return (&Error{Status: 400, Code: "LIMIT_EXCEEDED", Message: fmt.Sprintf("Limit exceeded. Maximum number of subrequests is %d", maxSubCalls)}).reply()
 	}
-	var t *tx
 	if in.AllOrNone {
-		c.o.mu.Lock()
-		t = c.o.begin(c.user)
-		c.o.mu.Unlock()
+		return c.allOrNone(in.Requests)
 	}
-	results, replies, failed := map[string]any{}, make([]reply, len(in.Requests)), -1
+	replies, results := make([]reply, len(in.Requests)), map[string]any{}
 	for i, sub := range in.Requests {
-		replies[i] = c.subReply(sub, t, results)
-		if replies[i].status >= 300 && failed < 0 {
-			failed = i
-			if in.AllOrNone {
-				break
-			}
-		}
-		var body any
-		if decodeJSON(strings.NewReader(string(replies[i].body)), &body) == nil {
-			results[sub.ReferenceID] = body
-		}
-	}
-	if failed >= 0 && in.AllOrNone {
-		c.o.mu.Lock()
-		t.rollback(0)
-		c.o.mu.Unlock()
-		halted := &Error{Status: 400, Code: "PROCESSING_HALTED", Message: "The transaction was rolled back since another operation in the same transaction failed."}
-		for i := range replies {
-			if i != failed {
-				replies[i] = halted.reply()
-			}
-		}
+		replies[i] = c.subReply(sub, nil, results)
 	}
 	return compositeReply(in.Requests, replies)
+}
+
+// allOrNone runs the requests as one transaction that the first failure, or a
+// cut connection, undoes.
+func (c *call) allOrNone(requests []subCall) reply {
+	c.o.exclusive.Lock()
+	defer c.o.exclusive.Unlock()
+	c.o.mu.Lock()
+	t := c.o.begin(c.user)
+	c.o.mu.Unlock()
+	committed := false
+	defer func() {
+		if !committed {
+			c.o.mu.Lock()
+			defer c.o.mu.Unlock()
+			t.rollback(0)
+		}
+	}()
+	replies, results := make([]reply, len(requests)), map[string]any{}
+	for i, sub := range requests {
+		if replies[i] = c.subReply(sub, t, results); replies[i].status >= 300 {
+			return compositeReply(requests, halt(replies, i))
+		}
+	}
+	committed = true
+	return compositeReply(requests, replies)
+}
+
+// halt tells all but the failed request that they were undone or not begun.
+func halt(replies []reply, failed int) []reply {
+	halted := &Error{Status: 400, Code: "PROCESSING_HALTED", Message: "The transaction was rolled back since another operation in the same transaction failed."}
+	for i := range replies {
+		if i != failed {
+			replies[i] = halted.reply()
+		}
+	}
+	return replies
 }
 
 func compositeReply(requests []subCall, replies []reply) reply {
@@ -280,8 +294,12 @@ func (c *call) subReply(s subCall, t *tx, results map[string]any) reply {
 	for k, v := range s.Headers {
 		r.Header.Set(k, v)
 	}
-	sub := &call{o: c.o, r: r, sub: true, user: c.user, tx: t}
-	return c.o.answer(sub)
+	rep := c.o.answer(&call{o: c.o, r: r, sub: true, user: c.user, tx: t})
+	var value any
+	if decodeJSON(bytes.NewReader(rep.body), &value) == nil {
+		results[s.ReferenceID] = value
+	}
+	return rep
 }
 
 // reference is the form of a value taken from an earlier reply: @{ref.path[0].field}.

@@ -1,6 +1,8 @@
 package salesforce
 
 import (
+	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -66,6 +68,8 @@ func (o *Org) ID() string { return o.orgID }
 
 // act runs a change in the name of the salesperson, under the same rules as the API's.
 func (o *Org) act(do func(*tx) *Error) error {
+	o.exclusive.RLock()
+	defer o.exclusive.RUnlock()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	t := o.begin(o.person)
@@ -372,10 +376,13 @@ func (o *Org) setLock(id string, on bool) {
 	o.locked[full] = on
 }
 
-// SetRaw makes responses show value (plain JSON data) in place of a record's
+// SetRaw makes responses show value (anything that JSON can express) in place of a record's
 // field, for rows that a client cannot read; filters and sorting go on with the
 // stored value. History rows are found with Records.
 func (o *Org) SetRaw(id, field string, value any) error {
+	if _, err := json.Marshal(value); err != nil {
+		return fmt.Errorf("salesforce mock: raw value of %s: %w", field, err)
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	r, err := o.rowOf(id)

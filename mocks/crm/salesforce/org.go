@@ -55,6 +55,8 @@ type Org struct {
 	opt   Options
 	orgID string // 18 characters
 
+	exclusive sync.RWMutex // held by a composite request that is one transaction; taken before mu
+
 	mu       sync.Mutex // guards all below
 	serial   uint64
 	objects  map[string]*object // by lower-case name

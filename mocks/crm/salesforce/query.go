@@ -1,7 +1,6 @@
 package salesforce
 
 import (
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -15,15 +14,16 @@ const (
 	// cursorLife is how long a query locator is good for.
 	cursorLife = 48 * time.Hour
 	// maxCursors bounds what the org remembers; the oldest goes first.
-	maxCursors = 1000
+	maxCursors = 200
 )
 
 // cursor is the rest of a query's result.
 type cursor struct {
-	records []json.RawMessage
-	page    int
-	born    time.Time
-	serial  uint64
+	plan   *plan
+	binder *binder // its time is the query's
+	rows   []*row
+	page   int
+	serial uint64
 }
 
 func (c *call) query() reply {
@@ -45,12 +45,7 @@ func (c *call) query() reply {
 	if q.count {
 		return jsonReply(200, ordered{{"totalSize", len(rows)}, {"done", true}, {"records", []any{}}})
 	}
-	w := &renderer{b: b, children: map[*plan]map[string][]*row{}}
-	records := make([]json.RawMessage, len(rows))
-	for i, r := range rows {
-		records[i] = marshal(w.record(p.shape, r))
-	}
-	return c.page(&cursor{records: records, page: c.pageSize(), born: b.now}, "", 0)
+	return c.page(&cursor{plan: p, binder: b, rows: rows, page: c.pageSize()}, "", 0)
 }
 
 // columns describes the columns of a result, one level deep.
@@ -84,17 +79,25 @@ func (c *call) pageSize() int {
 	return size
 }
 
-// page answers with the records from the offset on; an empty locator is made when more remain.
+// page answers with the rows from the offset on, as they are now; an empty
+// locator is made when more remain.
 func (c *call) page(cur *cursor, locator string, offset int) reply {
-	end := min(offset+cur.page, len(cur.records))
-	out := ordered{{"totalSize", len(cur.records)}, {"done", end == len(cur.records)}}
-	if end < len(cur.records) {
+	end := min(offset+cur.page, len(cur.rows))
+	out := ordered{{"totalSize", len(cur.rows)}, {"done", end == len(cur.rows)}}
+	if end < len(cur.rows) {
 		if locator == "" {
 			locator = c.o.keepCursor(cur)
 		}
 		out = append(out, member{"nextRecordsUrl", fmt.Sprintf("/services/data/v%s/%s/%s-%d", c.version, c.segs[0], locator, end)})
 	}
-	return jsonReply(200, append(out, member{"records", cur.records[offset:end]}))
+	b := *cur.binder
+	b.now = c.o.now()
+	w := &renderer{b: &b, children: map[*plan]map[string][]*row{}}
+	records := make([]ordered, 0, end-offset)
+	for _, r := range cur.rows[offset:end] {
+		records = append(records, w.record(cur.plan.shape, r))
+	}
+	return jsonReply(200, append(out, member{"records", records}))
 }
 
 func (o *Org) keepCursor(cur *cursor) string {
@@ -124,7 +127,7 @@ func (c *call) queryMore() reply {
 	c.o.mu.Lock()
 	defer c.o.mu.Unlock()
 	cur := c.o.cursors[id]
-	if cur == nil || offset < 0 || offset >= len(cur.records) || c.o.now().Sub(cur.born) > cursorLife {
+	if cur == nil || offset < 0 || offset >= len(cur.rows) || c.o.now().Sub(cur.binder.now) > cursorLife {
 		return bad.reply()
 	}
 	return c.page(cur, id, offset)

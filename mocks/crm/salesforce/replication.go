@@ -15,7 +15,7 @@ func (c *call) replicable(def *object) bool {
 	return def.byName["systemmodstamp"] != nil && def.byName["isdeleted"] != nil && def.name != "ContentDocumentLink"
 }
 
-// window reads start and end of a replication call, cut to whole minutes as documented by latestDateCovered.
+// window reads the object, start and end of a replication call.
 func (c *call) window(reach time.Duration) (def *object, start, end time.Time, err *Error) {
 	if def, err = c.typeNamed(c.segs[1]); err != nil {
 		return def, start, end, err
@@ -54,8 +54,10 @@ func (o *Org) covered(def *object, end time.Time) time.Time {
 		end = now.Truncate(time.Minute)
 	}
 	for _, r := range o.tables[def.name].rows {
-		if m := modified(r.latest()); r.uncommitted(now) && m.Before(end) {
-			end = m.Truncate(time.Minute)
+		for _, v := range r.versions {
+			if m := modified(v.values); v.visible.After(now) && m.Before(end) {
+				end = m.Truncate(time.Minute)
+			}
 		}
 	}
 	return end

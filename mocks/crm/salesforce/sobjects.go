@@ -11,9 +11,13 @@ import (
 // transact runs one change as a transaction of its own, or as part of the
 // composite request's.
 func (c *call) transact(do func(*tx) *Error) *Error {
+	t := c.tx
+	if t == nil {
+		c.o.exclusive.RLock()
+		defer c.o.exclusive.RUnlock()
+	}
 	c.o.mu.Lock()
 	defer c.o.mu.Unlock()
-	t := c.tx
 	if t == nil {
 		t = c.o.begin(c.user)
 	}
@@ -25,6 +29,7 @@ func (c *call) transact(do func(*tx) *Error) *Error {
 	return err
 }
 
+// typeNamed finds the object of a path; the caller holds the lock.
 func (c *call) typeNamed(name string) (*object, *Error) {
 	if def := c.o.object(name); def != nil {
 		return def, nil
@@ -56,6 +61,15 @@ func (o *Org) lockable(def *object, id string) (*row, *Error) {
 		return nil, &Error{Status: 400, Code: "UNABLE_TO_LOCK_ROW", Message: "unable to obtain exclusive access to this record or 1 records: " + r.id, Fields: []string{}}
 	}
 	return r, err
+}
+
+// writable is the row that the path names, locked for writing.
+func (c *call) writable() (*row, *Error) {
+	def, err := c.typeNamed(c.segs[1])
+	if err != nil {
+		return nil, err
+	}
+	return c.o.lockable(def, c.segs[2])
 }
 
 func (c *call) create() reply {
@@ -105,12 +119,12 @@ func (t *tx) create(object string, in map[string]any) (string, *Error) {
 }
 
 func (c *call) get() reply {
+	c.o.mu.Lock()
+	defer c.o.mu.Unlock()
 	def, err := c.typeNamed(c.segs[1])
 	if err != nil {
 		return err.reply()
 	}
-	c.o.mu.Lock()
-	defer c.o.mu.Unlock()
 	r, err := c.o.find(def, c.segs[2])
 	if err != nil {
 		return err.reply()
@@ -193,16 +207,12 @@ func (c *call) record(def *object, r *row, fields []*Field) ordered {
 }
 
 func (c *call) update() reply {
-	def, err := c.typeNamed(c.segs[1])
-	if err != nil {
-		return err.reply()
-	}
 	var in map[string]any
 	if err := c.decode(&in); err != nil {
 		return err.reply()
 	}
-	err = c.transact(func(t *tx) *Error {
-		r, err := c.o.lockable(def, c.segs[2])
+	err := c.transact(func(t *tx) *Error {
+		r, err := c.writable()
 		if err != nil {
 			return err
 		}
@@ -218,12 +228,8 @@ func (c *call) update() reply {
 }
 
 func (c *call) delete() reply {
-	def, err := c.typeNamed(c.segs[1])
-	if err != nil {
-		return err.reply()
-	}
-	err = c.transact(func(t *tx) *Error {
-		r, err := c.o.lockable(def, c.segs[2])
+	err := c.transact(func(t *tx) *Error {
+		r, err := c.writable()
 		if err != nil {
 			return err
 		}
@@ -282,12 +288,12 @@ func (c *call) choices(def *object, rows []*row) reply {
 }
 
 func (c *call) getByExternalID() reply {
+	c.o.mu.Lock()
+	defer c.o.mu.Unlock()
 	def, err := c.typeNamed(c.segs[1])
 	if err != nil {
 		return err.reply()
 	}
-	c.o.mu.Lock()
-	defer c.o.mu.Unlock()
 	r, rep := c.single(def)
 	if rep != nil {
 		return *rep
@@ -296,31 +302,39 @@ func (c *call) getByExternalID() reply {
 }
 
 func (c *call) deleteByExternalID() reply {
-	def, err := c.typeNamed(c.segs[1])
+	rep := reply{status: http.StatusNoContent}
+	err := c.transact(func(t *tx) *Error {
+		def, err := c.typeNamed(c.segs[1])
+		if err != nil {
+			return err
+		}
+		r, other := c.single(def)
+		if other != nil {
+			rep = *other
+			return nil
+		}
+		if r, err = c.o.lockable(def, r.id); err != nil {
+			return err
+		}
+		return t.remove(r)
+	})
 	if err != nil {
 		return err.reply()
 	}
-	c.o.mu.Lock()
-	r, rep := c.single(def)
-	c.o.mu.Unlock()
-	if rep != nil {
-		return *rep
-	}
-	c.segs = []string{c.segs[0], def.name, r.id}
-	return c.delete()
+	return rep
 }
 
 func (c *call) upsert() reply {
-	def, err := c.typeNamed(c.segs[1])
-	if err != nil {
-		return err.reply()
-	}
 	var in map[string]any
 	if err := c.decode(&in); err != nil {
 		return err.reply()
 	}
 	var rep reply
-	err = c.transact(func(t *tx) *Error {
+	err := c.transact(func(t *tx) *Error {
+		def, err := c.typeNamed(c.segs[1])
+		if err != nil {
+			return err
+		}
 		f, found, err := c.o.external(def, c.segs[2], c.segs[3])
 		switch {
 		case err != nil:

@@ -524,7 +524,7 @@ func (p *parser) comparison() (*condition, *Error) {
 	p.next++
 	c := &condition{path: newPath(t)}
 	switch op := p.take(); {
-	case op.kind == tokPunct && strings.Contains("= != <> < <= > >=", op.text) && op.text != "(" && op.text != ")":
+	case op.kind == tokPunct && strings.Contains("= != <> < <= > >=", op.text):
 		c.op = op.text
 		if c.op == "<>" {
 			c.op = "!="

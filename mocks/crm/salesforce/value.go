@@ -66,9 +66,13 @@ func coerceText(f *Field, s string) (any, *Error) {
 		}
 	case TypeCurrency, TypeDouble, TypePercent, TypeInt:
 		n, err := strconv.ParseFloat(s, 64)
-		if err == nil && !math.IsInf(n, 0) && !math.IsNaN(n) && !(f.Type == TypeInt && n != math.Trunc(n)) {
-			return n, nil
+		if err != nil || math.IsNaN(n) || f.Type == TypeInt && n != math.Trunc(n) {
+			break
 		}
+		if math.Abs(n) >= 1e16 {
+			return nil, &Error{Status: 400, Code: "NUMBER_OUTSIDE_VALID_RANGE", Fields: []string{f.Name}, Message: f.label() + ": value outside of valid range on numeric field: " + s}
+		}
+		return n, nil
 	case TypeDate:
 		if t, ok := parseTime(s); ok {
 			return t.Format(time.DateOnly), nil
