@@ -1,6 +1,20 @@
 package verify
 
-// Opinion is what a reader that others wrote says of the same document.
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+
+	pdfsign "github.com/digitorus/pdfsign/verify"
+
+	"github.com/dealseal/dealseal/signing/pades"
+	"github.com/dealseal/dealseal/signing/verify/cms"
+	"github.com/dealseal/dealseal/worker"
+)
+
+// Opinion is what a reader that others wrote says of the same document. It speaks of the mathematics of the signatures only: whom to trust and what came
+// after them is beyond it.
 type Opinion struct {
 	Reader  string         `json:"reader"`
 	Verdict OpinionVerdict `json:"verdict"`
@@ -17,3 +31,71 @@ const (
 	OpinionCrashed       OpinionVerdict = "crashed"
 	OpinionTimedOut      OpinionVerdict = "timed out"
 )
+
+const secondReader = "digitorus/pdfsign"
+
+// maxDetail bounds what is kept of the other reader's words.
+const maxDetail = 200
+
+func opinion(v OpinionVerdict, detail string) *Opinion {
+	printable := strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(detail, ""))
+	if runes := []rune(printable); len(runes) > maxDetail {
+		printable = string(runes[:maxDetail]) + "…"
+	}
+	return &Opinion{Reader: secondReader, Verdict: v, Detail: printable}
+}
+
+// inapplicable says why the second reader need not be asked: it takes everything that it does not know for invalid. Empty when it can be asked.
+func inapplicable(r *Report) string {
+	if len(r.Signatures) == 0 {
+		return "the document has no signature"
+	}
+	for _, s := range r.Signatures {
+		switch {
+		case s.Kind == KindDocumentTimestamp:
+			return "the document has a document time-stamp"
+		case s.Algorithm == cms.AlgorithmPSS:
+			return "the document has an RSA-PSS signature"
+		}
+	}
+	return ""
+}
+
+// secondOpinion runs the second reader in this process, which it may take down or never return to. Signatures is how many there are to be found.
+func secondOpinion(doc pades.Document, signatures int) *Opinion {
+	options := pdfsign.DefaultVerifyOptions()
+	options.AllowUntrustedRoots = true // trust is decided by the first reader
+	resp, err := pdfsign.VerifyWithOptions(doc, doc.Size(), options)
+	switch {
+	case err != nil && strings.HasPrefix(err.Error(), "failed to verify file ("): // its own recovered panic
+		return opinion(OpinionCrashed, err.Error())
+	case err != nil:
+		return opinion(OpinionNotApplicable, "it cannot read the document: "+err.Error())
+	case len(resp.Signers) < signatures:
+		return opinion(OpinionNotApplicable, fmt.Sprintf("it reads %d of %d signatures", len(resp.Signers), signatures))
+	}
+	for _, s := range resp.Signers {
+		if !s.ValidSignature {
+			return opinion(OpinionInvalid, resp.Error)
+		}
+	}
+	return opinion(OpinionValid, "")
+}
+
+// opinionFailure is what remains to be said when the child did not answer.
+func opinionFailure(err error) *Opinion {
+	var late *worker.DeadlineError
+	var remote *worker.RemoteError
+	switch {
+	case errors.As(err, &late):
+		return opinion(OpinionTimedOut, "")
+	case errors.As(err, &remote):
+		return opinion(OpinionNotApplicable, remote.Message)
+	}
+	return opinion(OpinionCrashed, err.Error())
+}

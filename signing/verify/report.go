@@ -117,8 +117,6 @@ type Signature struct {
 	ClaimedTime     *time.Time   `json:"claimed_time,omitempty"` // /M: what the signer says
 	Timestamp       *Timestamp   `json:"timestamp,omitempty"`    // set when it is sound and trusted: what is proven
 	ValidatedAt     *time.Time   `json:"validated_at,omitempty"` // the time at which the certificate had to be valid
-
-	pss bool
 }
 
 func (s *Signature) add(code Code, v Verdict, text string) {

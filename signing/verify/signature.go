@@ -153,7 +153,7 @@ func (c *check) checkValue() (bool, error) {
 	}
 	c.value = c.value[:length]
 	c.signer = c.signed.Signers[0]
-	c.Digest, c.Algorithm, c.pss = c.signer.DigestName(), c.signer.AlgorithmName(), c.signer.PSS()
+	c.Digest, c.Algorithm = c.signer.DigestName(), c.signer.AlgorithmName()
 	return true, nil
 }
 

@@ -95,6 +95,9 @@ func (s *Signer) names(c *x509.Certificate) bool {
 	return bytes.Equal(s.issuer, c.RawIssuer) && s.serial.Cmp(c.SerialNumber) == 0
 }
 
+// AlgorithmPSS is what AlgorithmName says of RSASSA-PSS, which some readers cannot judge.
+const AlgorithmPSS = "RSA-PSS"
+
 // DigestName names the digest algorithm, as OID when it is not a known one.
 func (s *Signer) DigestName() string {
 	if s.Hash == 0 {
@@ -106,7 +109,7 @@ func (s *Signer) DigestName() string {
 // AlgorithmName names the signature algorithm, as OID when it is not a known one.
 func (s *Signer) AlgorithmName() string {
 	if s.algorithm.Equal(oidPSS) {
-		return "RSA-PSS"
+		return AlgorithmPSS
 	}
 	for _, a := range algorithms {
 		if a.oid.Equal(s.algorithm) {
@@ -115,9 +118,6 @@ func (s *Signer) AlgorithmName() string {
 	}
 	return s.algorithm.String()
 }
-
-// PSS reports whether the signature is RSASSA-PSS, which some readers cannot judge.
-func (s *Signer) PSS() bool { return s.algorithm.Equal(oidPSS) }
 
 // CheckContent checks that the signed attributes name the content type and carry the digest of the content (RFC 5652, section 5.4). The digest is made
 // with s.Hash by the caller.
@@ -185,7 +185,7 @@ func (s *Signer) checkRSA(key *rsa.PublicKey, digest []byte) error {
 		return fmt.Errorf("%w: an RSA key of %d bits", ErrUnsupported, key.N.BitLen())
 	}
 	var err error
-	if s.PSS() {
+	if s.algorithm.Equal(oidPSS) {
 		var options *rsa.PSSOptions
 		if options, err = pssOptions(s.parameters, s.Hash); err != nil {
 			return err

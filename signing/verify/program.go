@@ -1,0 +1,131 @@
+package verify
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"time"
+
+	"github.com/dealseal/dealseal/signing/pades"
+	"github.com/dealseal/dealseal/worker"
+)
+
+// WorkerName is the name under which Program is given to worker.Main.
+const WorkerName = "read-worker"
+
+const (
+	opCheck   = "check"   // header: checkRequest; file: the document; reply: Report
+	opOpinion = "opinion" // header: opinionRequest; file: the document; reply: Opinion
+)
+
+// checkRequest is Options for the wire; certificates are DER.
+type checkRequest struct {
+	Roots         [][]byte  `json:"roots"`
+	TSARoots      [][]byte  `json:"tsa_roots"`
+	Intermediates [][]byte  `json:"intermediates"`
+	Now           time.Time `json:"now"`
+}
+
+type opinionRequest struct {
+	Signatures int `json:"signatures"`
+}
+
+// maxStack bounds the stack of a child. An endless recursion of the second reader ends there at once, and not after it has filled a gigabyte.
+const maxStack = 64 << 20
+
+// Program is the child that reads documents. It needs no files and no network of its own: documents come as open files.
+func Program(context.Context, []byte) (worker.Handler, error) {
+	debug.SetMaxStack(maxStack)
+	return handle, nil
+}
+
+func handle(ctx context.Context, f worker.Frame) (worker.Frame, error) {
+	doc, err := document(f)
+	if err != nil {
+		return worker.Frame{}, err
+	}
+	var reply any
+	switch f.Op {
+	case opCheck:
+		reply, err = handleCheck(ctx, f.Header, doc)
+	case opOpinion:
+		reply, err = handleOpinion(f.Header, doc)
+	default:
+		err = fmt.Errorf("verify: unknown operation %q", f.Op)
+	}
+	if err != nil {
+		return worker.Frame{}, err
+	}
+	body, err := json.Marshal(reply)
+	if err != nil {
+		return worker.Frame{}, fmt.Errorf("verify: encode the reply: %w", err)
+	}
+	return worker.Frame{Op: f.Op, Body: body}, nil
+}
+
+func document(f worker.Frame) (pades.Document, error) {
+	if len(f.Files) != 1 {
+		return nil, fmt.Errorf("verify: %d files came instead of the document", len(f.Files))
+	}
+	info, err := f.Files[0].Stat()
+	if err != nil {
+		return nil, fmt.Errorf("verify: the document: %w", err)
+	}
+	return io.NewSectionReader(f.Files[0], 0, info.Size()), nil
+}
+
+func handleCheck(ctx context.Context, header []byte, doc pades.Document) (*Report, error) {
+	var r checkRequest
+	if err := json.Unmarshal(header, &r); err != nil {
+		return nil, fmt.Errorf("verify: request: %w", err)
+	}
+	o := Options{Now: r.Now}
+	var err error
+	if o.Roots, err = parseAll(r.Roots); err != nil {
+		return nil, err
+	}
+	if o.TSARoots, err = parseAll(r.TSARoots); err != nil {
+		return nil, err
+	}
+	if o.Intermediates, err = parseAll(r.Intermediates); err != nil {
+		return nil, err
+	}
+	return Verify(ctx, doc, o)
+}
+
+func handleOpinion(header []byte, doc pades.Document) (*Opinion, error) {
+	var r opinionRequest
+	if err := json.Unmarshal(header, &r); err != nil {
+		return nil, fmt.Errorf("verify: request: %w", err)
+	}
+	return secondOpinion(doc, r.Signatures), nil
+}
+
+func parseAll(ders [][]byte) ([]*x509.Certificate, error) {
+	if ders == nil {
+		return nil, nil
+	}
+	certs := make([]*x509.Certificate, 0, len(ders))
+	for _, der := range ders {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("verify: trusted certificate: %w", err)
+		}
+		certs = append(certs, cert)
+	}
+	return certs, nil
+}
+
+func rawAll(certs []*x509.Certificate) [][]byte {
+	if certs == nil {
+		return nil
+	}
+	ders := make([][]byte, 0, len(certs))
+	for _, c := range certs {
+		ders = append(ders, c.Raw)
+	}
+	return ders
+}
