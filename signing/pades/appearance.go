@@ -19,6 +19,7 @@ const (
 	textStep     = 0.25
 	headline     = 1.15 // size of the first line, as a multiple of the others'
 	leading      = 1.28 // from baseline to baseline, as a multiple of the size
+	headlineGap  = 0.3  // more space below the headline, as a multiple of the others' size
 	barWidth     = 2.5  // at the left edge
 )
 
@@ -185,6 +186,14 @@ func lineSize(line sealLine, size float64) float64 {
 	return size
 }
 
+// gap is the space below the headline, where something follows it.
+func gap(lines []sealLine, size float64) float64 {
+	if lines[len(lines)-1].bold {
+		return 0
+	}
+	return size * headlineGap
+}
+
 // padding is what stays free at each edge.
 func (s *seal) padding() float64 { return min(6, 0.1*s.height, 0.05*s.width) }
 
@@ -195,7 +204,7 @@ func (s *seal) textLeft() float64 { return barWidth + s.padding() + 1 }
 func (s *seal) fit(lines []sealLine, size float64) bool {
 	available := s.width - s.textLeft() - s.padding()
 	var wrapped []sealLine
-	height := 0.0
+	height := gap(lines, size)
 	for _, l := range lines {
 		parts, ok := s.wrap(l, lineSize(l, size), available)
 		if !ok {
@@ -235,14 +244,17 @@ func (s *seal) content() ([]byte, error) {
 	var b []byte
 	b = fmt.Appendf(b, "q\n1 g 0 0 %[1]s %[2]s re f\n0.55 G 0.5 w 0.25 0.25 %[3]s %[4]s re S\n0.25 g 0 0 %[5]s %[2]s re f\n",
 		num(s.width), num(s.height), num(s.width-0.5), num(s.height-0.5), num(barWidth))
-	total := 0.0
+	total := gap(s.lines, s.size)
 	for _, l := range s.lines {
 		total += lineSize(l, s.size) * leading
 	}
 	y := s.height - (s.height-total)/2
 	b = append(b, "BT\n"...)
-	for _, l := range s.lines {
+	for i, l := range s.lines {
 		size := lineSize(l, s.size)
+		if i > 0 && s.lines[i-1].bold && !l.bold {
+			y -= gap(s.lines, s.size)
+		}
 		// The letters stand a little above the middle of their line, as descenders are rarer than ascenders.
 		baseline := y - size*leading/2 - size*0.34
 		y -= size * leading

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"os"
 	"os/exec"
@@ -21,21 +22,25 @@ import (
 	"time"
 )
 
-// identity is a key with a chain: signer, issuing CA, root.
+// identity is a key with its chain: signer, issuing CA.
 type identity struct {
 	key   crypto.Signer
 	chain []*x509.Certificate
-	root  *x509.Certificate
 }
 
-// ecIdentity makes a throw-away PKI with a P-256 signer.
-var ecIdentity = sync.OnceValue(func() identity {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	return newIdentity(key)
+// authority is the throw-away PKI of all tests.
+type authority struct {
+	root, ca *x509.Certificate
+	caKey    crypto.Signer
+}
+
+var throwAway = sync.OnceValue(func() authority {
+	rootKey, root := issue("Throw-away Root", nil, nil, nil)
+	caKey, ca := issue("Throw-away Issuing CA", nil, rootKey, root)
+	return authority{root: root, ca: ca, caKey: caKey}
 })
+
+var ecIdentity = sync.OnceValue(func() identity { return newIdentity(ecKey(elliptic.P256())) })
 
 var rsaIdentity = sync.OnceValue(func() identity {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -45,11 +50,18 @@ var rsaIdentity = sync.OnceValue(func() identity {
 	return newIdentity(key)
 })
 
+func ecKey(curve elliptic.Curve) crypto.Signer {
+	key, err := ecdsa.GenerateKey(curve, rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	return key
+}
+
 func newIdentity(signer crypto.Signer) identity {
-	rootKey, root := issue("Throw-away Root", nil, nil, nil)
-	caKey, ca := issue("Throw-away Issuing CA", nil, rootKey, root)
-	_, leaf := issue("Żółć & Søn (Seal)", signer, caKey, ca)
-	return identity{key: signer, chain: []*x509.Certificate{leaf, ca}, root: root}
+	a := throwAway()
+	_, leaf := issue(fmt.Sprintf("Żółć & Søn (%T)", signer), signer, a.caKey, a.ca)
+	return identity{key: signer, chain: []*x509.Certificate{leaf, a.ca}}
 }
 
 // issue makes a certificate: a CA when key is nil, self-signed when parent is nil.

@@ -101,6 +101,9 @@ func checkToken(token []byte) error {
 // Check finds a Prepared that was damaged in storage: one whose digest is not that of its attributes, or whose
 // attributes are not those of its document digest.
 func (p *Prepared) Check() error {
+	if _, err := hashOID(p.Algorithm.Hash); err != nil {
+		return err
+	}
 	chain, err := p.Certificates()
 	if err != nil {
 		return err
