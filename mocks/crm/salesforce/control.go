@@ -73,6 +73,9 @@ func (o *Org) act(do func(*tx) *Error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	t := o.begin(o.person)
+	if o.commitDelay > 0 {
+		t.visible = o.now().Add(o.commitDelay)
+	}
 	if err := do(t); err != nil {
 		t.rollback(0)
 		return err
@@ -309,9 +312,10 @@ func (o *Org) SetUsage(calls int) {
 	o.usage = calls
 }
 
-// SetCommitDelay makes every change from now on visible d after the stamp that
-// it carries, in order per record, as if its transaction ran that long. Until
-// then the row is locked against writers over the API.
+// SetCommitDelay makes every change that a control method makes from now on
+// visible d after the stamp that it carries, in order per record, as if its
+// transaction ran that long. Until then the row is locked against writers over
+// the API, whose own changes are committed before they are answered.
 func (o *Org) SetCommitDelay(d time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -390,7 +390,7 @@ func (o *Org) versionKnown(v string) (reply, bool) {
 	if slices.Contains(o.opt.Versions, v) {
 		return reply{}, true
 	}
-	if n, err := strconv.ParseFloat(v, 64); err == nil && n < 31 {
+	if n, err := strconv.ParseFloat(v, 64); err == nil && n < oldestVersion {
 		return (&Error{Status: 410, Code: "GONE", Message: "The requested resource is no longer available"}).reply(), false
 	}
 	return notFound().reply(), false

@@ -12,8 +12,15 @@ package salesforce
 import (
 	"crypto/rsa"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
+)
+
+// The API versions of an org that names none.
+const (
+	oldestVersion = 31 // those before are retired
+	newestVersion = 67
 )
 
 // Options describe the org. The zero value is a usable org without any
@@ -42,7 +49,7 @@ type Options struct {
 
 	SessionTimeout time.Duration // inactivity after which an access token dies; 0: two hours
 	PageSize       int           // rows per query page; 0: 2000
-	Versions       []string      // API versions, oldest first; nil: 60.0 to 67.0
+	Versions       []string      // API versions, oldest first; nil: 31.0 to 67.0
 	RequestLimit   int           // API calls per 24 hours; 0: 15000
 	MaxUpload      int64         // bytes of one request body; 0: 64 MiB
 
@@ -127,7 +134,9 @@ func withDefaults(opt Options) Options {
 	setDefault(&opt.RequestLimit, 15000)
 	setDefault(&opt.MaxUpload, 64<<20)
 	if opt.Versions == nil {
-		opt.Versions = []string{"60.0", "61.0", "62.0", "63.0", "64.0", "65.0", "66.0", "67.0"}
+		for v := oldestVersion; v <= newestVersion; v++ {
+			opt.Versions = append(opt.Versions, strconv.Itoa(v)+".0")
+		}
 	}
 	if opt.CustomFields == nil {
 		opt.CustomFields = DealSealFields()

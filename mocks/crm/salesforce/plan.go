@@ -509,28 +509,43 @@ func (b *binder) rows(p *plan) []*row {
 	return out
 }
 
+// sortable is a row with the values that it is sorted by.
+type sortable struct {
+	row  *row
+	keys []any
+}
+
 func (b *binder) sort(p *plan, rows []*row) {
 	if len(p.order) == 0 {
 		return
 	}
-	slices.SortStableFunc(rows, func(x, y *row) int {
-		vx, vy := x.at(b.now), y.at(b.now)
+	list := make([]sortable, len(rows))
+	for i, r := range rows {
+		list[i].row = r
 		for _, o := range p.order {
-			l, r := fold(o.column.field, b.value(x, vx, o.column)), fold(o.column.field, b.value(y, vy, o.column))
-			n := order(l, r)
-			switch {
-			case n == 0:
-				continue
-			case (l == nil || r == nil) && o.nullsLast:
-				n = -n
-			case l == nil || r == nil: // nulls first, whatever the direction
-			case o.descending:
-				n = -n
+			list[i].keys = append(list[i].keys, fold(o.column.field, b.value(r, r.at(b.now), o.column)))
+		}
+	}
+	slices.SortStableFunc(list, func(x, y sortable) int {
+		for i, o := range p.order {
+			if n := o.compare(x.keys[i], y.keys[i]); n != 0 {
+				return n
 			}
-			return n
 		}
 		return 0
 	})
+	for i := range list {
+		rows[i] = list[i].row
+	}
+}
+
+// compare orders two values; null stands where the query says, whatever the direction.
+func (o orderBy) compare(x, y any) int {
+	n := order(x, y)
+	if null := x == nil || y == nil; null && o.nullsLast || !null && o.descending {
+		return -n
+	}
+	return n
 }
 
 // cut applies OFFSET and LIMIT.

@@ -142,6 +142,18 @@ func TestQueryIsPaged(t *testing.T) {
 	}
 }
 
+func TestBatchSizeIsKeptWithinItsBounds(t *testing.T) {
+	w := newWire(t, Options{})
+	for range 210 {
+		w.opportunity(nil)
+	}
+	for header, want := range map[string]int{"batchSize=200": 200, "batchSize=5": 200, "batchSize=205": 205, "batchSize=9999": 210} {
+		if got := len(w.query("SELECT Id FROM Opportunity", "Sforce-Query-Options", header).Records); got != want {
+			t.Errorf("%s: %d rows, want %d", header, got, want)
+		}
+	}
+}
+
 func TestQueryLocatorExpires(t *testing.T) {
 	for name, expire := range map[string]func(*wire){
 		"by command":      func(w *wire) { w.org.ExpireQueries() },

@@ -113,6 +113,16 @@ func TestCommitEndsOpenTransactions(t *testing.T) {
 	w.call("GET", "/sobjects/Opportunity/"+id, "").want(200, "")
 }
 
+func TestChangesOverTheAPIAreNeverLate(t *testing.T) {
+	w := newWire(t, Options{})
+	id := w.opportunity(nil)
+	w.org.SetCommitDelay(time.Hour)
+	w.call("PATCH", "/sobjects/Opportunity/"+id, `{"NextStep":"x"}`).want(204, "")
+	if got := w.call("GET", "/sobjects/Opportunity/"+id, "").want(200, "").object()["NextStep"]; got != "x" {
+		t.Errorf("NextStep = %v", got)
+	}
+}
+
 func TestFrozenStampMakesTies(t *testing.T) {
 	w := newWire(t, Options{})
 	w.org.FreezeStamp(w.clock.now().Add(1500 * time.Millisecond))

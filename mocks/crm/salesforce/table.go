@@ -74,12 +74,10 @@ type tx struct {
 	data    []byte // file bytes that came outside the JSON, for the next ContentVersion
 }
 
+// begin opens a transaction that commits at once, as every API call's has
+// before its reply.
 func (o *Org) begin(user string) *tx {
-	t := &tx{o: o, user: user, stamp: o.stamp()}
-	if o.commitDelay > 0 {
-		t.visible = o.now().Add(o.commitDelay)
-	}
-	return t
+	return &tx{o: o, user: user, stamp: o.stamp()}
 }
 
 // rollback undoes all that was done since the mark.
