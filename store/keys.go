@@ -1,0 +1,117 @@
+package store
+
+import (
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"filippo.io/age"
+	"github.com/dealseal/dealseal/deal"
+	"golang.org/x/crypto/chacha20poly1305"
+)
+
+// minMasterKey is the least length of the master key in bytes.
+const minMasterKey = 32
+
+// master derives every other key. Keys of tenants depend on nothing but the master key and the tenant's id, so that an
+// archive can be read without its database.
+type master struct{ key []byte }
+
+func (m master) derive(purpose, name string) []byte {
+	key, err := hkdf.Expand(sha256.New, m.extract(), purpose+"\x00"+name, chacha20poly1305.KeySize)
+	if err != nil {
+		panic(err) // only for lengths beyond 255 hashes
+	}
+	return key
+}
+
+func (m master) extract() []byte {
+	prk, err := hkdf.Extract(sha256.New, m.key, []byte("dealseal/store/1"))
+	if err != nil {
+		panic(err) // only for unapproved hashes in FIPS mode
+	}
+	return prk
+}
+
+// tenant wraps the data keys of a tenant's sealings.
+func (m master) tenant(id deal.TenantID) []byte { return m.derive("tenant", string(id)) }
+
+// memory protects what a tenant's connector keeps.
+func (m master) memory(id deal.TenantID) []byte { return m.derive("memory", string(id)) }
+
+// manifest authenticates a tenant's manifests.
+func (m master) manifest(id deal.TenantID) []byte { return m.derive("manifest", string(id)) }
+
+// shared protects what belongs to no tenant: the checkpoint key, and who did what to the daemon as a whole.
+func (m master) shared() []byte { return m.derive("shared", "") }
+
+// box encrypts with XChaCha20-Poly1305 under a random nonce, which stands in front. The context is authenticated, so
+// that a ciphertext cannot be moved to another row.
+func box(key []byte, context string, plain []byte) []byte {
+	aead := newAEAD(key)
+	nonce := make([]byte, aead.NonceSize(), aead.NonceSize()+len(plain)+aead.Overhead())
+	rand.Read(nonce)
+	return aead.Seal(nonce, nonce, plain, []byte(context))
+}
+
+// unbox is the reverse of box.
+func unbox(key []byte, context string, boxed []byte) ([]byte, error) {
+	aead := newAEAD(key)
+	if len(boxed) < aead.NonceSize() {
+		return nil, errDamaged
+	}
+	plain, err := aead.Open(nil, boxed[:aead.NonceSize()], boxed[aead.NonceSize():], []byte(context))
+	if err != nil {
+		return nil, errDamaged
+	}
+	return plain, nil
+}
+
+// errDamaged means that a ciphertext was altered, belongs elsewhere, or was made under another key.
+var errDamaged = errors.New("encrypted value is damaged or belongs to another key")
+
+func newAEAD(key []byte) cipher.AEAD {
+	aead, err := chacha20poly1305.NewX(key)
+	if err != nil {
+		panic(err) // only for keys of another length
+	}
+	return aead
+}
+
+// dataKey protects one sealing: an age identity for its files, and what is derived from it for its rows.
+type dataKey struct {
+	identity *age.X25519Identity
+	rows     []byte
+}
+
+func newDataKey() (*dataKey, error) {
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		return nil, fmt.Errorf("make a data key: %w", err)
+	}
+	return asDataKey(id), nil
+}
+
+func asDataKey(id *age.X25519Identity) *dataKey {
+	return &dataKey{identity: id, rows: master{[]byte(id.String())}.derive("rows", "")}
+}
+
+// wrap encrypts the key for keeping. The transaction is authenticated with it.
+func (k *dataKey) wrap(tenantKey []byte, tx deal.TxID) []byte {
+	return box(tenantKey, "data-key/"+string(tx), []byte(k.identity.String()))
+}
+
+func unwrapDataKey(tenantKey []byte, tx deal.TxID, wrapped []byte) (*dataKey, error) {
+	plain, err := unbox(tenantKey, "data-key/"+string(tx), wrapped)
+	if err != nil {
+		return nil, fmt.Errorf("%s: data key: %w", tx, err)
+	}
+	id, err := age.ParseX25519Identity(string(plain))
+	if err != nil {
+		return nil, fmt.Errorf("%s: data key: %w", tx, errDamaged)
+	}
+	return asDataKey(id), nil
+}

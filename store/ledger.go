@@ -1,0 +1,627 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// Activate returns since when entries count for a rule. The first call commits at, which comes from the CRM's clock or
+// from the configuration; later calls change nothing and return what was committed. An account and rule belong to one
+// tenant for ever.
+func (s *Store) Activate(ctx context.Context, tenant deal.TenantID, account deal.AccountID, rule string, at time.Time) (since time.Time, err error) {
+	if err := checkTenant(tenant); err != nil {
+		return time.Time{}, err
+	}
+	if at.IsZero() {
+		return time.Time{}, fmt.Errorf("activation of rule %q: no time given", rule)
+	}
+	err = s.update(ctx, "commit/activate", func(t *txn) error {
+		owner, committed, found, err := t.activation(account, rule)
+		if err != nil {
+			return err
+		}
+		if found {
+			since = committed
+			return checkOwner(account, rule, owner, tenant)
+		}
+		since = at.UTC().Truncate(time.Millisecond)
+		if err := t.exec(`INSERT INTO activations (account, rule, tenant, since) VALUES ($1, $2, $3, $4)`, account, rule, tenant, since.UnixMilli()); err != nil {
+			return err
+		}
+		return t.auditShared(tenant, "", deal.Entry{Who: "daemon", What: "activated", Detail: map[string]string{
+			"account": string(account), "rule": rule, "since": since.Format(time.RFC3339Nano)}})
+	})
+	return since, err
+}
+
+func (t *txn) activation(account deal.AccountID, rule string) (owner deal.TenantID, since time.Time, found bool, err error) {
+	var ms int64
+	found, err = t.get([]any{&owner, &ms}, `SELECT tenant, since FROM activations WHERE account = $1 AND rule = $2`, account, rule)
+	return owner, time.UnixMilli(ms).UTC(), found, err
+}
+
+func checkOwner(account deal.AccountID, rule string, owner, tenant deal.TenantID) error {
+	if owner != tenant {
+		return fmt.Errorf("rule %q of account %s belongs to tenant %q, not to %q: the same account and rule id under two tenants would seal twice", rule, account, owner, tenant)
+	}
+	return nil
+}
+
+// Cursor returns how far the account's history has been read; the zero cursor when it never was.
+func (s *Store) Cursor(ctx context.Context, account deal.AccountID) (c deal.Cursor, err error) {
+	err = s.view(ctx, func(t *txn) error {
+		c, err = t.cursor(account)
+		return err
+	})
+	return c, err
+}
+
+func (t *txn) cursor(account deal.AccountID) (deal.Cursor, error) {
+	var text string
+	if _, err := t.get([]any{&text}, `SELECT cursor FROM cursors WHERE account = $1`, account); err != nil {
+		return deal.Cursor{}, err
+	}
+	return deal.ParseCursor(text)
+}
+
+func (t *txn) setCursor(account deal.AccountID, c deal.Cursor) error {
+	return t.exec(`INSERT INTO cursors (account, cursor, updated) VALUES ($1, $2, $3)
+		ON CONFLICT (account) DO UPDATE SET cursor = excluded.cursor, updated = excluded.updated`, account, c.String(), t.now.UnixMilli())
+}
+
+// Rewind makes the account's history be read again from at, if it was read further. It costs calls and seals nothing
+// twice.
+func (s *Store) Rewind(ctx context.Context, account deal.AccountID, at time.Time) error {
+	return s.update(ctx, "commit/rewind", func(t *txn) error {
+		c, err := t.cursor(account)
+		if err != nil {
+			return err
+		}
+		return t.setCursor(account, c.Rewind(at))
+	})
+}
+
+// Notice takes in one page: the entries that the ledger does not know under any of their names become sealings, each
+// with its data key, receipt, job and audit entry, and the cursor moves, all in one transaction. deal.ErrStale means
+// that the cursor is not the one that the page was read with. Entries from before their rule's activation are passed
+// over. It returns the transactions that are new, in the page's order.
+func (s *Store) Notice(ctx context.Context, n deal.Noticing) (fresh []deal.TxID, err error) {
+	if err := checkTenant(n.Tenant); err != nil {
+		return nil, err
+	}
+	err = s.update(ctx, "commit/notice", func(t *txn) error {
+		at, err := t.cursor(n.Account)
+		if err != nil {
+			return err
+		}
+		if at.String() != n.Previous.String() {
+			return stale("cursor of %s", n.Account)
+		}
+		for _, q := range n.Page.Quarantined {
+			if err := t.quarantine(n.Account, q); err != nil {
+				return err
+			}
+		}
+		since := map[string]time.Time{}
+		for _, c := range n.Page.Entries {
+			tx, err := t.notice(n, c, since)
+			if err != nil {
+				return fmt.Errorf("notice %s, entry %s: %w", c.Ref, c.Occurrence, err)
+			}
+			if tx != "" {
+				fresh = append(fresh, tx)
+			}
+		}
+		return t.setCursor(n.Account, n.Page.Next)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return fresh, nil
+}
+
+// notice takes in one entry and returns its transaction, or "" if it is not fresh.
+func (t *txn) notice(n deal.Noticing, c deal.Change, since map[string]time.Time) (deal.TxID, error) {
+	plan, ok := n.Plans[c.Rule]
+	if !ok {
+		return "", fmt.Errorf("no plan for rule %q", c.Rule)
+	}
+	if _, ok := since[c.Rule]; !ok {
+		owner, at, found, err := t.activation(n.Account, c.Rule)
+		if err != nil {
+			return "", err
+		}
+		if !found {
+			return "", fmt.Errorf("rule %q was never activated", c.Rule)
+		}
+		if err := checkOwner(n.Account, c.Rule, owner, n.Tenant); err != nil {
+			return "", err
+		}
+		since[c.Rule] = at
+	}
+	if c.At.Before(since[c.Rule]) {
+		return "", nil
+	}
+	names := c.TxIDs(n.Account)
+	known, err := t.know(names)
+	if err != nil || known {
+		return "", err
+	}
+	c.At = c.At.UTC().Truncate(time.Millisecond)
+	sl := &deal.Sealing{
+		Tx: names[0], Tenant: n.Tenant, Account: n.Account, Change: c, Plan: plan,
+		Step: deal.Noticed, Condition: deal.Running, Noticed: t.now, Updated: t.now, Version: 1,
+	}
+	sl.Facts.Times = map[deal.Step]time.Time{deal.Noticed: t.now}
+	key, err := newDataKey()
+	if err != nil {
+		return "", err
+	}
+	return names[0], t.insert(sl, key, deal.Entry{Who: "daemon", What: "noticed"})
+}
+
+// know files all names of an entry under its first and reports whether any of them was known before; then all belong to
+// that older one.
+func (t *txn) know(names []deal.TxID) (known bool, err error) {
+	owner := names[0]
+	for _, name := range names {
+		found, err := t.get([]any{&owner}, `SELECT owner FROM known WHERE tx = $1`, name)
+		if err != nil {
+			return false, err
+		}
+		if found {
+			known = true
+			break
+		}
+	}
+	for _, name := range names {
+		if err := t.exec(`INSERT INTO known (tx, owner) VALUES ($1, $2) ON CONFLICT DO NOTHING`, name, owner); err != nil {
+			return false, err
+		}
+	}
+	return known, nil
+}
+
+// insert makes a new sealing with all that belongs to it. A nil key stands for one that was destroyed.
+func (t *txn) insert(sl *deal.Sealing, key *dataKey, e deal.Entry) error {
+	private := []byte{}
+	if key != nil { // a recovered sealing may have been erased
+		var err error
+		if private, err = sealPrivate(key, sl); err != nil {
+			return err
+		}
+		if err := t.exec(`INSERT INTO data_keys (tx, wrapped) VALUES ($1, $2)`, sl.Tx, key.wrap(t.s.master.tenant(sl.Tenant), sl.Tx)); err != nil {
+			return err
+		}
+	}
+	plan, err := t.storePlan(sl.Plan)
+	if err != nil {
+		return err
+	}
+	change, facts, err := encode(sl)
+	if err != nil {
+		return err
+	}
+	if err := t.exec(`INSERT INTO sealings (tx, tenant, account, object, record, rule, at, change, plan, step, condition, reason,
+			attempts, next, noticed, updated, step_at, version, facts, private, signature, events, last_entry, lease_owner,
+			lease_until, retention, legal_hold, delete_after)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17, $18, $19, $20, 0, 0, '', 0, $21, 0, NULL)`,
+		sl.Tx, sl.Tenant, sl.Account, sl.Change.Ref.Object, sl.Change.Ref.ID, sl.Change.Rule, millis(sl.Change.At), change, plan,
+		sl.Step, sl.Condition, sl.Reason, sl.Attempts, millis(sl.Next), millis(sl.Noticed), millis(sl.Updated), sl.Version, facts,
+		private, sl.Facts.Signature, sl.Plan.Retention); err != nil {
+		return err
+	}
+	r, err := t.row(sl.Tx)
+	if err != nil {
+		return err
+	}
+	if err := t.fileUnderRecord(r, sl.Change); err != nil {
+		return err
+	}
+	if err := t.own(r, sl); err != nil {
+		return err
+	}
+	if err := t.tally(r, sl, true); err != nil {
+		return err
+	}
+	return t.conclude(r, sl, key, e)
+}
+
+// fileUnderRecord makes the sealing findable under every ID of its record.
+func (t *txn) fileUnderRecord(r *row, c deal.Change) error {
+	for _, id := range append([]string{c.Ref.ID}, c.Aliases...) {
+		if err := t.exec(`INSERT INTO record_ids (account, object, record, rule, seq) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
+			r.account, c.Ref.Object, id, c.Rule, r.seq); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *txn) quarantine(account deal.AccountID, q deal.Quarantine) error {
+	return t.exec(`INSERT INTO quarantine (account, row, object, record, reason, at, seen) VALUES ($1, $2, $3, $4, $5, $6, $7)
+		ON CONFLICT (account, row) DO UPDATE SET reason = excluded.reason`,
+		account, q.Row, q.Ref.Object, q.Ref.ID, q.Reason, millis(q.At), t.now.UnixMilli())
+}
+
+// storePlan keeps a plan once, however many sealings share it, and returns its hash.
+func (t *txn) storePlan(p deal.Plan) (string, error) {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return "", fmt.Errorf("plan: %w", err)
+	}
+	sum := sha256.Sum256(text)
+	hash := hex.EncodeToString(sum[:])
+	return hash, t.exec(`INSERT INTO plans (hash, plan) VALUES ($1, $2) ON CONFLICT DO NOTHING`, hash, string(text))
+}
+
+func encode(sl *deal.Sealing) (change, facts string, err error) {
+	c, err := json.Marshal(sl.Change)
+	if err != nil {
+		return "", "", fmt.Errorf("%s: change: %w", sl.Tx, err)
+	}
+	f, err := json.Marshal(sl.Facts)
+	if err != nil {
+		return "", "", fmt.Errorf("%s: facts: %w", sl.Tx, err)
+	}
+	return string(c), string(f), nil
+}
+
+func sealPrivate(key *dataKey, sl *deal.Sealing) ([]byte, error) {
+	text, err := json.Marshal(sl.Private)
+	if err != nil {
+		return nil, fmt.Errorf("%s: private part: %w", sl.Tx, err)
+	}
+	return box(key.rows, "private/"+string(sl.Tx), text), nil
+}
+
+// Load returns a copy of a sealing. The error is a *NotFoundError if there is none. After Erase its Private is empty.
+func (s *Store) Load(ctx context.Context, tx deal.TxID) (sl *deal.Sealing, err error) {
+	err = s.view(ctx, func(t *txn) error {
+		sl, _, err = t.load(tx)
+		return err
+	})
+	return sl, err
+}
+
+// load reads a sealing and its data key, which is nil if it was destroyed.
+func (t *txn) load(tx deal.TxID) (*deal.Sealing, *dataKey, error) {
+	sl := &deal.Sealing{Tx: tx}
+	var change, plan, facts, private []byte
+	var next, noticed, updated int64
+	found, err := t.get([]any{&sl.Tenant, &sl.Account, &change, &plan, &sl.Step, &sl.Condition, &sl.Reason, &sl.Attempts, &next, &noticed, &updated, &sl.Version, &facts, &private},
+		`SELECT s.tenant, s.account, s.change, p.plan, s.step, s.condition, s.reason, s.attempts, s.next, s.noticed, s.updated, s.version, s.facts, s.private
+		 FROM sealings s JOIN plans p ON p.hash = s.plan WHERE s.tx = $1`, tx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !found {
+		return nil, nil, &NotFoundError{tx}
+	}
+	sl.Next, sl.Noticed, sl.Updated = fromMillis(next), fromMillis(noticed), fromMillis(updated)
+	for _, part := range []struct {
+		name string
+		text []byte
+		into any
+	}{{"change", change, &sl.Change}, {"plan", plan, &sl.Plan}, {"facts", facts, &sl.Facts}} {
+		if err := json.Unmarshal(part.text, part.into); err != nil {
+			return nil, nil, fmt.Errorf("%s: stored %s is damaged: %w", tx, part.name, err)
+		}
+	}
+	key, err := t.dataKey(tx)
+	if isErased(err) {
+		return sl, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	text, err := unbox(key.rows, "private/"+string(tx), private)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: private part: %w", tx, err)
+	}
+	if err := json.Unmarshal(text, &sl.Private); err != nil {
+		return nil, nil, fmt.Errorf("%s: private part: %w", tx, errDamaged)
+	}
+	return sl, key, nil
+}
+
+// dataKey reads the key of a sealing; *ErasedError when it was destroyed.
+func (t *txn) dataKey(tx deal.TxID) (*dataKey, error) {
+	var tenant deal.TenantID
+	var wrapped []byte
+	found, err := t.get([]any{&tenant, &wrapped}, `SELECT s.tenant, k.wrapped FROM sealings s JOIN data_keys k ON k.tx = s.tx WHERE s.tx = $1`, tx)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, &ErasedError{tx}
+	}
+	return unwrapDataKey(t.s.master.tenant(tenant), tx, wrapped)
+}
+
+// row is what the ledger holds of a sealing before a change: what the guards compare with.
+type row struct {
+	seq        int64
+	account    deal.AccountID
+	step       deal.Step
+	condition  deal.Condition
+	version    int64
+	signature  bool
+	stepAt     int64
+	noticed    int64
+	receipt    int64 // 0 when the plan writes nothing back
+	events     int64
+	leaseOwner string
+	leaseUntil int64
+	legalHold  bool
+}
+
+func (t *txn) row(tx deal.TxID) (*row, error) {
+	var r row
+	found, err := t.get([]any{&r.seq, &r.account, &r.step, &r.condition, &r.version, &r.signature, &r.stepAt, &r.noticed, &r.receipt, &r.events, &r.leaseOwner, &r.leaseUntil, &r.legalHold},
+		`SELECT seq, account, step, condition, version, signature, step_at, noticed, coalesce(receipt, 0), events, lease_owner, lease_until, legal_hold
+		 FROM sealings WHERE tx = $1`, tx)
+	if err == nil && !found {
+		err = &NotFoundError{tx}
+	}
+	return &r, err
+}
+
+// leased reports whether someone else may be at an outside effect of this sealing.
+func (r *row) leased(owner string, now time.Time) bool {
+	return r.leaseUntil > now.UnixMilli() && r.leaseOwner != owner
+}
+
+// Begin commits that an outside effect is about to happen and takes the lease for it. The effect must not begin unless
+// Begin returned nil. It compares and raises sl.Version; deal.ErrStale means that someone else moved the sealing or
+// holds an unexpired lease. A *RefusedError means that the effect would sign a second digest.
+func (s *Store) Begin(ctx context.Context, sl *deal.Sealing, i deal.Intent) error {
+	owner := s.ownerOf(ctx)
+	err := s.update(ctx, "commit/begin", func(t *txn) error {
+		r, key, err := t.current(sl, owner)
+		if err != nil {
+			return err
+		}
+		if i.What == "sign" {
+			if err := t.guardSigning(r, sl.Tx, i.Digest); err != nil {
+				return err
+			}
+		}
+		until := t.now.Add(i.Lease)
+		if err := t.exec(`INSERT INTO intents (tx, version, step, what, digest, key, at, until) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+			sl.Tx, r.version+1, i.Step, i.What, i.Digest, i.Key, t.now.UnixMilli(), until.UnixMilli()); err != nil {
+			return err
+		}
+		n, err := t.appendLeaf(leaf{Tenant: sl.Tenant, Tx: sl.Tx, What: "begin " + i.What, Step: r.step, Condition: r.condition,
+			Version: r.version + 1, Digest: i.Digest, Key: i.Key}, testimony{Who: "daemon"}, key)
+		if err != nil {
+			return err
+		}
+		return t.exec(`UPDATE sealings SET version = $2, lease_owner = $3, lease_until = $4, last_entry = $5 WHERE tx = $1`,
+			sl.Tx, r.version+1, owner, until.UnixMilli(), n)
+	})
+	if err == nil {
+		sl.Version++
+	}
+	return err
+}
+
+// current reads the row behind sl and checks that sl is still what it was read as.
+func (t *txn) current(sl *deal.Sealing, owner string) (*row, *dataKey, error) {
+	r, err := t.row(sl.Tx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if r.version != sl.Version {
+		return nil, nil, stale("%s: version %d, now %d", sl.Tx, sl.Version, r.version)
+	}
+	if r.leased(owner, t.now) {
+		return nil, nil, stale("%s: a step is under way until %s", sl.Tx, fromMillis(r.leaseUntil).Format(time.RFC3339))
+	}
+	key, err := t.dataKey(sl.Tx)
+	return r, key, err
+}
+
+// Advance commits what became of a step: sl as it now is, with its audit entry, events, counters, receipt and next job,
+// in one transaction, and ends the lease. It compares and raises sl.Version; deal.ErrStale means that someone else moved
+// the sealing. A *RefusedError means that the change would go back behind a signature or sign a second digest.
+func (s *Store) Advance(ctx context.Context, sl *deal.Sealing, e deal.Entry) error {
+	owner := s.ownerOf(ctx)
+	next := clone(sl)
+	err := s.update(ctx, "commit/advance", func(t *txn) error {
+		r, key, err := t.current(sl, owner)
+		if err != nil {
+			return err
+		}
+		return t.advance(r, next, key, e)
+	})
+	if err == nil {
+		*sl = *next
+	}
+	return err
+}
+
+// clone copies what advance changes.
+func clone(sl *deal.Sealing) *deal.Sealing {
+	next := *sl
+	next.Facts.Times = maps.Clone(sl.Facts.Times)
+	return &next
+}
+
+func (t *txn) advance(r *row, sl *deal.Sealing, key *dataKey, e deal.Entry) error {
+	if err := guard(r, sl, e); err != nil {
+		return err
+	}
+	if err := t.guardDigest(r, sl, e); err != nil {
+		return err
+	}
+	sl.Version, sl.Updated = r.version+1, t.now
+	if sl.Step != r.step {
+		if sl.Facts.Times == nil {
+			sl.Facts.Times = map[deal.Step]time.Time{}
+		}
+		sl.Facts.Times[sl.Step] = t.now
+	}
+	if err := t.save(r, sl, key); err != nil {
+		return err
+	}
+	if err := t.tally(r, sl, false); err != nil {
+		return err
+	}
+	if deal.ShownAs(r.step, r.condition) != deal.ShownAs(sl.Step, sl.Condition) {
+		if err := t.desire(r.receipt, sl.Tx, deal.ShownAs(sl.Step, sl.Condition)); err != nil {
+			return err
+		}
+	}
+	return t.conclude(r, sl, key, e)
+}
+
+// save writes the sealing's own row and ends the lease.
+func (t *txn) save(r *row, sl *deal.Sealing, key *dataKey) error {
+	_, facts, err := encode(sl)
+	if err != nil {
+		return err
+	}
+	private, err := sealPrivate(key, sl)
+	if err != nil {
+		return err
+	}
+	stepAt := r.stepAt
+	if sl.Step != r.step {
+		stepAt = t.now.UnixMilli()
+	}
+	return t.exec(`UPDATE sealings SET step = $2, condition = $3, reason = $4, attempts = $5, next = $6, updated = $7, step_at = $8,
+			version = $9, facts = $10, private = $11, signature = $12, lease_owner = '', lease_until = 0 WHERE tx = $1`,
+		sl.Tx, sl.Step, sl.Condition, sl.Reason, sl.Attempts, millis(sl.Next), millis(sl.Updated), stepAt,
+		sl.Version, facts, private, sl.Facts.Signature)
+}
+
+// conclude writes what every change of a sealing ends with: the audit entry, the events, the next job.
+func (t *txn) conclude(r *row, sl *deal.Sealing, key *dataKey, e deal.Entry) error {
+	n, err := t.appendLeaf(leaf{Tenant: sl.Tenant, Tx: sl.Tx, What: e.What, Step: sl.Step, Condition: sl.Condition, Version: sl.Version,
+		Digest: sl.Facts.Digest, Cert: e.Cert}, testimony{e.Who, e.Why, e.Detail}, key)
+	if err != nil {
+		return err
+	}
+	for i, event := range e.Events {
+		if err := t.emit(sl.Tx, r.events+int64(i)+1, event, key); err != nil {
+			return err
+		}
+	}
+	if err := t.exec(`UPDATE sealings SET last_entry = $2, events = $3 WHERE tx = $1`, sl.Tx, n, r.events+int64(len(e.Events))); err != nil {
+		return err
+	}
+	return t.schedule(sl)
+}
+
+// schedule keeps the sealing's job in line with its state.
+func (t *txn) schedule(sl *deal.Sealing) error {
+	switch {
+	case sl.Step == deal.Done || sl.Condition.Waiting():
+		return t.unwant(deal.JobSeal, string(sl.Tx))
+	case sl.Condition == deal.Retrying:
+		return t.want(deal.JobSeal, string(sl.Tx), sl.Tenant, sl.Next)
+	default:
+		return t.want(deal.JobSeal, string(sl.Tx), sl.Tenant, t.now)
+	}
+}
+
+func (t *txn) emit(tx deal.TxID, n int64, e deal.Event, key *dataKey) error {
+	data, err := json.Marshal(e.Data)
+	if err != nil {
+		return fmt.Errorf("event %s: %w", e.Type, err)
+	}
+	id := deal.EventID(tx, n, e.Type)
+	return t.exec(`INSERT INTO outbox (id, tx, n, type, at, data) VALUES ($1, $2, $3, $4, $5, $6)`,
+		id, tx, n, e.Type, t.now.UnixMilli(), box(key.rows, "outbox/"+id, data))
+}
+
+// guard checks what no change of a sealing may break.
+func guard(r *row, sl *deal.Sealing, e deal.Entry) error {
+	switch {
+	case !sl.Step.Valid():
+		return refuse(sl.Tx, "there is no step %q", sl.Step)
+	case !slices.Contains([]deal.Condition{deal.Running, deal.Retrying, deal.Held, deal.Dead, deal.Ended}, sl.Condition):
+		return refuse(sl.Tx, "there is no condition %q", sl.Condition)
+	case e.Who == "" || e.What == "":
+		return refuse(sl.Tx, "an entry must say who and what")
+	case r.signature && !sl.Facts.Signature:
+		return refuse(sl.Tx, "a signature value exists and cannot be forgotten")
+	case r.signature && sl.Step.Before(r.step):
+		return refuse(sl.Tx, "a signature value exists, it cannot go back from %s to %s", r.step, sl.Step)
+	case sl.Step.Before(r.step) && sl.Step != deal.Noticed:
+		return refuse(sl.Tx, "it can go back from %s to noticed only, not to %s", r.step, sl.Step)
+	case sl.Condition == deal.Retrying && sl.Next.IsZero():
+		return refuse(sl.Tx, "it is to be retried at no time")
+	}
+	return nil
+}
+
+// preparedAgain is what an entry must be called that replaces a committed digest by another.
+const preparedAgain = "prepared-again"
+
+// guardDigest keeps to one digest per transaction: another one needs an entry that says so and why, and none is taken
+// once a signature value exists.
+func (t *txn) guardDigest(r *row, sl *deal.Sealing, e deal.Entry) error {
+	digest := sl.Facts.Digest
+	if digest == "" {
+		return nil
+	}
+	committed, err := t.digest(sl.Tx)
+	switch {
+	case err != nil || committed == digest:
+		return err
+	case committed == "":
+		return t.commitDigest(sl.Tx, digest)
+	case r.signature:
+		return refuse(sl.Tx, "another digest was signed already")
+	case e.What != preparedAgain || e.Why == "":
+		return refuse(sl.Tx, "another digest is committed; a new one needs an entry %q that says why", preparedAgain)
+	}
+	if err := t.exec(`UPDATE digests SET superseded = $2 WHERE tx = $1 AND superseded IS NULL`, sl.Tx, t.now.UnixMilli()); err != nil {
+		return err
+	}
+	return t.commitDigest(sl.Tx, digest)
+}
+
+// guardSigning lets only the committed digest go to the key.
+func (t *txn) guardSigning(r *row, tx deal.TxID, digest string) error {
+	if digest == "" {
+		return refuse(tx, "an intent to sign must name the digest")
+	}
+	if r.signature {
+		return refuse(tx, "a signature value exists already")
+	}
+	committed, err := t.digest(tx)
+	switch {
+	case err != nil:
+		return err
+	case committed == "":
+		return t.commitDigest(tx, digest)
+	case committed != digest:
+		return refuse(tx, "the digest to be signed is not the one that was committed")
+	}
+	return nil
+}
+
+// digest returns the committed digest, "" when there is none.
+func (t *txn) digest(tx deal.TxID) (digest string, err error) {
+	_, err = t.get([]any{&digest}, `SELECT digest FROM digests WHERE tx = $1 AND superseded IS NULL`, tx)
+	return digest, err
+}
+
+func (t *txn) commitDigest(tx deal.TxID, digest string) error {
+	added, err := t.execOne(`INSERT INTO digests (tx, digest, at) VALUES ($1, $2, $3) ON CONFLICT (tx, digest) DO NOTHING`, tx, digest, t.now.UnixMilli())
+	if err == nil && !added {
+		return refuse(tx, "this digest was given up before and cannot come back")
+	}
+	return err
+}

@@ -1,0 +1,421 @@
+package store
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestActivationIsCommittedOnceAndForOneTenant(t *testing.T) {
+	s, _ := newStore(t)
+	committed := start.Add(-time.Hour)
+	got, err := s.Activate(t.Context(), acme, org, ruleA, start.Add(time.Hour))
+	if err != nil || !got.Equal(committed) {
+		t.Fatalf("a later call returns %s, %v; want %s", got, err, committed)
+	}
+	if _, err := s.Activate(t.Context(), "other", org, ruleA, start); err == nil || !strings.Contains(err.Error(), `"acme"`) {
+		t.Fatalf("another tenant got %v", err)
+	}
+	for _, bad := range []deal.TenantID{"", "../x", "A", "a/b"} {
+		if _, err := s.Activate(t.Context(), bad, org, "r", start); err == nil {
+			t.Errorf("tenant id %q was accepted", bad)
+		}
+	}
+}
+
+func TestNoticeTakesAnEntryInOnce(t *testing.T) {
+	s, _ := newStore(t)
+	first := notice(t, s, change("006A", "h1"), change("006B", "h1"))
+	again := notice(t, s, change("006A", "h1"), change("006A", "h2"))
+	want := []deal.TxID{deal.NewTxID(org, deal.Ref{Object: "Opportunity", ID: "006A"}, ruleA, "h2")}
+	if len(first) != 2 || !cmp.Equal(again, want) {
+		t.Fatalf("fresh: %v, then %v, want two, then %v", first, again, want)
+	}
+}
+
+func TestNoticeRefusesAPageThatWasReadWithAnotherCursor(t *testing.T) {
+	s, _ := newStore(t)
+	late := page(t, s, change("006B", "h1"))
+	notice(t, s, change("006A", "h1"))
+	if fresh, err := s.Notice(t.Context(), late); !errors.Is(err, deal.ErrStale) || fresh != nil {
+		t.Fatalf("got %v, %v, want ErrStale", fresh, err)
+	}
+	if n := query[int](t, s, `SELECT count(*) FROM sealings`); n != 1 {
+		t.Fatalf("%d sealings, want 1", n)
+	}
+}
+
+func TestRewindReadsAgainAndSealsNothingTwice(t *testing.T) {
+	s, _ := newStore(t)
+	notice(t, s, change("006A", "h1"))
+	if err := s.Rewind(t.Context(), org, start.Add(-time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if c, _ := s.Cursor(t.Context(), org); !c.Since.Equal(start.Add(-time.Minute)) {
+		t.Fatalf("cursor %v", c)
+	}
+	if fresh := notice(t, s, change("006A", "h1")); len(fresh) != 0 {
+		t.Fatalf("fresh again: %v", fresh)
+	}
+}
+
+func TestEntriesOfMergedRecordsAreKnownByTheirOldIDs(t *testing.T) {
+	s, _ := newStore(t)
+	old := notice(t, s, change("101", "won@1"))
+	merged := change("200", "won@1")
+	merged.Aliases = []string{"100", "101"}
+	if fresh := notice(t, s, merged); len(fresh) != 0 {
+		t.Fatalf("the merged record's old entry is fresh: %v", fresh)
+	}
+	if fresh := notice(t, s, change("200", "won@1"), change("100", "won@1")); len(fresh) != 0 {
+		t.Fatalf("it is fresh without the aliases: %v", fresh)
+	}
+	later := change("200", "won@2")
+	later.Aliases = merged.Aliases
+	fresh := notice(t, s, later)
+	if len(fresh) != 1 {
+		t.Fatalf("a new entry of the merged record: %v", fresh)
+	}
+	earlier, err := s.Earlier(t.Context(), load(t, s, fresh[0]))
+	if err != nil || !cmp.Equal(earlier, old) {
+		t.Fatalf("earlier: %v, %v, want %v", earlier, err, old)
+	}
+	a, b := receipt(t, s, old[0]), receipt(t, s, fresh[0])
+	if a != b || a.Owner != fresh[0] {
+		t.Fatalf("the merged record has receipts %+v and %+v, want one of the newest entry", a, b)
+	}
+	verified(t, s)
+}
+
+func TestTwoSealedRecordsThatMergeShareOneReceipt(t *testing.T) {
+	s, c := newStore(t)
+	a, b := one(t, s, "100"), one(t, s, "101")
+	c.advance(time.Second)
+	merged := change("100", "won@2")
+	merged.Aliases, merged.At = []string{"101"}, start.Add(time.Second)
+	fresh := notice(t, s, merged)
+	for _, tx := range []deal.TxID{a.Tx, b.Tx, fresh[0]} {
+		if got := receipt(t, s, tx); got.Owner != fresh[0] {
+			t.Errorf("%s: owner %s, want %s", tx, got.Owner, fresh[0])
+		}
+	}
+	if n := query[int](t, s, `SELECT count(*) FROM receipts`); n != 1 {
+		t.Errorf("%d receipts, want 1", n)
+	}
+}
+
+func TestEntriesFromBeforeTheActivationAreNotSealed(t *testing.T) {
+	s, _ := newStore(t)
+	early := change("006A", "h1")
+	early.At = start.Add(-time.Hour - time.Millisecond)
+	if fresh := notice(t, s, early); len(fresh) != 0 {
+		t.Fatalf("fresh: %v", fresh)
+	}
+	early.At = early.At.Add(time.Millisecond)
+	if fresh := notice(t, s, early); len(fresh) != 1 {
+		t.Fatalf("an entry at the activation: %v", fresh)
+	}
+}
+
+func TestNoticeIsAllOrNothing(t *testing.T) {
+	for name, spoil := range map[string]func(*deal.Noticing){
+		"no plan":         func(n *deal.Noticing) { n.Page.Entries[1].Rule = "unknown" },
+		"never activated": func(n *deal.Noticing) { n.Page.Entries[1].Rule = "new"; n.Plans["new"] = plan() },
+		"other tenant":    func(n *deal.Noticing) { n.Tenant = "other" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := newStore(t)
+			n := page(t, s, change("006A", "h1"), change("006B", "h1"))
+			spoil(&n)
+			if _, err := s.Notice(t.Context(), n); err == nil {
+				t.Fatal("accepted")
+			}
+			if c, _ := s.Cursor(t.Context(), org); !c.IsZero() {
+				t.Errorf("the cursor moved to %v", c)
+			}
+			if n := query[int](t, s, `SELECT (SELECT count(*) FROM sealings) + (SELECT count(*) FROM jobs) + (SELECT count(*) FROM river_job) + (SELECT count(*) FROM known)`); n != 0 {
+				t.Errorf("%d rows remain", n)
+			}
+		})
+	}
+}
+
+func TestQuarantinedRowsAreKeptOnceAndStopNothing(t *testing.T) {
+	s, _ := newStore(t)
+	for _, reason := range []string{"no stage", "stage has no ID"} {
+		n := page(t, s)
+		n.Page.Quarantined = []deal.Quarantine{{Ref: deal.Ref{Object: "Opportunity", ID: "006A"}, Row: "h9", Reason: reason, At: start}}
+		if _, err := s.Notice(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := s.Quarantined(t.Context(), 10)
+	want := []deal.Quarantine{{Ref: deal.Ref{Object: "Opportunity", ID: "006A"}, Row: "h9", Reason: "stage has no ID", At: start}}
+	if err != nil || !cmp.Equal(got, want) {
+		t.Fatalf("%v, %s", err, cmp.Diff(want, got))
+	}
+}
+
+func TestASealingComesBackAsItWasAdvanced(t *testing.T) {
+	s, c := newStore(t)
+	sl := one(t, s, "006A")
+	c.advance(time.Second)
+	sl.Step, sl.Condition, sl.Reason, sl.Attempts, sl.Next = deal.Gathered, deal.Retrying, "CRM is slow", 3, start.Add(time.Hour)
+	sl.Private = deal.Private{Values: []byte(`{"a":1}`), Document: []byte(`[]`), FileName: private, Ticket: []byte(`{}`), Value: []byte{1}, Token: []byte{2}, Report: []byte(`3`), Boxes: []byte(`[4]`), Source: "069"}
+	sl.Facts.Record, sl.Facts.Released = "abc", []string{"re-entry"}
+	advance(t, s, sl, "gathered")
+	if got := load(t, s, sl.Tx); !cmp.Equal(sl, got) {
+		t.Fatal(cmp.Diff(sl, got))
+	}
+	if sl.Version != 2 || !sl.Updated.Equal(c.now) || !sl.Facts.Times[deal.Gathered].Equal(c.now) {
+		t.Fatalf("version %d, updated %s, times %v", sl.Version, sl.Updated, sl.Facts.Times)
+	}
+	var missing *NotFoundError
+	if _, err := s.Load(t.Context(), "aaaaaaaaaaaaaaaaaaaaaaaaaa"); !errors.As(err, &missing) {
+		t.Fatalf("an unknown transaction gives %v", err)
+	}
+}
+
+func TestOnlyTheHolderOfTheVersionAdvances(t *testing.T) {
+	s, _ := newStore(t)
+	mine := one(t, s, "006A")
+	theirs := load(t, s, mine.Tx)
+	mine.Step = deal.Gathered
+	advance(t, s, mine, "gathered")
+	theirs.Step = deal.Gathered
+	before := *theirs
+	if err := s.Advance(t.Context(), theirs, deal.Entry{Who: "daemon", What: "gathered"}); !errors.Is(err, deal.ErrStale) {
+		t.Fatalf("Advance: got %v, want ErrStale", err)
+	}
+	if !cmp.Equal(before, *theirs) {
+		t.Fatal("a refused Advance changed the sealing in memory")
+	}
+	if err := s.Begin(t.Context(), theirs, deal.Intent{Step: deal.Noticed, What: "gather", Lease: time.Minute}); !errors.Is(err, deal.ErrStale) {
+		t.Fatalf("Begin: got %v, want ErrStale", err)
+	}
+}
+
+func TestALeaseKeepsOthersOutUntilItExpires(t *testing.T) {
+	s, c := newStore(t)
+	sl := one(t, s, "006A")
+	begin(t, s, sl, "gather", "")
+	other := load(t, s, sl.Tx)
+	ctx := otherOwner(t.Context())
+	intent := deal.Intent{Step: deal.Noticed, What: "gather", Lease: time.Minute}
+	if err := s.Begin(ctx, other, intent); !errors.Is(err, deal.ErrStale) {
+		t.Fatalf("Begin within another's lease: %v", err)
+	}
+	if err := s.Advance(ctx, other, deal.Entry{Who: "daemon", What: "x"}); !errors.Is(err, deal.ErrStale) {
+		t.Fatalf("Advance within another's lease: %v", err)
+	}
+	c.advance(time.Minute)
+	if err := s.Begin(ctx, other, intent); err != nil {
+		t.Fatalf("Begin after the lease: %v", err)
+	}
+	if err := s.Advance(t.Context(), sl, deal.Entry{Who: "daemon", What: "x"}); !errors.Is(err, deal.ErrStale) {
+		t.Fatalf("the first owner comes back late: %v", err)
+	}
+}
+
+func TestLeasesOfADeadProcessEndWithItsLock(t *testing.T) {
+	s, c := newStore(t)
+	sl := one(t, s, "006A")
+	begin(t, s, sl, "gather", "")
+	dir := s.dir
+	s.release()
+	s = open(t, options(dir, c.Now))
+	if err := s.Begin(t.Context(), sl, deal.Intent{Step: deal.Noticed, What: "gather", Lease: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTheLedgerRefuses(t *testing.T) {
+	const d1, d2 = "d1", "d2"
+	prepared := func(t *testing.T, s *Store, sl *deal.Sealing) {
+		sl.Step, sl.Facts.Digest = deal.Rendered, d1
+		advance(t, s, sl, "prepared")
+	}
+	signed := func(t *testing.T, s *Store, sl *deal.Sealing) {
+		prepared(t, s, sl)
+		begin(t, s, sl, "sign", d1)
+		sl.Facts.Signature = true
+		advance(t, s, sl, "signed")
+	}
+	signing := func(digest string) func(s *Store, t *testing.T, sl *deal.Sealing) error {
+		return func(s *Store, t *testing.T, sl *deal.Sealing) error {
+			return s.Begin(t.Context(), sl, deal.Intent{Step: sl.Step, What: "sign", Digest: digest, Lease: time.Minute})
+		}
+	}
+	advancing := func(what, why string, change func(*deal.Sealing)) func(s *Store, t *testing.T, sl *deal.Sealing) error {
+		return func(s *Store, t *testing.T, sl *deal.Sealing) error {
+			change(sl)
+			return s.Advance(t.Context(), sl, deal.Entry{Who: "daemon", What: what, Why: why})
+		}
+	}
+	other := func(sl *deal.Sealing) { sl.Facts.Digest = d2 }
+	for _, c := range []struct {
+		name  string
+		given func(*testing.T, *Store, *deal.Sealing)
+		do    func(*Store, *testing.T, *deal.Sealing) error
+		taken bool
+	}{
+		{"a second digest", prepared, advancing("prepared", "", other), false},
+		{"a second digest without a reason", prepared, advancing("prepared-again", "", other), false},
+		{"not a second digest with a reason", prepared, advancing("prepared-again", "the amount changed", other), true},
+		{"a second digest once one is signed", signed, advancing("prepared-again", "why not", other), false},
+		{"to sign another digest than the committed", prepared, signing(d2), false},
+		{"to sign no digest", prepared, signing(""), false},
+		{"to sign once more", signed, signing(d1), false},
+		{"not to sign the committed digest again after a crash", func(t *testing.T, s *Store, sl *deal.Sealing) {
+			prepared(t, s, sl)
+			begin(t, s, sl, "sign", d1)
+		}, signing(d1), true},
+		{"a digest that was given up", func(t *testing.T, s *Store, sl *deal.Sealing) {
+			prepared(t, s, sl)
+			sl.Facts.Digest = d2
+			if err := s.Advance(t.Context(), sl, deal.Entry{Who: "a", What: "prepared-again", Why: "b"}); err != nil {
+				t.Fatal(err)
+			}
+		}, advancing("prepared-again", "back", func(sl *deal.Sealing) { sl.Facts.Digest = d1 }), false},
+		{"another digest after gathering again", func(t *testing.T, s *Store, sl *deal.Sealing) {
+			prepared(t, s, sl)
+			sl.Step, sl.Facts.Digest = deal.Noticed, ""
+			advance(t, s, sl, "changed")
+		}, advancing("prepared", "", other), false},
+		{"to forget a signature", signed, advancing("x", "", func(sl *deal.Sealing) { sl.Facts.Signature = false }), false},
+		{"to go back behind a signature", signed, advancing("x", "", func(sl *deal.Sealing) { sl.Step = deal.Noticed }), false},
+		{"not to go back before a signature", prepared, advancing("x", "", func(sl *deal.Sealing) { sl.Step = deal.Noticed }), true},
+		{"to go back half-way", prepared, advancing("x", "", func(sl *deal.Sealing) { sl.Step = deal.Gathered }), false},
+		{"an unknown step", prepared, advancing("x", "", func(sl *deal.Sealing) { sl.Step = "lost" }), false},
+		{"an unknown condition", prepared, advancing("x", "", func(sl *deal.Sealing) { sl.Condition = "odd" }), false},
+		{"an entry that does not say what", prepared, advancing("", "", func(*deal.Sealing) {}), false},
+		{"a retry at no time", prepared, advancing("x", "", func(sl *deal.Sealing) { sl.Condition = deal.Retrying }), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, _ := newStore(t)
+			sl := one(t, s, "006A")
+			c.given(t, s, sl)
+			before := load(t, s, sl.Tx)
+			err := c.do(s, t, sl)
+			if c.taken {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			var refused *RefusedError
+			if !errors.As(err, &refused) || !deal.IsPermanent(err) {
+				t.Fatalf("got %v, want a *RefusedError", err)
+			}
+			if after := load(t, s, sl.Tx); !cmp.Equal(before, after) {
+				t.Fatalf("the refusal left a trace: %s", cmp.Diff(before, after))
+			}
+		})
+	}
+}
+
+func TestTheDatabaseItselfRefusesASecondCurrentDigest(t *testing.T) {
+	s, _ := newStore(t)
+	const insert = `INSERT INTO digests (tx, digest, at) VALUES ('t', $1, 0)`
+	if _, err := s.write.Exec(insert, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.write.Exec(insert, "b"); err == nil {
+		t.Fatal("two current digests of one transaction")
+	}
+}
+
+func TestEventsGetTheirPlaceInTheOutboxWithTheChange(t *testing.T) {
+	s, _ := newStore(t)
+	sl := one(t, s, "006A")
+	sl.Step = deal.Gathered
+	events := []deal.Event{{Type: "document.a", Data: map[string]string{"k": "v"}}, {Type: "document.b"}}
+	if err := s.Advance(t.Context(), sl, deal.Entry{Who: "daemon", What: "gathered", Events: events}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Advance(t.Context(), sl, deal.Entry{Who: "daemon", What: "noted", Events: events[:1]}); err != nil {
+		t.Fatal(err)
+	}
+	story, err := s.Story(t.Context(), sl.Tx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []OutboxLine{
+		{deal.EventID(sl.Tx, 1, "document.a"), 1, "document.a", start, map[string]string{"k": "v"}},
+		{deal.EventID(sl.Tx, 2, "document.b"), 2, "document.b", start, nil},
+		{deal.EventID(sl.Tx, 3, "document.a"), 3, "document.a", start, map[string]string{"k": "v"}},
+	}
+	if d := cmp.Diff(want, story.Outbox); d != "" {
+		t.Fatal(d)
+	}
+}
+
+func TestPeopleDecideWithTheirNameAndReason(t *testing.T) {
+	type op func(s *Store, t *testing.T, tx deal.TxID) error
+	retry := func(s *Store, t *testing.T, tx deal.TxID) error { return s.Retry(t.Context(), tx, "anna", "CRM is back") }
+	release := func(s *Store, t *testing.T, tx deal.TxID) error {
+		return s.Release(t.Context(), tx, "re-entry", "anna", "checked")
+	}
+	drop := func(s *Store, t *testing.T, tx deal.TxID) error { return s.Drop(t.Context(), tx, "anna", "test deal") }
+	for _, c := range []struct {
+		from deal.Condition
+		name string
+		op   op
+		to   deal.Condition // "" means refused
+	}{
+		{deal.Dead, "retried", retry, deal.Running}, {deal.Retrying, "retried", retry, deal.Running}, {deal.Held, "retried", retry, ""}, {deal.Running, "retried", retry, ""}, {deal.Ended, "retried", retry, ""},
+		{deal.Held, "released", release, deal.Running}, {deal.Dead, "released", release, ""}, {deal.Running, "released", release, ""},
+		{deal.Held, "dropped", drop, deal.Ended}, {deal.Dead, "dropped", drop, deal.Ended}, {deal.Retrying, "dropped", drop, deal.Ended}, {deal.Running, "dropped", drop, ""}, {deal.Ended, "dropped", drop, ""},
+	} {
+		t.Run(string(c.from)+" "+c.name, func(t *testing.T) {
+			s, _ := newStore(t)
+			sl := one(t, s, "006A")
+			sl.Condition, sl.Reason, sl.Attempts, sl.Next = c.from, "because", 5, start.Add(time.Hour)
+			advance(t, s, sl, "so")
+			err := c.op(s, t, sl.Tx)
+			got := load(t, s, sl.Tx)
+			if c.to == "" {
+				var refused *RefusedError
+				if !errors.As(err, &refused) || got.Condition != c.from {
+					t.Fatalf("got %v and %s, want it refused", err, got.Condition)
+				}
+				return
+			}
+			if err != nil || got.Condition != c.to || !got.Next.IsZero() {
+				t.Fatalf("%v; now %s, next %s", err, got.Condition, got.Next)
+			}
+			jobs := query[int](t, s, `SELECT count(*) FROM river_job WHERE state = 'available' AND json_extract(args, '$.kind') = 'seal'`)
+			if want := map[deal.Condition]int{deal.Running: 1}[c.to]; jobs != want {
+				t.Errorf("%d jobs, want %d", jobs, want)
+			}
+			trail, err := s.Trail(t.Context(), sl.Tx)
+			if last := trail[len(trail)-1]; err != nil || last.Who != "anna" || last.What != c.name || last.Why == "" {
+				t.Errorf("%v, last line %+v", err, last)
+			}
+			if c.name == "released" && !cmp.Equal(got.Facts.Released, []string{"re-entry"}) {
+				t.Errorf("released holds: %v", got.Facts.Released)
+			}
+			verified(t, s)
+		})
+	}
+}
+
+func TestPeopleMustSayWhoAndWhyAndWaitForAStepUnderWay(t *testing.T) {
+	s, _ := newStore(t)
+	sl := one(t, s, "006A")
+	if err := s.Drop(t.Context(), sl.Tx, "anna", ""); err == nil {
+		t.Error("dropped without a reason")
+	}
+	sl.Condition, sl.Next = deal.Retrying, start.Add(time.Hour)
+	advance(t, s, sl, "so")
+	if err := s.Begin(otherOwner(t.Context()), sl, deal.Intent{Step: sl.Step, What: "gather", Lease: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Drop(t.Context(), sl.Tx, "anna", "test"); !errors.Is(err, deal.ErrStale) {
+		t.Errorf("dropped within a lease: %v", err)
+	}
+}

@@ -1,0 +1,21 @@
+package store
+
+// operations name every moment at which the store makes something durable.
+var operations = [...]string{
+	"commit/open", "commit/activate", "commit/rewind", "commit/notice", "commit/begin", "commit/advance",
+	"commit/told", "commit/operate", "commit/erase", "commit/poll", "commit/memory", "commit/checkpoint",
+	"commit/recover", "commit/job",
+	"fsync/staging-file", "rename/staging", "fsync/staging-dir",
+	"fsync/archive-file", "fsync/archive-manifest", "fsync/archive-new-dir", "rename/archive", "fsync/archive-dir",
+	"rename/manifest",
+}
+
+// Points lists the names that Options.Hook is called with: each commit, fsync and rename, before and after. The names
+// are stable; crash tests are generated from this list.
+func Points() []string {
+	var points []string
+	for _, o := range operations {
+		points = append(points, o+":before", o+":after")
+	}
+	return points
+}

@@ -1,0 +1,174 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// Filter narrows a List. Empty fields match everything.
+type Filter struct {
+	Tenant    deal.TenantID
+	Step      deal.Step
+	Condition deal.Condition
+	// Record is the CRM's ID of the record.
+	Record string
+	// Before is the Seq of the last summary of the previous page.
+	Before int64
+	// Limit is the size of a page, 100 when zero, at most 1000.
+	Limit int
+}
+
+// Summary is one line of a List.
+type Summary struct {
+	Seq       int64 // grows with each sealing noticed
+	Tx        deal.TxID
+	Tenant    deal.TenantID
+	Account   deal.AccountID
+	Ref       deal.Ref
+	Rule      string
+	Step      deal.Step
+	Condition deal.Condition
+	Reason    string
+	Attempts  int
+	Next      time.Time
+	At        time.Time
+	Noticed   time.Time
+	Updated   time.Time
+}
+
+// List returns sealings, newest first.
+func (s *Store) List(ctx context.Context, f Filter) (list []Summary, err error) {
+	query, args := f.query()
+	err = s.view(ctx, func(t *txn) error {
+		return t.each(func(r *sql.Rows) error {
+			var m Summary
+			var next, at, noticed, updated int64
+			err := r.Scan(&m.Seq, &m.Tx, &m.Tenant, &m.Account, &m.Ref.Object, &m.Ref.ID, &m.Rule, &m.Step, &m.Condition, &m.Reason, &m.Attempts, &next, &at, &noticed, &updated)
+			m.Next, m.At, m.Noticed, m.Updated = fromMillis(next), fromMillis(at), fromMillis(noticed), fromMillis(updated)
+			list = append(list, m)
+			return err
+		}, query, args...)
+	})
+	return list, err
+}
+
+func (f Filter) query() (string, []any) {
+	var args []any
+	var where []string
+	add := func(clause string, value any) {
+		args = append(args, value)
+		where = append(where, fmt.Sprintf("%s $%d", clause, len(args)))
+	}
+	if f.Tenant != "" {
+		add("tenant =", f.Tenant)
+	}
+	if f.Step != "" {
+		add("step =", f.Step)
+	}
+	if f.Condition != "" {
+		add("condition =", f.Condition)
+	}
+	if f.Record != "" {
+		add("record =", f.Record)
+	}
+	if f.Before > 0 {
+		add("seq <", f.Before)
+	}
+	query := `SELECT seq, tx, tenant, account, object, record, rule, step, condition, reason, attempts, next, at, noticed, updated FROM sealings`
+	if len(where) > 0 {
+		query += " WHERE " + strings.Join(where, " AND ")
+	}
+	limit := f.Limit
+	if limit <= 0 {
+		limit = 100
+	}
+	return fmt.Sprintf("%s ORDER BY seq DESC LIMIT %d", query, min(limit, 1000)), args
+}
+
+// Count is how many sealings of a tenant are in a state.
+type Count struct {
+	Tenant    deal.TenantID
+	Step      deal.Step
+	Condition deal.Condition
+	N         int64
+	// Oldest is when the one that has not moved for the longest time last did.
+	Oldest time.Time
+}
+
+// oldestQuery is one look into an index per state.
+const oldestQuery = `SELECT min(updated) FROM sealings WHERE tenant = $1 AND step = $2 AND condition = $3`
+
+// Counts returns the number of sealings in each state that has any.
+func (s *Store) Counts(ctx context.Context) (counts []Count, err error) {
+	err = s.view(ctx, func(t *txn) error {
+		err := t.each(func(r *sql.Rows) error {
+			var c Count
+			err := r.Scan(&c.Tenant, &c.Step, &c.Condition, &c.N)
+			counts = append(counts, c)
+			return err
+		}, `SELECT tenant, step, condition, n FROM counts WHERE n > 0 ORDER BY tenant, step, condition`)
+		if err != nil {
+			return err
+		}
+		for i, c := range counts {
+			var oldest int64
+			if _, err := t.get([]any{&oldest}, oldestQuery, c.Tenant, c.Step, c.Condition); err != nil {
+				return err
+			}
+			counts[i].Oldest = fromMillis(oldest)
+		}
+		return nil
+	})
+	return counts, err
+}
+
+// Quarantined returns the rows that connectors could not understand, newest first, at most limit.
+func (s *Store) Quarantined(ctx context.Context, limit int) (rows []deal.Quarantine, err error) {
+	err = s.view(ctx, func(t *txn) error {
+		return t.each(func(r *sql.Rows) error {
+			var q deal.Quarantine
+			var at int64
+			err := r.Scan(&q.Row, &q.Ref.Object, &q.Ref.ID, &q.Reason, &at)
+			q.At = fromMillis(at)
+			rows = append(rows, q)
+			return err
+		}, `SELECT row, object, record, reason, at FROM quarantine ORDER BY seen DESC LIMIT $1`, limit)
+	})
+	return rows, err
+}
+
+// SetPoll keeps how the last poll of a tenant went.
+func (s *Store) SetPoll(ctx context.Context, p deal.PollState) error {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("poll of tenant %s: %w", p.Tenant, err)
+	}
+	return s.update(ctx, "commit/poll", func(t *txn) error {
+		return t.exec(`INSERT INTO polls (tenant, state) VALUES ($1, $2) ON CONFLICT (tenant) DO UPDATE SET state = excluded.state`, p.Tenant, string(text))
+	})
+}
+
+// Polls returns the last poll of each tenant, in the order of their ids.
+func (s *Store) Polls(ctx context.Context) (polls []deal.PollState, err error) {
+	err = s.view(ctx, func(t *txn) error {
+		return t.each(func(r *sql.Rows) error {
+			var text []byte
+			if err := r.Scan(&text); err != nil {
+				return err
+			}
+			var p deal.PollState
+			if err := json.Unmarshal(text, &p); err != nil {
+				return fmt.Errorf("stored poll is damaged: %w", err)
+			}
+			polls = append(polls, p)
+			return nil
+		}, `SELECT state FROM polls ORDER BY tenant`)
+	})
+	return polls, err
+}

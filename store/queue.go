@@ -1,0 +1,370 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riversqlite"
+	"github.com/riverqueue/river/rivermigrate"
+	"github.com/riverqueue/river/rivertype"
+)
+
+// The queue is River, and only this file knows it. River's rows are a timetable: what should run is in our table jobs,
+// one row per key, written in the transaction that makes it due. That row, not River's uniqueness, lets at most one job
+// per key run and loses no request that arrives while one runs.
+
+// Workers is how a Queue spends the machine.
+type Workers struct {
+	// Tenants whose jobs are worked. Others wait.
+	Tenants []deal.TenantID
+	// PerTenant is how many jobs of one tenant run at once, so that a tenant with thousands of deals does not keep the
+	// others waiting; 4 when zero.
+	PerTenant int
+	// Drain is how long running jobs may take to end after the context of Run was cancelled, before theirs is cancelled
+	// too; 30 seconds when zero.
+	Drain time.Duration
+}
+
+// Queue runs what the ledger has made due.
+type Queue struct {
+	s *Store
+	w Workers
+}
+
+// Queue returns the queue of the store. Only one may run at a time.
+func (s *Store) Queue(w Workers) *Queue {
+	if w.PerTenant <= 0 {
+		w.PerTenant = 4
+	}
+	if w.Drain <= 0 {
+		w.Drain = 30 * time.Second
+	}
+	return &Queue{s: s, w: w}
+}
+
+// Handler does one job. Its context is not cancelled when work is to stop, but only after the drain time; a handler
+// that does several things should look whether to stop between them.
+type Handler func(ctx context.Context, j deal.Job) deal.Outcome
+
+const (
+	// fetchCooldown bounds how often a tenant's queue asks for new jobs.
+	fetchCooldown = 5 * time.Millisecond
+	// fetchPoll is how often a tenant's queue looks without having been told. It is what an idle tenant costs.
+	fetchPoll = time.Second
+	// completedRetention is how long finished jobs stay for a look.
+	completedRetention = 10 * time.Minute
+	// idle is when a job is looked at again whose handler has finished, but whose sealing is neither done nor waiting.
+	idle = 30 * time.Second
+	// settlePause is the time between two attempts to commit the end of a job.
+	settlePause = time.Second
+	// afterPanic is when a job is tried again that has panicked.
+	afterPanic = time.Minute
+)
+
+// timetable is the insert side, which lives as long as the store.
+type timetable struct {
+	log    *slog.Logger
+	client *river.Client[*sql.Tx]
+}
+
+// jobArgs holds IDs only.
+type jobArgs struct {
+	What deal.JobKind `json:"kind"`
+	Key  string       `json:"key"`
+}
+
+func (jobArgs) Kind() string { return "dealseal" }
+
+func openTimetable(ctx context.Context, s *Store) (*timetable, error) {
+	log := slog.New(quiet{s.log.Handler()})
+	driver := riversqlite.New(s.write)
+	migrator, err := rivermigrate.New(driver, &rivermigrate.Config{Logger: log})
+	if err != nil {
+		return nil, fmt.Errorf("queue: %w", err)
+	}
+	if _, err := migrator.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
+		return nil, fmt.Errorf("queue: %w", err)
+	}
+	client, err := river.NewClient(driver, &river.Config{Logger: log})
+	if err != nil {
+		return nil, fmt.Errorf("queue: %w", err)
+	}
+	return &timetable{log: log, client: client}, nil
+}
+
+// restoreJobs puts the timetable in line with the tables after a start: jobs that a dead process ran are available
+// again, and whatever should run and has no job gets one.
+func (t *txn) restoreJobs() error {
+	for _, query := range []string{
+		`UPDATE river_job SET state = 'available' WHERE state = 'running'`,
+		`DELETE FROM river_leader`,
+		`UPDATE jobs SET job = NULL WHERE NOT EXISTS (SELECT 1 FROM river_job r WHERE r.id = jobs.job
+			AND r.state IN ('available', 'pending', 'retryable', 'scheduled')
+			AND json_extract(r.args, '$.kind') = jobs.kind AND json_extract(r.args, '$.key') = jobs.key)`,
+	} {
+		if err := t.exec(query); err != nil {
+			return fmt.Errorf("queue: %w", err)
+		}
+	}
+	lost, err := t.lostJobs()
+	if err != nil {
+		return err
+	}
+	for _, j := range lost {
+		if err := t.want(deal.JobKind(j.kind), j.key, j.tenant, fromMillis(j.due)); err != nil {
+			return err
+		}
+	}
+	return t.untold()
+}
+
+type lostJob struct {
+	kind, key string
+	tenant    deal.TenantID
+	due       int64
+}
+
+const lostJobsQuery = `SELECT kind, key, tenant, due FROM jobs WHERE job IS NULL
+	UNION ALL
+	SELECT 'seal', s.tx, s.tenant, s.next FROM sealings s
+	WHERE s.condition IN ('running', 'retrying') AND s.step <> 'done'
+		AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.kind = 'seal' AND j.key = s.tx)`
+
+func (t *txn) lostJobs() (lost []lostJob, err error) {
+	err = t.each(func(r *sql.Rows) error {
+		var j lostJob
+		err := r.Scan(&j.kind, &j.key, &j.tenant, &j.due)
+		lost = append(lost, j)
+		return err
+	}, lostJobsQuery)
+	return lost, err
+}
+
+// want makes a job due at a time. While the job runs it only leaves word; the job is then queued again at its end.
+func (t *txn) want(kind deal.JobKind, key string, tenant deal.TenantID, due time.Time) error {
+	if err := t.exec(`INSERT INTO jobs (kind, key, tenant, due, wants) VALUES ($1, $2, $3, $4, 1)
+		ON CONFLICT (kind, key) DO UPDATE SET due = excluded.due, wants = wants + 1`, kind, key, tenant, millis(due)); err != nil {
+		return err
+	}
+	running, err := t.unqueue(kind, key)
+	if err != nil || running {
+		return err
+	}
+	return t.enqueue(kind, key, tenant, due)
+}
+
+// unwant takes back what was wanted.
+func (t *txn) unwant(kind deal.JobKind, key string) error {
+	if _, err := t.unqueue(kind, key); err != nil {
+		return err
+	}
+	return t.exec(`DELETE FROM jobs WHERE kind = $1 AND key = $2`, kind, key)
+}
+
+// unqueue removes the River job of a key unless it runs.
+func (t *txn) unqueue(kind deal.JobKind, key string) (running bool, err error) {
+	var state string
+	var id int64
+	found, err := t.get([]any{&id, &state}, `SELECT r.id, r.state FROM jobs j JOIN river_job r ON r.id = j.job WHERE j.kind = $1 AND j.key = $2`, kind, key)
+	if err != nil || !found {
+		return false, err
+	}
+	if state == string(rivertype.JobStateRunning) {
+		return true, nil
+	}
+	return false, t.exec(`DELETE FROM river_job WHERE id = $1`, id)
+}
+
+func (t *txn) enqueue(kind deal.JobKind, key string, tenant deal.TenantID, due time.Time) error {
+	opts := &river.InsertOpts{Queue: queueName(tenant), MaxAttempts: math.MaxInt16}
+	if due.After(t.now) {
+		opts.ScheduledAt = due
+	}
+	r, err := t.s.timetable.client.InsertTx(t.ctx, t.Tx, jobArgs{What: kind, Key: key}, opts)
+	if err != nil {
+		return fmt.Errorf("queue %s: %w", kind, err)
+	}
+	return t.exec(`UPDATE jobs SET job = $3 WHERE kind = $1 AND key = $2`, kind, key, r.Job.ID)
+}
+
+// queueName gives each tenant a queue of its own. River's names are narrower than tenant ids.
+func queueName(tenant deal.TenantID) string {
+	sum := sha256.Sum256([]byte(tenant))
+	return "t-" + hex.EncodeToString(sum[:16])
+}
+
+// Run runs jobs with handle until the context is cancelled and the running ones have ended.
+func (q *Queue) Run(ctx context.Context, handle Handler) error {
+	s := q.s
+	workers := river.NewWorkers()
+	if err := river.AddWorkerSafely(workers, &worker{s: s, handle: handle}); err != nil {
+		return fmt.Errorf("queue: %w", err)
+	}
+	queues := map[string]river.QueueConfig{}
+	for _, tenant := range q.w.Tenants {
+		queues[queueName(tenant)] = river.QueueConfig{MaxWorkers: q.w.PerTenant}
+	}
+	client, err := river.NewClient(riversqlite.New(s.write), &river.Config{
+		ID: "dealseal-" + strings.ToLower(rand.Text()), Logger: s.timetable.log, Queues: queues, Workers: workers,
+		FetchCooldown: fetchCooldown, FetchPollInterval: fetchPoll, JobTimeout: -1, MaxAttempts: math.MaxInt16,
+		CompletedJobRetentionPeriod: completedRetention, SoftStopTimeout: q.w.Drain, RetryPolicy: retryPolicy{},
+		ErrorHandler: errorHandler{s.log},
+	})
+	if err != nil {
+		return fmt.Errorf("queue: %w", err)
+	}
+	// The client is stopped by Stop, not by its context, so that running jobs keep theirs while they drain.
+	if err := client.Start(context.WithoutCancel(ctx)); err != nil {
+		return fmt.Errorf("queue: %w", err)
+	}
+	<-ctx.Done()
+	if err := client.Stop(context.WithoutCancel(ctx)); err != nil {
+		return fmt.Errorf("queue: stop: %w", err)
+	}
+	return nil
+}
+
+type worker struct {
+	river.WorkerDefaults[jobArgs]
+	s      *Store
+	handle Handler
+}
+
+// Work runs the handler and settles in one transaction what becomes of the job.
+func (w *worker) Work(ctx context.Context, job *river.Job[jobArgs]) error {
+	j, wants, err := w.s.job(ctx, job.Args)
+	if err != nil {
+		return err
+	}
+	var out deal.Outcome
+	if j.Tx != "" {
+		out = w.handle(context.WithValue(ctx, ownerKey{}, rand.Text()), j)
+	}
+	return w.settle(ctx, job, wants, out)
+}
+
+// settle commits the end of a job. A full disk must not leave a job that nobody runs: it is tried until it succeeds or
+// the daemon stops, whose next start puts the job back.
+func (w *worker) settle(ctx context.Context, job *river.Job[jobArgs], wants int64, out deal.Outcome) error {
+	lasting := context.WithoutCancel(ctx)
+	for {
+		err := w.s.update(lasting, "commit/job", func(t *txn) error {
+			if _, err := river.JobCompleteTx[*riversqlite.Driver](lasting, t.Tx, job); err != nil {
+				return err
+			}
+			return t.afterJob(job.Args, wants, out)
+		})
+		if err == nil {
+			return nil
+		}
+		w.s.log.ErrorContext(ctx, "the end of a job cannot be committed", "error", err)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(settlePause):
+		}
+	}
+}
+
+// job reads what a queued job is about. An empty Tx means that it is wanted no more.
+func (s *Store) job(ctx context.Context, a jobArgs) (j deal.Job, wants int64, err error) {
+	err = s.view(ctx, func(t *txn) error {
+		found, err := t.get([]any{&wants}, `SELECT wants FROM jobs WHERE kind = $1 AND key = $2`, a.What, a.Key)
+		if err != nil || !found {
+			return err
+		}
+		j = deal.Job{Kind: a.What, Tx: deal.TxID(a.Key)}
+		if a.What == deal.JobTell {
+			j.Tx, _, err = t.speaker(a.Key)
+		}
+		return err
+	})
+	return j, wants, err
+}
+
+// afterJob decides whether and when a job runs again: at the time that was asked for while it ran, else when its
+// handler said, else never.
+func (t *txn) afterJob(a jobArgs, wants int64, out deal.Outcome) error {
+	var now, due int64
+	var tenant deal.TenantID
+	found, err := t.get([]any{&now, &due, &tenant}, `SELECT wants, due, tenant FROM jobs WHERE kind = $1 AND key = $2`, a.What, a.Key)
+	if err != nil || !found {
+		return err
+	}
+	at := fromMillis(due)
+	if now == wants {
+		if at, err = t.nextTime(a, out); err != nil {
+			return err
+		}
+		if at.IsZero() {
+			return t.exec(`DELETE FROM jobs WHERE kind = $1 AND key = $2`, a.What, a.Key)
+		}
+	}
+	if err := t.exec(`UPDATE jobs SET due = $3 WHERE kind = $1 AND key = $2`, a.What, a.Key, millis(at)); err != nil {
+		return err
+	}
+	return t.enqueue(a.What, a.Key, tenant, at)
+}
+
+// nextTime is when the handler wants the job again. Nothing waits in silence: a sealing that should move keeps its job.
+func (t *txn) nextTime(a jobArgs, out deal.Outcome) (time.Time, error) {
+	if out.Again > 0 {
+		return t.now.Add(out.Again), nil
+	}
+	if a.What != deal.JobSeal {
+		return time.Time{}, nil
+	}
+	var alive bool
+	if _, err := t.get([]any{&alive}, `SELECT condition IN ('running', 'retrying') AND step <> 'done' FROM sealings WHERE tx = $1`, a.Key); err != nil || !alive {
+		return time.Time{}, err
+	}
+	t.s.log.Warn("a job ended although its deal should go on: it is looked at again", "tx", a.Key, "in", idle)
+	return t.now.Add(idle), nil
+}
+
+type ownerKey struct{}
+
+// ownerOf names who takes a lease: the running job, or this process.
+func (s *Store) ownerOf(ctx context.Context) string {
+	if owner, ok := ctx.Value(ownerKey{}).(string); ok {
+		return owner
+	}
+	return s.owner
+}
+
+// retryPolicy is for jobs that panicked or could not be read: the handler's own failures are outcomes.
+type retryPolicy struct{}
+
+func (retryPolicy) NextRetry(*rivertype.JobRow) time.Time { return time.Now().Add(afterPanic) }
+
+type errorHandler struct{ log *slog.Logger }
+
+func (h errorHandler) HandleError(ctx context.Context, job *rivertype.JobRow, err error) *river.ErrorHandlerResult {
+	h.log.ErrorContext(ctx, "a job could not be run and is tried again", "job", job.ID, "error", err)
+	return nil
+}
+
+func (h errorHandler) HandlePanic(ctx context.Context, job *rivertype.JobRow, _ any, trace string) *river.ErrorHandlerResult {
+	// The value is left out: it may quote what the job worked on.
+	h.log.ErrorContext(ctx, "a job panicked and is tried again", "job", job.ID, "trace", trace)
+	return nil
+}
+
+// quiet passes on warnings and worse: River reports much of its daily life as information.
+type quiet struct{ slog.Handler }
+
+func (q quiet) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && q.Handler.Enabled(ctx, l)
+}
+func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(attrs)} }
+func (q quiet) WithGroup(name string) slog.Handler       { return quiet{q.Handler.WithGroup(name)} }

@@ -1,0 +1,182 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"strconv"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// Receipt returns what the record of a sealing should show. The zero state means that the sealing's plan writes nothing
+// back. Owner tells whether it is this sealing that the record speaks of.
+func (s *Store) Receipt(ctx context.Context, tx deal.TxID) (state deal.ReceiptState, err error) {
+	err = s.view(ctx, func(t *txn) error {
+		state, err = t.receipt(tx)
+		return err
+	})
+	return state, err
+}
+
+func (t *txn) receipt(tx deal.TxID) (state deal.ReceiptState, err error) {
+	r, err := t.row(tx)
+	if err != nil || r.receipt == 0 {
+		return state, err
+	}
+	_, err = t.get([]any{&state.Owner, &state.Status, &state.Sequence, &state.Sent},
+		`SELECT owner, status, sequence, sent FROM receipts WHERE id = $1`, r.receipt)
+	return state, err
+}
+
+// Told commits that the CRM has accepted the receipt with this sequence. An older sequence changes nothing.
+func (s *Store) Told(ctx context.Context, tx deal.TxID, sequence int64) error {
+	return s.update(ctx, "commit/told", func(t *txn) error {
+		r, err := t.row(tx)
+		if err != nil {
+			return err
+		}
+		return t.exec(`UPDATE receipts SET sent = $2 WHERE id = $1 AND sent < $2`, r.receipt, sequence)
+	})
+}
+
+// target names the set of fields that a plan writes: two plans with the same one speak in the same place.
+func target(w deal.WriteBack) string {
+	return cmp.Or(w.TransactionID, w.Status, w.Audit, w.SignedAt, w.URL)
+}
+
+// own attaches a new sealing to its record's receipt, and takes it over if the entry is the newest.
+func (t *txn) own(r *row, sl *deal.Sealing) error {
+	field := target(sl.Plan.WriteBack)
+	if field == "" {
+		return nil
+	}
+	id, err := t.receiptOf(sl, field)
+	if err != nil {
+		return err
+	}
+	if id == 0 {
+		if id, err = t.newReceipt(r, sl, field); err != nil {
+			return err
+		}
+	}
+	r.receipt = id
+	if err := t.exec(`UPDATE sealings SET receipt = $2 WHERE seq = $1`, r.seq, id); err != nil {
+		return err
+	}
+	if err := t.exec(`UPDATE receipts SET owner = $2, owner_at = $3, owner_seq = $4
+		WHERE id = $1 AND (owner_at < $3 OR (owner_at = $3 AND owner_seq < $4))`, id, sl.Tx, millis(sl.Change.At), r.seq); err != nil {
+		return err
+	}
+	return t.desire(id, sl.Tx, deal.ShownAs(sl.Step, sl.Condition))
+}
+
+func (t *txn) newReceipt(r *row, sl *deal.Sealing, field string) (id int64, err error) {
+	_, err = t.get([]any{&id}, `INSERT INTO receipts (tenant, account, object, record, field, owner, owner_at, owner_seq, status, sequence, sent)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', 0, 0) RETURNING id`,
+		sl.Tenant, sl.Account, sl.Change.Ref.Object, sl.Change.Ref.ID, field, sl.Tx, millis(sl.Change.At), r.seq)
+	return id, err
+}
+
+// receiptOf finds the receipt of the record under any of its IDs, 0 when there is none. After a merge the older IDs
+// have become one record: their receipts become one, under the ID that the record has now.
+func (t *txn) receiptOf(sl *deal.Sealing, field string) (int64, error) {
+	var found []int64
+	for _, record := range append([]string{sl.Change.Ref.ID}, sl.Change.Aliases...) {
+		ids, err := column[int64](t, `SELECT id FROM receipts WHERE account = $1 AND object = $2 AND record = $3 AND field = $4`,
+			sl.Account, sl.Change.Ref.Object, record, field)
+		if err != nil {
+			return 0, err
+		}
+		found = append(found, ids...)
+	}
+	if len(found) == 0 {
+		return 0, nil
+	}
+	for _, other := range found[1:] {
+		if err := t.joinReceipts(found[0], other); err != nil {
+			return 0, err
+		}
+	}
+	return found[0], t.exec(`UPDATE receipts SET record = $2 WHERE id = $1`, found[0], sl.Change.Ref.ID)
+}
+
+// joinReceipts moves everything of one receipt to another.
+func (t *txn) joinReceipts(id, other int64) error {
+	if err := t.exec(`UPDATE receipts SET (owner, owner_at, owner_seq, status) = (SELECT owner, owner_at, owner_seq, status FROM receipts WHERE id = $2)
+		WHERE id = $1 AND (owner_at, owner_seq) < (SELECT owner_at, owner_seq FROM receipts WHERE id = $2)`, id, other); err != nil {
+		return err
+	}
+	if err := t.exec(`UPDATE receipts SET sequence = 1 + max(sequence, (SELECT sequence FROM receipts WHERE id = $2)) WHERE id = $1`, id, other); err != nil {
+		return err
+	}
+	if err := t.exec(`UPDATE sealings SET receipt = $1 WHERE receipt = $2`, id, other); err != nil {
+		return err
+	}
+	if err := t.unwant(deal.JobTell, strconv.FormatInt(other, 10)); err != nil {
+		return err
+	}
+	if err := t.exec(`DELETE FROM receipts WHERE id = $1`, other); err != nil {
+		return err
+	}
+	return t.tell(id)
+}
+
+// desire raises the receipt's sequence and queues telling the CRM, if tx owns the receipt.
+func (t *txn) desire(id int64, tx deal.TxID, status deal.Status) error {
+	if id == 0 {
+		return nil
+	}
+	changed, err := t.execOne(`UPDATE receipts SET status = $3, sequence = max($4, sequence + 1) WHERE id = $1 AND owner = $2`,
+		id, tx, status, t.now.UnixMilli())
+	if err != nil || !changed {
+		return err
+	}
+	return t.tell(id)
+}
+
+// tell queues the job that brings the record up to date.
+func (t *txn) tell(id int64) error {
+	var tenant deal.TenantID
+	if _, err := t.get([]any{&tenant}, `SELECT tenant FROM receipts WHERE id = $1`, id); err != nil {
+		return err
+	}
+	return t.want(deal.JobTell, strconv.FormatInt(id, 10), tenant, t.now)
+}
+
+// speaker returns the sealing that the job of a receipt speaks for.
+func (t *txn) speaker(key string) (tx deal.TxID, found bool, err error) {
+	id, err := strconv.ParseInt(key, 10, 64)
+	if err != nil {
+		return "", false, err
+	}
+	found, err = t.get([]any{&tx}, `SELECT owner FROM receipts WHERE id = $1`, id)
+	return tx, found, err
+}
+
+// untold queues every receipt that the CRM has not been told.
+func (t *txn) untold() error {
+	type due struct {
+		key    string
+		tenant deal.TenantID
+	}
+	var all []due
+	err := t.each(func(r *sql.Rows) error {
+		var id int64
+		var d due
+		err := r.Scan(&id, &d.tenant)
+		d.key = strconv.FormatInt(id, 10)
+		all = append(all, d)
+		return err
+	}, `SELECT r.id, r.tenant FROM receipts r WHERE r.sent < r.sequence
+		AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.kind = $1 AND j.key = CAST(r.id AS TEXT))`, deal.JobTell)
+	if err != nil {
+		return err
+	}
+	for _, d := range all {
+		if err := t.want(deal.JobTell, d.key, d.tenant, t.now); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+package store
+
+import (
+	"testing"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+func receipt(t *testing.T, s *Store, tx deal.TxID) deal.ReceiptState {
+	t.Helper()
+	r, err := s.Receipt(t.Context(), tx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestAReceiptIsDesiredWheneverWhatIsShownChanges(t *testing.T) {
+	s, c := newStore(t)
+	sl := one(t, s, "006A")
+	first := receipt(t, s, sl.Tx)
+	if want := (deal.ReceiptState{Owner: sl.Tx, Status: deal.StatusQueued, Sequence: start.UnixMilli()}); first != want {
+		t.Fatalf("got %+v, want %+v", first, want)
+	}
+	sl.Step = deal.Gathered
+	advance(t, s, sl, "gathered")
+	if got := receipt(t, s, sl.Tx); got != first {
+		t.Fatalf("nothing to show changed, but the receipt did: %+v", got)
+	}
+	sl.Condition = deal.Held
+	advance(t, s, sl, "held")
+	held := receipt(t, s, sl.Tx)
+	if held.Status != deal.StatusHeld || held.Sequence != first.Sequence+1 {
+		t.Fatalf("in the same millisecond: %+v", held)
+	}
+	c.advance(time.Second)
+	sl.Condition = deal.Running
+	advance(t, s, sl, "released")
+	if got := receipt(t, s, sl.Tx); got.Status != deal.StatusQueued || got.Sequence != c.now.UnixMilli() {
+		t.Fatalf("later: %+v", got)
+	}
+}
+
+func TestToldNeverGoesBack(t *testing.T) {
+	s, _ := newStore(t)
+	sl := one(t, s, "006A")
+	seq := receipt(t, s, sl.Tx).Sequence
+	for _, n := range []int64{seq, seq - 1} {
+		if err := s.Told(t.Context(), sl.Tx, n); err != nil {
+			t.Fatal(err)
+		}
+		if got := receipt(t, s, sl.Tx); got.Sent != seq || got.Due() {
+			t.Fatalf("told %d: %+v", n, got)
+		}
+	}
+}
+
+func TestTheNewestEntryOwnsTheReceipt(t *testing.T) {
+	s, c := newStore(t)
+	newer := change("006A", "h2")
+	newer.At = start.Add(time.Minute)
+	second := notice(t, s, newer)[0]
+	c.advance(time.Second)
+	first := notice(t, s, change("006A", "h1"))[0] // shown late by the CRM
+	if got := receipt(t, s, first); got.Owner != second || got.Sequence != start.UnixMilli() {
+		t.Fatalf("an older entry changed the receipt: %+v", got)
+	}
+	old := load(t, s, first)
+	old.Condition = deal.Held
+	advance(t, s, old, "held")
+	if got := receipt(t, s, second); got.Status != deal.StatusQueued {
+		t.Fatalf("an older entry speaks for the record: %+v", got)
+	}
+	tie := change("006A", "h3")
+	tie.At = newer.At
+	third := notice(t, s, tie)[0]
+	if got := receipt(t, s, second); got.Owner != third {
+		t.Fatalf("of two entries at one time the one noticed later owns the receipt: %+v", got)
+	}
+}
+
+func TestRulesThatWriteOtherFieldsHaveReceiptsOfTheirOwn(t *testing.T) {
+	s, _ := newStore(t)
+	if _, err := s.Activate(t.Context(), acme, org, "nda", start); err != nil {
+		t.Fatal(err)
+	}
+	a, b := change("006A", "h1"), change("006A", "h1")
+	b.Rule = "nda"
+	n := page(t, s, a, b)
+	nda := plan()
+	nda.WriteBack = deal.WriteBack{Status: "NDA_Status__c"}
+	n.Plans["nda"] = nda
+	fresh, err := s.Notice(t.Context(), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tx := range fresh {
+		if got := receipt(t, s, tx); got.Owner != tx {
+			t.Errorf("%s: %+v", tx, got)
+		}
+	}
+}
+
+func TestAPlanThatWritesNothingHasNoReceipt(t *testing.T) {
+	s, _ := newStore(t)
+	n := page(t, s, change("006A", "h1"))
+	silent := plan()
+	silent.WriteBack = deal.WriteBack{}
+	n.Plans[ruleA] = silent
+	fresh, err := s.Notice(t.Context(), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := receipt(t, s, fresh[0]); got != (deal.ReceiptState{}) {
+		t.Fatalf("%+v", got)
+	}
+	sl := load(t, s, fresh[0])
+	sl.Condition = deal.Held
+	advance(t, s, sl, "held")
+	if n := query[int](t, s, `SELECT count(*) FROM jobs WHERE kind = 'tell'`); n != 0 {
+		t.Fatalf("%d jobs to tell nothing", n)
+	}
+}
