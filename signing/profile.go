@@ -36,10 +36,23 @@ type Profile struct {
 	Reserve, TimestampReserve int
 }
 
-// Check finds what is wrong with a profile before anything is sealed with it.
+// ProfileError says what is wrong with a profile.
+type ProfileError struct {
+	Profile string // its name
+	Reason  string
+}
+
+func (e *ProfileError) Error() string {
+	return fmt.Sprintf("signing: profile %q: %s", e.Profile, e.Reason)
+}
+
+// Permanent is true: the profile stays as it is until someone changes it.
+func (e *ProfileError) Permanent() bool { return true }
+
+// Check finds what is wrong with a profile before anything is sealed with it. The error is a *ProfileError.
 func (p *Profile) Check() error {
 	bad := func(format string, args ...any) error {
-		return fmt.Errorf("signing: profile %q: %s", p.Name, fmt.Sprintf(format, args...))
+		return &ProfileError{Profile: p.Name, Reason: fmt.Sprintf(format, args...)}
 	}
 	if p.Key == "" {
 		return bad("the key is missing")
@@ -48,7 +61,7 @@ func (p *Profile) Check() error {
 		return bad("%v", err)
 	}
 	if p.Level.AtLeast(pades.BLT) {
-		return bad("the level %s is not supported yet by this version; use %s or %s", p.Level, pades.BB, pades.BT)
+		return bad("the level %s is not supported by this version; use %s or %s", p.Level, pades.BB, pades.BT)
 	}
 	switch p.OnDowngrade {
 	case "", Fail, Hold, AcceptAndFlag:

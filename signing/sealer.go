@@ -9,11 +9,12 @@ import (
 	"github.com/dealseal/dealseal/signing/pades"
 )
 
-// Sealer makes seals. It is safe for concurrent use, and keeps nothing between calls: the Ticket holds it all.
+// Sealer makes seals. It is safe for concurrent use, and keeps nothing of them between calls: the Ticket holds it all.
 type Sealer struct {
-	keys Keys
-	tsa  Timestamper
-	now  func() time.Time
+	keys      Keys
+	tsa       Timestamper
+	now       func() time.Time
+	throwAway throwAwayKeys
 }
 
 // NewSealer returns a Sealer. tsa may be nil when no profile needs time-stamps; now tells the time, against which

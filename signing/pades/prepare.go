@@ -192,6 +192,11 @@ func (p *Prepared) digest(ctx context.Context, doc Document, signer *x509.Certif
 	all.Write(p.Tail[:p.ContentsOffset])
 	all.Write(p.Tail[p.ContentsOffset+p.ContentsLength:])
 	p.DocumentDigest = all.Sum(nil)
+	return p.setDigest(signer)
+}
+
+// setDigest makes the signed attributes and their digest.
+func (p *Prepared) setDigest(signer *x509.Certificate) error {
 	var err error
 	if p.SignedAttrs, err = signedAttributes(p.DocumentDigest, p.Algorithm.Hash, signer); err != nil {
 		return err

@@ -122,3 +122,24 @@ func (p *Prepared) Check() error {
 	}
 	return nil
 }
+
+// WithChain returns the same staged signature for another signer, whose key must be of the same kind. It shares the
+// bytes of the tail with the receiver.
+func (p *Prepared) WithChain(chain []*x509.Certificate) (*Prepared, error) {
+	if len(chain) == 0 {
+		return nil, refuse("there is no signer certificate")
+	}
+	algorithm, err := AlgorithmFor(chain[0].PublicKey, p.Algorithm.Hash, p.Algorithm.Scheme == RSAPSS)
+	if err != nil {
+		return nil, err
+	}
+	if algorithm != p.Algorithm {
+		return nil, refuse("the signature is staged for %s, but the other key makes %s", p.Algorithm, algorithm)
+	}
+	other := *p
+	other.Chain = nil
+	for _, c := range chain {
+		other.Chain = append(other.Chain, c.Raw)
+	}
+	return &other, other.setDigest(chain[0])
+}
