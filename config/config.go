@@ -94,10 +94,13 @@ type Key struct {
 	Timeout time.Duration `yaml:"timeout"`
 	// Env are variables that the PKCS#11 library needs (SOFTHSM2_CONF).
 	Env map[string]string `yaml:"env"`
-	// Read and Write are further paths that the library may use; Network says whether it may dial (network HSMs).
-	Read    []string `yaml:"read"`
-	Write   []string `yaml:"write"`
-	Network bool     `yaml:"network"`
+	// Read and Write are further paths that the library may use: configuration elsewhere, token folders, device files.
+	Read  []string `yaml:"read"`
+	Write []string `yaml:"write"`
+	// LocalSockets lets the library speak to a daemon on this machine (pcscd, p11-kit server), Network to an HSM on the
+	// network. Default false.
+	LocalSockets bool `yaml:"local_sockets"`
+	Network      bool `yaml:"network"`
 	// File and Passphrase are those of a soft key ("dealseal keygen soft FILE").
 	File       string     `yaml:"file"`
 	Passphrase secret.Ref `yaml:"passphrase"`
