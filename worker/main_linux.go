@@ -174,12 +174,7 @@ func (c *child) load(program Program, setup packet) (readiness, error) {
 
 func (c *child) serve(p packet) {
 	defer c.crashQuietly()
-	ctx, cancel := context.Background(), func() {}
-	if p.grace > 0 {
-		ctx, cancel = context.WithTimeout(ctx, p.grace)
-	}
-	defer cancel()
-	reply, err := c.handle(ctx, p.Frame)
+	reply, err := c.handle(context.Background(), p.Frame)
 	closeFiles(p.Files)
 	c.answer(packet{kind: kindReply, id: p.id, Frame: reply}, err)
 	closeFiles(reply.Files)

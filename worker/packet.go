@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 )
 
 // kind is what a packet is for.
@@ -23,9 +22,8 @@ const (
 
 // packet is a frame on the wire.
 type packet struct {
-	kind  kind
-	id    uint32        // pairs a reply with its call
-	grace time.Duration // until the deadline of a call; 0 is none
+	kind kind
+	id   uint32 // pairs a reply with its call
 	Frame
 	files int // announced number of Files
 }
@@ -33,12 +31,11 @@ type packet struct {
 const (
 	maxOp     = 64
 	maxFiles  = 16
-	fixedSize = 24
+	fixedSize = 16
 )
 
 // The fixed part, big-endian: kind 1, op length 1, files 1, zero 1, id 4,
-// header length 4, body length 4, grace in milliseconds 8. Then op, header and
-// body.
+// header length 4, body length 4. Then op, header and body.
 
 // FrameError says that what was to be sent, or was received, is no valid
 // frame.
@@ -64,7 +61,6 @@ func (p packet) head(limit int) ([]byte, error) {
 	binary.BigEndian.PutUint32(b[4:], p.id)
 	binary.BigEndian.PutUint32(b[8:], uint32(len(p.Header)))
 	binary.BigEndian.PutUint32(b[12:], uint32(len(p.Body)))
-	binary.BigEndian.PutUint64(b[16:], uint64(max(p.grace, 0)/time.Millisecond))
 	b = append(b, p.Op...)
 	return append(b, p.Header...), nil
 }
@@ -82,16 +78,12 @@ func readPacket(r io.Reader, limit int) (packet, error) {
 		id:    binary.BigEndian.Uint32(fixed[4:]),
 	}
 	op, header, body := int64(fixed[1]), int64(binary.BigEndian.Uint32(fixed[8:])), int64(binary.BigEndian.Uint32(fixed[12:]))
-	grace := binary.BigEndian.Uint64(fixed[16:])
 	switch {
 	case p.kind < kindConfine || p.kind > kindError || fixed[3] != 0:
 		return packet{}, &FrameError{"the other end does not speak this protocol"}
 	case op > maxOp || p.files > maxFiles || header+body > int64(limit):
 		return packet{}, &FrameError{fmt.Sprintf("op of %d bytes, header and body of %d, %d files: %d, %d and %d are allowed", op, header+body, p.files, maxOp, limit, maxFiles)}
-	case grace > uint64(maxGrace/time.Millisecond):
-		return packet{}, &FrameError{"the deadline is out of range"}
 	}
-	p.grace = time.Duration(grace) * time.Millisecond
 	name, err := readN(r, op)
 	if err != nil {
 		return packet{}, err
@@ -103,9 +95,6 @@ func readPacket(r io.Reader, limit int) (packet, error) {
 	p.Body, err = readN(r, body)
 	return p, err
 }
-
-// maxGrace keeps the deadline far from overflowing a time.Duration.
-const maxGrace = 365 * 24 * time.Hour
 
 // readN reads n bytes, taking memory as they arrive and not as they are
 // announced.

@@ -25,7 +25,7 @@ func encode(t testing.TB, p packet) []byte {
 
 var samples = []packet{
 	{kind: kindConfine, Frame: Frame{Header: []byte(`{"frame":1}`)}},
-	{kind: kindCall, id: 7, grace: 1500 * time.Millisecond, Frame: Frame{Op: "sign", Header: []byte("h"), Body: []byte("body")}},
+	{kind: kindCall, id: 7, Frame: Frame{Op: "sign", Header: []byte("h"), Body: []byte("body")}},
 	{kind: kindError, id: 1<<32 - 1, Frame: Frame{Op: strings.Repeat("o", maxOp)}},
 	{kind: kindReply, Frame: Frame{Body: make([]byte, testLimit)}},
 }
@@ -58,16 +58,14 @@ func TestPacketThatBreaksABoundIsRefused(t *testing.T) {
 	}
 	var bad *FrameError
 	for name, in := range map[string][]byte{
-		"kind 0":         change(0, 0),
-		"kind too high":  change(0, byte(kindError)+1),
-		"op":             change(1, maxOp+1),
-		"files":          change(2, maxFiles+1),
-		"reserved":       change(3, 1),
-		"header":         change(8, 0xff, 0xff, 0xff, 0xff),
-		"body":           change(12, 0xff, 0xff, 0xff, 0xff),
-		"one over":       change(8, 0, 0, 0, 1, 0, 1, 0, 0),
-		"grace":          change(16, 0xff),
-		"grace, a digit": change(16, 0, 0, 0, 0xff),
+		"kind 0":        change(0, 0),
+		"kind too high": change(0, byte(kindError)+1),
+		"op":            change(1, maxOp+1),
+		"files":         change(2, maxFiles+1),
+		"reserved":      change(3, 1),
+		"header":        change(8, 0xff, 0xff, 0xff, 0xff),
+		"body":          change(12, 0xff, 0xff, 0xff, 0xff),
+		"one over":      change(8, 0, 0, 0, 1, 0, 1, 0, 0),
 	} {
 		if _, err := readPacket(bytes.NewReader(in), testLimit); !errors.As(err, &bad) {
 			t.Errorf("%s: %v", name, err)
@@ -89,8 +87,8 @@ func FuzzReadPacket(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(p.Header)+len(p.Body) > testLimit || len(p.Op) > maxOp || p.files > maxFiles || p.grace < 0 || p.grace > maxGrace {
-			t.Fatalf("a packet beyond its bounds was read: %d %d %d %d %v", len(p.Op), len(p.Header), len(p.Body), p.files, p.grace)
+		if len(p.Header)+len(p.Body) > testLimit || len(p.Op) > maxOp || p.files > maxFiles {
+			t.Fatalf("a packet beyond its bounds was read: %d %d %d %d", len(p.Op), len(p.Header), len(p.Body), p.files)
 		}
 		again := encode(t, p)
 		again[2] = byte(p.files)

@@ -103,30 +103,30 @@ func launch(spec Spec, log *slog.Logger) (*process, error) {
 		gone: make(chan struct{}), read: make(chan struct{}), dead: make(chan struct{}),
 	}
 	started := make(chan error)
-	go p.run(started, func() { forward(output, log) })
+	go p.run(started, output, log)
 	if err := <-started; err != nil {
 		_ = c.Close()
 		_ = output.Close()
 		return nil, fmt.Errorf("start: %w", err)
 	}
-	p.pid = p.cmd.Process.Pid
 	return p, nil
 }
 
 // run holds its thread for the life of the child, because the kernel sends the
 // parent-death signal when the thread that started the child ends.
-func (p *process) run(started chan<- error, forward func()) {
+func (p *process) run(started chan<- error, output *os.File, log *slog.Logger) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	err := p.cmd.Start()
-	started <- err
-	if err != nil {
+	if err := p.cmd.Start(); err != nil {
+		started <- err
 		return
 	}
-	var output sync.WaitGroup
-	output.Go(forward)
+	p.pid = p.cmd.Process.Pid
+	started <- nil
+	var forwarding sync.WaitGroup
+	forwarding.Go(func() { forward(output, log.With("pid", p.pid)) })
 	_ = p.cmd.Wait() // how it ended is in ProcessState
-	output.Wait()
+	forwarding.Wait()
 	close(p.gone)
 }
 
@@ -234,12 +234,7 @@ func (p *process) call(ctx context.Context, f Frame) (Frame, error) {
 	defer stop()
 	id, replies := p.register()
 	defer p.forget(id, replies)
-	var grace time.Duration
-	if deadline, ok := ctx.Deadline(); ok {
-		// At least the smallest unit of the wire, for which 0 is no deadline.
-		grace = min(max(time.Until(deadline), time.Millisecond), maxGrace)
-	}
-	if err := p.conn.write(packet{kind: kindCall, id: id, grace: grace, Frame: f}); err != nil {
+	if err := p.conn.write(packet{kind: kindCall, id: id, Frame: f}); err != nil {
 		var bad *FrameError
 		if errors.As(err, &bad) {
 			return Frame{}, bad
@@ -351,10 +346,11 @@ func (p *process) fail(err error) {
 	close(p.dead)
 }
 
-// Bounds of what a child's output may add to the log.
+// Bounds of what a child's output may add to the log, in bytes: the reason of a
+// crash and the goroutine that had it.
 const (
 	maxLine   = 400
-	maxOutput = 32 << 10
+	maxOutput = 4 << 10
 )
 
 // forward logs what a child writes to stdout and stderr, which our programs do

@@ -102,9 +102,10 @@ type Frame struct {
 // passed on as [RemoteError]; see there for what an error can say.
 type Program func(ctx context.Context, setup []byte) (Handler, error)
 
-// Handler answers one call. Its context ends at the deadline of the caller's
-// context; the process is killed at that time too. It is called concurrently
-// if Spec.Concurrency is above 1.
+// Handler answers one call. Its context does not end: what outlives the
+// caller's context ends with the process, lest half-done work stays behind in
+// a process that goes on. It is called concurrently if Spec.Concurrency is
+// above 1.
 type Handler func(ctx context.Context, f Frame) (Frame, error)
 
 const (

@@ -1,0 +1,108 @@
+// A PKCS#11 module that passes everything on to another one, named by
+// FAULTY_MODULE, and fails as the file FAULTY_ORDERS says: a line with a fault,
+// and perhaps " once".
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CK_PTR *
+#define CK_DECLARE_FUNCTION(type, name) type name
+#define CK_DECLARE_FUNCTION_POINTER(type, name) type(*name)
+#define CK_CALLBACK_FUNCTION(type, name) type(*name)
+#ifndef NULL_PTR
+#define NULL_PTR 0
+#endif
+#include "pkcs11.h"
+
+static CK_FUNCTION_LIST list;
+static CK_FUNCTION_LIST_PTR real;
+static int dead;
+
+// ordered reports whether fault is asked for.
+static int ordered(const char *fault) {
+	char line[64] = "";
+	const char *path = getenv("FAULTY_ORDERS");
+	FILE *f = path ? fopen(path, "r") : NULL;
+	if (!f)
+		return 0;
+	if (!fgets(line, sizeof line, f))
+		line[0] = 0;
+	fclose(f);
+	line[strcspn(line, "\n")] = 0;
+	char *space = strchr(line, ' ');
+	if (space)
+		*space = 0;
+	if (strcmp(line, fault) != 0)
+		return 0;
+	if (space)
+		truncate(path, 0);
+	return 1;
+}
+
+static CK_RV SignInit(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k) {
+	if (dead || ordered("device")) {
+		dead = 1; // until the process ends
+		return CKR_DEVICE_ERROR;
+	}
+	if (ordered("session"))
+		return CKR_SESSION_HANDLE_INVALID;
+	if (ordered("active"))
+		return CKR_OPERATION_ACTIVE;
+	if (ordered("handle"))
+		return CKR_OBJECT_HANDLE_INVALID;
+	if (ordered("logged-out"))
+		return real->C_Logout(s), CKR_USER_NOT_LOGGED_IN;
+	if (ordered("mechanism"))
+		return CKR_MECHANISM_INVALID;
+	return real->C_SignInit(s, m, k);
+}
+
+static CK_RV Sign(CK_SESSION_HANDLE s, CK_BYTE_PTR data, CK_ULONG n, CK_BYTE_PTR out, CK_ULONG_PTR size) {
+	if (ordered("crash"))
+		abort();
+	if (ordered("hang"))
+		for (;;)
+			pause();
+	CK_RV rv = real->C_Sign(s, data, n, out, size);
+	if (rv == CKR_OK && out && ordered("wrong"))
+		out[*size / 2] ^= 1;
+	return rv;
+}
+
+static CK_RV GetTokenInfo(CK_SLOT_ID slot, CK_TOKEN_INFO_PTR info) {
+	CK_RV rv = real->C_GetTokenInfo(slot, info);
+	if (ordered("final-try"))
+		info->flags |= CKF_USER_PIN_FINAL_TRY;
+	if (ordered("locked"))
+		info->flags |= CKF_USER_PIN_LOCKED;
+	return rv;
+}
+
+static CK_RV Login(CK_SESSION_HANDLE s, CK_USER_TYPE user, CK_UTF8CHAR_PTR pin, CK_ULONG n) {
+	const char *path = getenv("FAULTY_LOGINS");
+	FILE *f = path ? fopen(path, "a") : NULL;
+	if (f) {
+		fputs("login\n", f);
+		fclose(f);
+	}
+	return real->C_Login(s, user, pin, n);
+}
+
+CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR out) {
+	void *module = dlopen(getenv("FAULTY_MODULE"), RTLD_NOW);
+	if (!module)
+		return CKR_GENERAL_ERROR;
+	CK_RV (*get)(CK_FUNCTION_LIST_PTR_PTR) = (CK_RV(*)(CK_FUNCTION_LIST_PTR_PTR))dlsym(module, "C_GetFunctionList");
+	CK_RV rv = get(&real);
+	if (rv != CKR_OK)
+		return rv;
+	list = *real;
+	list.C_SignInit = SignInit;
+	list.C_Sign = Sign;
+	list.C_GetTokenInfo = GetTokenInfo;
+	list.C_Login = Login;
+	*out = &list;
+	return CKR_OK;
+}
