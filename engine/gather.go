@@ -55,8 +55,7 @@ func (r *run) gather(ctx context.Context) error {
 	}
 	rec, err := r.read(ctx, "record")
 	if errors.Is(err, deal.ErrGone) {
-		s.Condition, s.Reason = deal.Ended, "voided: "+err.Error()
-		return r.end(ctx)
+		return r.void(ctx, err.Error())
 	}
 	if err != nil {
 		return err
@@ -251,9 +250,11 @@ func asHold(err error) error {
 	return err
 }
 
-// end commits a sealing that goes no further.
-func (r *run) end(ctx context.Context) error {
+// void ends a sealing for which there is nothing left to seal.
+func (r *run) void(ctx context.Context, why string) error {
 	s := r.s
+	s.Condition, s.Reason = deal.Ended, "voided: "+why
+	r.log.Info("ended", "reason", s.Reason)
 	if err := r.Ledger.Advance(ctx, s, deal.Entry{Who: "daemon", What: "ended", Why: s.Reason}); err != nil {
 		return &commitError{err}
 	}

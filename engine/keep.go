@@ -36,8 +36,12 @@ func (r *run) keep(ctx context.Context) error {
 	return r.advance(ctx, "kept", deal.Kept, deal.Entry{What: "archived", Cert: certOf(s), Detail: map[string]string{"sha256": s.Facts.Contract.SHA256}})
 }
 
-// makeTrail stages the audit trail as it stands now; later entries stay in the house's own log.
+// makeTrail stages the audit trail as it stands now; later entries stay in the house's own log. A retry takes the staged
+// one, so that archive and CRM get the same bytes.
 func (r *run) makeTrail(ctx context.Context) error {
+	if _, closer, err := r.Files.OpenStaged(ctx, r.s.Tx, fileTrail); err == nil {
+		return closer.Close()
+	}
 	var b []byte
 	err := r.call(ctx, "trail", renderLimit, func(ctx context.Context) error {
 		lines, err := r.Ledger.Trail(ctx, r.s.Tx)

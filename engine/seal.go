@@ -28,8 +28,8 @@ func (r *run) seal(ctx context.Context) error {
 		return err
 	}
 	if r.s.Facts.Digest == "" {
-		again, err := r.lastLook(ctx)
-		if err != nil || again || r.s.Condition != deal.Running {
+		stop, err := r.lastLook(ctx)
+		if err != nil || stop {
 			return err
 		}
 		if err := r.commitDigest(ctx, t); err != nil {
@@ -121,14 +121,13 @@ func asHoldForSource(s *deal.Sealing, err error) error {
 	return err
 }
 
-// lastLook reads stage and mapped fields once more, just before the key is used. again means that the sealing went back
-// to be gathered anew.
-func (r *run) lastLook(ctx context.Context) (again bool, err error) {
+// lastLook reads stage and mapped fields once more, just before the key is used. stop means that the sealing is no longer
+// at this step: it ended, was adopted, or went back to be gathered anew.
+func (r *run) lastLook(ctx context.Context) (stop bool, err error) {
 	s := r.s
 	rec, err := r.read(ctx, "reread")
 	if errors.Is(err, deal.ErrGone) {
-		s.Condition, s.Reason = deal.Ended, "voided: "+err.Error()
-		return false, r.end(ctx)
+		return true, r.void(ctx, err.Error())
 	}
 	if err != nil {
 		return false, err
@@ -141,8 +140,7 @@ func (r *run) lastLook(ctx context.Context) (again bool, err error) {
 	}
 	if rec.Stage != s.Plan.Stage && s.Plan.IfLeft != "seal" && !r.released(holdLeft) {
 		if s.Plan.IfLeft == "void" {
-			s.Condition, s.Reason = deal.Ended, "voided: the deal left its stage before it was sealed"
-			return false, r.end(ctx)
+			return true, r.void(ctx, "the deal left its stage before it was sealed")
 		}
 		return false, held(holdLeft, "the deal left its stage before it was sealed: release to seal it all the same, or drop")
 	}
@@ -216,7 +214,8 @@ func (r *run) timestamp(ctx context.Context, t *signing.Ticket) error {
 		token, err = r.Sealer.Timestamp(ctx, t, s.Private.Value)
 		return err
 	})
-	if err != nil && (deal.IsPermanent(err) || s.Attempts+1 >= r.Retry.Attempts) && ctx.Err() == nil {
+	over := deal.IsPermanent(err) || s.Attempts+1 >= r.Retry.Attempts || r.released(holdLevel)
+	if err != nil && over && ctx.Err() == nil {
 		return r.withoutTimestamp(ctx, err)
 	}
 	if err != nil {
