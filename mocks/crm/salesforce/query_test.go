@@ -142,6 +142,22 @@ func TestQueryIsPaged(t *testing.T) {
 	}
 }
 
+func TestColumnsAreDescribedOnRequest(t *testing.T) {
+	w := newWire(t, Options{})
+	res := w.call("GET", "/query?columns=true&q="+url.QueryEscape("SELECT Id, Amount, Account.Name FROM Opportunity"), "").want(200, "")
+	var out struct {
+		EntityName     string
+		ColumnMetadata []struct {
+			ColumnName, ApexType string
+			Updatable            bool
+		}
+	}
+	res.into(&out)
+	if got, want := fmt.Sprint(out), "{Opportunity [{Id Id false} {Amount Decimal true}]}"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 func TestBatchSizeIsKeptWithinItsBounds(t *testing.T) {
 	w := newWire(t, Options{})
 	for range 210 {
