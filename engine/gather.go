@@ -121,8 +121,14 @@ func (r *run) mayGoOn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(earlier) > 0 {
-		return held(holdReEntry, "the record entered the stage before and rule %q made %s of it: release to seal it again, or drop", s.Plan.Rule, earlier[0])
+	for _, tx := range earlier {
+		other, err := r.Ledger.Load(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if other.Condition != deal.Ended {
+			return held(holdReEntry, "the record entered the stage before and rule %q made %s of it: release to seal it again, or drop", s.Plan.Rule, tx)
+		}
 	}
 	return nil
 }
