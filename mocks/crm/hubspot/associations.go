@@ -279,10 +279,11 @@ func (c *call) addAssociations(out map[string]any, r *record) *reply {
 // legacyName is the type's name in the older form of associations.
 func (t assocType) legacyName() string {
 	name := singular(t.from) + "_to_" + singular(t.to)
-	if t.Label != "" {
+	switch {
+	case t.Category == "USER_DEFINED":
 		name += "_" + strings.ReplaceAll(strings.ToLower(t.Label), " ", "_")
-	} else if t.from == "deals" && t.to == "companies" {
-		name += "_unlabeled"
+	case t.Label == "" && (t.from == "companies" || t.to == "companies") && t.from != "notes" && t.from != "tasks" && t.to != "notes" && t.to != "tasks":
+		name += "_unlabeled" // the bare name is that of the primary company
 	}
 	return name
 }

@@ -99,7 +99,7 @@ func TestADealIsReadWithItsAssociations(t *testing.T) {
 	p.ok(err)
 	got := p.must(200, "GET", "/crm/objects/2026-03/deals/"+deal+"?associations=companies,line_items,contacts", "").path("associations")
 	want := map[string]any{
-		"companies":  map[string]any{"results": []any{map[string]any{"id": company, "type": "deal_to_company_primary"}, map[string]any{"id": company, "type": "deal_to_company_unlabeled"}}},
+		"companies":  map[string]any{"results": []any{map[string]any{"id": company, "type": "deal_to_company"}, map[string]any{"id": company, "type": "deal_to_company_unlabeled"}}},
 		"line items": map[string]any{"results": []any{map[string]any{"id": item, "type": "deal_to_line_item"}}},
 	}
 	if diff := cmp.Diff(any(want), got); diff != "" {

@@ -210,6 +210,8 @@ func (c *call) record(rep *reply, fault *Fault) {
 		e.Problem, e.Query = "a credential in the query string", ""
 	case c.kind == KindDownload:
 		e.Query = "" // the signature opens the file
+	case c.r.PathValue("token") != "":
+		e.Path = strings.ReplaceAll(e.Path, c.r.PathValue("token"), "{token}")
 	case c.r.UserAgent() == "":
 		e.Problem = "no User-Agent"
 	}

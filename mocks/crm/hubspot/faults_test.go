@@ -268,6 +268,11 @@ func TestOAuthTokensAreRefreshedExpireAndAreRevoked(t *testing.T) {
 		t.Errorf("introspect: %s", in.raw)
 	}
 	p.must(200, "GET", "/oauth/v1/access-tokens/"+third.text("access_token"), "")
+	for _, e := range p.Requests() {
+		if strings.Contains(e.Path, third.text("access_token")) {
+			t.Errorf("the log holds a token: %s", e.Path)
+		}
+	}
 	p.form("/oauth/2026-03/token/revoke", url.Values{"client_id": {"cid"}, "client_secret": {"sec"}, "token": {third.text("refresh_token")}})
 	if a := refresh("/oauth/2026-03/token", third.text("refresh_token")); a.status != 400 {
 		t.Errorf("after revocation: %d", a.status)

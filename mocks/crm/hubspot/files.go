@@ -420,7 +420,17 @@ func (c *call) statFile() *reply {
 	return notFound(p)
 }
 
+// fileFilters are the parameters that searchFiles knows.
+func fileFilters() []string {
+	return []string{"limit", "after", "properties", "path", "name", "parentFolderIds", "ids", "extension", "fileMd5"}
+}
+
 func (c *call) searchFiles() *reply {
+	for name := range c.r.URL.Query() {
+		if !slices.Contains(fileFilters(), name) {
+			return invalid("The mock has no file filter %q.", name) // better than files that the filter would leave out
+		}
+	}
 	limit, after, bad := c.page(20, 100)
 	if bad != nil {
 		return bad
@@ -454,6 +464,10 @@ func (c *call) wantsFile(f *storedFile) bool {
 		has("fileMd5", func(v string) bool { return strings.EqualFold(v, f.md5) })
 }
 
+// maxSignedLife is the longest life of a signed URL in seconds, a year. HubSpot
+// does not name its own.
+const maxSignedLife = 365 * 24 * 3600
+
 func (c *call) signURL() *reply {
 	f, bad := c.liveFile()
 	if bad != nil {
@@ -462,8 +476,8 @@ func (c *call) signURL() *reply {
 	lifetime := time.Hour
 	if s := c.param("expirationSeconds"); s != "" {
 		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 {
-			return invalid("expirationSeconds must be a positive number.")
+		if err != nil || n < 1 || n > maxSignedLife {
+			return invalid("expirationSeconds must be a number between 1 and %d.", maxSignedLife)
 		}
 		lifetime = time.Duration(n) * time.Second
 	}

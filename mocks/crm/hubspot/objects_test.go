@@ -184,8 +184,10 @@ func TestAMergeMakesANewRecordThatOldIDsLeadToExceptInBatches(t *testing.T) {
 	if len(batch.list("results")) != 1 || batch.text("errors", 0, "context", "ids", 0) != a {
 		t.Errorf("batch: %s", batch.raw)
 	}
-	if got := p.must(200, "POST", "/crm/objects/2026-03/deals/search", `{}`); got.path("total") != 1. || got.text("results", 0, "id") != merged {
-		t.Errorf("search: %s", got.raw)
+	for _, body := range []string{`{}`, `{"filters":[{"propertyName":"hs_merged_object_ids","operator":"IN","values":["` + b + `"]}]}`} {
+		if got := p.must(200, "POST", "/crm/objects/2026-03/deals/search", body); got.path("total") != 1. || got.text("results", 0, "id") != merged {
+			t.Errorf("search %s: %s", body, got.raw)
+		}
 	}
 }
 

@@ -256,7 +256,8 @@ func optionList(f Property) string {
 // parseTime reads the two spellings of a time: ISO 8601 and epoch milliseconds.
 func parseTime(s string) (time.Time, bool) {
 	if ms, err := strconv.ParseInt(s, 10, 64); err == nil {
-		return time.UnixMilli(ms).UTC(), true
+		t := time.UnixMilli(ms).UTC()
+		return t, t.Year() >= 1 && t.Year() <= 9999 // other years have no ISO 8601 spelling
 	}
 	for _, layout := range []string{time.RFC3339, time.DateOnly} {
 		if t, err := time.Parse(layout, s); err == nil {

@@ -239,6 +239,11 @@ func (p *Portal) matches(t *objectType, row *indexRow, f filter) bool {
 	if have == "" {
 		return false
 	}
+	if def.FieldType == "checkbox" && (f.Operator == "EQ" || f.Operator == "IN") { // one of several values is enough
+		return slices.ContainsFunc(strings.Split(have, ";"), func(v string) bool {
+			return v == string(f.Value) || slices.Contains(f.Values, v)
+		})
+	}
 	order := compareValues(def, have, string(f.Value))
 	switch f.Operator {
 	case "EQ":
