@@ -65,8 +65,9 @@ type Limits struct {
 type Sandbox struct {
 	// Read and Write are the files and directories, the latter with all below,
 	// that the child may open (Landlock). Write includes reading, creating and
-	// removing. Each must exist when a child starts. The system's library
-	// directories are always readable, because the loader needs them.
+	// removing. What does not exist when a child starts stays out of its reach.
+	// The system's library directories are always readable: the loader needs
+	// them.
 	Read, Write []string
 	// Network allows internet and local sockets; without it seccomp refuses
 	// socket and connect.

@@ -510,8 +510,8 @@ func TestProgramLoadsInsideTheSandbox(t *testing.T) {
 	if _, err := call(t, newPool(t, worker.Spec{Setup: []byte(credential), Sandbox: sandbox}, 1, nil), "echo", ""); err == nil || !strings.Contains(err.Error(), "permission denied") {
 		t.Errorf("a file outside the sandbox: %v", err)
 	}
-	missing := worker.Sandbox{Read: []string{filepath.Join(dir, "missing")}}
-	if _, err := call(t, newPool(t, worker.Spec{Sandbox: missing}, 1, nil), "echo", ""); err == nil || !strings.Contains(err.Error(), "missing: no such file") {
+	missing := filepath.Join(dir, "missing")
+	if _, err := call(t, newPool(t, worker.Spec{Setup: []byte(missing), Sandbox: worker.Sandbox{Read: []string{missing}}}, 1, nil), "echo", ""); err == nil || !strings.Contains(err.Error(), "missing: no such file") {
 		t.Errorf("a sandbox with a path that does not exist: %v", err)
 	}
 }

@@ -30,7 +30,21 @@ func TestMain(m *testing.M) {
 	if worker.IsChild() {
 		os.Exit(worker.Main(map[string]worker.Program{ProgramName: prying}))
 	}
-	os.Exit(m.Run())
+	os.Exit(runTests(m))
+}
+
+// template is the folder of an HSM that newHSM copies.
+var template string
+
+func runTests(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "softhsm")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	template = dir
+	return m.Run()
 }
 
 // prying is Program with two more ops, which try what it must not be able to.
@@ -68,12 +82,42 @@ type hsm struct {
 	keys  map[string]crypto.Signer
 }
 
+// newHSM returns a new HSM, with the same keys each time.
 func newHSM(t *testing.T) *hsm {
 	t.Helper()
-	h := &hsm{dir: t.TempDir(), keys: map[string]crypto.Signer{}}
+	original.once.Do(func() { original.hsm = makeHSM(t) })
+	if original.hsm == nil {
+		t.Fatal("no HSM could be made: see the first test that failed")
+	}
+	h := &hsm{dir: filepath.Join(t.TempDir(), "hsm"), keys: original.hsm.keys}
+	if err := os.CopyFS(h.dir, os.DirFS(template)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(h.path("pin"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.certs = h.path("certs.pem")
+	h.configure(t)
+	return h
+}
+
+var original struct {
+	once sync.Once
+	hsm  *hsm
+}
+
+// configure points SoftHSM at the tokens of h.
+func (h *hsm) configure(t *testing.T) {
+	t.Helper()
+	h.write(t, "softhsm2.conf", "directories.tokendir = "+h.path("tokens")+"\nlog.level = ERROR\n")
+}
+
+func makeHSM(t *testing.T) *hsm {
+	t.Helper()
+	h := &hsm{dir: template, keys: map[string]crypto.Signer{}}
 	h.makeDir(t, "tokens")
 	h.makeDir(t, "state")
-	h.write(t, "softhsm2.conf", "directories.tokendir = "+h.path("tokens")+"\nlog.level = ERROR\n")
+	h.configure(t)
 	h.write(t, "pin", goodPIN+"\n")
 	h.run(t, "softhsm2", "softhsm2-util", "--init-token", "--free", "--label", "test", "--so-pin", "99999999", "--pin", goodPIN)
 
@@ -119,7 +163,6 @@ func (h *hsm) issue(t *testing.T) {
 		file.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
 	}
 	h.write(t, "certs.pem", file.String())
-	h.certs = h.path("certs.pem")
 }
 
 // certify signs a certificate for public, or for a new key, with parent, or

@@ -71,8 +71,8 @@ type Config struct {
 	// Env is the environment of the module, such as SOFTHSM2_CONF. No secrets.
 	Env map[string]string
 	// Read and Write are further paths that the module uses, which has the
-	// system's libraries, its own directory and /etc to read: configuration
-	// elsewhere, device files (Write), token directories (Write). They must
+	// system's libraries, its own directory and /etc without /etc/dealseal to
+	// read: configuration elsewhere, device files (Write), token directories (Write). They must
 	// exist.
 	Read, Write []string
 	// LocalSockets allows the module to speak to a daemon on this machine
@@ -158,11 +158,10 @@ func (c Config) spec(name string) (worker.Spec, error) {
 	for k, v := range c.Env {
 		env[k] = v
 	}
-	target, err := filepath.EvalSymlinks(c.Module)
+	read, err := c.readable(name)
 	if err != nil {
-		return worker.Spec{}, &ConfigError{name, "module", err.Error()}
+		return worker.Spec{}, err
 	}
-	read := append([]string{"/etc", filepath.Dir(c.Module), filepath.Dir(target)}, c.Read...)
 	if !c.PIN.IsZero() {
 		path, err := c.PIN.Path()
 		if err != nil {
@@ -181,6 +180,32 @@ func (c Config) spec(name string) (worker.Spec, error) {
 			LocalSockets: c.LocalSockets, Network: c.Network,
 		},
 	}, nil
+}
+
+// readable returns what the module may read, without the PIN.
+func (c Config) readable(name string) ([]string, error) {
+	for _, path := range append(append([]string(nil), c.Read...), c.Write...) {
+		if _, err := os.Stat(path); err != nil || !filepath.IsAbs(path) {
+			return nil, &ConfigError{name, "read or write path", path + " is not an absolute path of something that exists"}
+		}
+	}
+	target, err := filepath.EvalSymlinks(c.Module)
+	if err != nil {
+		return nil, &ConfigError{name, "module", err.Error()}
+	}
+	paths := append([]string{filepath.Dir(c.Module), filepath.Dir(target)}, c.Read...)
+	// Vendors keep their configuration in all manner of places below /etc. Our
+	// own is none of a module's business: it may lie beside secrets.
+	entries, err := os.ReadDir("/etc")
+	if err != nil {
+		return nil, fmt.Errorf("pkcs11: key %q: %w", name, err)
+	}
+	for _, e := range entries {
+		if e.Name() != "dealseal" {
+			paths = append(paths, filepath.Join("/etc", e.Name()))
+		}
+	}
+	return paths, nil
 }
 
 // setup is what an agent is told. It names the PIN's place only.
