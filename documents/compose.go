@@ -114,7 +114,7 @@ func (b *Bundle) Validate(record []byte) error {
 // record written by hand left them out.
 func (b *Bundle) normalise(record []byte) ([]byte, error) {
 	if len(record) > maxRecordBytes {
-		return nil, &TextError{Field: "(record)", Reason: "is longer than 1 MB"}
+		return nil, &TextError{Field: "(record)", Rune: NoRune, Reason: "is longer than 1 MB"}
 	}
 	v, err := decodeJSON(record)
 	if err != nil {
@@ -144,7 +144,7 @@ func (b *Bundle) check(record map[string]any, origins func(string) string) ([]by
 		return nil, err
 	}
 	if len(out) > maxRecordBytes {
-		return nil, &TextError{Field: "(record)", Reason: "is longer than 1 MB"}
+		return nil, &TextError{Field: "(record)", Rune: NoRune, Reason: "is longer than 1 MB"}
 	}
 	decoded, err := decodeJSON(out)
 	if err != nil {
@@ -165,7 +165,7 @@ func encodeJSON(v any) ([]byte, error) {
 
 func checkTexts(at string, v any, depth int) error {
 	if depth > maxDepth {
-		return &TextError{Field: at, Reason: fmt.Sprintf("is nested deeper than %d levels", maxDepth)}
+		return &TextError{Field: at, Rune: NoRune, Reason: fmt.Sprintf("is nested deeper than %d levels", maxDepth)}
 	}
 	switch v := v.(type) {
 	case string:
@@ -181,7 +181,7 @@ func checkTexts(at string, v any, depth int) error {
 		}
 	case []any:
 		if len(v) > maxLines {
-			return &TextError{Field: at, Reason: "has more than 2,000 entries"}
+			return &TextError{Field: at, Rune: NoRune, Reason: "has more than 2,000 entries"}
 		}
 		for i, e := range v {
 			if err := checkTexts(join(at, strconv.Itoa(i)), e, depth+1); err != nil {
@@ -274,12 +274,15 @@ func (c *composer) value(field string, s Source, in map[string]any) (any, error)
 	}
 }
 
-// text is NFC, the form that fonts know, and nil when it is blank.
+// newlines are the ways in which CRMs end a line of an address.
+var newlines = strings.NewReplacer("\r\n", "\n", "\r", "\n")
+
+// text is NFC, the form that fonts know, with plain line breaks, and nil when it is blank.
 func text(s string) any {
 	if isBlank(s) {
 		return nil
 	}
-	return norm.NFC.String(strings.TrimSpace(s))
+	return norm.NFC.String(strings.TrimSpace(newlines.Replace(s)))
 }
 
 func (c *composer) text(field, path string, in map[string]any) (any, error) {
@@ -399,7 +402,7 @@ func (c *composer) list(field string, s Source, in map[string]any) (any, error) 
 		return nil, &FieldError{Field: field, Source: s.path, Problem: err.Error()}
 	}
 	if len(entries) > maxLines {
-		return nil, &TextError{Field: field, Reason: "has more than 2,000 entries"}
+		return nil, &TextError{Field: field, Rune: NoRune, Reason: "has more than 2,000 entries"}
 	}
 	out := make([]any, 0, len(entries))
 	for i, e := range entries {
@@ -407,7 +410,7 @@ func (c *composer) list(field string, s Source, in map[string]any) (any, error) 
 		for _, k := range sortedKeys(s.each) {
 			v, err := c.value(fmt.Sprintf("%s.%d.%s", field, i, k), s.each[k], e)
 			if err != nil {
-				return nil, err
+				return nil, below(s.path, err)
 			}
 			if v != nil {
 				set(row, k, v)
@@ -416,6 +419,15 @@ func (c *composer) list(field string, s Source, in map[string]any) (any, error) 
 		out = append(out, row)
 	}
 	return out, nil
+}
+
+// below completes the CRM path of a fault that was found inside a list.
+func below(list string, err error) error {
+	var f *FieldError
+	if errors.As(err, &f) && f.Source != "" {
+		f.Source = list + "." + f.Source
+	}
+	return err
 }
 
 // sum adds the amounts as the document prints them: already rounded.
@@ -459,7 +471,7 @@ func (c *composer) compare(check AmountCheck) error {
 		if !ok {
 			return &FieldError{Field: k.path, Source: k.equals, Problem: "cannot be compared: the CRM's amount is missing or blank"}
 		}
-		if k.total.sub(stated).abs().cmp(check.Tolerance) > 0 {
+		if k.total.sub(stated).abs().cmp(check.tolerance) > 0 {
 			return &AmountError{Document: k.path, CRM: k.equals, Currency: k.currency, computed: k.total.plain(), stated: stated.plain()}
 		}
 	}

@@ -51,12 +51,15 @@ func (*FieldError) Permanent() bool { return true }
 // character that no font has, a text beyond the limits.
 type TextError struct {
 	Field  string // dotted path in the document record, or the template file for a fault in its own text
-	Rune   rune   // the offending character; 0 when the fault is a size
+	Rune   rune   // the offending character, or NoRune
 	Reason string
 }
 
+// NoRune stands in a TextError that is about a size.
+const NoRune rune = -1
+
 func (e *TextError) Error() string {
-	if e.Rune != 0 {
+	if e.Rune != NoRune {
 		return fmt.Sprintf("field %q holds U+%04X: %s", e.Field, e.Rune, e.Reason)
 	}
 	return fmt.Sprintf("field %q: %s", e.Field, e.Reason)

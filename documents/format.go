@@ -21,7 +21,7 @@ type formatter struct {
 	point   string // decimal separator
 }
 
-// nbsp keeps a figure and its currency on one line.
+// nbsp keeps a figure and its currency, a day and its month on one line.
 const nbsp = "\u00a0"
 
 // newFormatter always uses European digits: a contract's figures must be comparable with the CRM's.
@@ -94,12 +94,12 @@ func (f *formatter) date(day time.Time) string {
 	if !ok {
 		return day.Format(time.DateOnly)
 	}
-	pattern := "%d %s %d"
+	pattern := "%d" + nbsp + "%s %d"
 	switch f.lang {
 	case "de":
-		pattern = "%d. %s %d"
+		pattern = "%d." + nbsp + "%s %d"
 	case "es", "pt":
-		pattern = "%d de %s de %d"
+		pattern = "%d" + nbsp + "de %s de %d"
 	}
 	return fmt.Sprintf(pattern, day.Day(), names[day.Month()-1], day.Year())
 }

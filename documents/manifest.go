@@ -62,7 +62,7 @@ type Approval struct {
 // AmountCheck says how the totals computed for the document are compared with the amount in the CRM. In YAML it is
 // the word exact, {tolerance: "0.05"} or {off: "the reason why not"}.
 type AmountCheck struct {
-	Tolerance decimal // greatest accepted difference, in the currency of the record; zero for exact
+	tolerance decimal // greatest accepted difference, in the currency of the record; zero for exact
 	Off       string  // the reason why nothing is compared; empty when something is
 	set       bool
 }
@@ -87,7 +87,7 @@ func (c *AmountCheck) UnmarshalYAML(n *yaml.Node) error {
 		if err != nil || d.sign() < 0 {
 			return errors.New("amount_check.tolerance is a decimal of zero or more, for example \"0.05\"")
 		}
-		c.Tolerance = d
+		c.tolerance = d
 	case "off":
 		if value == "" {
 			return errors.New("amount_check.off needs the reason why totals are not compared")
@@ -111,7 +111,7 @@ var (
 // parseManifest reads template.yaml strictly: an unknown or doubled key and a second document are errors with lines.
 func parseManifest(text []byte) (*Manifest, error) {
 	var m Manifest
-	err := yaml.Load(text, &m, yaml.WithKnownFields(), yaml.WithUniqueKeys(), yaml.WithSingleDocument())
+	err := yaml.Load(text, &m, yaml.WithKnownFields(), yaml.WithUniqueKeys())
 	if err != nil {
 		return nil, manifestError(err)
 	}

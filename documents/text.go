@@ -26,13 +26,13 @@ func isBlank(s string) bool {
 // checkText refuses what prints differently from how it reads, or does not print.
 func checkText(field, s string) error {
 	if len(s) > maxFieldBytes {
-		return &TextError{Field: field, Reason: "is longer than 100 KB"}
+		return &TextError{Field: field, Rune: NoRune, Reason: "is longer than 100 KB"}
 	}
 	if !utf8.ValidString(s) {
-		return &TextError{Field: field, Reason: "is not valid UTF-8"}
+		return &TextError{Field: field, Rune: NoRune, Reason: "is not valid UTF-8"}
 	}
 	if strings.Count(s, "\n") > maxLines {
-		return &TextError{Field: field, Reason: "has more than 2,000 lines"}
+		return &TextError{Field: field, Rune: NoRune, Reason: "has more than 2,000 lines"}
 	}
 	marks := 0
 	for _, r := range s {

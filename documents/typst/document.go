@@ -26,6 +26,10 @@ const boxLabel = "<dealseal-signature-box>"
 //go:embed dealseal.typ
 var library []byte
 
+// breaks makes a place to break of a zero-width space. As a character, the line that ends in it is measured without the
+// letter before it and runs over, and it would be copied with the text.
+const breaks = "#show \"\\u{200b}\": box(width: 0pt)\n"
+
 // markLabel is on every watermark, so that they can be counted: a template may set its own page foreground.
 const markLabel = "<dealseal-preview>"
 
@@ -84,6 +88,7 @@ func mainSource(b *documents.Bundle, p *documents.Prepared, preview bool) string
 		fmt.Fprintf(&s, ", region: %s", literal(region))
 	}
 	s.WriteString(")\n")
+	s.WriteString(breaks)
 	if preview {
 		s.WriteString(watermark)
 	}
