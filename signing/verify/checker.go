@@ -59,8 +59,8 @@ func (c *Checker) Close() error {
 	return errors.Join(c.reader.Close(), c.opinion.Close())
 }
 
-// Check is Verify in a child, with the second opinion in the report. A document that has a method File() *os.File, positioned anywhere, is handed to the
-// child as it is; any other is copied into memory that the child can read.
+// Check is Verify in a child, with the second opinion in the report. A document with a method File() *os.File, whose first bytes it is, is handed to the
+// child as that file; any other is copied into memory that the child can read.
 //
 // An error says that our own reader gave no report: it is one of package worker, or of reading the document. The second reader never causes an error.
 func (c *Checker) Check(ctx context.Context, doc pades.Document, o Options) (*Report, error) {
@@ -71,7 +71,7 @@ func (c *Checker) Check(ctx context.Context, doc pades.Document, o Options) (*Re
 	defer done()
 	o = o.withDefaults()
 	report := new(Report)
-	request := checkRequest{Roots: rawAll(o.Roots), TSARoots: rawAll(o.TSARoots), Intermediates: rawAll(o.Intermediates), Now: o.Now}
+	request := checkRequest{target: target{doc.Size()}, Roots: rawAll(o.Roots), TSARoots: rawAll(o.TSARoots), Intermediates: rawAll(o.Intermediates), Now: o.Now}
 	if err := call(ctx, c.reader, c.options.Timeout, opCheck, request, file, report); err != nil {
 		return nil, fmt.Errorf("check the document: %w", err)
 	}
@@ -87,7 +87,7 @@ func (c *Checker) ask(ctx context.Context, file *os.File, r *Report) (*Opinion, 
 		return opinion(OpinionNotApplicable, why), nil
 	}
 	var o Opinion
-	err := call(ctx, c.opinion, c.options.OpinionTimeout, opOpinion, opinionRequest{len(r.Signatures)}, file, &o)
+	err := call(ctx, c.opinion, c.options.OpinionTimeout, opOpinion, opinionRequest{target{r.Size}, len(r.Signatures)}, file, &o)
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("ask the second reader: %w", ctx.Err())
 	}

@@ -21,8 +21,14 @@ const (
 	opOpinion = "opinion" // header: opinionRequest; file: the document; reply: Opinion
 )
 
+// target is the document: the first bytes of the file that comes with the frame.
+type target struct {
+	Size int64 `json:"size"`
+}
+
 // checkRequest is Options for the wire; certificates are DER.
 type checkRequest struct {
+	target
 	Roots         [][]byte  `json:"roots"`
 	TSARoots      [][]byte  `json:"tsa_roots"`
 	Intermediates [][]byte  `json:"intermediates"`
@@ -30,6 +36,7 @@ type checkRequest struct {
 }
 
 type opinionRequest struct {
+	target
 	Signatures int `json:"signatures"`
 }
 
@@ -70,11 +77,11 @@ func document(f worker.Frame) (pades.Document, error) {
 	if len(f.Files) != 1 {
 		return nil, fmt.Errorf("verify: %d files came instead of the document", len(f.Files))
 	}
-	info, err := f.Files[0].Stat()
-	if err != nil {
-		return nil, fmt.Errorf("verify: the document: %w", err)
+	var t target
+	if err := json.Unmarshal(f.Header, &t); err != nil {
+		return nil, fmt.Errorf("verify: request: %w", err)
 	}
-	return io.NewSectionReader(f.Files[0], 0, info.Size()), nil
+	return io.NewSectionReader(f.Files[0], 0, t.Size), nil
 }
 
 func handleCheck(ctx context.Context, header []byte, doc pades.Document) (*Report, error) {

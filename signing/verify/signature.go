@@ -68,10 +68,18 @@ func (c *check) describe() {
 	if c.SubFilter == subFilterTimestamp {
 		c.Kind = KindDocumentTimestamp
 	}
-	c.Name, c.Reason, c.Location = pdf.Text(c.dict.Get("Name")), pdf.Text(c.dict.Get("Reason")), pdf.Text(c.dict.Get("Location"))
+	c.Name, c.Reason, c.Location = words(c.dict.Get("Name")), words(c.dict.Get("Reason")), words(c.dict.Get("Location"))
 	if at, err := parseDate(pdf.Text(c.dict.Get("M"))); err == nil {
 		c.ClaimedTime = &at
 	}
+}
+
+// maxWords bounds each of the texts that a report repeats from the document.
+const maxWords = 500
+
+func words(v any) string {
+	text := []rune(pdf.Text(v))
+	return string(text[:min(len(text), maxWords)])
 }
 
 // checkRange makes sure that all but the signature's own value is covered.

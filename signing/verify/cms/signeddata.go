@@ -6,6 +6,7 @@
 package cms
 
 import (
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
@@ -34,7 +35,7 @@ type SignedData struct {
 	ContentType  asn1.ObjectIdentifier
 	Content      []byte // nil when detached
 	Certificates []*x509.Certificate
-	Unreadable   int // certificates that crypto/x509 refuses to read; they are passed over
+	Unreadable   int // certificates that crypto/x509 refuses to read, or whose keys are too large; they are passed over
 	Signers      []*Signer
 }
 
@@ -143,13 +144,21 @@ func (sd *SignedData) readCertificates(certs cryptobyte.String) error {
 			continue
 		}
 		cert, err := x509.ParseCertificate(raw)
-		if err != nil {
+		if err != nil || tooLarge(cert) {
 			sd.Unreadable++
 			continue
 		}
 		sd.Certificates = append(sd.Certificates, cert)
 	}
 	return nil
+}
+
+// maxRSABits is where checking one signature still takes milliseconds; the time grows with the square.
+const maxRSABits = 16384
+
+func tooLarge(cert *x509.Certificate) bool {
+	key, ok := cert.PublicKey.(*rsa.PublicKey)
+	return ok && key.N.BitLen() > maxRSABits
 }
 
 func (sd *SignedData) readSigners(infos cryptobyte.String) error {
