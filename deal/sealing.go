@@ -42,6 +42,8 @@ type Facts struct {
 	// Unsigned, Contract are the staged files.
 	Unsigned  *FileFact `json:"unsigned,omitempty"`
 	Contract  *FileFact `json:"contract,omitempty"`
+	// Trail is the staged audit trail.
+	Trail     *FileFact `json:"trail,omitempty"`
 	RenderKey string    `json:"render_key,omitempty"`
 	// Digest is what the key signs, hex; committed before the key is used. One per TxID, ever.
 	Digest string `json:"digest,omitempty"`
@@ -100,6 +102,8 @@ type Private struct {
 	Ticket json.RawMessage `json:"ticket,omitempty"`
 	Value  []byte          `json:"value,omitempty"`
 	Token  []byte          `json:"token,omitempty"`
+	// CMS is the signature as it stands in the document.
+	CMS []byte `json:"cms,omitempty"`
 	// Report is the verification report.
 	Report json.RawMessage `json:"report,omitempty"`
 }

@@ -14,13 +14,13 @@ func (r *run) attach(ctx context.Context) error {
 	if err := r.begin(ctx, deal.Intent{What: "attach", Digest: s.Facts.Contract.SHA256, Lease: 2 * uploadLimit}); err != nil {
 		return err
 	}
-	contract, err := r.put(ctx, deal.RoleContract, fileContract, s.Private.FileName)
+	contract, err := r.put(ctx, deal.RoleContract, fileContract, *s.Facts.Contract, s.Private.FileName)
 	if err != nil {
 		return err
 	}
 	s.Facts.Attachment = &contract
 	if s.Plan.AuditTrail != "" {
-		trail, err := r.put(ctx, deal.RoleAuditTrail, fileTrail, trailName(s.Private.FileName))
+		trail, err := r.put(ctx, deal.RoleAuditTrail, fileTrail, *s.Facts.Trail, trailName(s.Private.FileName))
 		if err != nil {
 			return err
 		}
@@ -30,12 +30,12 @@ func (r *run) attach(ctx context.Context) error {
 		Events: []deal.Event{{Type: "document.attached", Data: map[string]string{"file": contract.ID}}}})
 }
 
-func (r *run) put(ctx context.Context, role deal.Role, staged, name string) (at deal.Attachment, err error) {
+func (r *run) put(ctx context.Context, role deal.Role, staged string, want deal.FileFact, name string) (at deal.Attachment, err error) {
 	t, err := r.tenant()
 	if err != nil {
 		return at, err
 	}
-	f, closer, err := r.Files.OpenStaged(ctx, r.s.Tx, staged)
+	f, closer, err := r.Files.OpenStaged(ctx, r.s.Tx, staged, want)
 	if err != nil {
 		return at, err
 	}

@@ -23,7 +23,7 @@ func (r *run) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sealed, closer, err := r.Files.OpenStaged(ctx, s.Tx, fileContract)
+	sealed, closer, err := r.Files.OpenStaged(ctx, s.Tx, fileContract, *s.Facts.Contract)
 	if err != nil {
 		return err
 	}
@@ -34,10 +34,8 @@ func (r *run) check(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if verdict, err = findingOf(report); err != nil {
-			return err
-		}
-		return r.stageBytes(ctx, fileReport, verdict.json)
+		verdict, err = findingOf(report)
+		return err
 	})
 	if err != nil {
 		return err

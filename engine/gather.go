@@ -42,9 +42,6 @@ const (
 	fileUnsigned = "unsigned.pdf"
 	fileContract = "contract.pdf"
 	fileTrail    = "audit-trail.pdf"
-	fileReport   = "report.json"
-	fileCMS      = "signature.p7s"
-	fileToken    = "timestamp.tst"
 )
 
 // gather reads the record and makes the document's record of it. A contract of ours that is already there is adopted.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
@@ -15,20 +16,22 @@ func (r *run) keep(ctx context.Context) error {
 	if err := r.begin(ctx, deal.Intent{What: "keep", Digest: s.Facts.Contract.SHA256}); err != nil {
 		return err
 	}
-	names := map[string]string{fileContract: "contract.pdf", fileReport: "evidence/" + fileReport}
-	if len(s.Private.Value) > 0 {
-		names[fileCMS] = "evidence/" + fileCMS
+	evidence := map[string][]byte{"report.json": s.Private.Report}
+	add := func(name string, b []byte) {
+		if len(b) > 0 {
+			evidence[name] = b
+		}
 	}
-	if len(s.Private.Token) > 0 {
-		names[fileToken] = "evidence/" + fileToken
-	}
+	add("signature.p7s", s.Private.CMS)
+	add("timestamp.tst", s.Private.Token)
 	if s.Plan.AuditTrail != "" {
-		if err := r.makeTrail(ctx); err != nil {
+		b, err := r.makeTrail(ctx)
+		if err != nil {
 			return err
 		}
-		names[fileTrail] = "evidence/" + fileTrail
+		add("audit-trail.pdf", b)
 	}
-	folder, err := r.Files.Keep(ctx, s, names)
+	folder, err := r.Files.Keep(ctx, s, fileContract, evidence)
 	if err != nil {
 		return err
 	}
@@ -36,25 +39,45 @@ func (r *run) keep(ctx context.Context) error {
 	return r.advance(ctx, "kept", deal.Kept, deal.Entry{What: "archived", Cert: certOf(s), Detail: map[string]string{"sha256": s.Facts.Contract.SHA256}})
 }
 
-// makeTrail stages the audit trail as it stands now; later entries stay in the house's own log. A retry takes the staged
-// one, so that archive and CRM get the same bytes.
-func (r *run) makeTrail(ctx context.Context) error {
-	if _, closer, err := r.Files.OpenStaged(ctx, r.s.Tx, fileTrail); err == nil {
-		return closer.Close()
+// makeTrail stages the audit trail as it stands now; later entries stay in the house's own log. A retry takes the
+// committed one, so that archive and CRM get the same bytes.
+func (r *run) makeTrail(ctx context.Context) ([]byte, error) {
+	s := r.s
+	if s.Facts.Trail == nil {
+		if err := r.stageTrail(ctx); err != nil {
+			return nil, err
+		}
 	}
-	var b []byte
+	f, closer, err := r.Files.OpenStaged(ctx, s.Tx, fileTrail, *s.Facts.Trail)
+	if err != nil {
+		return nil, err
+	}
+	defer closer.Close()
+	return io.ReadAll(f.Open())
+}
+
+func (r *run) stageTrail(ctx context.Context) error {
+	var fact deal.FileFact
 	err := r.call(ctx, "trail", renderLimit, func(ctx context.Context) error {
 		lines, err := r.Ledger.Trail(ctx, r.s.Tx)
 		if err != nil {
 			return err
 		}
-		b, err = r.renderTrail(ctx, lines)
+		b, err := r.renderTrail(ctx, lines)
+		if err != nil {
+			return err
+		}
+		fact, err = r.Files.Stage(ctx, r.s.Tx, fileTrail, func(w io.Writer) error {
+			_, err := w.Write(b)
+			return err
+		})
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return r.stageBytes(ctx, fileTrail, b)
+	r.s.Facts.Trail = &fact
+	return r.advance(ctx, "trail", "", deal.Entry{What: "audit-trail-made", Detail: map[string]string{"sha256": fact.SHA256}})
 }
 
 // trail is the record of an audit-trail bundle.

@@ -47,12 +47,12 @@ type Ledger interface {
 // Files keeps the bytes of a sealing in flight, encrypted under its data key and fsynced when a method returns.
 type Files interface {
 	Stage(ctx context.Context, tx deal.TxID, name string, write func(io.Writer) error) (deal.FileFact, error)
-	// OpenStaged returns the file after comparing it with its recorded hash. The closer must be called.
-	OpenStaged(ctx context.Context, tx deal.TxID, name string) (deal.File, io.Closer, error)
+	// OpenStaged returns the file after comparing all of it with what was committed. The closer must be called.
+	OpenStaged(ctx context.Context, tx deal.TxID, name string, want deal.FileFact) (deal.File, io.Closer, error)
 	Unstage(ctx context.Context, tx deal.TxID) error
-	// Keep puts staged files into the archive, atomically and once, and returns the archive folder, relative to the
-	// state directory.
-	Keep(ctx context.Context, s *deal.Sealing, names map[string]string) (folder string, err error)
+	// Keep puts the staged contract (s.Facts.Contract) and the evidence into the archive, atomically and once, and
+	// returns the folder.
+	Keep(ctx context.Context, s *deal.Sealing, staged string, evidence map[string][]byte) (folder string, err error)
 }
 
 // Queue hands out jobs. It is only a scheduler: the ledger says what there is to do.

@@ -63,7 +63,7 @@ func (r *run) fromRecord(ctx context.Context) (deal.FileFact, error) {
 		return fact, err
 	}
 	head := make([]byte, 5)
-	f, closer, err := r.Files.OpenStaged(ctx, s.Tx, fileUnsigned)
+	f, closer, err := r.Files.OpenStaged(ctx, s.Tx, fileUnsigned, fact)
 	if err != nil {
 		return fact, err
 	}

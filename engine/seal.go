@@ -18,7 +18,7 @@ import (
 // seal stages the exact bytes and attributes, looks at the record once more, commits the digest, and only then uses the
 // key. From the moment that a signature value is committed every retry uses it again; the key is not asked twice.
 func (r *run) seal(ctx context.Context) error {
-	unsigned, closer, err := r.Files.OpenStaged(ctx, r.s.Tx, fileUnsigned)
+	unsigned, closer, err := r.Files.OpenStaged(ctx, r.s.Tx, fileUnsigned, *r.s.Facts.Unsigned)
 	if err != nil {
 		return err
 	}
@@ -271,25 +271,9 @@ func (r *run) complete(ctx context.Context, t *signing.Ticket, unsigned deal.Fil
 	if err != nil {
 		return err
 	}
-	if err := r.stageBytes(ctx, fileCMS, evidence.CMS); err != nil {
-		return err
-	}
-	if err := r.stageBytes(ctx, fileToken, evidence.Token); err != nil {
-		return err
-	}
+	s.Private.CMS = evidence.CMS
 	fact.Name = s.Private.FileName
 	s.Facts.Contract = &fact
 	return r.advance(ctx, "sealed", deal.Sealed, deal.Entry{What: "sealed", Cert: s.Facts.Cert.SHA256, Detail: map[string]string{"sha256": fact.SHA256},
 		Events: []deal.Event{{Type: "document.signed", Data: map[string]string{"sha256": fact.SHA256}}}})
-}
-
-func (r *run) stageBytes(ctx context.Context, name string, b []byte) error {
-	if len(b) == 0 {
-		return nil
-	}
-	_, err := r.Files.Stage(ctx, r.s.Tx, name, func(w io.Writer) error {
-		_, err := w.Write(b)
-		return err
-	})
-	return err
 }
