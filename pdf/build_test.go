@@ -185,6 +185,30 @@ func xrefLoop() []byte {
 	return d.table(fmt.Sprintf("/Root 1 0 R /Prev %d", at))
 }
 
+// leadingForward has three sections, of which the newest says that the one before it stands behind it.
+func leadingForward() []byte {
+	d := newDraft("\n")
+	d.obj(1, "<< /Type /Catalog /Pages 2 0 R >>")
+	first := d.Len()
+	d.table("/Root 1 0 R")
+	newest := d.Len()
+	const width = 6
+	d.line("xref\n0 0\ntrailer\n<< /Size 2 /Root 1 0 R /Prev %0*d >>", width, 0)
+	middle := d.Len()
+	d.line("xref\n0 0\ntrailer\n<< /Size 2 /Root 1 0 R /Prev %d >>", first)
+	d.line("startxref\n%d\n%%%%EOF", newest)
+	return bytes.Replace(d.Bytes(), []byte("/Prev 000000"), fmt.Appendf(nil, "/Prev %0*d", width, middle), 1)
+}
+
+// withObject is a document with one more object.
+func withObject(body string) []byte {
+	d := newDraft("\n")
+	d.obj(1, "<< /Type /Catalog /Pages 2 0 R >>")
+	d.obj(2, "<< /Type /Pages /Kids [] /Count 0 >>")
+	d.obj(3, body)
+	return d.table("/Root 1 0 R")
+}
+
 func pageTreeLoop() []byte {
 	d := newDraft("\n")
 	d.obj(1, "<< /Type /Catalog /Pages 2 0 R >>")

@@ -90,6 +90,9 @@ func TestHiddenObjectsOfAHybridFileAreFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if bytes.Contains(tail, []byte("/XRefStm")) {
+		t.Error("the update points to the hidden objects of the section before it")
+	}
 	f = mustOpen(t, append(b, tail...))
 	if v, err := f.Resolve(Ref{Num: 6}); err != nil || Text(v) != "now you see me" {
 		t.Errorf("hidden object after an update = %v, %v", v, err)
@@ -133,6 +136,12 @@ func TestOpenRefuses(t *testing.T) {
 		{"more entries than bytes", []byte("%PDF-1.7\nxref\n0 99999\ntrailer\n<< >>\nstartxref\n9\n%%EOF\n"), "offset of an object expected"},
 		{"huge counts in a stream", []byte("%PDF-1.7\n1 0 obj\n<< /Type /XRef /W [1 1 1] /Size 999999 /Length 0 >>\nstream\n\nendstream\nendobj\nstartxref\n9\n%%EOF\n"), "shorter than /Index"},
 		{"no root", []byte("%PDF-1.7\nxref\n0 1\n0000000000 65535 f \ntrailer\n<< /Size 1 >>\nstartxref\n9\n%%EOF\n"), "no /Root"},
+		{"an object that is not where its stream should have it", withXRefStream("/Type /ObjStm /N 2 /First 9", strings.Replace(twoObjects, "1 0 2", "1 0 9", 1), goodEntry), "does not have object 2"},
+		{"a section that leads forward", leadingForward(), "older than one behind it"},
+		{"too many values", withObject("[" + strings.Repeat("0 ", maxObjectNodes) + "]"), "too many values"},
+		{"a very long string", withObject("(" + strings.Repeat("x", maxObjectBytes+1) + ")"), "too long"},
+		{"a huge predictor", withObject("<< /Type /ObjStm /N 1 /First 4 /Filter /FlateDecode /DecodeParms << /Predictor 12 /Columns 1000000 /Colors 64 >> /Length 8 >>\nstream\n\x78\x9c\x03\x00\x00\x00\x00\x01\nendstream"), "out of range"},
+		{"a foreign filter", withObject("<< /Filter /LZWDecode /Length 1 >>\nstream\nx\nendstream"), `"LZWDecode", which is not supported`},
 		{"a string without end", replaced("(customer)", "(customer("), "does not end"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -148,6 +157,22 @@ func TestOpenRefuses(t *testing.T) {
 				t.Errorf("%v is not permanent", err)
 			}
 		})
+	}
+}
+
+func TestReadingEndsWithItsBudget(t *testing.T) {
+	f := mustOpen(t, simple("\n"))
+	f.work = 100
+	var limit *LimitError
+	if err := readAll(f); !errors.As(err, &limit) || !strings.Contains(err.Error(), "too much work") {
+		t.Errorf("error = %v, want a LimitError", err)
+	}
+}
+
+func TestTwoFieldsOfOneNameAreRefused(t *testing.T) {
+	f := mustOpen(t, bytes.Replace(simple("\n"), []byte("/T (other)"), []byte("/T (house)"), 1))
+	if _, err := f.Field("party.house"); err == nil || !strings.Contains(err.Error(), "two fields named") {
+		t.Errorf("error = %v", err)
 	}
 }
 

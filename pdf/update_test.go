@@ -46,6 +46,9 @@ func TestUpdateKeepsEveryByteAndTheStyle(t *testing.T) {
 				if !bytes.Contains(tail, []byte(c.style)) {
 					t.Errorf("the cross-reference of the update has not the style of the file:\n%s", tail)
 				}
+				if b[len(b)-1] != '\n' && tail[0] != '\n' {
+					t.Error("the update begins in the middle of a line")
+				}
 				b = append(b, tail...)
 				checkWithQPDF(t, b)
 			}

@@ -298,8 +298,10 @@ func (b *builder) addTo(pageRef pdf.Ref, page *pdf.Dict, widget pdf.Ref) error {
 	if err != nil {
 		return err
 	}
+	ref, indirect := page.Get("Annots").(pdf.Ref)
+	indirect = indirect && annots != nil
 	annots = append(slices.Clone(annots), widget)
-	if ref, ok := page.Get("Annots").(pdf.Ref); ok && len(annots) > 1 {
+	if indirect {
 		b.update.Put(ref, annots)
 		return nil
 	}

@@ -207,8 +207,11 @@ func (s *subset) toUnicode() []byte {
 	return append(b, "endcmap\nCMapName currentdict /CMap defineresource pop\nend\nend\n"...)
 }
 
-// program writes the font file: the tables that ISO 32000-1, 9.9 asks for, with the glyphs of the subset only.
-func (s *subset) program() []byte {
+// program writes the font file.
+func (s *subset) program() []byte { return assemble(s.reduced()) }
+
+// reduced makes the tables that ISO 32000-1, 9.9 asks for, with the glyphs of the subset only.
+func (s *subset) reduced() map[string][]byte {
 	glyf, loca := s.outlines()
 	n := uint16(len(s.glyphs))
 	head := slices.Clone(s.tables["head"])
@@ -226,7 +229,7 @@ func (s *subset) program() []byte {
 			tables[hints] = t
 		}
 	}
-	return assemble(tables)
+	return tables
 }
 
 // outlines copies the glyphs, with the parts of composite ones renumbered; parts join the subset on the way.

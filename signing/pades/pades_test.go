@@ -7,6 +7,7 @@ import (
 	"crypto"
 	"crypto/elliptic"
 	"crypto/sha256"
+	"encoding/asn1"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,8 +24,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// sample writes a document with a form by hand: two pages, the second one rotated; a text field, and an empty signature
-// field named "party.house" with a box on page 1. extra goes into the form dictionary, field into the signature field.
+// sample writes a document with a form by hand: two pages, the second one rotated; a text field, and two empty
+// signature fields: "party.house" with a box on page 1, and "party.other" without. extra goes into
+// the form dictionary, field into party.house.
 func sample(extra, field string) []byte {
 	var b bytes.Buffer
 	var offsets []int
@@ -32,16 +34,18 @@ func sample(extra, field string) []byte {
 	for i, body := range []string{
 		"<< /Type /Catalog /Pages 2 0 R /AcroForm 6 0 R /Lang (en) >>",
 		"<< /Type /Pages /Kids [3 0 R 4 0 R] /Count 2 /MediaBox [0 0 595 842] >>",
-		"<< /Type /Page /Parent 2 0 R /Contents 5 0 R /Resources << /Font << /F 9 0 R >> >> /Annots [7 0 R 8 0 R] >>",
+		"<< /Type /Page /Parent 2 0 R /Contents 5 0 R /Resources << /Font << /F 9 0 R >> >> /Annots 14 0 R >>",
 		"<< /Type /Page /Parent 2 0 R /Resources << >> /Rotate 90 >>",
 		"<< /Length 44 >>\nstream\nBT /F 18 Tf 72 760 Td (A short contract) Tj ET\nendstream",
 		"<< /Fields [7 0 R 10 0 R] /DA (/Helv 10 Tf 0 g) /DR << /Font << /Helv 9 0 R >> >> " + extra + " >>",
 		"<< /Type /Annot /Subtype /Widget /FT /Tx /T (customer) /V (Acme \\(UK\\)) /DA (/Helv 10 Tf 0 g) /F 4 /P 3 0 R /Rect [72 700 272 720] /AP << /N 11 0 R >> >>",
 		"<< /Type /Annot /Subtype /Widget /Parent 10 0 R /T (house) /FT /Sig /F 4 /P 3 0 R /Rect [72 100 292 170] " + field + " >>",
 		"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
-		"<< /T (party) /Kids [8 0 R] >>",
+		"<< /T (party) /Kids [8 0 R 13 0 R] >>",
 		"<< /Type /XObject /Subtype /Form /BBox [0 0 200 20] /Resources << /Font << /Helv 9 0 R >> >> /Length 50 >>\nstream\n/Tx BMC BT /Helv 10 Tf 2 6 Td (Acme UK) Tj ET EMC \nendstream",
 		"<< /Title (A short contract) /Producer (by hand) >>",
+		"<< /Type /Annot /Subtype /Widget /Parent 10 0 R /T (other) /FT /Sig /F 4 /P 3 0 R /Rect [0 0 0 0] >>",
+		"[7 0 R 8 0 R 13 0 R]",
 	} {
 		offsets = append(offsets, b.Len())
 		if before, data, ok := strings.Cut(body, "stream\n"); ok { // set the right length
@@ -249,6 +253,48 @@ func TestDefaultDigestOfSigningCertificateIsLeftOut(t *testing.T) {
 	}
 }
 
+func TestSetsAreInTheOrderOfDER(t *testing.T) {
+	cms := extract(t, sign(t, sample("", ""), ecIdentity(), options(ecIdentity())))[0].cms
+	var info struct {
+		Type    asn1.ObjectIdentifier
+		Content struct {
+			Version      int
+			Digests      asn1.RawValue
+			Encapsulated asn1.RawValue
+			Certificates asn1.RawValue
+			Signers      []struct {
+				Version    int
+				Signer     asn1.RawValue
+				Digest     asn1.RawValue
+				Attributes asn1.RawValue
+				Algorithm  asn1.RawValue
+				Value      []byte
+			} `asn1:"set"`
+		} `asn1:"explicit,tag:0"`
+	}
+	if _, err := asn1.Unmarshal(cms, &info); err != nil {
+		t.Fatal(err)
+	}
+	for name, set := range map[string][]byte{"certificates": info.Content.Certificates.Bytes, "attributes": info.Content.Signers[0].Attributes.Bytes} {
+		var before []byte
+		n := 0
+		for ; len(set) > 0; n++ {
+			var v asn1.RawValue
+			rest, err := asn1.Unmarshal(set, &v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Compare(before, v.FullBytes) >= 0 {
+				t.Errorf("%s are not in ascending order", name)
+			}
+			before, set = v.FullBytes, rest
+		}
+		if n < 2 {
+			t.Errorf("%d %s, want some", n, name)
+		}
+	}
+}
+
 func TestFormIsKept(t *testing.T) {
 	id := ecIdentity()
 	o := options(id)
@@ -286,7 +332,7 @@ func TestFormIsKept(t *testing.T) {
 	for _, field := range fields {
 		names = append(names, field.Name)
 	}
-	if diff := cmp.Diff([]string{"customer", "party.house"}, names); diff != "" {
+	if diff := cmp.Diff([]string{"customer", "party.house", "party.other"}, names); diff != "" {
 		t.Error(diff)
 	}
 	if got := fields[1].Rect; got != [4]float64{72, 100, 292, 170} {
@@ -425,7 +471,20 @@ func TestCertificationAllowsWhatItSays(t *testing.T) {
 
 func TestFieldLockIsDeclaredAndRespected(t *testing.T) {
 	id := ecIdentity()
-	doc := sample("", "/Lock << /Type /SigFieldLock /Action /Exclude /Fields [(other)] >>")
+	for action, locks := range map[string]bool{
+		"/All": true, "/Include /Fields [(x) (party.other)]": true, "/Include /Fields [(x)]": false,
+		"/Exclude /Fields [(x)]": true, "/Exclude /Fields [(party.other)]": false,
+	} {
+		o := options(id)
+		o.Field = "party.house"
+		locked := sign(t, sample("", "/Lock << /Type /SigFieldLock /Action "+action+" >>"), id, o)
+		o.Field = "party.other"
+		_, err := Prepare(context.Background(), document(locked), o)
+		if refused := err != nil && strings.Contains(err.Error(), "has locked"); refused != locks {
+			t.Errorf("%s: signing the other field: %v", action, err)
+		}
+	}
+	doc := sample("", "/Lock << /Type /SigFieldLock /Action /All >>")
 	o := options(id)
 	o.Field = "party.house"
 	locked := sign(t, doc, id, o)
@@ -544,9 +603,52 @@ func TestPrepareEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestLargeDocumentIsNotHeldInMemory(t *testing.T) {
+// cancelling is a document that ends the context while it is read as a whole.
+type cancelling struct {
+	Document
+	cancel context.CancelFunc
+	reads  int
+}
+
+func (c *cancelling) ReadAt(b []byte, at int64) (int, error) {
+	if len(b) == 64<<10 {
+		c.reads++
+		c.cancel()
+	}
+	return c.Document.ReadAt(b, at)
+}
+
+func TestHashingEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	doc := &cancelling{Document: document(largeDocument(t)), cancel: cancel}
+	if _, err := Prepare(ctx, doc, options(ecIdentity())); !errors.Is(err, context.Canceled) || doc.reads != 1 {
+		t.Errorf("error = %v after %d reads, want context.Canceled after one", err, doc.reads)
+	}
+}
+
+func TestIndirectAnnotationsStayIndirect(t *testing.T) {
 	doc := sample("", "")
-	// A comment of 20 MB between the objects and the table of an update makes a large file.
+	sealed := sign(t, doc, ecIdentity(), options(ecIdentity()))
+	tail := sealed[len(doc):]
+	if !bytes.Contains(tail, []byte("\n14 0 obj")) || bytes.Contains(tail, []byte("\n3 0 obj")) {
+		t.Errorf("the page was rewritten where its list of annotations is an object of its own:\n%.300s", tail)
+	}
+}
+
+func TestHiddenFieldIsShownWhenItIsSealedVisibly(t *testing.T) {
+	doc := bytes.Replace(sample("", ""), []byte("/T (house) /FT /Sig /F 4"), []byte("/T (house) /FT /Sig /F 2"), 1)
+	o := options(ecIdentity())
+	o.Field, o.Text = "party.house", sealText
+	if out := textOf(t, sign(t, doc, ecIdentity(), o)); !strings.Contains(out, sealText[0]) {
+		t.Errorf("the seal is not shown; the text is:\n%s", out)
+	}
+}
+
+// largeDocument is the sample with a stream of 20 MB.
+func largeDocument(t *testing.T) []byte {
+	t.Helper()
+	doc := sample("", "")
 	f, err := pdf.Open(document(doc), int64(len(doc)))
 	if err != nil {
 		t.Fatal(err)
@@ -557,7 +659,11 @@ func TestLargeDocumentIsNotHeldInMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc = append(doc, tail...)
+	return append(doc, tail...)
+}
+
+func TestLargeDocumentIsNotHeldInMemory(t *testing.T) {
+	doc := largeDocument(t)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	if _, err := Prepare(context.Background(), document(doc), options(ecIdentity())); err != nil {
