@@ -219,6 +219,7 @@ func TestTokensNeedTheScopesOfTheRoute(t *testing.T) {
 
 func TestOAuthTokensAreRefreshedExpireAndAreRevoked(t *testing.T) {
 	p := start(t, func(o *hubspot.Options) {
+		o.Limits.Daily = 1 // of private apps only
 		o.OAuth = &hubspot.OAuthApp{ClientID: "cid", ClientSecret: "sec", RefreshToken: "na1-first", RotateRefreshTokens: true}
 	})
 	refresh := func(path, token string) answer {
@@ -245,6 +246,9 @@ func TestOAuthTokensAreRefreshedExpireAndAreRevoked(t *testing.T) {
 	}
 	if a.header.Get("X-HubSpot-RateLimit-Max") != "110" || a.header.Get("X-HubSpot-RateLimit-Daily") != "" {
 		t.Errorf("rate headers of an OAuth app: %v", a.header)
+	}
+	if status, _ := details(first.text("access_token")); status != 200 {
+		t.Errorf("second call of the day: %d", status)
 	}
 	old := refresh("/oauth/v3/token", "na1-first")
 	want := object{

@@ -31,8 +31,10 @@ func TestBothPathDialectsShowTheSameDeal(t *testing.T) {
 
 func TestUnsupportedPathsAreNotFound(t *testing.T) {
 	p := start(t, nil)
+	id := p.deal(nil)
+	p.must(200, "GET", "/crm/v4/objects/deals/"+id+"/associations/contacts", "")
 	for _, path := range []string{
-		"/crm/objects/2025-09/deals", "/crm/v1/objects/deals", "/crm/v4/objects/deals", "/crm/v3/objects/deals/1/associations/contacts",
+		"/crm/objects/2025-09/deals", "/crm/v1/objects/deals", "/crm/v4/objects/deals/" + id, "/crm/v3/objects/deals/" + id + "/associations/contacts",
 		"/crm/nonsense/2026-03/deals", "/crm/v3/nonsense/deals", "/files/v2/files/1", "/", "/crm",
 	} {
 		if a := p.do("GET", path, ""); a.status != 404 {
@@ -218,6 +220,10 @@ func TestABatchWithOneBadValueWritesNothing(t *testing.T) {
 		fmt.Sprintf(`{"inputs":[{"id":%q,"properties":{"dealname":"changed"}},{"id":%q,"properties":{"amount":"many"}}]}`, a, b))
 	if got := p.must(200, "GET", "/crm/v3/objects/deals/"+a, "").text("properties", "dealname"); got != "a" {
 		t.Errorf("dealname is %q", got)
+	}
+	p.must(400, "POST", "/crm/v3/objects/deals/batch/create", `{"inputs":[{"properties":{"dealname":"c"}},{"properties":{"amount":"many"}}]}`)
+	if ids, err := p.IDs("deals"); err != nil || len(ids) != 2 {
+		t.Errorf("deals %q, %v", ids, err)
 	}
 }
 
