@@ -49,5 +49,6 @@ tar -xzf "$1" -C "$work" "$member"
 got=$(sha256 "$work/$member")
 [ "$got" = "$file_sha256" ] || die "the file in the archive has SHA-256 $got, expected $file_sha256: not used"
 chmod 0644 "$work/$member"
+touch "$work/$member"
 mv "$work/$member" "$target"
 echo "renderer: $target is ready, SHA-256 checked"

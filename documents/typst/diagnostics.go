@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -27,6 +28,15 @@ func diagnosticOf(o *object) Diagnostic {
 	return d
 }
 
+// withoutTrace drops the steps through the file that includes the contract, unless they are all there is.
+func withoutTrace(all []Diagnostic) []Diagnostic {
+	kept := slices.DeleteFunc(slices.Clone(all), func(d Diagnostic) bool { return d.File == mainFile })
+	if len(kept) == 0 {
+		return all
+	}
+	return kept
+}
+
 // censor removes from the compiler's messages what may be a value of the record. A message is a help for the author of
 // the template, who knows the template but must not see every customer's data in a log.
 type censor struct {
@@ -34,8 +44,8 @@ type censor struct {
 	words   map[string]bool // all words of the record that are not in the template
 }
 
-func newCensor(files map[string][]byte, p *documents.Prepared) *censor {
-	c := &censor{words: make(map[string]bool)}
+func newCensor(files map[string][]byte, manifest []byte, p *documents.Prepared) *censor {
+	c := &censor{words: make(map[string]bool), sources: []string{string(manifest)}}
 	own := make(map[string]bool)
 	for name, data := range files {
 		if path.Ext(name) != ".typ" || name == mainFile {
@@ -73,19 +83,22 @@ func (c *censor) message(m string) string {
 		}
 		return said + "(a text that is not in the template)"
 	}
-	m = quoted.ReplaceAllStringFunc(m, func(q string) string {
-		if c.inSource(q[1 : len(q)-1]) {
-			return q
-		}
-		return "(a value)"
-	})
-	return word.ReplaceAllStringFunc(m, func(w string) string {
+	m = word.ReplaceAllStringFunc(m, func(w string) string {
 		if c.words[w] {
-			return "(a value)"
+			return withheld
 		}
 		return w
 	})
+	return quoted.ReplaceAllStringFunc(m, func(q string) string {
+		if c.inSource(q[1 : len(q)-1]) {
+			return q
+		}
+		return withheld
+	})
 }
+
+// withheld stands where a message had a value.
+const withheld = "(a value)"
 
 func (c *censor) inSource(s string) bool {
 	for _, source := range c.sources {

@@ -95,17 +95,23 @@ func New(o Options) (*Renderer, error) {
 	r := &Renderer{timeout: o.Timeout, hash: sha256.Sum256(wasm), fonts: f, places: make(chan struct{}, o.Children)}
 	dir := filepath.Join(o.CacheDir, hex.EncodeToString(r.hash[:8]))
 	r.cache = cache{wasm: o.WASM, dir: dir, progress: o.Progress, log: o.Log}
-	s, err := json.Marshal(setup{WASM: o.WASM, Cache: dir})
+	spec, err := renderSpec(o.WASM, dir)
 	if err != nil {
 		return nil, err
 	}
-	r.pool = worker.NewPool(worker.Spec{
+	r.pool = worker.NewPool(spec, o.Children, o.Log)
+	return r, nil
+}
+
+// renderSpec is what a child that renders may do: read the module and its code before the first template, then nothing.
+func renderSpec(wasm, cache string) (worker.Spec, error) {
+	s, err := json.Marshal(setup{WASM: wasm, Cache: cache})
+	return worker.Spec{
 		Name:    WorkerName,
 		Setup:   s,
 		Limits:  worker.Limits{Procs: 1, GoMemory: goMemory},
-		Sandbox: worker.Sandbox{Read: []string{o.WASM, dir}, SealFiles: true},
-	}, o.Children, o.Log)
-	return r, nil
+		Sandbox: worker.Sandbox{Read: []string{wasm, cache}, SealFiles: true},
+	}, err
 }
 
 // Close ends the children.
@@ -220,8 +226,9 @@ func (r *Renderer) output(b *documents.Bundle, p *documents.Prepared, used []*fo
 	}
 	out := documents.Output{PDF: f.Body, Boxes: answer.Boxes}
 	var fault TemplateError
-	censor := newCensor(files, p)
-	for _, d := range answer.Diagnostics {
+	manifest, _ := b.File(documents.ManifestFile)
+	censor := newCensor(files, manifest, p)
+	for _, d := range withoutTrace(answer.Diagnostics) {
 		d.Message = censor.message(d.Message)
 		if d.Error {
 			fault.Diagnostics = append(fault.Diagnostics, d)

@@ -1,33 +1,57 @@
 package typst
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
+	"math"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/dealseal/dealseal/documents"
+	"github.com/dealseal/dealseal/pdf"
 	"github.com/dealseal/dealseal/worker"
 )
 
-// module and cacheDir are kept between runs: compiling takes longer than all tests.
+// The module and its code are kept between runs: compiling takes longer than all tests.
 const (
 	module    = "../../build/typst.wasm"
 	cacheDir  = "../../build/typst-cache"
 	templates = "../../templates"
-	fontDir   = "/usr/share/fonts"
 )
 
-func probe(context.Context, []byte) (worker.Handler, error) { return nil, nil }
+// options are for tests that must not fail because the machine is busy.
+func options() Options {
+	return Options{WASM: module, CacheDir: cacheDir, Children: 1, Timeout: time.Minute, Log: slog.New(slog.DiscardHandler)}
+}
+
+// shared is one renderer for the tests that need nothing special: starting a child is most of their work.
+var shared = sync.OnceValues(func() (*Renderer, error) { return New(options()) })
+
+func common(t *testing.T) *Renderer {
+	t.Helper()
+	r, err := shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
 
 func renderer(t *testing.T, change func(*Options)) *Renderer {
 	t.Helper()
-	o := Options{WASM: module, CacheDir: cacheDir, FontDirs: []string{fontDir}, Children: 1, Timeout: time.Minute, Log: slog.New(slog.DiscardHandler)}
-	if change != nil {
-		change(&o)
-	}
+	o := options()
+	change(&o)
 	r, err := New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -40,23 +64,515 @@ func renderer(t *testing.T, change func(*Options)) *Renderer {
 	return r
 }
 
-func TestScratchSamples(t *testing.T) {
-	r := renderer(t, func(o *Options) { o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil)) })
+// bundle writes and loads a template with the given contract.typ and signers.
+func bundle(t *testing.T, contract string, signers ...string) *documents.Bundle {
+	t.Helper()
+	var list strings.Builder
+	for _, s := range signers {
+		fmt.Fprintf(&list, "\n  - {name: %s, role: signer}", s)
+	}
+	if len(signers) == 0 {
+		list.WriteString(" []")
+	}
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"template.yaml": "id: probe\nversion: 1\ntitle: Probe\nschema: schema.json\nlocale: en-GB\nsigners:" + list.String() + `
+signature: {level: SES, justification: "a test"}
+approval: {state: draft}
+retention: test
+file_name: "{tx}.pdf"
+amount_check: {off: "a test"}
+`,
+		"schema.json":  "true",
+		"contract.typ": "#import \"/dealseal.typ\": *\n" + contract,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := documents.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// tool runs a program that judges the file, and fails with the package to install where it is missing.
+func tool(t *testing.T, pkg, name string, args ...string) string {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Fatalf("%s is missing: apt-get install %s", name, pkg)
+	}
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
+	}
+	return string(out)
+}
+
+func writeFile(t *testing.T, data []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "document.pdf")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func textOf(t *testing.T, data []byte) string {
+	t.Helper()
+	return tool(t, "poppler-utils", "pdftotext", "-layout", writeFile(t, data), "-")
+}
+
+func TestSampleBundlesRenderWithTheirSignatureBoxes(t *testing.T) {
 	all, err := documents.LoadAll(templates)
 	if err != nil {
 		t.Fatal(err)
 	}
+	r := common(t)
 	for name, b := range all {
-		for _, s := range b.Samples() {
-			rec, _ := b.File(s)
-			t0 := time.Now()
-			out, err := r.Render(t.Context(), b, rec)
-			t.Log(name, s, len(out.PDF), time.Since(t0), out.Boxes, out.Notes, err)
-			os.WriteFile("/tmp/e/"+name+"-"+filepath.Base(s)+".pdf", out.PDF, 0o644)
+		notes, err := documents.Check(t.Context(), r, b)
+		if err != nil || len(notes) > 0 {
+			t.Errorf("%s: %v, notes %q", name, err, notes)
 		}
-		rec, _ := b.File(b.Samples()[0])
-		out, err := r.Preview(t.Context(), b, rec)
-		t.Log(name, "preview", err)
-		os.WriteFile("/tmp/e/"+name+"-preview.pdf", out.PDF, 0o644)
+		record, _ := b.File(b.Samples()[0])
+		out, err := r.Render(t.Context(), b, record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tool(t, "qpdf", "qpdf", "--check", writeFile(t, out.PDF))
+		checkFields(t, out, b.Signers)
+	}
+}
+
+// checkFields compares the boxes with the form fields in the file.
+func checkFields(t *testing.T, out documents.Output, signers []documents.Signer) {
+	t.Helper()
+	f, err := pdf.Open(bytes.NewReader(out.PDF), int64(len(out.PDF)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields, err := f.Fields()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(fields) != len(signers) || len(out.Boxes) != len(signers) {
+		t.Fatalf("%d fields and %d boxes for %d signers", len(fields), len(out.Boxes), len(signers))
+	}
+	for i, s := range signers {
+		box, field := out.Boxes[i], fields[i]
+		if box.Name != s.Name || field.Name != s.Name || field.Type != "Sig" || field.Page != box.Page || box.Role != s.Role {
+			t.Errorf("field %+v and box %+v for signer %+v", field, box, s)
+		}
+		for k := range box.Rect {
+			if math.Abs(box.Rect[k]-field.Rect[k]) > 0.011 {
+				t.Errorf("%s: the field is at %v, the box at %v", s.Name, field.Rect, box.Rect)
+				break
+			}
+		}
+	}
+}
+
+func TestEqualInputsGiveEqualBytesInEveryProcess(t *testing.T) {
+	all, err := documents.LoadAll(templates)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := all["order-form@1"]
+	record, _ := b.File("samples/names.json")
+	other, _ := b.File("samples/short.json")
+	first, second := common(t), renderer(t, func(*Options) {})
+	if _, err := second.Render(t.Context(), b, other); err != nil {
+		t.Fatal(err)
+	}
+	one, err := first.Render(t.Context(), b, record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := second.Render(t.Context(), b, record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(one.PDF, two.PDF) || one.Key != two.Key {
+		t.Error("two processes made two documents of one record")
+	}
+	three, err := second.Render(t.Context(), b, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if three.Key == one.Key || bytes.Equal(three.PDF, one.PDF) {
+		t.Error("two records have one key or document")
+	}
+}
+
+func TestARunawayTemplateIsKilledAndThePoolGoesOn(t *testing.T) {
+	r := renderer(t, func(o *Options) { o.Timeout = 3 * time.Second })
+	good := bundle(t, "Hello")
+	if _, err := r.Render(t.Context(), good, []byte(`{}`)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.Render(t.Context(), bundle(t, "#for i in range(100000) { for j in range(100000) { let x = i * j } }"), []byte(`{}`))
+	var deadline *worker.DeadlineError
+	if !errors.As(err, &deadline) || !deadline.Started {
+		t.Fatalf("an endless template: %v", err)
+	}
+	if _, err := r.Render(t.Context(), good, []byte(`{}`)); err != nil {
+		t.Errorf("after the kill: %v", err)
+	}
+}
+
+func TestATemplateReadsNothingOutsideItsBundle(t *testing.T) {
+	r := common(t)
+	for _, contract := range []string{
+		`#read("/etc/passwd")`, `#read("../../../../etc/passwd")`, `#read("/template.yaml")`, `#read("samples/one.json")`,
+		`#import "@preview/example:0.1.0": *`, `#image("https://example.com/x.png")`, `#include "/proc/self/environ"`,
+	} {
+		_, err := r.Render(t.Context(), bundle(t, contract), []byte(`{}`))
+		var fault *TemplateError
+		if !errors.As(err, &fault) || fault.Diagnostics[0].File != "contract.typ" || fault.Diagnostics[0].Line != 2 || !fault.Permanent() {
+			t.Errorf("%s: %v", contract, err)
+		}
+	}
+}
+
+func TestDiagnosticsNamePlaceAndNoValue(t *testing.T) {
+	r := common(t)
+	record := []byte(`{"name":"Zebrafish 4711","n":"77123"}`)
+	for contract, want := range map[string]string{
+		"#record.nosuchkey":                         `contract.typ:2:9: dictionary does not contain key "nosuchkey"`,
+		"text\n#int(record.name)":                   "contract.typ:3:6: invalid integer: (a value)",
+		"#panic(record.name)":                       "contract.typ:2:2: panicked with: (a text that is not in the template)",
+		"#panic(upper(record.name))":                "(a text that is not in the template)",
+		`#assert(false, message: record.n)`:         "assertion failed: (a text that is not in the template)",
+		`#assert(false, message: "a known text")`:   "assertion failed: a known text",
+		"#(:).at(record.name)":                      "(a value)",
+		`#datetime(year: int(record.n), month: 99)`: "contract.typ:2:39: month is invalid",
+		"#let x = ": "contract.typ:2:9",
+	} {
+		_, err := r.Render(t.Context(), bundle(t, contract), record)
+		var fault *TemplateError
+		if !errors.As(err, &fault) {
+			t.Errorf("%s: %v", contract, err)
+			continue
+		}
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", contract, err, want)
+		}
+		for _, secret := range []string{"Zebrafish", "ZEBRAFISH", "4711", "77123"} {
+			if strings.Contains(err.Error(), secret) {
+				t.Errorf("%s: the error quotes the record: %v", contract, err)
+			}
+		}
+	}
+}
+
+func TestWarningsBecomeNotes(t *testing.T) {
+	out, err := common(t).Render(t.Context(), bundle(t, `#text(font: "No Such Font")[x]`), []byte(`{}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"contract.typ:2:13: unknown font family: no such font"}, out.Notes); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRecordTextPrintsLiterally(t *testing.T) {
+	name := `#panic("x") *bold* _it_ $x$ <l> @ref \ // = [a] "q"`
+	record, err := json.Marshal(map[string]string{"name": name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := common(t).Render(t.Context(), bundle(t, "#record.name"), record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Typographic quotes are the only change that a document may make.
+	want := strings.NewReplacer(`"x"`, "“x”", `"q"`, "“q”").Replace(name)
+	if got := strings.Join(strings.Fields(textOf(t, out.PDF)), " "); got != want && got != name {
+		t.Errorf("printed %q, want %q", got, want)
+	}
+}
+
+func TestSignatureBoxesLieWhereTheTemplateDrawsThem(t *testing.T) {
+	contract := `#set page(width: 400pt, height: 300pt, margin: 20pt)
+#signature-box("one", width: 100pt, height: 50pt)[One]
+#pagebreak()
+#set page(width: 500pt, height: 200pt)
+#place(bottom + right, signature-box("two", width: 50%, height: 40pt)[Two])
+#grid(columns: (1fr, 3fr), [], signature-box("three", width: 100% - 10pt)[Three])`
+	b := bundle(t, contract, "three", "one", "two")
+	out, err := common(t).Render(t.Context(), b, []byte(`{}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []documents.Box{
+		{Name: "three", Role: "signer", Page: 2, Rect: [4]float64{135, 124, 470, 180}},
+		{Name: "one", Role: "signer", Page: 1, Rect: [4]float64{20, 230, 120, 280}},
+		{Name: "two", Role: "signer", Page: 2, Rect: [4]float64{250, 20, 480, 60}},
+	}
+	if diff := cmp.Diff(want, out.Boxes); diff != "" {
+		t.Error(diff)
+	}
+	checkFields(t, out, b.Signers)
+	tool(t, "qpdf", "qpdf", "--check", writeFile(t, out.PDF))
+}
+
+func TestBoxesThatDoNotMatchTheManifestAreRefused(t *testing.T) {
+	r := common(t)
+	for contract, want := range map[string]string{
+		`Hello`: `"house" is in template.yaml but the document does not draw it`,
+		`#signature-box("house")[] #signature-box("house")[]`:                                                  `"house" is drawn twice`,
+		`#signature-box("house")[] #signature-box("stranger")[]`:                                               `"stranger" is not a signer`,
+		`#signature-box("house", width: 10pt)[]`:                                                               `"house" must be at least`,
+		`#set page(width: 200pt)` + "\n" + `#signature-box("house", width: 300pt)[]`:                           `"house" runs off page 1`,
+		`#metadata((name: "house", page: 9, left: 0, top: 0, width: 99, height: 99)) <dealseal-signature-box>`: "page 9 of 1",
+		`#metadata("house") <dealseal-signature-box>`:                                                          "use signature-box",
+	} {
+		_, err := r.Render(t.Context(), bundle(t, contract, "house"), []byte(`{}`))
+		var fault *TemplateError
+		if !errors.As(err, &fault) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", contract, err, want)
+		}
+	}
+}
+
+func TestACharacterThatNoFontHasIsRefused(t *testing.T) {
+	r := common(t)
+	_, err := r.Render(t.Context(), bundle(t, "#record.name"), []byte(`{"name":"ok","list":[{"title":"x 株"}]}`))
+	var text *documents.TextError
+	if !errors.As(err, &text) || text.Rune != '株' || text.Field != "list.title" || !strings.Contains(err.Error(), "U+682A") {
+		t.Errorf("in the record: %v", err)
+	}
+	_, err = r.Render(t.Context(), bundle(t, "株"), []byte(`{}`))
+	if !errors.As(err, &text) || text.Field != "contract.typ" {
+		t.Errorf("in the template: %v", err)
+	}
+}
+
+func TestNotoFontsAreUsedWhenTheRunesNeedThem(t *testing.T) {
+	dirs := map[string]string{"/usr/share/fonts/opentype/noto": "fonts-noto-cjk", "/usr/share/fonts/truetype/noto": "fonts-noto-core"}
+	var there []string
+	for dir, pkg := range dirs {
+		if _, err := os.Stat(dir); err != nil {
+			t.Skipf("NOT TESTED: no Noto fonts on this machine; apt-get install %s", pkg)
+		}
+		there = append(there, dir)
+	}
+	r := renderer(t, func(o *Options) { o.FontDirs = there })
+	b := bundle(t, "#set text(font: fonts(\"Liberation Sans\"))\n#record.name")
+	for text, font := range map[string]string{"株式会社 かな": "NotoSansCJKjp", "上海": "NotoSansCJKsc", "서울": "NotoSansCJKkr", "مرحبا": "NotoSansArabic"} {
+		record, err := json.Marshal(map[string]string{"name": text})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := r.Render(t.Context(), b, record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if used := tool(t, "poppler-utils", "pdffonts", writeFile(t, out.PDF)); !strings.Contains(used, font) {
+			t.Errorf("%s is not set in %s:\n%s", text, font, used)
+		}
+	}
+}
+
+func TestLongWordsStayOnThePageAndCopyAsTheyWere(t *testing.T) {
+	word := strings.Repeat("abcdefghij", 30)
+	out, err := common(t).Render(t.Context(), bundle(t, "#set page(width: 200pt, margin: 20pt)\n#record.name"), []byte(`{"name":"`+word+`"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(strings.Fields(textOf(t, out.PDF)), ""); got != word {
+		t.Errorf("printed %q", got)
+	}
+	boxes := tool(t, "poppler-utils", "pdftotext", "-bbox", writeFile(t, out.PDF), "-")
+	for line := range strings.Lines(boxes) {
+		var x0, y0, x1, y1 float64
+		if n, _ := fmt.Sscanf(strings.TrimSpace(line), `<word xMin="%f" yMin="%f" xMax="%f" yMax="%f"`, &x0, &y0, &x1, &y1); n == 4 && x1 > 180.01 {
+			t.Errorf("a line ends at %.1f pt, the margin is at 180 pt", x1)
+		}
+	}
+}
+
+func TestTheClockIsTheRecords(t *testing.T) {
+	record := []byte(`{"meta":{"time":"2031-05-06T07:08:09Z"}}`)
+	out, err := common(t).Render(t.Context(), bundle(t, "#datetime.today().display()"), record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.TrimSpace(textOf(t, out.PDF)); got != "2031-05-06" {
+		t.Errorf("today is %q", got)
+	}
+	if info := tool(t, "poppler-utils", "pdfinfo", "-isodates", writeFile(t, out.PDF)); !strings.Contains(info, "2031-05-06T07:08:09Z") || !strings.Contains(info, "Title:           Probe") {
+		t.Errorf("the document's data are not those of the record:\n%s", info)
+	}
+}
+
+func TestAPreviewIsMarkedOnEveryPage(t *testing.T) {
+	r := common(t)
+	out, err := r.Preview(t.Context(), bundle(t, "one\n#pagebreak()\n#set page(flipped: true)\ntwo"), []byte(`{}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Slanted text comes out letter by letter.
+	if n := strings.Count(strings.Join(strings.Fields(tool(t, "poppler-utils", "pdftotext", "-raw", writeFile(t, out.PDF), "-")), ""), "NOTACONTRACT"); n != 2 {
+		t.Errorf("%d marks on 2 pages", n)
+	}
+	_, err = r.Preview(t.Context(), bundle(t, "#set page(foreground: [mine])\none"), []byte(`{}`))
+	var fault *TemplateError
+	if !errors.As(err, &fault) || !strings.Contains(err.Error(), "watermark") {
+		t.Errorf("a template that hides the mark: %v", err)
+	}
+	if out, err = r.Render(t.Context(), bundle(t, "one"), []byte(`{}`)); err != nil || bytes.Contains(out.PDF, []byte("preview")) || len(strings.TrimSpace(textOf(t, out.PDF))) > len("one") {
+		t.Errorf("a contract is marked as a preview (%v)", err)
+	}
+}
+
+func TestManyDocumentsAtOnceDoNotMix(t *testing.T) {
+	r := renderer(t, func(o *Options) { o.Children = 2 })
+	b := bundle(t, "#record.name")
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			name := fmt.Sprintf("document %d", i)
+			out, err := r.Render(context.Background(), b, fmt.Appendf(nil, `{"name":%q}`, name))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if got := strings.TrimSpace(textOf(t, out.PDF)); got != name {
+				t.Errorf("%s holds %q", name, got)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// The modules below are the smallest that show a fault: one that can be compiled but is no Typst, and one that imports
+// what no release of the bindings had.
+var (
+	noTypst = []byte("\x00asm\x01\x00\x00\x00\x01\x04\x01\x60\x00\x00\x03\x02\x01\x00\x0a\x04\x01\x02\x00\x0b")
+	strange = []byte("\x00asm\x01\x00\x00\x00\x01\x04\x01\x60\x00\x00\x02\x0c\x01\x03wbg\x04nope\x00\x00\x03\x02\x01\x00\x0a\x04\x01\x02\x00\x0b")
+)
+
+func moduleFile(t *testing.T, data []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "module.wasm")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestAModuleThatIsNotTypstIsRefusedWithTheReason(t *testing.T) {
+	for name, c := range map[string]struct {
+		data []byte
+		want string
+	}{
+		"other imports": {strange, "wbg.nope"},
+		"other exports": {noTypst, "does not export the closures"},
+		"no module":     {[]byte("<html>not found</html>"), "cannot be compiled"},
+	} {
+		r := renderer(t, func(o *Options) { o.WASM, o.CacheDir = moduleFile(t, c.data), t.TempDir() })
+		_, err := r.Render(t.Context(), bundle(t, "x"), []byte(`{}`))
+		var remote *worker.RemoteError
+		if !errors.As(err, &remote) || !remote.Permanent() || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	var missing *ModuleError
+	if _, err := New(Options{WASM: "nowhere.wasm"}); !errors.As(err, &missing) || !strings.Contains(err.Error(), "make renderer") {
+		t.Errorf("no file: %v", err)
+	}
+}
+
+func TestADamagedCacheIsMadeAgain(t *testing.T) {
+	path, dir := moduleFile(t, noTypst), t.TempDir()
+	var reports int
+	use := func() {
+		r := renderer(t, func(o *Options) { o.WASM, o.CacheDir, o.Progress = path, dir, func(time.Duration) { reports++ } })
+		_, err := r.Render(t.Context(), bundle(t, "x"), []byte(`{}`))
+		var remote *worker.RemoteError
+		if !errors.As(err, &remote) || remote.Code() == codeCache {
+			t.Fatalf("the cache was not usable: %v", err)
+		}
+	}
+	use()
+	sound, file := cacheFile(t, dir)
+	if reports == 0 {
+		t.Error("compiling was not reported")
+	}
+	for name, damage := range map[string][]byte{"truncated": sound[:len(sound)/2], "empty": nil, "flipped": flipped(sound)} {
+		if err := os.WriteFile(file, damage, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		use()
+		if now, _ := cacheFile(t, dir); !bytes.Equal(now, sound) {
+			t.Errorf("%s: the cache is still damaged", name)
+		}
+	}
+	before := reports
+	use()
+	if reports != before {
+		t.Error("a sound cache was made again")
+	}
+}
+
+func flipped(b []byte) []byte {
+	b = bytes.Clone(b)
+	b[len(b)-8] ^= 0x40
+	return b
+}
+
+// cacheFile is the only file in a cache of one module.
+func cacheFile(t *testing.T, dir string) (content []byte, path string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(p string, e os.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			path = p
+		}
+		return err
+	})
+	if err != nil || path == "" {
+		t.Fatalf("no cache file: %v", err)
+	}
+	if content, err = os.ReadFile(path); err != nil {
+		t.Fatal(err)
+	}
+	return content, path
+}
+
+func TestARenderWorkerReachesNoFileAndNoNetwork(t *testing.T) {
+	dir := t.TempDir()
+	credential := filepath.Join(dir, "credential")
+	if err := os.WriteFile(credential, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	wasm := moduleFile(t, noTypst)
+	spec, err := renderSpec(wasm, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec.Name = probeName
+	pool := worker.NewPool(spec, 1, slog.New(slog.DiscardHandler))
+	defer func() { _ = pool.Close() }()
+	for _, c := range []struct{ op, target string }{
+		{"read", credential}, {"read", wasm}, {"read", "/etc/passwd"}, {"write", filepath.Join(dir, "new")}, {"dial", listener.Addr().String()},
+	} {
+		header, err := json.Marshal(c.target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply, err := pool.Call(t.Context(), worker.Frame{Op: c.op, Header: header})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if reply.Op != "refused" || !bytes.Contains(reply.Body, []byte("not permitted")) && !bytes.Contains(reply.Body, []byte("permission denied")) {
+			t.Errorf("%s %s: %s %s", c.op, c.target, reply.Op, reply.Body)
+		}
 	}
 }
