@@ -356,7 +356,9 @@ func TestEventsGetTheirPlaceInTheOutboxWithTheChange(t *testing.T) {
 
 func TestPeopleDecideWithTheirNameAndReason(t *testing.T) {
 	type op func(s *Store, t *testing.T, tx deal.TxID) error
-	retry := func(s *Store, t *testing.T, tx deal.TxID) error { return s.Retry(t.Context(), tx, "anna", "CRM is back") }
+	retry := func(s *Store, t *testing.T, tx deal.TxID) error {
+		return s.Retry(t.Context(), tx, "anna", "CRM is back")
+	}
 	release := func(s *Store, t *testing.T, tx deal.TxID) error {
 		return s.Release(t.Context(), tx, "re-entry", "anna", "checked")
 	}

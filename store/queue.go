@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -218,7 +219,6 @@ func (q *Queue) Run(ctx context.Context, handle Handler) error {
 		ID: "dealseal-" + strings.ToLower(rand.Text()), Logger: s.timetable.log, Queues: queues, Workers: workers,
 		FetchCooldown: fetchCooldown, FetchPollInterval: fetchPoll, JobTimeout: -1, MaxAttempts: math.MaxInt16,
 		CompletedJobRetentionPeriod: completedRetention, SoftStopTimeout: q.w.Drain, RetryPolicy: retryPolicy{},
-		ErrorHandler: errorHandler{s.log},
 	})
 	if err != nil {
 		return fmt.Errorf("queue: %w", err)
@@ -244,13 +244,26 @@ type worker struct {
 func (w *worker) Work(ctx context.Context, job *river.Job[jobArgs]) error {
 	j, wants, err := w.s.job(ctx, job.Args)
 	if err != nil {
+		w.s.log.ErrorContext(ctx, "a job cannot be read and is tried again", "error", err)
 		return err
 	}
 	var out deal.Outcome
 	if j.Tx != "" {
-		out = w.handle(context.WithValue(ctx, ownerKey{}, rand.Text()), j)
+		out = w.run(ctx, j)
 	}
 	return w.settle(ctx, job, wants, out)
+}
+
+// run calls the handler and survives its panic. The panic's value goes nowhere, not even to River, which would keep it:
+// it may quote what the job worked on.
+func (w *worker) run(ctx context.Context, j deal.Job) (out deal.Outcome) {
+	defer func() {
+		if recover() != nil {
+			w.s.log.ErrorContext(ctx, "a job panicked and is tried again", "job", j.Kind, "tx", j.Tx, "in", afterPanic, "stack", string(debug.Stack()))
+			out = deal.Outcome{Again: afterPanic}
+		}
+	}()
+	return w.handle(context.WithValue(ctx, ownerKey{}, rand.Text()), j)
 }
 
 // settle commits the end of a job. A full disk must not leave a job that nobody runs: it is tried until it succeeds or
@@ -342,23 +355,10 @@ func (s *Store) ownerOf(ctx context.Context) string {
 	return s.owner
 }
 
-// retryPolicy is for jobs that panicked or could not be read: the handler's own failures are outcomes.
+// retryPolicy is for jobs that could not be read: the handler's own failures are outcomes.
 type retryPolicy struct{}
 
-func (retryPolicy) NextRetry(*rivertype.JobRow) time.Time { return time.Now().Add(afterPanic) }
-
-type errorHandler struct{ log *slog.Logger }
-
-func (h errorHandler) HandleError(ctx context.Context, job *rivertype.JobRow, err error) *river.ErrorHandlerResult {
-	h.log.ErrorContext(ctx, "a job could not be run and is tried again", "job", job.ID, "error", err)
-	return nil
-}
-
-func (h errorHandler) HandlePanic(ctx context.Context, job *rivertype.JobRow, _ any, trace string) *river.ErrorHandlerResult {
-	// The value is left out: it may quote what the job worked on.
-	h.log.ErrorContext(ctx, "a job panicked and is tried again", "job", job.ID, "trace", trace)
-	return nil
-}
+func (retryPolicy) NextRetry(*rivertype.JobRow) time.Time { return time.Now().Add(idle) }
 
 // quiet passes on warnings and worse: River reports much of its daily life as information.
 type quiet struct{ slog.Handler }

@@ -84,7 +84,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
-	if s.lock, err = lock(o.Dir); err != nil {
+	if s.lock, err = lock(ctx, o.Dir); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -148,7 +148,7 @@ func (s *Store) connect(ctx context.Context) error {
 		return fmt.Errorf("database: %w", err)
 	}
 	values.Set("_txlock", "deferred")
-	values.Add("_pragma", "query_only(1)")
+	values.Set("mode", "ro")
 	s.read, err = s.pool(ctx, path, values, max(4, runtime.GOMAXPROCS(0)))
 	return err
 }

@@ -119,6 +119,9 @@ func (v *auditor) entry(r *sql.Rows) error {
 func (v *auditor) testimony(e *entry) error {
 	if !e.shared && e.tx != v.keyOf {
 		key, err := v.dataKey(e.tx)
+		if errors.Is(err, errDamaged) {
+			return &TamperedError{Index: e.n, Reason: "the data key is not the one that its tenant's key wraps"}
+		}
 		if err != nil && !isErased(err) {
 			return err
 		}

@@ -263,7 +263,10 @@ func (a *Archive) Walk(ctx context.Context, visit func(folder string) error) err
 			return nil
 		}
 		if strings.HasPrefix(d.Name(), unfinished) {
-			return errors.Join(os.RemoveAll(name), fs.SkipDir)
+			if err := os.RemoveAll(name); err != nil {
+				return err
+			}
+			return fs.SkipDir
 		}
 		rel, err := filepath.Rel(a.Root, name)
 		if err != nil {

@@ -1,0 +1,281 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+const (
+	crashDir   = "STORE_TEST_DIR"
+	crashPoint = "STORE_TEST_POINT"
+)
+
+// TestMain lets this binary be the process that is killed.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(crashDir); dir != "" {
+		if err := life(context.Background(), dir, killAt(os.Getenv(crashPoint))); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	flag.Set("rapid.checks", "20") // a default: the command line comes later
+	os.Exit(m.Run())
+}
+
+// killAt ends this process as a power cut would, when it comes to a point.
+func killAt(point string) func(string) {
+	return func(p string) {
+		if p == point {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}
+}
+
+// life takes one deal through everything that the store can do, from wherever an earlier life has left it: the contract
+// is kept, the ledger lost and recovered, the deal done and erased.
+func life(ctx context.Context, dir string, hook func(string)) (err error) {
+	s, err := Open(ctx, Options{Dir: dir, MasterKey: options("", nil).MasterKey, Hook: hook})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if err := s.Recover(ctx, func(_ string, _ deal.TxID, e error) { err = errors.Join(err, e) }); err != nil {
+		return err
+	}
+	tx, err := intake(ctx, s)
+	if err != nil {
+		return err
+	}
+	if err := decide(ctx, s, tx); err != nil {
+		return err
+	}
+	if err := run(ctx, s, tx); err != nil {
+		return err
+	}
+	if err := aside(ctx, s, tx); err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(dir, "lose-ledger")); err == nil {
+		return nil // this life ends with the contract kept and done
+	}
+	return s.Erase(ctx, tx, "anna", "asked to")
+}
+
+func intake(ctx context.Context, s *Store) (deal.TxID, error) {
+	if _, err := s.Activate(ctx, acme, org, ruleA, start); err != nil {
+		return "", err
+	}
+	c, err := s.Cursor(ctx, org)
+	if err != nil {
+		return "", err
+	}
+	_, err = s.Notice(ctx, deal.Noticing{Tenant: acme, Account: org, Previous: c, Plans: map[string]deal.Plan{ruleA: plan()},
+		Page: deal.Page{Entries: []deal.Change{change("006A", "h1")}, Next: deal.Cursor{Since: start}}})
+	if err != nil {
+		return "", err
+	}
+	return change("006A", "h1").TxIDs(org)[0], s.Rewind(ctx, org, start.Add(-time.Minute))
+}
+
+// decide holds a fresh deal and releases it.
+func decide(ctx context.Context, s *Store, tx deal.TxID) error {
+	sl, err := s.Load(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if sl.Step == deal.Noticed && sl.Condition == deal.Running && len(sl.Facts.Released) == 0 {
+		sl.Condition = deal.Held
+		if err := s.Advance(ctx, sl, deal.Entry{Who: "daemon", What: "held"}); err != nil {
+			return err
+		}
+	}
+	if sl.Condition == deal.Held {
+		return s.Release(ctx, tx, "re-entry", "anna", "checked")
+	}
+	return nil
+}
+
+// run works the queue until the deal is done.
+func run(ctx context.Context, s *Store, tx deal.TxID) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	sl, err := s.Load(ctx, tx)
+	if err != nil || sl.Step == deal.Done || sl.Condition == deal.Ended {
+		return err
+	}
+	var failed error
+	err = s.Queue(Workers{Tenants: []deal.TenantID{acme}}).Run(ctx, func(jobCtx context.Context, j deal.Job) deal.Outcome {
+		if j.Kind == deal.JobSeal {
+			failed = flow(jobCtx, s, j.Tx)
+			cancel()
+		}
+		return deal.Outcome{}
+	})
+	return errors.Join(err, failed)
+}
+
+// flow is what the engine does, with every effect idempotent.
+func flow(ctx context.Context, s *Store, tx deal.TxID) error {
+	sl, err := s.Load(ctx, tx)
+	for err == nil && sl.Step != deal.Done {
+		err = step(ctx, s, sl)
+	}
+	return err
+}
+
+func step(ctx context.Context, s *Store, sl *deal.Sealing) error {
+	if err := s.Begin(ctx, sl, deal.Intent{Step: sl.Step, What: "step", Lease: time.Minute}); err != nil {
+		return err
+	}
+	switch sl.Step {
+	case deal.Noticed:
+		sl.Step = deal.Gathered
+	case deal.Gathered:
+		sl.Step, sl.Facts.Digest = deal.Rendered, "d1"
+	case deal.Rendered:
+		fact, err := s.Stage(ctx, sl.Tx, contractName, func(w io.Writer) error {
+			_, err := io.WriteString(w, "the contract")
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		sl.Step, sl.Facts.Contract, sl.Facts.Signature, sl.Facts.SealedAt = deal.Sealed, &fact, true, start
+	case deal.Sealed:
+		sl.Step = deal.Checked
+	case deal.Checked:
+		folder, err := s.Keep(ctx, sl, contractName, map[string][]byte{"cms.der": []byte("cms")})
+		if err != nil {
+			return err
+		}
+		sl.Step, sl.Facts.Archive = deal.Kept, folder
+	case deal.Kept:
+		sl.Step = deal.Attached
+	default:
+		sl.Step = deal.Done
+	}
+	return s.Advance(ctx, sl, deal.Entry{Who: "daemon", What: string(sl.Step), Events: []deal.Event{{Type: "document." + string(sl.Step)}}})
+}
+
+// aside does what belongs to no step.
+func aside(ctx context.Context, s *Store, tx deal.TxID) error {
+	r, err := s.Receipt(ctx, tx)
+	if err != nil {
+		return err
+	}
+	m := s.Memory(acme)
+	_, version, err := m.Get(ctx, "token")
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.Told(ctx, tx, r.Sequence), m.Put(ctx, "token", []byte("t"), version), s.SetPoll(ctx, deal.PollState{Tenant: acme}))
+}
+
+// crash runs a life in a process of its own that is killed at a point; it reports whether it came there.
+func crash(t *testing.T, dir, point string) bool {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
+	cmd.Env = []string{crashDir + "=" + dir, crashPoint + "=" + point}
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL {
+		return true
+	}
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", point, err, out)
+	}
+	return false
+}
+
+func TestAPowerCutAtAnyPointLosesAndDoublesNothing(t *testing.T) {
+	lost := filepath.Join(t.TempDir(), "lost")
+	lostLedger(t, lost)
+	for _, point := range Points() {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), "state")
+			if strings.HasPrefix(point, "commit/recover") {
+				if err := os.CopyFS(dir, os.DirFS(lost)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !crash(t, dir, point) {
+				t.Fatal("this point was never reached")
+			}
+			if err := life(t.Context(), dir, nil); err != nil {
+				t.Fatalf("the next start does not end: %v", err)
+			}
+			whole(t, dir)
+		})
+	}
+}
+
+// lostLedger makes a state directory whose contract is kept and whose database is gone.
+func lostLedger(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	mark := filepath.Join(dir, "lose-ledger")
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := life(t.Context(), dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{mark, filepath.Join(dir, databaseName)} {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// whole checks that a finished life looks like one without a crash.
+func whole(t *testing.T, dir string) {
+	t.Helper()
+	s := open(t, options(dir, nil))
+	verified(t, s)
+	if n := query[int](t, s, `SELECT count(*) FROM sealings`); n != 1 {
+		t.Errorf("%d sealings, want 1", n)
+	}
+	if n := query[int](t, s, `SELECT count(*) FROM digests`); n != 1 {
+		t.Errorf("%d digests, want 1", n)
+	}
+	if n := query[int](t, s, `SELECT count(*) FROM data_keys`); n != 0 {
+		t.Errorf("%d data keys are left", n)
+	}
+	if n := query[int](t, s, `SELECT count(*) - count(DISTINCT type) FROM outbox`); n != 0 {
+		t.Errorf("%d events are doubled", n)
+	}
+	if n := query[int](t, s, `SELECT count(*) FROM counts WHERE n < 0 OR (step <> 'done' AND n > 0)`); n != 0 {
+		t.Errorf("%d wrong counts", n)
+	}
+	manifests := 0
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if strings.Contains(name, "unfinished") {
+			t.Errorf("%s is left", name)
+		}
+		if d.Name() == "manifest.json" {
+			manifests++
+		}
+		return err
+	})
+	if err != nil || manifests != 1 {
+		t.Errorf("%d kept contracts, %v, want 1", manifests, err)
+	}
+}

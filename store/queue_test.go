@@ -1,0 +1,346 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// work runs the queue until the test ends.
+func work(t *testing.T, s *Store, w Workers, handle Handler) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Queue(w).Run(ctx, handle) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("the queue ended with %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// seals hands the sealings' jobs to handle and finishes the others.
+func seals(handle func(context.Context, deal.TxID) deal.Outcome) Handler {
+	return func(ctx context.Context, j deal.Job) deal.Outcome {
+		if j.Kind != deal.JobSeal {
+			return deal.Outcome{}
+		}
+		return handle(ctx, j.Tx)
+	}
+}
+
+func receive[T any](t *testing.T, c <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%s did not happen", what)
+		panic("unreachable")
+	}
+}
+
+// end ends a sealing so that its job is done.
+func end(ctx context.Context, s *Store, tx deal.TxID) error {
+	sl, err := s.Load(ctx, tx)
+	if err != nil {
+		return err
+	}
+	sl.Condition, sl.Reason = deal.Ended, "dropped: test"
+	return s.Advance(ctx, sl, deal.Entry{Who: "daemon", What: "ended"})
+}
+
+func wallStore(t *testing.T) *Store {
+	t.Helper()
+	s := open(t, options(t.TempDir(), nil))
+	activate(t, s, acme, ruleA)
+	return s
+}
+
+func TestAJobRunsOnceForEveryEntryAndTellsItsRecord(t *testing.T) {
+	s := wallStore(t)
+	ran := make(chan deal.Job, 10)
+	stop := work(t, s, Workers{Tenants: []deal.TenantID{acme}}, func(ctx context.Context, j deal.Job) deal.Outcome {
+		if j.Kind == deal.JobSeal {
+			if err := end(ctx, s, j.Tx); err != nil {
+				t.Error(err)
+			}
+		}
+		ran <- j
+		return deal.Outcome{}
+	})
+	began := time.Now()
+	tx := notice(t, s, change("006A", "h1"))[0]
+	first := receive(t, ran, "the first job")
+	t.Logf("from Notice to the handler: %s", time.Since(began))
+	got := []deal.Job{first, receive(t, ran, "the second job")}
+	if !slices.Contains(got, deal.Job{Kind: deal.JobSeal, Tx: tx}) || !slices.Contains(got, deal.Job{Kind: deal.JobTell, Tx: tx}) {
+		t.Fatalf("ran %v", got)
+	}
+	stop()
+	if n := query[int](t, s, `SELECT count(*) FROM jobs WHERE kind = 'seal'`); n != 0 {
+		t.Errorf("%d jobs are left", n)
+	}
+}
+
+func TestARequestThatComesWhileTheJobRunsIsNotLost(t *testing.T) {
+	s := wallStore(t)
+	running, goOn, again := make(chan deal.TxID), make(chan bool), make(chan deal.TxID, 1)
+	runs := 0
+	work(t, s, Workers{Tenants: []deal.TenantID{acme}}, seals(func(ctx context.Context, tx deal.TxID) deal.Outcome {
+		if runs++; runs > 1 {
+			if err := end(ctx, s, tx); err != nil {
+				t.Error(err)
+			}
+			again <- tx
+			return deal.Outcome{}
+		}
+		sl, err := s.Load(ctx, tx)
+		if err != nil {
+			t.Error(err)
+			return deal.Outcome{}
+		}
+		sl.Condition = deal.Held
+		if err := s.Advance(ctx, sl, deal.Entry{Who: "daemon", What: "held"}); err != nil {
+			t.Error(err)
+		}
+		running <- tx
+		<-goOn
+		return deal.Outcome{Again: time.Hour} // it has not seen the release
+	}))
+	notice(t, s, change("006A", "h1"))
+	tx := receive(t, running, "the first run")
+	if err := s.Release(t.Context(), tx, "x", "anna", "checked"); err != nil {
+		t.Fatal(err)
+	}
+	close(goOn)
+	receive(t, again, "the run after the release")
+}
+
+func TestAReleaseBringsAWaitingJobForward(t *testing.T) {
+	s := wallStore(t)
+	sl := one(t, s, "006A")
+	sl.Condition, sl.Next = deal.Retrying, s.now().Add(time.Hour)
+	advance(t, s, sl, "failed")
+	ran := make(chan deal.TxID, 1)
+	work(t, s, Workers{Tenants: []deal.TenantID{acme}}, seals(func(ctx context.Context, tx deal.TxID) deal.Outcome {
+		if err := end(ctx, s, tx); err != nil {
+			t.Error(err)
+		}
+		ran <- tx
+		return deal.Outcome{}
+	}))
+	if n := query[int](t, s, `SELECT count(*) FROM river_job WHERE state = 'scheduled'`); n != 1 {
+		t.Fatalf("%d scheduled jobs, want 1", n)
+	}
+	if err := s.Retry(t.Context(), sl.Tx, "anna", "now"); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, ran, "the retry")
+}
+
+func TestAJobOfALiveSealingIsNeverDropped(t *testing.T) {
+	s := wallStore(t)
+	sl := one(t, s, "006A")
+	ran := make(chan bool, 1)
+	stop := work(t, s, Workers{Tenants: []deal.TenantID{acme}}, seals(func(context.Context, deal.TxID) deal.Outcome {
+		ran <- true
+		return deal.Outcome{}
+	}))
+	receive(t, ran, "the run")
+	stop()
+	due := fromMillis(query[int64](t, s, `SELECT due FROM jobs WHERE kind = 'seal' AND key = $1`, sl.Tx))
+	if wait := time.Until(due); wait < idle/2 || wait > idle {
+		t.Fatalf("the job is due in %s", wait)
+	}
+}
+
+func TestAfterACrashEveryJobIsThereAgainAtOnce(t *testing.T) {
+	s := wallStore(t)
+	running := one(t, s, "006A")
+	unqueued := one(t, s, "006B")
+	unknown := one(t, s, "006C")
+	held := one(t, s, "006D")
+	held.Condition = deal.Held
+	advance(t, s, held, "held")
+	tamper(t, s, `UPDATE river_job SET state = 'running' WHERE json_extract(args, '$.key') = $1`, running.Tx)
+	tamper(t, s, `DELETE FROM river_job WHERE json_extract(args, '$.key') = $1`, unqueued.Tx)
+	tamper(t, s, `DELETE FROM river_job WHERE json_extract(args, '$.key') = $1`, unknown.Tx)
+	tamper(t, s, `DELETE FROM jobs WHERE key = $1 OR kind = 'tell'`, unknown.Tx)
+	tamper(t, s, `INSERT INTO river_leader (elected_at, expires_at, leader_id, name) VALUES (datetime('now'), datetime('now', '+1 hour'), 'dead', 'default')`)
+	dir := s.dir
+	s.release()
+	s = open(t, options(dir, nil))
+	ran := make(chan deal.TxID, 10)
+	told := make(chan deal.TxID, 10)
+	work(t, s, Workers{Tenants: []deal.TenantID{acme}}, func(ctx context.Context, j deal.Job) deal.Outcome {
+		if j.Kind == deal.JobTell {
+			told <- j.Tx
+			return deal.Outcome{}
+		}
+		if err := end(ctx, s, j.Tx); err != nil {
+			t.Error(err)
+		}
+		ran <- j.Tx
+		return deal.Outcome{}
+	})
+	var got, tell []deal.TxID
+	for range 3 {
+		got = append(got, receive(t, ran, "a job"))
+	}
+	for range 4 {
+		tell = append(tell, receive(t, told, "telling a record"))
+	}
+	for _, want := range []*deal.Sealing{running, unqueued, unknown} {
+		if !slices.Contains(got, want.Tx) {
+			t.Errorf("%s did not run", want.Tx)
+		}
+	}
+	if slices.Contains(got, held.Tx) {
+		t.Error("what is held ran")
+	}
+	if !slices.Contains(tell, held.Tx) {
+		t.Error("the held sealing's record was not told")
+	}
+}
+
+func TestATenantWithManyDealsLetsTheOthersPass(t *testing.T) {
+	s := wallStore(t)
+	const small = deal.TenantID("small")
+	activate(t, s, small, ruleA)
+	var many []deal.Change
+	for i := range 200 {
+		many = append(many, change(fmt.Sprintf("006%03d", i), "h1"))
+	}
+	notice(t, s, many...)
+	fresh, err := s.Notice(t.Context(), pageOf(t, s, small, change("900", "h1")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	busy, most := 0, 0
+	small1 := make(chan bool, 1)
+	gate := make(chan bool)
+	work(t, s, Workers{Tenants: []deal.TenantID{acme, small}, PerTenant: 3}, seals(func(ctx context.Context, tx deal.TxID) deal.Outcome {
+		if tx == fresh[0] {
+			small1 <- true
+			return deal.Outcome{Again: time.Hour}
+		}
+		mu.Lock()
+		busy++
+		most = max(most, busy)
+		mu.Unlock()
+		select {
+		case <-gate:
+		case <-ctx.Done():
+		}
+		mu.Lock()
+		busy--
+		mu.Unlock()
+		return deal.Outcome{Again: time.Hour}
+	}))
+	receive(t, small1, "the small tenant's deal, while the other tenant's block")
+	close(gate)
+	mu.Lock()
+	defer mu.Unlock()
+	if most > 3 {
+		t.Fatalf("%d jobs of one tenant ran at once, 3 are allowed", most)
+	}
+}
+
+func TestAPanickingJobIsTriedAgainAndItsValueIsNotLogged(t *testing.T) {
+	var out syncBuffer
+	o := options(t.TempDir(), nil)
+	o.Log = slog.New(slog.NewTextHandler(&out, nil))
+	s := open(t, o)
+	activate(t, s, acme, ruleA)
+	tx := notice(t, s, change("006A", "h1"))[0]
+	ran := make(chan bool, 1)
+	stop := work(t, s, Workers{Tenants: []deal.TenantID{acme}}, seals(func(context.Context, deal.TxID) deal.Outcome {
+		ran <- true
+		panic(private)
+	}))
+	receive(t, ran, "the run")
+	stop()
+	if state := query[string](t, s, `SELECT r.state FROM jobs j JOIN river_job r ON r.id = j.job WHERE j.key = $1`, tx); state != "scheduled" {
+		t.Errorf("the job is %s, want scheduled", state)
+	}
+	if text := out.String(); !strings.Contains(text, "panicked") || strings.Contains(text, private) {
+		t.Errorf("logged %s", text)
+	}
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func TestStoppingWaitsForTheRunningJob(t *testing.T) {
+	s := wallStore(t)
+	sl := one(t, s, "006A")
+	running, goOn := make(chan bool), make(chan bool)
+	stop := work(t, s, Workers{Tenants: []deal.TenantID{acme}}, seals(func(ctx context.Context, tx deal.TxID) deal.Outcome {
+		close(running)
+		<-goOn
+		if err := end(ctx, s, tx); err != nil {
+			t.Error(err)
+		}
+		return deal.Outcome{}
+	}))
+	receive(t, running, "the run")
+	stopped := make(chan bool)
+	go func() { stop(); close(stopped) }()
+	close(goOn)
+	receive(t, stopped, "the end")
+	if got := load(t, s, sl.Tx); got.Condition != deal.Ended {
+		t.Fatalf("the running job was cut off: %s", got.Condition)
+	}
+}
+
+func TestAfterTheDrainTimeARunningJobIsCancelled(t *testing.T) {
+	s := wallStore(t)
+	one(t, s, "006A")
+	running, cancelled := make(chan bool), make(chan bool, 1)
+	stop := work(t, s, Workers{Tenants: []deal.TenantID{acme}, Drain: time.Millisecond}, seals(func(ctx context.Context, _ deal.TxID) deal.Outcome {
+		close(running)
+		<-ctx.Done()
+		cancelled <- true
+		return deal.Outcome{}
+	}))
+	receive(t, running, "the run")
+	stop()
+	receive(t, cancelled, "the cancellation")
+}
+
+func TestRiverIsHeardFromWarningsOn(t *testing.T) {
+	var out bytes.Buffer
+	log := slog.New(quiet{slog.NewTextHandler(&out, nil)}).With("a", 1).WithGroup("g")
+	log.Info("daily life")
+	log.Warn("trouble")
+	if text := out.String(); strings.Contains(text, "daily") || !strings.Contains(text, "trouble") {
+		t.Fatalf("logged %s", text)
+	}
+}
