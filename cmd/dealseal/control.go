@@ -1,0 +1,211 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/user"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/store"
+)
+
+// The control socket is HTTP over a unix socket in the state directory, for the daemon's own user and root. The peer's
+// credentials, not what it says, are the "who" of the audit log.
+
+var errNoDaemon = errors.New("no daemon is running")
+
+// maxControl bounds what either side reads.
+const maxControl = 16 << 20
+
+type peerKey struct{}
+
+// controlServer answers the commands until ctx ends.
+func controlServer(ctx context.Context, log *slog.Logger, stateDir string, ops operations) error {
+	path := controlSocket(stateDir)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return err
+	}
+	server := &http.Server{
+		Handler:           controlHandler(ops),
+		ReadHeaderTimeout: 5 * time.Second,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, peerKey{}, peerName(c))
+		},
+	}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// peerName is the user at the other end of a unix socket.
+func peerName(c net.Conn) string {
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return ""
+	}
+	var cred *unix.Ucred
+	if err := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil || cred == nil {
+		return ""
+	}
+	id := strconv.Itoa(int(cred.Uid))
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return "uid " + id
+}
+
+func controlHandler(ops operations) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /jobs", func(w http.ResponseWriter, r *http.Request) {
+		var f store.Filter
+		if err := json.Unmarshal([]byte(r.URL.Query().Get("filter")), &f); err != nil {
+			answer(w, nil, err)
+			return
+		}
+		list, err := ops.List(r.Context(), f)
+		answer(w, list, err)
+	})
+	mux.HandleFunc("GET /deals/{tx}", func(w http.ResponseWriter, r *http.Request) {
+		story, err := ops.Story(r.Context(), deal.TxID(r.PathValue("tx")))
+		answer(w, story, err)
+	})
+	mux.HandleFunc("POST /decide", func(w http.ResponseWriter, r *http.Request) {
+		var d decision
+		if err := json.NewDecoder(io.LimitReader(r.Body, maxControl)).Decode(&d); err != nil {
+			answer(w, nil, err)
+			return
+		}
+		d.Who, _ = r.Context().Value(peerKey{}).(string)
+		if d.Who == "" {
+			answer(w, nil, errors.New("the control socket does not tell who is asking"))
+			return
+		}
+		answer(w, struct{}{}, ops.Decide(r.Context(), d))
+	})
+	mux.HandleFunc("POST /audit/verify", func(w http.ResponseWriter, r *http.Request) {
+		checkpoint, err := io.ReadAll(io.LimitReader(r.Body, maxControl))
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
+		report, err := ops.VerifyAudit(r.Context(), checkpoint)
+		answer(w, report, err)
+	})
+	mux.HandleFunc("POST /recover", func(w http.ResponseWriter, r *http.Request) {
+		recovered, err := ops.Recover(r.Context())
+		answer(w, recovered, err)
+	})
+	return mux
+}
+
+// answer writes a value, or an error as text.
+func answer(w http.ResponseWriter, v any, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(v) // the reader is gone if this fails
+}
+
+// remote asks the running daemon.
+type remote struct{ client *http.Client }
+
+func dialControl(ctx context.Context, stateDir string) (*remote, error) {
+	path := controlSocket(stateDir)
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", path)
+	switch {
+	case errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED):
+		return nil, errNoDaemon
+	case errors.Is(err, os.ErrPermission):
+		return nil, fmt.Errorf("%s may be used by the daemon's user and root only: try sudo", path)
+	case err != nil:
+		return nil, err
+	}
+	c.Close()
+	return &remote{&http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", path) },
+	}}}, nil
+}
+
+func (r *remote) Close() error {
+	r.client.CloseIdleConnections()
+	return nil
+}
+
+// ask sends one request and decodes the answer.
+func (r *remote) ask(ctx context.Context, method, path string, body []byte, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://dealseal"+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	resp, err := r.client.Do(req)
+	if err != nil {
+		return fmt.Errorf("the daemon does not answer: %w", err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxControl))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return errors.New(string(bytes.TrimSpace(text)))
+	}
+	return json.Unmarshal(text, into)
+}
+
+func (r *remote) List(ctx context.Context, f store.Filter) (list []store.Summary, err error) {
+	filter, err := json.Marshal(f)
+	if err != nil {
+		return nil, err
+	}
+	return list, r.ask(ctx, "GET", "/jobs?filter="+url.QueryEscape(string(filter)), nil, &list)
+}
+
+func (r *remote) Story(ctx context.Context, tx deal.TxID) (*store.Story, error) {
+	var story store.Story
+	return &story, r.ask(ctx, "GET", "/deals/"+string(tx), nil, &story)
+}
+
+func (r *remote) Decide(ctx context.Context, d decision) error {
+	body, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	return r.ask(ctx, "POST", "/decide", body, &struct{}{})
+}
+
+func (r *remote) VerifyAudit(ctx context.Context, checkpoint []byte) (report store.AuditReport, err error) {
+	return report, r.ask(ctx, "POST", "/audit/verify", checkpoint, &report)
+}
+
+func (r *remote) Recover(ctx context.Context) (recovered []recovery, err error) {
+	return recovered, r.ask(ctx, "POST", "/recover", nil, &recovered)
+}

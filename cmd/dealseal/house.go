@@ -1,0 +1,289 @@
+package main
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/dealseal/dealseal/config"
+	"github.com/dealseal/dealseal/connectors"
+	"github.com/dealseal/dealseal/connectors/hubspot"
+	"github.com/dealseal/dealseal/connectors/salesforce"
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/documents"
+	"github.com/dealseal/dealseal/engine"
+	"github.com/dealseal/dealseal/signing"
+	"github.com/dealseal/dealseal/signing/pades"
+)
+
+// house is the configuration with everything that it names looked up and compared, before anything runs.
+type house struct {
+	cfg     *config.Config
+	bundles map[string]*documents.Bundle // by id@version
+	roots   []*x509.Certificate
+	tenants []tenant
+}
+
+// tenant is one tenant file, understood.
+type tenant struct {
+	file  *config.Tenant
+	rules []engine.Rule
+	poll  time.Duration
+	// account tells apart what the files call accounts: two tenants with the same may not share a rule id.
+	account string
+	// secrets are the references that the connector resolves, by key.
+	connect func(log *slog.Logger, memory connectors.Memory) (connectors.CRM, error)
+}
+
+// loadHouse reads and compares everything that needs no network. All complaints are returned, joined.
+func loadHouse(path string) (*house, error) {
+	cfg, err := config.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	h := &house{cfg: cfg}
+	var errs []error
+	if h.bundles, err = documents.LoadAll(cfg.Templates); err != nil {
+		errs = append(errs, err)
+	}
+	if h.roots, err = loadRoots(cfg); err != nil {
+		errs = append(errs, err)
+	}
+	errs = append(errs, checkKeyFiles(cfg)...)
+	for i := range cfg.Loaded {
+		t, err := h.understand(&cfg.Loaded[i])
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		h.tenants = append(h.tenants, t)
+	}
+	errs = append(errs, h.sharedRules()...)
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return h, nil
+}
+
+// loadRoots reads the PEM files of signing.trust.
+func loadRoots(cfg *config.Config) (roots []*x509.Certificate, err error) {
+	for i, file := range cfg.Signing.Trust {
+		certs, err := readCertificates(relativeTo(cfg.File, file))
+		if err != nil {
+			return nil, cfg.At(fmt.Sprintf("signing.trust.%d", i), "%v", err)
+		}
+		roots = append(roots, certs...)
+	}
+	return roots, nil
+}
+
+func readCertificates(file string) (certs []*x509.Certificate, err error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		var block *pem.Block
+		if block, b = pem.Decode(b); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("%s holds a %s: only certificates belong there", file, block.Type)
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: certificate %d: %w", file, len(certs)+1, err)
+		}
+		certs = append(certs, c)
+	}
+	if len(certs) == 0 {
+		return nil, fmt.Errorf("%s holds no PEM certificate", file)
+	}
+	return certs, nil
+}
+
+// relativeTo resolves a path of a configuration file against its folder.
+func relativeTo(file, path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(file), path)
+}
+
+func checkKeyFiles(cfg *config.Config) (errs []error) {
+	for name, k := range cfg.Signing.Keys {
+		for key, file := range map[string]string{"module": k.Module, "certificates": k.Certificates, "file": k.File} {
+			if file == "" {
+				continue
+			}
+			if _, err := os.Stat(relativeTo(cfg.File, file)); err != nil {
+				errs = append(errs, cfg.At("signing.keys."+name+"."+key, "signing.keys.%s.%s: %v", name, key, err))
+			}
+		}
+	}
+	return errs
+}
+
+// understand turns a tenant file into rules with plans.
+func (h *house) understand(file *config.Tenant) (tenant, error) {
+	t := tenant{file: file}
+	if err := t.decodeConnector(); err != nil {
+		return t, err
+	}
+	var errs []error
+	if t.poll == 0 {
+		t.poll = time.Minute
+	}
+	for i := range file.Rules {
+		r, err := h.rule(file, i)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		t.rules = append(t.rules, r)
+	}
+	return t, errors.Join(errs...)
+}
+
+func (t *tenant) decodeConnector() error {
+	switch deal.Kind(t.file.CRM.Kind) {
+	case deal.Salesforce:
+		var c salesforce.Config
+		if err := t.file.DecodeWith(&c); err != nil {
+			return err
+		}
+		if _, err := salesforce.New(c, salesforce.Deps{}); err != nil {
+			return t.file.At("crm.with", "%v", err)
+		}
+		t.poll, t.account = c.Poll, "salesforce "+c.MyDomain
+		t.connect = func(log *slog.Logger, _ connectors.Memory) (connectors.CRM, error) {
+			return salesforce.New(c, salesforce.Deps{Log: log})
+		}
+	case deal.HubSpot:
+		var c hubspot.Config
+		if err := t.file.DecodeWith(&c); err != nil {
+			return err
+		}
+		if err := c.Validate(); err != nil {
+			return t.file.At("crm.with", "%v", err)
+		}
+		t.poll, t.account = c.PollInterval(), "hubspot "+c.AccountHint()
+		t.connect = func(log *slog.Logger, memory connectors.Memory) (connectors.CRM, error) {
+			return hubspot.New(c, hubspot.Deps{Log: log, Memory: memory})
+		}
+	}
+	return nil
+}
+
+// rule makes the plan that every deal of the rule takes with it.
+func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
+	r := file.Rules[i]
+	path := fmt.Sprintf("rules.%d", i)
+	start, err := r.StartTime()
+	if err != nil {
+		return engine.Rule{}, file.At(path+".start_from", "%v", err)
+	}
+	profile, err := h.profile(r.Seal)
+	if err != nil {
+		return engine.Rule{}, file.At(path+".seal", "%v", err)
+	}
+	encoded, err := json.Marshal(profile)
+	if err != nil {
+		return engine.Rule{}, err
+	}
+	words := map[deal.Status]string{}
+	for key, word := range r.WriteBack.Status.Values {
+		words[deal.Status(key)] = word
+	}
+	p := deal.Plan{
+		TenantName: file.Tenant.Name, TimeZone: file.Tenant.TimeZone, Seller: file.Tenant.Seller, Currency: file.Tenant.Currency,
+		Production: file.Tenant.Environment == "production",
+		Rule:       r.ID, Stage: r.When.Stage, Profile: encoded, IfLeft: r.IfLeft, ReEntry: r.ReEntry, Attachment: r.Document.Attachment,
+		WriteBack: deal.WriteBack{TransactionID: r.WriteBack.TransactionID, Status: r.WriteBack.Status.Field, Words: words,
+			SignedAt: r.WriteBack.SignedAt, URL: r.WriteBack.URL, Audit: r.WriteBack.Audit},
+	}
+	if err := h.useTemplate(file, path, r, &p); err != nil {
+		return engine.Rule{}, err
+	}
+	if r.AuditTrail != "none" {
+		b, err := h.bundle(file, path+".audit_trail", r.AuditTrail)
+		if err != nil {
+			return engine.Rule{}, err
+		}
+		p.AuditTrail = b.Hash()
+	}
+	return engine.Rule{StartFrom: start, Plan: p,
+		Watch: deal.Watch{Rule: r.ID, Object: r.Object, Pipeline: r.When.Pipeline, Stage: r.When.Stage}}, nil
+}
+
+func (h *house) useTemplate(file *config.Tenant, path string, r config.Rule, p *deal.Plan) error {
+	if r.Document.Template == "" {
+		return nil
+	}
+	b, err := h.bundle(file, path+".document.template", r.Document.Template)
+	if err != nil {
+		return err
+	}
+	if p.Production {
+		if err := b.RequireApproved(); err != nil {
+			return file.At(path+".document.template", "%v", err)
+		}
+	}
+	if p.Fields, err = b.Paths(file.CRM.Kind, r.Document.Fields); err != nil {
+		return file.At(path+".document.fields", "%v", err)
+	}
+	p.Template, p.Bundle, p.Retention = b.Name(), b.Hash(), b.Retention
+	if len(r.Document.Fields) > 0 {
+		p.Overrides, err = json.Marshal(r.Document.Fields)
+	}
+	return err
+}
+
+func (h *house) bundle(file *config.Tenant, path, name string) (*documents.Bundle, error) {
+	b, ok := h.bundles[name]
+	if !ok {
+		var names []string
+		for n := range h.bundles {
+			names = append(names, n)
+		}
+		return nil, file.At(path, "template %q is not in %s%s", name, h.cfg.Templates, config.Nearest(name, names))
+	}
+	return b, nil
+}
+
+// profile turns a configured profile into the signing core's.
+func (h *house) profile(name string) (signing.Profile, error) {
+	c, ok := h.cfg.Signing.Profiles[name]
+	if !ok {
+		return signing.Profile{}, fmt.Errorf("profile %q is not under signing.profiles", name)
+	}
+	level, err := pades.ParseLevel(c.Level)
+	if err != nil {
+		return signing.Profile{}, err
+	}
+	p := signing.Profile{Name: name, Key: c.Key, Level: level, OnDowngrade: signing.Downgrade(c.OnDowngrade), Reason: c.Reason, Location: c.Location,
+		SignerName: c.Name, Hash: hashes[c.Hash], PSS: c.PSS, Certify: c.Certify}
+	return p, p.Check()
+}
+
+// sharedRules finds tenants that would make the same transaction IDs.
+func (h *house) sharedRules() (errs []error) {
+	seen := map[string]*config.Tenant{}
+	for _, t := range h.tenants {
+		for i, r := range t.rules {
+			key := t.account + " " + r.Watch.Rule
+			if other, twice := seen[key]; twice {
+				errs = append(errs, t.file.At(fmt.Sprintf("rules.%d.id", i), "rule %q of the same CRM account is already in %s: one account and rule id make one set of transactions",
+					r.Watch.Rule, other.File))
+			}
+			seen[key] = t.file
+		}
+	}
+	return errs
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/user"
+	"path/filepath"
+
+	"github.com/dealseal/dealseal/config"
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/engine"
+	"github.com/dealseal/dealseal/store"
+)
+
+// operations is what the commands ask of the state: of the running daemon over its control socket, or of the state
+// directory itself when no daemon runs.
+type operations interface {
+	List(ctx context.Context, f store.Filter) ([]store.Summary, error)
+	Story(ctx context.Context, tx deal.TxID) (*store.Story, error)
+	// Decide retries, releases or drops a deal.
+	Decide(ctx context.Context, d decision) error
+	VerifyAudit(ctx context.Context, checkpoint []byte) (store.AuditReport, error)
+	Recover(ctx context.Context) (recovered []recovery, err error)
+	Close() error
+}
+
+// decision is what a person has decided about a deal.
+type decision struct {
+	Verb string    `json:"verb"` // retry, release or drop
+	Tx   deal.TxID `json:"tx"`
+	Why  string    `json:"why"`
+	// Who is filled in by whoever knows it for sure: the socket's peer credentials, or the process itself.
+	Who string `json:"-"`
+}
+
+// recovery is what became of one archive folder.
+type recovery struct {
+	Folder  string    `json:"folder"`
+	Tx      deal.TxID `json:"tx"`
+	Problem string    `json:"problem,omitempty"` // empty: the ledger has it again
+}
+
+// openOperations finds the daemon, or takes its place.
+func openOperations(ctx context.Context, configFile string) (operations, error) {
+	cfg, err := config.Load(configFile)
+	if err != nil {
+		return nil, err
+	}
+	if r, err := dialControl(ctx, cfg.StateDir); err == nil {
+		return r, nil
+	} else if !errors.Is(err, errNoDaemon) {
+		return nil, err
+	}
+	s, err := openStore(ctx, cfg, nil)
+	if err != nil {
+		return nil, err
+	}
+	me, err := user.Current()
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return &local{Store: s, who: me.Username}, nil
+}
+
+// local works on the state directory itself.
+type local struct {
+	*store.Store
+	who string
+}
+
+func (l *local) Story(ctx context.Context, tx deal.TxID) (*store.Story, error) {
+	story, err := l.Store.Story(ctx, tx)
+	if err == nil {
+		story.Sealing.Private = deal.Private{} // the story is about the deal, not about what it says
+	}
+	return story, err
+}
+
+func (l *local) Decide(ctx context.Context, d decision) error {
+	if d.Who == "" {
+		d.Who = l.who
+	}
+	switch d.Verb {
+	case "retry":
+		return l.Retry(ctx, d.Tx, d.Who, d.Why)
+	case "release":
+		s, err := l.Load(ctx, d.Tx)
+		if err != nil {
+			return err
+		}
+		return l.Release(ctx, d.Tx, engine.HoldName(s.Reason), d.Who, d.Why)
+	case "drop":
+		return l.Drop(ctx, d.Tx, d.Who, d.Why)
+	}
+	return fmt.Errorf("%q is nothing that can be decided about a deal", d.Verb)
+}
+
+func (l *local) Recover(ctx context.Context) (recovered []recovery, err error) {
+	err = l.Store.Recover(ctx, func(folder string, tx deal.TxID, err error) {
+		r := recovery{Folder: folder, Tx: tx}
+		if err != nil {
+			r.Problem = err.Error()
+		}
+		recovered = append(recovered, r)
+	})
+	return recovered, err
+}
+
+func controlSocket(stateDir string) string { return filepath.Join(stateDir, "control.sock") }

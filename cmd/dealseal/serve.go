@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dealseal/dealseal/config"
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/documents/typst"
+	"github.com/dealseal/dealseal/engine"
+	"github.com/dealseal/dealseal/signing"
+	"github.com/dealseal/dealseal/store"
+)
+
+// serve is the assembly: the only place that knows every package.
+func serve(ctx context.Context, c *call) error {
+	h, err := loadHouse(c.config)
+	if err != nil {
+		return err
+	}
+	log := newLog(h.cfg.Log, c.stderr)
+	d, err := h.assemble(ctx, log)
+	if err != nil {
+		return err
+	}
+	err = d.run(ctx)
+	if closeErr := d.close(); err == nil {
+		err = closeErr
+	}
+	log.Info("stopped")
+	return err
+}
+
+// service is the daemon with everything open, before it runs.
+type service struct {
+	house   *house
+	log     *slog.Logger
+	store   *store.Store
+	engine  *engine.Engine
+	page    http.Handler
+	listen  net.Listener
+	closers []func() error
+}
+
+func (d *service) close() error {
+	var errs []error
+	for i := len(d.closers) - 1; i >= 0; i-- {
+		errs = append(errs, d.closers[i]())
+	}
+	return errors.Join(errs...)
+}
+
+// assemble opens everything and refuses to guess: whatever is missing or does not fit is an error before the first poll.
+func (h *house) assemble(ctx context.Context, log *slog.Logger) (d *service, err error) {
+	d = &service{house: h, log: log}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	if d.listen, err = net.Listen("tcp", h.cfg.Listen.Admin); err != nil {
+		return d, h.cfg.At("listen.admin", "%v", err)
+	}
+	if d.store, err = openStore(ctx, h.cfg, log); err != nil {
+		return d, err
+	}
+	d.closers = append(d.closers, d.store.Close)
+	shelf, err := h.newShelf()
+	if err != nil {
+		return d, err
+	}
+	renderer, err := h.newRenderer(log)
+	if err != nil {
+		return d, err
+	}
+	d.closers = append(d.closers, renderer.Close)
+	if err := renderer.Warm(ctx); err != nil {
+		return d, err
+	}
+	keys, err := h.newKeys(log)
+	if err != nil {
+		return d, err
+	}
+	d.closers = append(d.closers, keys.Close)
+	if err := h.checkKeys(ctx, keys, log); err != nil {
+		return d, err
+	}
+	stamper, err := h.newTimestamper(log)
+	if err != nil {
+		return d, err
+	}
+	checker := h.newChecker(log)
+	d.closers = append(d.closers, checker.Close)
+	d.engine = &engine.Engine{
+		Ledger: d.store, Files: files{d.store}, Queue: d.queue(),
+		Documents: renderer, Bundles: shelf, Sealer: signing.NewSealer(keys, stamper, time.Now), Checker: checker,
+		Log: log, Hook: crashHook(), Retry: engine.Retry{First: h.cfg.Retry.First, Max: h.cfg.Retry.Max, Attempts: h.cfg.Retry.Attempts},
+	}
+	for _, t := range h.tenants {
+		crm, err := t.connect(log.With("tenant", t.file.Tenant.ID), d.store.Memory(deal.TenantID(t.file.Tenant.ID)))
+		if err != nil {
+			return d, t.file.At("crm.with", "%v", err)
+		}
+		d.engine.Tenants = append(d.engine.Tenants, engine.Tenant{ID: deal.TenantID(t.file.Tenant.ID), Name: t.file.Tenant.Name, CRM: crm,
+			Production: t.file.Tenant.Environment == "production", Poll: t.poll, Rules: t.rules})
+	}
+	d.page = d.newPage(keys)
+	return d, nil
+}
+
+// run works until ctx ends, then lets running steps finish.
+func (d *service) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.engine.Run(ctx) })
+	g.Go(func() error { return servePage(ctx, d.log, d.listen, d.page) })
+	g.Go(func() error { return controlServer(ctx, d.log, d.house.cfg.StateDir, &local{Store: d.store}) })
+	g.Go(func() error { return d.checkpoints(ctx) })
+	d.log.Info("ready", "page", "http://"+d.listen.Addr().String(), "tenants", len(d.engine.Tenants), "version", version)
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		d.log.Warn("systemd could not be told that the daemon is ready", "err", err)
+	}
+	err := g.Wait()
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyStopping); err != nil {
+		d.log.Warn("systemd could not be told that the daemon stops", "err", err)
+	}
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// checkpoints signs the audit tree every hour; the store does it once more when it closes.
+func (d *service) checkpoints(ctx context.Context) error {
+	tick := time.NewTicker(time.Hour)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if _, err := d.store.Checkpoint(ctx); err != nil && ctx.Err() == nil {
+			d.log.Error("the audit log could not be signed", "err", err)
+		}
+	}
+}
+
+func servePage(ctx context.Context, log *slog.Logger, l net.Listener, page http.Handler) error {
+	s := &http.Server{Handler: page, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 32 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+	stop := context.AfterFunc(ctx, func() { s.Close() })
+	defer stop()
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// queue hands the store's queue to the engine, for the tenants that are configured.
+func (d *service) queue() engine.Queue {
+	var w store.Workers
+	for _, t := range d.house.tenants {
+		w.Tenants = append(w.Tenants, deal.TenantID(t.file.Tenant.ID))
+	}
+	return queue{d.store.Queue(w)}
+}
+
+type queue struct{ *store.Queue }
+
+func (q queue) Run(ctx context.Context, work func(context.Context, deal.Job) deal.Outcome) error {
+	return q.Queue.Run(ctx, work)
+}
+
+// files hands the store's files to the engine.
+type files struct{ *store.Store }
+
+func (f files) OpenStaged(ctx context.Context, tx deal.TxID, name string, want deal.FileFact) (deal.File, io.Closer, error) {
+	file, err := f.Store.OpenStaged(ctx, tx, name, want)
+	if err != nil {
+		return deal.File{}, nil, err
+	}
+	return file.File, file, nil
+}
+
+func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*store.Store, error) {
+	master, err := masterKey(cfg.MasterKey)
+	if err != nil {
+		return nil, cfg.At("master_key", "%v", err)
+	}
+	return store.Open(ctx, store.Options{Dir: cfg.StateDir, MasterKey: master, Log: log, Hook: crashHook()})
+}
+
+func newLog(c config.Log, w io.Writer) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		level = slog.LevelInfo // config has checked the word
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+func (h *house) newRenderer(log *slog.Logger) (*typst.Renderer, error) {
+	wasm, err := h.findRenderer()
+	if err != nil {
+		return nil, err
+	}
+	return typst.New(typst.Options{WASM: wasm, CacheDir: filepath.Join(h.cfg.StateDir, "renderer"), FontDirs: h.cfg.Renderer.Fonts, Children: h.cfg.Renderer.Children, Log: log,
+		Progress: func(elapsed time.Duration) {
+			log.Info("compiling the renderer, once", "elapsed", elapsed.Round(time.Second))
+		}})
+}
+
+// findRenderer looks where the file usually is when the configuration does not say.
+func (h *house) findRenderer() (string, error) {
+	if h.cfg.Renderer.WASM != "" {
+		return relativeTo(h.cfg.File, h.cfg.Renderer.WASM), nil
+	}
+	places := []string{"/usr/lib/dealseal/typst.wasm"}
+	if exe, err := os.Executable(); err == nil {
+		places = append([]string{filepath.Join(filepath.Dir(exe), "typst.wasm")}, places...)
+	}
+	for _, p := range places {
+		if _, err := os.Stat(p); err == nil {
+			return p, nil
+		}
+	}
+	return "", fmt.Errorf("the document renderer typst.wasm is neither beside the executable nor in /usr/lib/dealseal: fetch it with \"make renderer\" and name it as renderer.wasm in %s", h.cfg.File)
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/signing"
+	"github.com/dealseal/dealseal/signing/pades"
+	"github.com/dealseal/dealseal/signing/pkcs11"
+	"github.com/dealseal/dealseal/signing/softkey"
+	"github.com/dealseal/dealseal/signing/tsa"
+	"github.com/dealseal/dealseal/signing/verify"
+)
+
+// keyring gives the configured keys by name, whatever their kind.
+type keyring struct {
+	hsm  *pkcs11.Keys
+	soft *softkey.Keys
+	// isSoft tells the two apart.
+	isSoft map[string]bool
+}
+
+// newKeys opens no key yet.
+func (h *house) newKeys(log *slog.Logger) (*keyring, error) {
+	k := &keyring{isSoft: map[string]bool{}}
+	hard, soft := map[string]pkcs11.Config{}, map[string]softkey.Config{}
+	for name, c := range h.cfg.Signing.Keys {
+		if c.Kind == "soft" {
+			k.isSoft[name] = true
+			soft[name] = softkey.Config{Path: relativeTo(h.cfg.File, c.File), Passphrase: c.Passphrase}
+			continue
+		}
+		hard[name] = pkcs11.Config{Module: c.Module, Token: c.Token, Label: c.Label, ID: c.ID, PIN: c.PIN,
+			Certificates: relativeTo(h.cfg.File, c.Certificates), Sessions: c.Sessions, Timeout: c.Timeout, StateDir: filepath.Join(h.cfg.StateDir, "hsm"),
+			Env: c.Env, Read: c.Read, Write: c.Write, LocalSockets: c.LocalSockets, Network: c.Network}
+	}
+	var err error
+	k.soft = softkey.New(soft)
+	k.hsm, err = pkcs11.New(hard, log)
+	return k, err
+}
+
+func (k *keyring) Open(ctx context.Context, name string) (signing.Key, error) {
+	if k.isSoft[name] {
+		return k.soft.Open(ctx, name)
+	}
+	return k.hsm.Open(ctx, name)
+}
+
+func (k *keyring) Close() error { return errors.Join(k.soft.Close(), k.hsm.Close()) }
+
+// checkKeys opens the key of every profile that a rule uses. A key that cannot be reached is waited for later; one that
+// does not fit is an error now.
+func (h *house) checkKeys(ctx context.Context, keys *keyring, log *slog.Logger) error {
+	var errs []error
+	seen := map[string]bool{}
+	for _, t := range h.tenants {
+		for _, r := range t.file.Rules {
+			name := h.cfg.Signing.Profiles[r.Seal].Key
+			if seen[name] {
+				continue
+			}
+			seen[name] = true
+			if err := checkKey(ctx, keys, name); deal.IsPermanent(err) {
+				errs = append(errs, h.cfg.At("signing.keys."+name, "key %q: %v", name, err))
+			} else if err != nil {
+				log.Error("a key cannot be reached; its deals will wait", "key", name, "err", err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func checkKey(ctx context.Context, keys *keyring, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	key, err := keys.Open(ctx, name)
+	if err != nil {
+		return err
+	}
+	return signing.CheckKey(name, key, time.Now())
+}
+
+// newTimestamper returns nil when no TSA is configured: config has seen to it that then no profile needs one.
+func (h *house) newTimestamper(log *slog.Logger) (signing.Timestamper, error) {
+	if len(h.cfg.Signing.TSA) == 0 {
+		return nil, nil
+	}
+	var servers []tsa.Server
+	for i, t := range h.cfg.Signing.TSA {
+		policy, err := parseOID(t.Policy)
+		if err != nil {
+			return nil, h.cfg.At(fmt.Sprintf("signing.tsa.%d.policy", i), "%v", err)
+		}
+		servers = append(servers, tsa.Server{URL: t.URL, Timeout: t.Timeout, Policy: policy})
+	}
+	roots := x509.NewCertPool()
+	for _, c := range h.roots {
+		roots.AddCert(c)
+	}
+	c, err := tsa.NewClient(servers, tsa.Options{Roots: roots, Log: log})
+	if err != nil {
+		return nil, h.cfg.At("signing.tsa", "%v", err)
+	}
+	return c, nil
+}
+
+func parseOID(s string) (oid asn1.ObjectIdentifier, err error) {
+	if s == "" {
+		return nil, nil
+	}
+	for part := range strings.SplitSeq(s, ".") {
+		n, err := strconv.Atoi(part)
+		if err != nil || n < 0 {
+			return nil, fmt.Errorf("%q is not an object identifier such as 1.3.6.1.4.1.32473.1.1", s)
+		}
+		oid = append(oid, n)
+	}
+	return oid, nil
+}
+
+// checker reads sealed files in child processes, with the configured roots.
+type checker struct {
+	*verify.Checker
+	roots []*x509.Certificate
+}
+
+func newChecker(roots []*x509.Certificate, log *slog.Logger) *checker {
+	return &checker{verify.NewChecker(verify.CheckerOptions{Log: log}), roots}
+}
+
+func (h *house) newChecker(log *slog.Logger) *checker { return newChecker(h.roots, log) }
+
+func (c *checker) Check(ctx context.Context, doc pades.Document) (*verify.Report, error) {
+	return c.Checker.Check(ctx, doc, verify.Options{Roots: c.roots})
+}
+
+// newLogQuiet is for commands: only what goes wrong.
+func newLogQuiet(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
