@@ -4,9 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"io"
@@ -16,6 +19,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // started is a running mockcrm.
@@ -154,6 +158,47 @@ func TestAGivenPublicKeyIsUsedAndNoPrivateOneIsPrinted(t *testing.T) {
 	s := start(t, "-sf-public-key", file, "-sf-consumer-key", "ck", "-hs-token", "tok")
 	if s.Salesforce.PrivateKey != "" || s.Salesforce.ConsumerKey != "ck" || s.HubSpot.Token != "tok" {
 		t.Errorf("%+v", s.credentials)
+	}
+}
+
+func TestThePrintedPrivateKeySignsAnAssertionThatSalesforceTakes(t *testing.T) {
+	s := start(t)
+	block, _ := pem.Decode([]byte(s.Salesforce.PrivateKey))
+	if block == nil {
+		t.Fatalf("no PEM in %q", s.Salesforce.PrivateKey)
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	login := func(subject string) int {
+		claims, err := json.Marshal(map[string]any{
+			"iss": s.Salesforce.ConsumerKey, "sub": subject, "aud": "https://login.salesforce.com", "exp": time.Now().Add(time.Minute).Unix(),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		enc := base64.RawURLEncoding
+		text := enc.EncodeToString([]byte(`{"alg":"RS256"}`)) + "." + enc.EncodeToString(claims)
+		digest := sha256.Sum256([]byte(text))
+		signature, err := rsa.SignPKCS1v15(nil, key.(*rsa.PrivateKey), crypto.SHA256, digest[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.PostForm(s.Salesforce.URL+"/services/oauth2/token", url.Values{
+			"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"}, "assertion": {text + "." + enc.EncodeToString(signature)},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	if status := login(s.Salesforce.Username); status != 200 {
+		t.Errorf("status %d", status)
+	}
+	if status := login("somebody@else.example"); status != 400 {
+		t.Errorf("another user: status %d", status)
 	}
 }
 

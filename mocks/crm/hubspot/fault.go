@@ -46,16 +46,16 @@ func Effects() []Effect {
 // Fault makes calls go wrong. Faults are tried in the order in which they were
 // set; the first that matches and is not used up takes the call.
 type Fault struct {
-	ID         int           `json:"id"`              // given by SetFault
-	Kind       Kind          `json:"kind,omitempty"`  // empty matches every kind
-	Path       string        `json:"path,omitempty"`  // part of the path as the client sent it
-	Effect     Effect        `json:"effect"`          //
-	Times      int           `json:"times,omitempty"` // how often; 0 means for ever
-	Skip       int           `json:"skip,omitempty"`  // matching calls to let pass first
-	Delay      time.Duration `json:"delay,omitempty"` // nanoseconds, before anything else happens
-	RetryAfter time.Duration `json:"retryAfter"`      // of 477, nanoseconds, sent in whole seconds; 429 has it only when set
-	Property   string        `json:"property"`        // of validation, default dealstage
-	Used       int           `json:"used"`            // how often it struck
+	ID         int           `json:"id"`             // given by SetFault
+	Kind       Kind          `json:"kind,omitempty"` // empty matches every kind
+	Path       string        `json:"path,omitempty"` // part of the path as the client sent it
+	Effect     Effect        `json:"effect"`
+	Times      int           `json:"times,omitempty"`      // how often; 0 means for ever
+	Skip       int           `json:"skip,omitempty"`       // matching calls to let pass first
+	Delay      time.Duration `json:"delay,omitempty"`      // nanoseconds, before anything else happens
+	RetryAfter time.Duration `json:"retryAfter,omitempty"` // of 477, nanoseconds, sent in whole seconds; 429 has it only when set
+	Property   string        `json:"property,omitempty"`   // of validation, default dealstage
+	Used       int           `json:"used"`                 // how often it struck
 }
 
 // SetFault adds a fault and returns its ID. It refuses a kind or an effect that
