@@ -39,14 +39,15 @@ func TestMain(m *testing.M) {
 // envParent makes the test binary a parent that can be killed.
 const envParent = "DEALSEAL_TEST_PARENT"
 
-// beParent starts a child, has it hang, prints its PID and never returns.
+// beParent starts a child, stops it, prints its PID and never returns.
 func beParent() {
 	p := worker.NewPool(worker.Spec{Name: "test", Concurrency: 2}, 1, nil)
 	got, err := p.Call(context.Background(), worker.Frame{Op: "pid"})
 	if err != nil {
 		panic(err)
 	}
-	go p.Call(context.Background(), worker.Frame{Op: "hang"})
+	// One that stands still cannot notice that its socket is closed.
+	go p.Call(context.Background(), worker.Frame{Op: "stop"})
 	fmt.Println(string(got.Body))
 	select {}
 }
@@ -99,6 +100,8 @@ func handle(_ context.Context, f worker.Frame) (worker.Frame, error) {
 		return text(strings.Join(descriptors(), " ")), nil
 	case "hang":
 		select {}
+	case "stop":
+		return worker.Frame{}, unix.Kill(os.Getpid(), unix.SIGSTOP)
 	case "spin":
 		for { // what a hostile input makes a parser do
 		}
@@ -309,7 +312,7 @@ func TestFramesCrossUnchanged(t *testing.T) {
 }
 
 func TestFilesArePassedBothWays(t *testing.T) {
-	p := newPool(t, worker.Spec{Sandbox: worker.Sandbox{SealFiles: true}}, 1, nil)
+	p := newPool(t, worker.Spec{Limits: worker.Limits{Files: 64}, Sandbox: worker.Sandbox{SealFiles: true}}, 1, nil)
 	var files []*os.File
 	for _, content := range []string{"first", "second"} {
 		path := filepath.Join(t.TempDir(), content)
@@ -639,6 +642,17 @@ func TestCrashLoopIsVisibleAndSpaced(t *testing.T) {
 	}
 }
 
+func TestOneSuccessEndsTheRowOfFailures(t *testing.T) {
+	p := newPool(t, worker.Spec{Restart: worker.Backoff{Min: time.Hour, Max: time.Hour}}, 1, nil)
+	for range 4 {
+		var crash *worker.CrashError
+		if _, err := call(t, p, "exit", ""); !errors.As(err, &crash) || crash.Failures != 1 {
+			t.Fatal(err)
+		}
+		mustCall(t, p, "echo", "")
+	}
+}
+
 func TestStartHasADeadline(t *testing.T) {
 	p := newPool(t, worker.Spec{Setup: []byte("hang"), Limits: worker.Limits{Start: 300 * time.Millisecond}}, 1, nil)
 	if _, err := call(t, p, "echo", ""); err == nil || !strings.Contains(err.Error(), "not ready after 300ms") {
@@ -738,9 +752,10 @@ func TestChildrenDieWithTheirParent(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := strings.TrimSpace(line)
-	if !exists(t, pid) {
-		t.Fatal("no child")
-	}
+	eventually(t, "the child to stand still", func() bool {
+		stat, err := os.ReadFile("/proc/" + pid + "/stat")
+		return err == nil && bytes.Contains(stat, []byte(") T "))
+	})
 	if err := parent.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

@@ -83,7 +83,7 @@ type hsm struct {
 }
 
 // newHSM returns a new HSM, with the same keys each time.
-func newHSM(t *testing.T) *hsm {
+func newHSM(t testing.TB) *hsm {
 	t.Helper()
 	original.once.Do(func() { original.hsm = makeHSM(t) })
 	if original.hsm == nil {
@@ -107,12 +107,12 @@ var original struct {
 }
 
 // configure points SoftHSM at the tokens of h.
-func (h *hsm) configure(t *testing.T) {
+func (h *hsm) configure(t testing.TB) {
 	t.Helper()
 	h.write(t, "softhsm2.conf", "directories.tokendir = "+h.path("tokens")+"\nlog.level = ERROR\n")
 }
 
-func makeHSM(t *testing.T) *hsm {
+func makeHSM(t testing.TB) *hsm {
 	t.Helper()
 	h := &hsm{dir: template, keys: map[string]crypto.Signer{}}
 	h.makeDir(t, "tokens")
@@ -144,7 +144,7 @@ func makeHSM(t *testing.T) *hsm {
 }
 
 // issue makes a chain of root, issuer and one certificate per key.
-func (h *hsm) issue(t *testing.T) {
+func (h *hsm) issue(t testing.TB) {
 	t.Helper()
 	rootKey, root := certify(t, "root", nil, nil, nil)
 	issuerKey, issuer := certify(t, "issuer", root, rootKey, nil)
@@ -167,7 +167,7 @@ func (h *hsm) issue(t *testing.T) {
 
 // certify signs a certificate for public, or for a new key, with parent, or
 // with itself.
-func certify(t *testing.T, name string, parent *x509.Certificate, parentKey crypto.Signer, public crypto.PublicKey) (crypto.Signer, *x509.Certificate) {
+func certify(t testing.TB, name string, parent *x509.Certificate, parentKey crypto.Signer, public crypto.PublicKey) (crypto.Signer, *x509.Certificate) {
 	t.Helper()
 	var own crypto.Signer
 	if public == nil {
@@ -198,14 +198,14 @@ func certify(t *testing.T, name string, parent *x509.Certificate, parentKey cryp
 
 func (h *hsm) path(name string) string { return filepath.Join(h.dir, name) }
 
-func (h *hsm) makeDir(t *testing.T, name string) {
+func (h *hsm) makeDir(t testing.TB, name string) {
 	t.Helper()
 	if err := os.Mkdir(h.path(name), 0o700); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (h *hsm) write(t *testing.T, name, content string) {
+func (h *hsm) write(t testing.TB, name, content string) {
 	t.Helper()
 	if err := os.WriteFile(h.path(name), []byte(content), 0o600); err != nil {
 		t.Fatal(err)
@@ -213,7 +213,7 @@ func (h *hsm) write(t *testing.T, name, content string) {
 }
 
 // run runs a command of a Debian package.
-func (h *hsm) run(t *testing.T, pkg, command string, args ...string) {
+func (h *hsm) run(t testing.TB, pkg, command string, args ...string) {
 	t.Helper()
 	if _, err := exec.LookPath(command); err != nil {
 		t.Fatalf("%s is missing: apt-get install %s", command, pkg)
@@ -226,7 +226,7 @@ func (h *hsm) run(t *testing.T, pkg, command string, args ...string) {
 }
 
 // library returns the first of the paths that exists.
-func library(t *testing.T, pkg string, paths ...string) string {
+func library(t testing.TB, pkg string, paths ...string) string {
 	t.Helper()
 	for _, pattern := range paths {
 		if found, err := filepath.Glob(pattern); err == nil && len(found) > 0 {
@@ -237,12 +237,12 @@ func library(t *testing.T, pkg string, paths ...string) string {
 	return ""
 }
 
-func softHSM(t *testing.T) string {
+func softHSM(t testing.TB) string {
 	return library(t, "softhsm2", "/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/*/softhsm/libsofthsm2.so")
 }
 
 // config describes one of the keys.
-func (h *hsm) config(t *testing.T, label string) Config {
+func (h *hsm) config(t testing.TB, label string) Config {
 	t.Helper()
 	pin, err := secret.ParseRef("file:" + h.path("pin"))
 	if err != nil {
@@ -273,7 +273,7 @@ var buildFaulty = sync.OnceValues(func() ([]byte, error) {
 })
 
 // faulty describes one of the keys behind the module that fails to order.
-func (h *hsm) faulty(t *testing.T, label string) Config {
+func (h *hsm) faulty(t testing.TB, label string) Config {
 	t.Helper()
 	module, err := buildFaulty()
 	if err != nil {
@@ -295,13 +295,13 @@ func (h *hsm) faulty(t *testing.T, label string) Config {
 }
 
 // order makes the faulty module fail.
-func (h *hsm) order(t *testing.T, fault string) {
+func (h *hsm) order(t testing.TB, fault string) {
 	t.Helper()
 	h.write(t, "orders/orders", fault)
 }
 
 // logins counts how often a PIN has been presented to the faulty module.
-func (h *hsm) logins(t *testing.T) int {
+func (h *hsm) logins(t testing.TB) int {
 	t.Helper()
 	content, err := os.ReadFile(h.path("orders/logins"))
 	if err != nil && !os.IsNotExist(err) {
@@ -311,12 +311,12 @@ func (h *hsm) logins(t *testing.T) int {
 }
 
 // testLog shows the log with the test.
-func testLog(t *testing.T) *slog.Logger {
+func testLog(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 // newKeys returns one key under the name "house".
-func newKeys(t *testing.T, c Config) *Keys {
+func newKeys(t testing.TB, c Config) *Keys {
 	t.Helper()
 	keys, err := New(map[string]Config{"house": c}, testLog(t))
 	if err != nil {
@@ -330,7 +330,7 @@ func newKeys(t *testing.T, c Config) *Keys {
 	return keys
 }
 
-func openKey(t *testing.T, keys *Keys) *Key {
+func openKey(t testing.TB, keys *Keys) *Key {
 	t.Helper()
 	key, err := keys.Open(t.Context(), "house")
 	if err != nil {

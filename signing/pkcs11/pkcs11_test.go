@@ -237,6 +237,61 @@ func TestWrongPINIsPresentedOnceInALifetime(t *testing.T) {
 	}
 }
 
+func TestPINComesFromACredentialOfTheUnit(t *testing.T) {
+	h := newHSM(t)
+	t.Setenv("CREDENTIALS_DIRECTORY", h.dir)
+	ref, err := secret.ParseRef("credential:pin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := h.config(t, "p256")
+	c.PIN = ref
+	openKey(t, newKeys(t, c))
+}
+
+func TestWarningWhenSomebodyElseHadThePINWrong(t *testing.T) {
+	h := newHSM(t)
+	c := h.config(t, "p256")
+	for pin, want := range map[string]bool{goodPIN: false, badPIN: true} {
+		cmd := exec.Command("pkcs11-tool", "--module", c.Module, "--token-label", "test", "--login", "--pin", pin, "--list-objects")
+		cmd.Env = append(os.Environ(), "SOFTHSM2_CONF="+h.path("softhsm2.conf"))
+		if err := cmd.Run(); (err != nil) != want {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		keys, err := New(map[string]Config{"house": c}, slog.New(slog.NewTextHandler(&log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		openKey(t, keys)
+		if err := keys.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(log.String(), "a wrong PIN has been presented"); got != want {
+			t.Errorf("%v, want %v: %s", got, want, log.String())
+		}
+	}
+}
+
+func BenchmarkSign(b *testing.B) {
+	h := newHSM(b)
+	for _, sessions := range []int{1, 4} {
+		b.Run(fmt.Sprint("sessions=", sessions), func(b *testing.B) {
+			c := h.config(b, "p256")
+			c.Sessions = sessions
+			key := openKey(b, newKeys(b, c))
+			b.SetParallelism(4)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if _, err := key.Sign(nil, make([]byte, 32), crypto.SHA256); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		})
+	}
+}
+
 func readDir(t *testing.T, dir string) string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)

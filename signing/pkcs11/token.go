@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -169,6 +170,10 @@ func (t *token) mayTry(memory *refusals) error {
 	info, err := t.ctx.GetTokenInfo(t.slot)
 	if err != nil {
 		return escalated("the state of the token", err)
+	}
+	if info.Flags&pkcs11.CKF_USER_PIN_COUNT_LOW != 0 {
+		// Not by us with this PIN, or we would remember. It may be right.
+		fmt.Fprintf(os.Stderr, "token %q: a wrong PIN has been presented since the last login\n", t.label)
 	}
 	switch {
 	case info.Flags&pkcs11.CKF_USER_PIN_LOCKED != 0:

@@ -1,0 +1,91 @@
+package pkcs11
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/dealseal/dealseal/secret"
+)
+
+// setup is what an agent is told. It names the PIN's place only.
+type setup struct {
+	Module   string     `json:"module"`
+	Token    string     `json:"token"`
+	Serial   string     `json:"serial"`
+	Label    string     `json:"label"`
+	ID       string     `json:"id"`
+	PIN      secret.Ref `json:"pin"`
+	Sessions int        `json:"sessions"`
+	StateDir string     `json:"state_dir"`
+}
+
+// The ops of an agent.
+const (
+	opDescribe = "describe" // reply: description in the header
+	opSign     = "sign"     // request in the header, what to sign in the body; reply: signature in the body
+)
+
+// maxFrame bounds what goes between agent and daemon, which is certificates at
+// the most.
+const maxFrame = 8 << 20
+
+// description is what an agent says of its key.
+type description struct {
+	PublicKey    []byte   `json:"public_key"`   // PKIX DER; nil if the token does not give it
+	Certificates [][]byte `json:"certificates"` // DER, all that are on the token
+}
+
+// request says how to sign.
+type request struct {
+	Scheme scheme `json:"scheme"`
+	Hash   uint   `json:"hash"` // crypto.Hash; for PSS
+	Salt   int    `json:"salt"` // bytes; for PSS
+}
+
+type scheme string
+
+const (
+	schemePKCS1 scheme = "rsa-pkcs1" // the body is a DigestInfo
+	schemePSS   scheme = "rsa-pss"   // the body is a digest
+	schemeECDSA scheme = "ecdsa"     // the body is a digest, not longer than the order of the curve
+)
+
+// Codes of an agent's errors.
+const (
+	codePIN    = "pin"    // refused, locked, or not tried again
+	codeConfig = "config" // what is configured is not there
+	codeDevice = "device"
+)
+
+// agentError is an error of the agent.
+type agentError struct {
+	text      string
+	code      string
+	permanent bool
+	fatal     bool
+	cause     error
+}
+
+func (e *agentError) Error() string {
+	if e.cause == nil {
+		return e.text
+	}
+	return e.text + ": " + e.cause.Error()
+}
+
+func (e *agentError) Unwrap() error   { return e.cause }
+func (e *agentError) Code() string    { return e.code }
+func (e *agentError) Permanent() bool { return e.permanent }
+func (e *agentError) Fatal() bool     { return e.fatal }
+
+// configError is for what a person has to change.
+func configError(format string, args ...any) error {
+	return &agentError{text: fmt.Sprintf(format, args...), code: codeConfig, permanent: true}
+}
+
+// IsPINError reports whether err says that a token has refused its PIN, that
+// the PIN is locked, or that it was not tried because of that.
+func IsPINError(err error) bool {
+	var coded interface{ Code() string }
+	return errors.As(err, &coded) && coded.Code() == codePIN
+}
