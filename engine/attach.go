@@ -26,7 +26,7 @@ func (r *run) attach(ctx context.Context) error {
 		}
 		s.Facts.AuditTrail = &trail
 	}
-	return r.advance(ctx, "attached", deal.Attached, deal.Entry{What: "attached", Cert: certOf(s), Detail: map[string]string{"file": contract.ID},
+	return r.advance(ctx, "attached", deal.Attached, deal.Entry{What: "attached", Why: "file " + contract.ID, Cert: certOf(s), Detail: map[string]string{"file": contract.ID},
 		Events: []deal.Event{{Type: "document.attached", Data: map[string]string{"file": contract.ID}}}})
 }
 

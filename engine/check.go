@@ -49,7 +49,7 @@ func (r *run) check(ctx context.Context) error {
 	if err := r.judge(profile, verdict); err != nil {
 		return err
 	}
-	return r.advance(ctx, "checked", deal.Checked, deal.Entry{What: "verified", Cert: certOf(s),
+	return r.advance(ctx, "checked", deal.Checked, deal.Entry{What: "verified", Why: fmt.Sprintf("%s, level %s, second reader: %s", verdict.verdict, verdict.level, verdict.opinion), Cert: certOf(s),
 		Detail: map[string]string{"verdict": verdict.verdict, "level": string(verdict.level), "second_opinion": verdict.opinion},
 		Events: []deal.Event{{Type: "document.validated", Data: map[string]string{"level": string(verdict.level), "verdict": verdict.verdict}}}})
 }

@@ -75,7 +75,7 @@ func (r *run) gather(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.advance(ctx, "gathered", deal.Gathered, deal.Entry{What: "gathered", Detail: map[string]string{"record": s.Facts.Record}})
+	return r.advance(ctx, "gathered", deal.Gathered, deal.Entry{What: "gathered", Why: "the mapped fields were read and checked", Detail: map[string]string{"record": s.Facts.Record}})
 }
 
 // read reads the fields that the plan needs, and our own.

@@ -36,7 +36,7 @@ func (r *run) keep(ctx context.Context) error {
 		return err
 	}
 	s.Facts.Archive = folder
-	return r.advance(ctx, "kept", deal.Kept, deal.Entry{What: "archived", Cert: certOf(s), Detail: map[string]string{"sha256": s.Facts.Contract.SHA256}})
+	return r.advance(ctx, "kept", deal.Kept, deal.Entry{What: "archived", Why: folder, Cert: certOf(s), Detail: map[string]string{"sha256": s.Facts.Contract.SHA256}})
 }
 
 // makeTrail stages the audit trail as it stands now; later entries stay in the house's own log. A retry takes the
@@ -132,14 +132,10 @@ func (r *run) renderTrail(ctx context.Context, lines []deal.TrailLine) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	source := s.Plan.Template
-	if source == "" {
-		source = "a file on the record that matches " + s.Plan.Attachment
-	}
 	t := trail{
 		Tx: string(s.Tx), Tenant: s.Plan.TenantName, Account: string(s.Account), Record: s.Change.Ref.String(), Rule: s.Plan.Rule, Stage: s.Plan.Stage,
 		Entered: s.Change.At.UTC().Format(trailTime), Printed: s.Change.At.UTC().Format(time.RFC3339),
-		Document: trailFile{Name: s.Private.FileName, SHA256: s.Facts.Contract.SHA256, Size: fmt.Sprintf("%d bytes", s.Facts.Contract.Size), Template: source},
+		Document: trailFile{Name: s.Private.FileName, SHA256: s.Facts.Contract.SHA256, Size: fmt.Sprintf("%d bytes", s.Facts.Contract.Size), Template: sourceOf(s.Plan)},
 		Seal:     trailSeal{Level: s.Facts.Level, At: s.Facts.SealedAt.UTC().Format(trailTime), Verdict: s.Facts.Verdict, Opinion: s.Facts.SecondOpinion, Note: s.Facts.Flagged},
 	}
 	if c := s.Facts.Cert; c != nil {

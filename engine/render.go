@@ -30,8 +30,16 @@ func (r *run) render(ctx context.Context) error {
 	}
 	fact.Name = s.Private.FileName
 	s.Facts.Unsigned = &fact
-	return r.advance(ctx, "rendered", deal.Rendered, deal.Entry{What: "rendered",
+	return r.advance(ctx, "rendered", deal.Rendered, deal.Entry{What: "rendered", Why: sourceOf(s.Plan),
 		Detail: map[string]string{"sha256": fact.SHA256, "bundle": s.Plan.Bundle, "render_key": s.Facts.RenderKey}})
+}
+
+// sourceOf says what is sealed.
+func sourceOf(p deal.Plan) string {
+	if p.Attachment != "" {
+		return "the newest file on the record that matches " + p.Attachment
+	}
+	return "template " + p.Template
 }
 
 func (r *run) fromTemplate(ctx context.Context) (deal.FileFact, error) {

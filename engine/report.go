@@ -17,7 +17,7 @@ func (r *run) report(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.advance(ctx, "reported", deal.Reported, deal.Entry{What: "reported"})
+	return r.advance(ctx, "reported", deal.Reported, deal.Entry{What: "reported", Why: "the record shows " + string(deal.ShownAs(r.s.Step, r.s.Condition))})
 }
 
 // finish lets go of the staged bytes: the archive has them.

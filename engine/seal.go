@@ -76,7 +76,7 @@ func (r *run) prepare(ctx context.Context, unsigned deal.File) (*signing.Ticket,
 		return nil, err
 	}
 	s.Facts.Generation++
-	return t, r.advance(ctx, "prepared", "", deal.Entry{What: "prepared", Detail: map[string]string{"digest": hex.EncodeToString(t.Digest())}})
+	return t, r.advance(ctx, "prepared", "", deal.Entry{What: "prepared", Why: "level " + string(t.Profile.Level) + ", key " + t.Profile.Key, Detail: map[string]string{"digest": hex.EncodeToString(t.Digest())}})
 }
 
 // request says what to seal and what the seal shows. A document of ours has a box for it; into a file of others nothing
@@ -160,7 +160,7 @@ func (r *run) lastLook(ctx context.Context) (stop bool, err error) {
 func (r *run) commitDigest(ctx context.Context, t *signing.Ticket) error {
 	s := r.s
 	s.Facts.Digest = hex.EncodeToString(t.Digest())
-	return r.advance(ctx, "digest", "", deal.Entry{What: "digest-committed", Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": s.Facts.Digest, "key": hex.EncodeToString(t.SPKISHA256)}})
+	return r.advance(ctx, "digest", "", deal.Entry{What: "digest-committed", Why: "this digest and no other is signed: " + s.Facts.Digest, Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": s.Facts.Digest, "key": hex.EncodeToString(t.SPKISHA256)}})
 }
 
 // redeem uses the key, unless it has been used.
@@ -184,7 +184,7 @@ func (r *run) redeem(ctx context.Context, t *signing.Ticket) error {
 	if s.Facts.Cert, err = certFact(t); err != nil {
 		return err
 	}
-	return r.advance(ctx, "signature", "", deal.Entry{What: "signed", Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": s.Facts.Digest}})
+	return r.advance(ctx, "signature", "", deal.Entry{What: "signed", Why: "by " + s.Facts.Cert.Subject, Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": s.Facts.Digest}})
 }
 
 func certFact(t *signing.Ticket) (*deal.CertFact, error) {
@@ -222,7 +222,7 @@ func (r *run) timestamp(ctx context.Context, t *signing.Ticket) error {
 		return err
 	}
 	s.Private.Token = token
-	return r.advance(ctx, "token", "", deal.Entry{What: "time-stamped"})
+	return r.advance(ctx, "token", "", deal.Entry{What: "time-stamped", Why: fmt.Sprintf("token of %d bytes", len(token))})
 }
 
 // withoutTimestamp asks the profile what to do when no time-stamp can be had.
@@ -274,6 +274,6 @@ func (r *run) complete(ctx context.Context, t *signing.Ticket, unsigned deal.Fil
 	s.Private.CMS = evidence.CMS
 	fact.Name = s.Private.FileName
 	s.Facts.Contract = &fact
-	return r.advance(ctx, "sealed", deal.Sealed, deal.Entry{What: "sealed", Cert: s.Facts.Cert.SHA256, Detail: map[string]string{"sha256": fact.SHA256},
+	return r.advance(ctx, "sealed", deal.Sealed, deal.Entry{What: "sealed", Why: "SHA-256 " + fact.SHA256, Cert: s.Facts.Cert.SHA256, Detail: map[string]string{"sha256": fact.SHA256},
 		Events: []deal.Event{{Type: "document.signed", Data: map[string]string{"sha256": fact.SHA256}}}})
 }

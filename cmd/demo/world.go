@@ -190,6 +190,11 @@ func (w *world) startHubSpot(ctx context.Context) error {
 	}
 	url := "http://" + l.Addr().String()
 	portal := hubspot.New(hubspot.Options{AccountType: "SANDBOX", Tokens: []hubspot.Token{{Value: w.hubspotToken}}})
+	for _, f := range hubspot.WriteBackProperties() {
+		if err := portal.AddProperty("deals", f); err != nil {
+			return err
+		}
+	}
 	w.serve(l, portal)
 	if err := os.WriteFile(w.path("config/hubspot-token"), []byte(w.hubspotToken), 0o600); err != nil {
 		return err
