@@ -2,7 +2,6 @@ package pdf
 
 import (
 	"bufio"
-	"bytes"
 	"compress/zlib"
 	"fmt"
 	"io"
@@ -297,14 +296,4 @@ func (f *File) readObjStm(num int) (*objStm, error) {
 		s.index = append(s.index, objStmEntry{int(n), int(offset)})
 	}
 	return s, nil
-}
-
-// compress makes FlateDecode data.
-func compress(data []byte) []byte {
-	var b bytes.Buffer
-	z := zlib.NewWriter(&b)
-	// Writing to a bytes.Buffer does not fail.
-	_, _ = z.Write(data)
-	_ = z.Close()
-	return b.Bytes()
 }

@@ -2,6 +2,7 @@ package pdf
 
 import (
 	"bytes"
+	"compress/zlib"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -17,6 +18,7 @@ type Update struct {
 	next    int
 	objects map[int]*newObject
 	order   []int
+	deflate *zlib.Writer // made when it is first needed: it is large, so the streams share it
 }
 
 type newObject struct {
@@ -59,7 +61,16 @@ func (u *Update) PutStream(ref Ref, dict *Dict, data []byte) {
 func (u *Update) PutCompressed(ref Ref, dict *Dict, data []byte) {
 	d := dict.Clone()
 	d.Set("Filter", Name("FlateDecode"))
-	u.PutStream(ref, d, compress(data))
+	var b bytes.Buffer
+	if u.deflate == nil {
+		u.deflate = zlib.NewWriter(&b)
+	} else {
+		u.deflate.Reset(&b)
+	}
+	// Writing to a bytes.Buffer does not fail.
+	_, _ = u.deflate.Write(data)
+	_ = u.deflate.Close()
+	u.PutStream(ref, d, b.Bytes())
 }
 
 func (u *Update) put(o *newObject) {

@@ -405,6 +405,8 @@ func TestPrepareRefuses(t *testing.T) {
 		{"negative space", plain, func(o *Options) { o.Reserve = -1 }, "negative"},
 		{"certify 4", plain, func(o *Options) { o.Certify = 4 }, "certify is 4"},
 		{"page -1", plain, func(o *Options) { o.Page = -1 }, "no page -1"},
+		{"a name that is not UTF-8", plain, func(o *Options) { o.Field = "\xea" }, "the field's name has"},
+		{"a reason with a line end", plain, func(o *Options) { o.Reason = "a\nb" }, "the reason has"},
 		{"page 3 of 2", plain, func(o *Options) { o.Page = 3 }, "the file has 2"},
 		{"box off the page", plain, func(o *Options) { o.Text, o.Rect = sealText, [4]float64{500, 10, 600, 60} }, "leaves page 1"},
 		{"box upside down", plain, func(o *Options) { o.Text, o.Rect = sealText, [4]float64{100, 60, 50, 10} }, "is empty"},
@@ -703,4 +705,41 @@ func BenchmarkPrepare(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+func FuzzPrepare(f *testing.F) {
+	plain := sample("", "")
+	for _, b := range [][]byte{
+		plain, sample("/NeedAppearances true", "/Lock << /Action /All >>"), sample("", "/SV << /Ff 0 >>"),
+		bytes.Replace(plain, []byte("/Fields [7 0 R 10 0 R]"), []byte("/Fields 7 0 R"), 1),
+	} {
+		f.Add(b, "party.house")
+		f.Add(b, "")
+	}
+	o := options(ecIdentity())
+	o.Text, o.Rect = sealText, [4]float64{10, 10, 200, 80}
+	f.Fuzz(func(t *testing.T, doc []byte, field string) {
+		o := o
+		o.Field = field
+		p, err := Prepare(context.Background(), document(doc), o)
+		if err != nil {
+			return
+		}
+		hole := p.Tail[p.ContentsOffset:][:p.ContentsLength]
+		if hole[0] != '<' || hole[len(hole)-1] != '>' || len(bytes.Trim(hole[1:len(hole)-1], "0")) != 0 {
+			t.Fatalf("the place for the contents is %.20q...", hole)
+		}
+		sealed := append(bytes.Clone(doc), p.Tail...)
+		file, err := pdf.Open(document(sealed), int64(len(sealed)))
+		if err != nil {
+			t.Fatalf("the sealed file does not open: %v", err)
+		}
+		signed, err := file.Field(p.Field)
+		if err != nil || signed == nil {
+			t.Fatalf("the field %q is not in the sealed file: %v", p.Field, err)
+		}
+		if d, err := file.ResolveDict(signed.Value); err != nil || d.Get("SubFilter") != pdf.Name("ETSI.CAdES.detached") {
+			t.Fatalf("the field %q is not signed: %v, %v", p.Field, d, err)
+		}
+	})
 }

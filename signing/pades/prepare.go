@@ -8,7 +8,10 @@ import (
 	"hash"
 	"io"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/dealseal/dealseal/pdf"
 )
@@ -107,6 +110,9 @@ func (o *Options) check() (Algorithm, error) {
 	case o.Reserve < 0 || o.TimestampReserve < 0:
 		return Algorithm{}, refuse("the reserved space cannot be negative")
 	}
+	if err := o.checkStrings(); err != nil {
+		return Algorithm{}, err
+	}
 	if o.Hash == 0 {
 		o.Hash = crypto.SHA256
 	}
@@ -114,6 +120,19 @@ func (o *Options) check() (Algorithm, error) {
 		o.Page = 1
 	}
 	return AlgorithmFor(o.Chain[0].PublicKey, o.Hash, o.PSS)
+}
+
+// checkStrings refuses strings that would come out of the document different from what they are.
+func (o *Options) checkStrings() error {
+	for _, s := range []struct{ what, text string }{
+		{"the field's name", o.Field}, {"the signer's name", o.Name}, {"the reason", o.Reason},
+		{"the location", o.Location}, {"the contact", o.ContactInfo},
+	} {
+		if !utf8.ValidString(s.text) || strings.ContainsFunc(s.text, unicode.IsControl) {
+			return refuse("%s has a control character, or is not UTF-8", s.what)
+		}
+	}
+	return nil
 }
 
 // reserve computes the space for the CMS: what it will be with the longest value, and the time-stamp.
