@@ -26,7 +26,8 @@ var cases = []testCase{
 	{"NoRuleCostsNothing", testNoWatch},
 	{"IdlePollIsCheap", testIdlePoll},
 
-	{"RecordHasFieldsAndLinesExactly", testRecord},
+	{"RecordHasLinesInTheirOrder", testRecord},
+	{"AmountIsExact", testAmount},
 	{"RecordWithoutLines", testRecordWithoutLines},
 	{"FieldThatDoesNotExistIsNamed", testUnknownField},
 	{"HostileNamesStayData", testHostileNames},

@@ -8,6 +8,7 @@ package connectortest
 import (
 	"errors"
 	"log/slog"
+	"regexp"
 	"testing"
 	"time"
 
@@ -143,10 +144,28 @@ const (
 
 // Run runs every case of the contract. open makes a fresh world for one case; it may use t.Cleanup.
 func Run(t *testing.T, open func(t *testing.T) World) {
+	RunMatching(t, "", open)
+}
+
+// RunMatching runs the cases whose name contains a match of the regular expression, for a connector that has a second
+// way to do a part of its work. Matching no case is a failure.
+func RunMatching(t *testing.T, expression string, open func(t *testing.T) World) {
+	match, err := regexp.Compile(expression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ran := 0
 	for _, c := range cases {
+		if !match.MatchString(c.name) {
+			continue
+		}
+		ran++
 		t.Run(c.name, func(t *testing.T) {
 			c.run(t, open(t))
 		})
+	}
+	if ran == 0 {
+		t.Fatalf("no case matches %q", expression)
 	}
 }
 

@@ -1,0 +1,118 @@
+package salesforce
+
+import (
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// scan is one reading of the history from a point in time to its end, over as many pages as it takes.
+//
+// Salesforce stamps a row when its transaction makes it and shows it when the transaction commits, minutes later for long
+// ones. So a scan that began at asOf has seen every row that was committed by then, and what it has not seen bears a
+// stamp after asOf less the overlap: that is where the next scan begins.
+type scan struct {
+	from time.Time
+	// asOf is the CRM's time when the first page was read; zero before that.
+	asOf time.Time
+	// last is the last row that was read; its zero value stands before the first.
+	last position
+}
+
+// position orders the rows of the history: by stamp, then by ID.
+type position struct {
+	at time.Time
+	id string
+}
+
+// scanState is the stored form of a scan under way.
+type scanState struct {
+	From string `json:"from"`
+	AsOf string `json:"as_of,omitempty"`
+	At   string `json:"at"`
+	ID   string `json:"id"`
+}
+
+// state stores the scan for deal.Cursor.
+func (s scan) state() string {
+	stored := scanState{From: s.from.Format(queryTime), At: s.last.at.Format(queryTime), ID: s.last.id}
+	if !s.asOf.IsZero() {
+		stored.AsOf = s.asOf.Format(queryTime)
+	}
+	b, err := json.Marshal(stored)
+	if err != nil {
+		return "" // strings cannot fail; an empty state only means reading more again
+	}
+	return string(b)
+}
+
+// parseState reads a stored scan. What is damaged is an error; the caller then reads the window anew.
+func parseState(text string) (scan, error) {
+	var stored scanState
+	if err := json.Unmarshal([]byte(text), &stored); err != nil {
+		return scan{}, errors.New("is no JSON of this connector")
+	}
+	var s scan
+	var errs [3]error
+	s.from, errs[0] = time.Parse(queryTime, stored.From)
+	s.last.at, errs[1] = time.Parse(queryTime, stored.At)
+	if stored.AsOf != "" {
+		s.asOf, errs[2] = time.Parse(queryTime, stored.AsOf)
+	}
+	if errors.Join(errs[:]...) != nil {
+		return scan{}, errors.New("has a time that cannot be read")
+	}
+	id, err := canonicalID(stored.ID)
+	if err != nil {
+		return scan{}, err
+	}
+	s.last.id = id
+	return s, nil
+}
+
+// resume returns the scan that goes on after the cursor. Rows from before the earliest watch are never asked for.
+func (c *Connector) resume(after deal.Cursor, watches []deal.Watch) scan {
+	if after.State != "" {
+		s, err := parseState(after.State)
+		if err == nil {
+			return s
+		}
+		c.log.Warn("the position inside the stage history is damaged; the window is read again", "error", err)
+	}
+	earliest := watches[0].Since
+	for _, w := range watches[1:] {
+		if w.Since.Before(earliest) {
+			earliest = w.Since
+		}
+	}
+	from := earliest
+	if overlapping := after.Since.Add(-c.cfg.Overlap); !after.Since.IsZero() && overlapping.After(earliest) {
+		from = overlapping
+	}
+	return scan{from: from.UTC()}
+}
+
+// pause stores a scan that has more to read. Since stays where it was: nothing is returned for good before the end.
+func (s scan) pause(after deal.Cursor) deal.Cursor {
+	since := after.Since
+	if since.IsZero() {
+		since = s.from // so that a rule with an earlier date can still move the cursor back
+	}
+	return deal.Cursor{Since: since, State: s.state()}
+}
+
+// finish stores a scan that has reached the end. Without a Date header the newest stamp that was seen serves.
+func (s scan) finish(after deal.Cursor) deal.Cursor {
+	switch {
+	case !s.asOf.IsZero():
+		return deal.Cursor{Since: s.asOf}
+	case s.last.at.After(after.Since):
+		return deal.Cursor{Since: s.last.at}
+	case after.Since.IsZero():
+		return deal.Cursor{Since: s.from}
+	default:
+		return deal.Cursor{Since: after.Since}
+	}
+}

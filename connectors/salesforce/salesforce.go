@@ -1,0 +1,130 @@
+// Package salesforce is the connector to Salesforce: stage entries from OpportunityHistory, records through SOQL, sealed
+// files as ContentVersion, receipts as an update of the Opportunity.
+//
+// Opportunity is the only object whose stage changes it can watch, because Salesforce writes a history row with an ID of
+// its own for each of them in every org; other objects have that only where an administrator has switched it on.
+//
+// Every call goes through one transport (wire), which owns the session, the headers, the allowance and the errors.
+// simpleforce carries queries and single-record calls, resty the transfer of files. Neither ever sees a failure that it
+// could log or misread: see errand.
+package salesforce
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/dealseal/dealseal/connectors"
+	"github.com/dealseal/dealseal/deal"
+)
+
+// Object is the only object whose stage changes can be watched.
+const Object = "Opportunity"
+
+var (
+	_ connectors.CRM     = (*Connector)(nil)
+	_ connectors.Files   = (*Connector)(nil)
+	_ connectors.Metered = (*Connector)(nil)
+)
+
+// Connector is one Salesforce org. It is safe for concurrent use and holds nothing that a restart would lose.
+type Connector struct {
+	cfg    Config
+	log    *slog.Logger
+	wire   *wire
+	schema *schema
+	before *predecessors
+	told   *receipts
+}
+
+// Deps are what a connector is given by the assembly.
+type Deps struct {
+	// HTTP carries the calls; nil means a transport with the usual time-outs. Redirects are never followed.
+	HTTP http.RoundTripper
+	// Log takes what an operator should know; nil discards it.
+	Log *slog.Logger
+	// Now paces calls (how old a reading of the allowance is). No time from it ever enters a cursor or a record.
+	Now func() time.Time
+}
+
+// New checks cfg and makes a connector. It makes no call: the first one logs in.
+func New(cfg Config, deps Deps) (*Connector, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if deps.HTTP == nil {
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.ResponseHeaderTimeout = transferTimeout
+		deps.HTTP = transport
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	log := cmp.Or(deps.Log, slog.New(slog.DiscardHandler))
+	c := &Connector{
+		cfg:    cfg,
+		log:    log,
+		wire:   newWire(cfg, deps.HTTP, deps.Now, log),
+		before: newPredecessors(),
+		told:   newReceipts(),
+	}
+	c.schema = newSchema(c.describe, deps.Now)
+	return c, nil
+}
+
+// Poll is how often the history should be read while the allowance is not scarce.
+func (c *Connector) Poll() time.Duration { return c.cfg.Poll }
+
+// Budget implements connectors.Metered: the rolling 24-hour allowance of API calls as the last reply reported it.
+func (c *Connector) Budget() deal.Budget { return c.wire.gauge.read() }
+
+// Identity implements connectors.CRM. Beside the organisation it reads one row of OpportunityHistory: without that right
+// no entry can be told from an edit, and there is no other source of the same IDs to fall back to.
+func (c *Connector) Identity(ctx context.Context) (deal.Account, error) {
+	account, err := c.organization(ctx)
+	if err != nil {
+		return deal.Account{}, fmt.Errorf("salesforce: ask who the org is: %w", err)
+	}
+	if _, err := c.lookUp(ctx, "SELECT Id FROM OpportunityHistory LIMIT 1"); err != nil {
+		return deal.Account{}, fmt.Errorf("salesforce: read the stage history: %w", noHistory(err))
+	}
+	return account, nil
+}
+
+func (c *Connector) organization(ctx context.Context) (deal.Account, error) {
+	found, err := c.lookUp(ctx, "SELECT Id, Name, IsSandbox, TimeZoneSidKey FROM Organization")
+	if err != nil {
+		return deal.Account{}, err
+	}
+	if len(found.rows) != 1 {
+		return deal.Account{}, malformed("it names %d organisations", len(found.rows))
+	}
+	row := found.rows[0]
+	id, err := canonicalID(row.StringField("Id"))
+	if err != nil {
+		return deal.Account{}, malformed("the organisation has no ID")
+	}
+	if found.date.IsZero() {
+		return deal.Account{}, malformed("it has no Date header, and no other clock may be used")
+	}
+	sandbox, _ := row["IsSandbox"].(bool)
+	return deal.Account{
+		Kind: deal.Salesforce, ID: id, Name: row.StringField("Name"), Sandbox: sandbox,
+		TimeZone: row.StringField("TimeZoneSidKey"), Clock: found.date,
+	}, nil
+}
+
+// noHistory turns "no such object" for OpportunityHistory into what the administrator has to do.
+func noHistory(err error) error {
+	var e *Error
+	if errors.As(err, &e) && (e.Code == "INVALID_TYPE" || e.Code == "INVALID_FIELD") {
+		return &Error{Status: e.Status, Code: e.Code, class: permanent,
+			cure: "the user cannot read OpportunityHistory: give it read access to opportunities and to the field StageName; dealseal does not start without it"}
+	}
+	return err
+}

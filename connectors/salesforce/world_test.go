@@ -1,0 +1,292 @@
+package salesforce
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dealseal/dealseal/connectors"
+	"github.com/dealseal/dealseal/connectors/connectortest"
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/secret"
+
+	mock "github.com/dealseal/dealseal/mocks/crm/salesforce"
+)
+
+const (
+	testSecret = "consumer-secret-that-nobody-may-see"
+	testKey    = "3MVG9.consumer.key"
+	dailyCalls = 10_000
+)
+
+func TestConnectorKeepsTheContract(t *testing.T) {
+	connectortest.Run(t, func(t *testing.T) connectortest.World { return newWorld(t, "DealSeal_Key__c") })
+}
+
+// Without a key field, the file's description alone says that it is ours.
+func TestAttachKeepsTheContractWithoutAKeyField(t *testing.T) {
+	connectortest.RunMatching(t, "File|Upload|Attach|Role|Transaction|Trouble", func(t *testing.T) connectortest.World { return newWorld(t, "") })
+}
+
+// world is a mock org on a loopback port, seen by the suite.
+type world struct {
+	t        *testing.T
+	org      *mock.Org
+	url      string
+	secret   secret.Ref
+	txMarker string
+
+	mu      sync.Mutex
+	now     time.Time
+	lines   map[string]int
+	corrupt int // uploads still to be damaged; negative: all
+}
+
+func newWorld(t *testing.T, txMarker string) *world {
+	w := &world{t: t, txMarker: txMarker, now: time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC), lines: map[string]int{}}
+	w.org = mock.New(mock.Options{
+		Now: w.Now, ConsumerKey: testKey, ClientSecret: testSecret, RequestLimit: dailyCalls,
+	})
+	server := httptest.NewServer(http.HandlerFunc(w.serve))
+	t.Cleanup(server.Close)
+	w.url = server.URL
+	w.secret = secretFile(t, testSecret)
+	return w
+}
+
+func secretFile(t *testing.T, value string) secret.Ref {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(path, []byte(value), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ref, err := secret.ParseRef("file:" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ref
+}
+
+// serve is the org behind a network that can damage an upload. The body is taken in first, because only then does
+// net/http notice that a client has gone away.
+func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/sobjects/ContentVersion") && w.takeCorruption() {
+		body[len(body)-200] ^= 1 // inside the file, before the closing boundary
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	w.org.ServeHTTP(rw, r)
+}
+
+func (w *world) takeCorruption() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.corrupt > 0 {
+		w.corrupt--
+		return true
+	}
+	return w.corrupt < 0
+}
+
+func (w *world) config() Config {
+	return Config{
+		MyDomain: w.url, TxMarker: w.txMarker,
+		Auth: Auth{Flow: FlowClientCredentials, ConsumerKey: testKey, ClientSecret: w.secret},
+	}
+}
+
+func (w *world) connector(log *slog.Logger) *Connector {
+	c, err := New(w.config(), Deps{HTTP: &http.Transport{DisableKeepAlives: true}, Log: log, Now: w.Now})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c
+}
+
+func (w *world) Connector(log *slog.Logger) connectors.CRM { return w.connector(log) }
+
+func (w *world) Traits() connectortest.Traits {
+	return connectortest.Traits{
+		Object: "Opportunity", Stage: "Closed Won", Other: "Prospecting", Third: "Negotiation/Review",
+		Amount: "Amount", Lines: "OpportunityLineItems", LineName: "Product2.Name", LineQuantity: "Quantity", LinePrice: "UnitPrice",
+		NoSuchField: "NoSuchField__c",
+		WriteBack: deal.WriteBack{
+			TransactionID: "DealSeal_Transaction_ID__c", Status: "DealSeal_Status__c", SignedAt: "DealSeal_Signed_At__c",
+			URL: "DealSeal_Document_URL__c", Audit: "DealSeal_Audit__c",
+		},
+		Overlap: 10 * time.Minute, IdleCalls: 1,
+		Secrets: []string{testSecret}, SecretPrefix: w.org.ID()[:15] + "!",
+	}
+}
+
+func (w *world) Now() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.now
+}
+
+func (w *world) Advance(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now = w.now.Add(d)
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) CreateDeals(n int, stage string) []string {
+	ids := make([]string, n)
+	for i := range ids {
+		id, err := w.org.CreateOpportunity(map[string]any{"Name": fmt.Sprintf("Deal %d", i), "StageName": stage})
+		w.must(err)
+		ids[i] = id
+	}
+	return ids
+}
+
+func (w *world) Move(id, stage string) { w.must(w.org.MoveStage(id, stage)) }
+
+func (w *world) SetAmount(id, amount string) {
+	w.must(w.org.Update(id, map[string]any{"Amount": json.Number(amount)}))
+}
+
+func (w *world) AddLine(id, name, quantity, price string) {
+	w.lines[id]++
+	_, err := w.org.AddLineItem(id, map[string]any{
+		"Product2": map[string]any{"Name": name}, "Quantity": json.Number(quantity), "UnitPrice": json.Number(price), "SortOrder": w.lines[id],
+	})
+	w.must(err)
+}
+
+func (w *world) AddFile(id, name string, content []byte) {
+	_, err := w.org.AddFile(id, name, content)
+	w.must(err)
+}
+
+func (w *world) Delete(id string) { w.must(w.org.Delete(id)) }
+
+func (w *world) Merge(string, string) (string, error) {
+	return "", fmt.Errorf("merging opportunities: %w", connectortest.ErrUnsupported)
+}
+
+func (w *world) DelayVisibility(d time.Duration) { w.org.SetCommitDelay(d) }
+
+func (w *world) Garble(id string) { w.must(w.org.SetRaw(w.newestRow(id), "CreatedDate", "yesterday")) }
+
+func (w *world) newestRow(id string) string {
+	for _, row := range slices.Backward(w.org.Records("OpportunityHistory")) {
+		if fields, ok := w.org.Record(row); ok && fields["OpportunityId"] == id {
+			return row
+		}
+	}
+	w.t.Fatalf("deal %s has no history", id)
+	return ""
+}
+
+func (w *world) Files(id string) []connectortest.StoredFile {
+	var files []connectortest.StoredFile
+	for _, f := range w.org.Files(id) {
+		latest := f.Versions[len(f.Versions)-1]
+		files = append(files, connectortest.StoredFile{ID: latest.ID, Name: latest.Name, Content: latest.Content})
+	}
+	return files
+}
+
+func (w *world) Field(id, name string) string {
+	fields, ok := w.org.Record(id)
+	if !ok {
+		w.t.Fatalf("no record %s", id)
+	}
+	if fields[name] == nil {
+		return ""
+	}
+	return fmt.Sprint(fields[name])
+}
+
+// where is the kind of each call, and a part of its query.
+var where = map[connectortest.Call]mock.Fault{
+	connectortest.LoginCall:  {Kind: mock.KindToken},
+	connectortest.ListCall:   {Kind: mock.KindQuery, Path: "FROM OpportunityHistory"},
+	connectortest.ReadCall:   {Kind: mock.KindQuery, Path: "FROM Opportunity WHERE"},
+	connectortest.UploadCall: {Kind: mock.KindUpload},
+	connectortest.WriteCall:  {Kind: mock.KindUpdate},
+}
+
+var effects = map[connectortest.Effect]mock.Fault{
+	connectortest.LoseReply:   {Effect: mock.CutAfter},
+	connectortest.CutBefore:   {Effect: mock.CutBefore},
+	connectortest.Unavailable: {Effect: mock.HTMLUnavailable},
+	connectortest.EmptyError:  {Effect: mock.EmptyList},
+	connectortest.Truncated:   {Effect: mock.TruncatedJSON},
+	connectortest.Busy:        {Effect: mock.LockRow},
+	connectortest.Limited:     {Effect: mock.RequestLimit},
+	connectortest.Refused:     {Effect: mock.ValidationRule},
+	connectortest.Hang:        {Effect: mock.Slow, Delay: time.Hour},
+	connectortest.Expired:     {Effect: mock.SessionInvalid},
+	connectortest.Forbidden:   {Effect: mock.APIError, Status: http.StatusForbidden, Code: "INSUFFICIENT_ACCESS", Message: "no"},
+}
+
+func (w *world) Fail(call connectortest.Call, effect connectortest.Effect, times int) error {
+	target, ok := where[call]
+	if !ok {
+		return fmt.Errorf("a %s call of its own: %w", call, connectortest.ErrUnsupported)
+	}
+	if effect == connectortest.Corrupted {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.corrupt = times
+		return nil
+	}
+	fault := effects[effect]
+	fault.Kind, fault.Path, fault.Times = target.Kind, target.Path, max(times, 0)
+	_, err := w.org.SetFault(fault)
+	return err
+}
+
+func (w *world) Heal() {
+	w.org.ClearFaults()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.corrupt = 0
+}
+
+func (w *world) KillSessions() { w.org.KillSessions() }
+
+func (w *world) Requests(call connectortest.Call) int {
+	target := where[call]
+	n := 0
+	for _, r := range w.org.Requests() {
+		switch {
+		case call == connectortest.AnyCall && r.Kind != mock.KindToken,
+			call != connectortest.AnyCall && r.Kind == target.Kind && strings.Contains(r.Query, target.Path):
+			n++
+		}
+	}
+	return n
+}
+
+func (w *world) SetUsage(used, most int) error {
+	if most != dailyCalls {
+		return fmt.Errorf("the allowance of the mock is fixed at %d", dailyCalls)
+	}
+	w.org.SetUsage(used)
+	return nil
+}

@@ -1,0 +1,273 @@
+package salesforce
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// maxConflicts is how often a write starts again because the record was changed between look and write.
+const maxConflicts = 4
+
+// WriteBack implements connectors.CRM. It reads the fields before it writes: a receipt that is not newer than what the
+// record shows, or that the record shows already, costs no write. The write itself is conditional on the record being
+// unchanged since then.
+func (c *Connector) WriteBack(ctx context.Context, ref deal.Ref, r deal.Receipt) error {
+	ref, err := checkRef(ref)
+	if err != nil {
+		return fmt.Errorf("salesforce: write receipt: %w", err)
+	}
+	if err := c.writeBack(ctx, ref.ID, r); err != nil {
+		return fmt.Errorf("salesforce: write receipt to %s: %w", ref, err)
+	}
+	return nil
+}
+
+func (c *Connector) writeBack(ctx context.Context, id string, r deal.Receipt) error {
+	if len(r.Fields) == 0 {
+		return nil
+	}
+	release, err := c.told.hold(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if r.Sequence < c.told.highest(id) {
+		return nil
+	}
+	values, err := c.fieldValues(ctx, r)
+	if err != nil {
+		return err
+	}
+	for range maxConflicts {
+		err = c.lookAndWrite(ctx, id, r, values)
+		var e *Error
+		if !errors.As(err, &e) || e.Status != http.StatusPreconditionFailed {
+			break
+		}
+	}
+	if err != nil {
+		return err
+	}
+	c.told.note(id, r.Sequence)
+	return nil
+}
+
+// lookAndWrite makes one attempt.
+func (c *Connector) lookAndWrite(ctx context.Context, id string, r deal.Receipt, values map[string]any) error {
+	shown, date, err := c.look(ctx, id, r, values)
+	if err != nil {
+		return err
+	}
+	if r.SequenceField != "" {
+		text, _ := shown[r.SequenceField].(string)
+		if a, ok := deal.ReadAuditRecord(text); ok && a.Sequence >= r.Sequence {
+			return nil
+		}
+	}
+	if showsAll(shown, values) {
+		return nil
+	}
+	body, err := json.Marshal(values)
+	if err != nil {
+		return err
+	}
+	header := http.Header{}
+	if !date.IsZero() {
+		header.Set("If-Unmodified-Since", date.Format(http.TimeFormat))
+	}
+	_, err = c.call(ctx, http.MethodPatch, c.wire.path("sobjects/"+Object+"/"+id), header, body)
+	return gone(err)
+}
+
+// look reads the fields as they are, and the CRM's time of that.
+func (c *Connector) look(ctx context.Context, id string, r deal.Receipt, values map[string]any) (map[string]any, time.Time, error) {
+	names := make([]string, 0, len(values)+1)
+	for name := range values {
+		names = append(names, name)
+	}
+	if r.SequenceField != "" {
+		names = append(names, r.SequenceField)
+	}
+	path := c.wire.path("sobjects/" + Object + "/" + id + "?fields=" + strings.Join(sortedSet(names), ","))
+	reply, err := c.call(ctx, http.MethodGet, path, nil, nil)
+	if err != nil {
+		return nil, time.Time{}, gone(err)
+	}
+	var shown map[string]any
+	if err := decodeExact(reply.body, &shown); err != nil || shown == nil {
+		return nil, time.Time{}, malformed("it is no record")
+	}
+	return shown, reply.date, nil
+}
+
+// showsAll reports whether the record holds the values already.
+func showsAll(shown, values map[string]any) bool {
+	for name, want := range values {
+		got := shown[name]
+		if got == want {
+			continue
+		}
+		a, _ := got.(string)
+		b, _ := want.(string)
+		at, errA := parseTime(a)
+		wanted, errB := parseTime(b)
+		if errA != nil || errB != nil || !at.Equal(wanted) {
+			return false
+		}
+	}
+	return true
+}
+
+// fieldValues puts a receipt into the form of the org's fields. A name that the org does not have, a field that may not
+// be written and a value that does not fit are refused here, by name, before anything is written.
+func (c *Connector) fieldValues(ctx context.Context, r deal.Receipt) (map[string]any, error) {
+	values := map[string]any{}
+	if r.SequenceField != "" {
+		if _, err := c.schema.field(ctx, Object, r.SequenceField); err != nil {
+			return nil, err
+		}
+	}
+	for _, f := range r.Fields {
+		described, err := c.schema.field(ctx, Object, f.Name)
+		if err != nil {
+			return nil, err
+		}
+		if !described.Updateable {
+			return nil, refuse("field %s cannot be written: give the integration user edit access to it", f.Name)
+		}
+		if values[f.Name], err = fieldValue(described, f.Value, f.Name == r.SequenceField); err != nil {
+			return nil, err
+		}
+	}
+	return values, nil
+}
+
+func fieldValue(f field, value any, isAudit bool) (any, error) {
+	switch v := value.(type) {
+	case nil:
+		return nil, nil
+	case time.Time:
+		if f.Type != "datetime" && f.Type != "string" && f.Type != "textarea" {
+			return nil, refuse("field %s is of type %s: use a date/time field", f.Name, f.Type)
+		}
+		return v.UTC().Format(recordTime), nil
+	case string:
+		if f.Length == 0 || utf8.RuneCountInString(v) <= f.Length {
+			return v, nil
+		}
+		if isAudit {
+			return fitAudit(f, v)
+		}
+		return nil, refuse("field %s holds %d characters, the value has %d: make the field longer in Salesforce",
+			f.Name, f.Length, utf8.RuneCountInString(v))
+	default:
+		return nil, refuse("field %s: a value of type %T cannot be written", f.Name, value)
+	}
+}
+
+// dispensable are the parts of an audit record that may be left out, the first ones first. What stays says which
+// transaction it is, in which order, how it ended and when.
+var dispensable = []func(*deal.AuditRecord){
+	func(a *deal.AuditRecord) { a.Reason = "" },
+	func(a *deal.AuditRecord) { a.Issuer = "" },
+	func(a *deal.AuditRecord) { a.TreeSize, a.TreeRoot = 0, "" },
+	func(a *deal.AuditRecord) { a.Serial = "" },
+	func(a *deal.AuditRecord) { a.Archive = "" },
+	func(a *deal.AuditRecord) { a.Digest = "" },
+	func(a *deal.AuditRecord) { a.Fingerprint = "" },
+	func(a *deal.AuditRecord) { a.Level = "" },
+}
+
+// fitAudit makes an audit record short enough by leaving out whole parts: cut JSON could not be read back.
+func fitAudit(f field, text string) (any, error) {
+	a, ok := deal.ReadAuditRecord(text)
+	if !ok {
+		return nil, refuse("field %s holds %d characters, too few for the audit record: use a long text area", f.Name, f.Length)
+	}
+	for _, drop := range dispensable {
+		drop(&a)
+		b, err := json.Marshal(a)
+		if err != nil {
+			return nil, err
+		}
+		if utf8.RuneCount(b) <= f.Length {
+			return string(b), nil
+		}
+	}
+	return nil, refuse("field %s holds %d characters, too few for the shortest audit record: use a long text area", f.Name, f.Length)
+}
+
+// receipts keeps the highest sequence that was written to each record, and lets one write per record run at a time. It
+// is only the first guard: the sequence on the record itself survives a restart.
+type receipts struct {
+	mu      sync.Mutex
+	records map[string]*receiptState
+}
+
+type receiptState struct {
+	turn     chan struct{} // holds a value while a write runs
+	waiting  int
+	sequence int64
+}
+
+const maxReceipts = 20_000
+
+func newReceipts() *receipts { return &receipts{records: map[string]*receiptState{}} }
+
+// hold waits for the record's turn. release must be called.
+func (r *receipts) hold(ctx context.Context, id string) (release func(), err error) {
+	r.mu.Lock()
+	s := r.records[id]
+	if s == nil {
+		r.forget()
+		s = &receiptState{turn: make(chan struct{}, 1)}
+		r.records[id] = s
+	}
+	s.waiting++
+	r.mu.Unlock()
+	leave := func() {
+		r.mu.Lock()
+		s.waiting--
+		r.mu.Unlock()
+	}
+	select {
+	case s.turn <- struct{}{}:
+		return func() { <-s.turn; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, ctx.Err()
+	}
+}
+
+// forget makes room when there is none, sparing records that are in use. r.mu is held.
+func (r *receipts) forget() {
+	if len(r.records) < maxReceipts {
+		return
+	}
+	for id, s := range r.records {
+		if s.waiting == 0 {
+			delete(r.records, id)
+		}
+	}
+}
+
+func (r *receipts) highest(id string) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.records[id].sequence
+}
+
+func (r *receipts) note(id string, sequence int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.records[id].sequence = max(r.records[id].sequence, sequence)
+}
