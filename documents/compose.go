@@ -114,15 +114,15 @@ func (b *Bundle) Validate(record []byte) error {
 // record written by hand left them out.
 func (b *Bundle) normalise(record []byte) ([]byte, error) {
 	if len(record) > maxRecordBytes {
-		return nil, &TextError{Field: "(record)", Rune: NoRune, Reason: "is longer than 1 MB"}
+		return nil, &TextError{Field: wholeRecord, Rune: NoRune, Reason: "is longer than 1 MB"}
 	}
 	v, err := decodeJSON(record)
 	if err != nil {
-		return nil, &FieldError{Field: "(record)", Problem: err.Error()}
+		return nil, &FieldError{Field: wholeRecord, Problem: err.Error()}
 	}
 	m, ok := v.(map[string]any)
 	if !ok {
-		return nil, &FieldError{Field: "(record)", Problem: "is not a JSON object"}
+		return nil, &FieldError{Field: wholeRecord, Problem: "is not a JSON object"}
 	}
 	f, err := newFormatter(b.Locale)
 	if err != nil {
@@ -144,7 +144,7 @@ func (b *Bundle) check(record map[string]any, origins func(string) string) ([]by
 		return nil, err
 	}
 	if len(out) > maxRecordBytes {
-		return nil, &TextError{Field: "(record)", Rune: NoRune, Reason: "is longer than 1 MB"}
+		return nil, &TextError{Field: wholeRecord, Rune: NoRune, Reason: "is longer than 1 MB"}
 	}
 	decoded, err := decodeJSON(out)
 	if err != nil {

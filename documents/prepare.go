@@ -111,7 +111,7 @@ const maxNameBytes = 120
 func (b *Bundle) FileName(record []byte) (string, error) {
 	var decoded map[string]any
 	if err := json.Unmarshal(record, &decoded); err != nil {
-		return "", &FieldError{Field: "(record)", Problem: jsonError(record, err).Error()}
+		return "", &FieldError{Field: wholeRecord, Problem: jsonError(record, err).Error()}
 	}
 	name := holdingPattern.ReplaceAllStringFunc(strings.TrimSuffix(b.FilePattern, ".pdf"), func(hit string) string {
 		switch key := hit[1 : len(hit)-1]; key {

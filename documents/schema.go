@@ -45,7 +45,7 @@ func compileSchema(name string, files map[string][]byte) (*jsonschema.Schema, er
 	return s, nil
 }
 
-// decodeJSON reads one JSON value, numbers kept as written, within the depth that a record may have.
+// decodeJSON reads one JSON value, numbers kept as written.
 func decodeJSON(text []byte) (any, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
@@ -109,6 +109,9 @@ func leaves(e *jsonschema.ValidationError, to []fault) []fault {
 		return to
 	}
 	at := strings.Join(e.InstanceLocation, ".")
+	if at == "" {
+		at = wholeRecord
+	}
 	switch k := e.ErrorKind.(type) {
 	case *kind.Required:
 		for _, name := range k.Missing {
@@ -147,8 +150,11 @@ func problem(k jsonschema.ErrorKind) string {
 	return fmt.Sprintf("does not satisfy %q of the template's schema", strings.Join(k.KeywordPath(), "/"))
 }
 
+// wholeRecord names a fault that is not in one field.
+const wholeRecord = "(record)"
+
 func join(parent, name string) string {
-	if parent == "" {
+	if parent == "" || parent == wholeRecord {
 		return name
 	}
 	return parent + "." + name

@@ -22,6 +22,9 @@ type cache struct {
 	log      *slog.Logger
 }
 
+// fillingPrefix marks a cache that is being made.
+const fillingPrefix = ".filling-"
+
 // compileLimit ends a compilation that hangs; on a slow machine it takes a minute.
 const compileLimit = 10 * time.Minute
 
@@ -48,7 +51,8 @@ func (c *cache) fill(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Dir(c.dir), 0o700); err != nil {
 		return fmt.Errorf("typst: compile cache: %w", err)
 	}
-	filling, err := os.MkdirTemp(filepath.Dir(c.dir), ".filling-")
+	c.sweep()
+	filling, err := os.MkdirTemp(filepath.Dir(c.dir), fillingPrefix)
 	if err != nil {
 		return fmt.Errorf("typst: compile cache: %w", err)
 	}
@@ -69,6 +73,19 @@ func (c *cache) fill(ctx context.Context) error {
 	}
 	c.log.Info("compiled the renderer", "seconds", int(time.Since(started).Seconds()))
 	return nil
+}
+
+// sweep removes what a compilation that was killed has left behind. One that still runs is younger.
+func (c *cache) sweep() {
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(c.dir), fillingPrefix+"*"))
+	if err != nil {
+		return // only for a malformed pattern
+	}
+	for _, dir := range left {
+		if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) > compileLimit {
+			_ = os.RemoveAll(dir)
+		}
+	}
 }
 
 // tell reports progress every second until the returned function is called.

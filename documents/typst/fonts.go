@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -154,10 +155,13 @@ func (f *fonts) need(texts []documents.Text) ([]*fontFile, error) {
 	checked := make(map[rune]bool)
 	for _, t := range texts {
 		for _, r := range t.Text {
-			if checked[r] || !documents.NeedsGlyph(r) || f.embedded(r) {
+			if checked[r] {
 				continue
 			}
 			checked[r] = true
+			if !documents.NeedsGlyph(r) || f.embedded(r) {
+				continue
+			}
 			path, err := f.choose(r)
 			if err != nil {
 				return nil, err
@@ -169,24 +173,26 @@ func (f *fonts) need(texts []documents.Text) ([]*fontFile, error) {
 			needed[path] = true
 		}
 	}
+	return f.files(slices.SortedFunc(maps.Keys(needed), byPreference))
+}
+
+// maxPassed is how many files a worker's frame carries.
+const maxPassed = 16
+
+// files are the opened fonts with their bold sisters, as far as there is room for those.
+func (f *fonts) files(paths []string) ([]*fontFile, error) {
+	if len(paths) > maxPassed {
+		return nil, &documents.TextError{Field: "(record)", Rune: documents.NoRune, Reason: fmt.Sprintf("needs %d fonts for its scripts; at most %d can be used", len(paths), maxPassed)}
+	}
 	var out []*fontFile
-	for _, path := range sortedBy(needed, byPreference) {
+	for i, path := range paths {
 		font := f.opened[path]
 		out = append(out, font)
-		if font.bold != nil {
+		if left := len(paths) - i - 1; font.bold != nil && len(out)+left < maxPassed {
 			out = append(out, font.bold)
 		}
 	}
 	return out, nil
-}
-
-func sortedBy(set map[string]bool, less func(x, y string) int) []string {
-	var keys []string
-	for k := range set {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, less)
-	return keys
 }
 
 // choose finds the best font that has r and keeps it open.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -162,8 +164,8 @@ type rendering struct {
 // template's fault, an error is ours.
 func (x *instance) render(files map[string][]byte, main string, clock time.Time) (*rendering, error) {
 	x.clock = clock
-	for name, data := range files {
-		if err := x.mapFile("/"+name, data); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if err := x.mapFile("/"+name, files[name]); err != nil {
 			return nil, err
 		}
 	}

@@ -14,9 +14,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -194,9 +196,9 @@ func (r *Renderer) render(ctx context.Context, b *documents.Bundle, record []byt
 func call(b *documents.Bundle, p *documents.Prepared, files map[string][]byte, used []*fontFile, preview bool) (worker.Frame, error) {
 	request := request{Clock: p.Time, Signers: b.Signers, Preview: preview}
 	f := worker.Frame{Op: opRender}
-	for name, data := range files {
-		request.Files = append(request.Files, fileSize{name, len(data)})
-		f.Body = append(f.Body, data...)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		request.Files = append(request.Files, fileSize{name, len(files[name])})
+		f.Body = append(f.Body, files[name]...)
 	}
 	for _, u := range used {
 		f.Files = append(f.Files, u.file)
