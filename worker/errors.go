@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -75,8 +76,11 @@ func (e *RemoteError) RetryAfter() time.Duration { return e.after }
 // Code tells errors of one worker apart; "" if the error had none.
 func (e *RemoteError) Code() string { return e.code }
 
-// maxMessage bounds the text of an error that crosses the socket.
-const maxMessage = 4 << 10
+// Bounds of an error that crosses the socket: bytes of text, and time.
+const (
+	maxMessage    = 4 << 10
+	maxRetryAfter = 24 * time.Hour
+)
 
 // wireError is a RemoteError as JSON in the header of an error packet.
 type wireError struct {
@@ -87,12 +91,14 @@ type wireError struct {
 	Fatal      bool   `json:"fatal,omitempty"`
 }
 
+// wireFailure is a wireError as an error.
+type wireFailure struct{ wireError }
+
+func (f wireFailure) Error() string { return f.Message }
+
 // wireErrorOf asks err what it has to say.
 func wireErrorOf(err error) wireError {
-	w := wireError{Message: err.Error()}
-	if len(w.Message) > maxMessage {
-		w.Message = w.Message[:maxMessage] + "…"
-	}
+	w := wireError{Message: cut(err.Error(), maxMessage)}
 	var coded interface{ Code() string }
 	if errors.As(err, &coded) {
 		w.Code = coded.Code()
@@ -112,9 +118,19 @@ func wireErrorOf(err error) wireError {
 	return w
 }
 
+// remote bounds again what the child should have bounded: it may not be itself
+// any more.
 func (w wireError) remote(worker, op string) *RemoteError {
 	return &RemoteError{
-		Worker: worker, Op: op, Message: w.Message, code: w.Code, permanent: w.Permanent,
-		after: time.Duration(w.RetryAfter) * time.Millisecond,
+		Worker: worker, Op: op, Message: cut(w.Message, maxMessage), code: cut(w.Code, maxOp), permanent: w.Permanent,
+		after: time.Duration(min(max(w.RetryAfter, 0), maxRetryAfter.Milliseconds())) * time.Millisecond,
 	}
+}
+
+// cut shortens s to about n bytes.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "…"
 }

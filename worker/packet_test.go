@@ -109,3 +109,14 @@ func TestBackoffGrowsToItsBound(t *testing.T) {
 		t.Errorf("after very many failures %v", got)
 	}
 }
+
+func TestErrorOfAChildIsBoundedByTheParent(t *testing.T) {
+	w := wireError{Message: strings.Repeat("ä", maxMessage), Code: strings.Repeat("c", 1<<20), RetryAfter: 1<<63 - 1}
+	got := w.remote("test", "op")
+	if len(got.Message) > maxMessage+3 || len(got.Code()) > maxOp+3 || got.RetryAfter() != maxRetryAfter {
+		t.Errorf("%d bytes, %d bytes, %v", len(got.Message), len(got.Code()), got.RetryAfter())
+	}
+	if again := (wireError{RetryAfter: -1}).remote("test", "op"); again.RetryAfter() != 0 {
+		t.Error(again.RetryAfter())
+	}
+}

@@ -67,7 +67,8 @@ func startProcess(ctx context.Context, spec Spec, log *slog.Logger) (*process, r
 	p.kill("it did not become ready")
 	<-p.gone
 	var remote wireFailure
-	if errors.As(err, &remote) {
+	var bad *FrameError
+	if errors.As(err, &remote) || errors.As(err, &bad) {
 		return nil, readiness{}, err
 	}
 	reason, _ := p.reason()
@@ -174,17 +175,16 @@ func (p *process) handshake(spec Spec) (readiness, error) {
 // answerOr returns the error that the child sent before it stopped reading, or
 // err if there is none.
 func (p *process) answerOr(err error) error {
+	var bad *FrameError
+	if errors.As(err, &bad) {
+		return err // nothing was sent, nothing will come
+	}
 	answer, readErr := p.conn.read()
 	if readErr != nil || answer.kind != kindError {
 		return err
 	}
 	return failureOf(answer)
 }
-
-// wireFailure is a wireError as an error.
-type wireFailure struct{ wireError }
-
-func (f wireFailure) Error() string { return f.Message }
 
 func failureOf(answer packet) error {
 	var w wireError

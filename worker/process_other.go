@@ -12,10 +12,6 @@ import (
 // process does not exist here.
 type process struct{ pid int }
 
-type wireFailure struct{ wireError }
-
-func (f wireFailure) Error() string { return f.Message }
-
 func startProcess(context.Context, Spec, *slog.Logger) (*process, readiness, error) {
 	return nil, readiness{}, errors.New("workers need Linux on amd64 or arm64 to confine themselves; this is " + runtime.GOOS + "/" + runtime.GOARCH)
 }

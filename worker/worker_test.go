@@ -363,6 +363,9 @@ func TestWhatMakesNoFrameIsRefusedAndTheChildLives(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	if _, err := call(t, newPool(t, worker.Spec{Setup: make([]byte, 64<<20)}, 1, nil), "echo", ""); err == nil || !strings.Contains(err.Error(), "are allowed") {
+		t.Errorf("setup: %v", err)
+	}
 	var remote *worker.RemoteError
 	if _, err := call(t, p, "large", "1001"); !errors.As(err, &remote) || !remote.Permanent() {
 		t.Errorf("large reply: %v", err)

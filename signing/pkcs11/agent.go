@@ -7,8 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
 
 	"github.com/miekg/pkcs11"
+	"golang.org/x/sys/unix"
 
 	"github.com/dealseal/dealseal/worker"
 )
@@ -20,11 +24,42 @@ func Program(_ context.Context, text []byte) (worker.Handler, error) {
 	if err := json.Unmarshal(text, &s); err != nil {
 		return nil, fmt.Errorf("setup: %w", err)
 	}
-	a, err := newAgent(s)
+	out, err := hush()
+	if err != nil {
+		return nil, err
+	}
+	a, err := newAgent(s, out)
 	if err != nil {
 		return nil, err
 	}
 	return a.handle, nil
+}
+
+// hush takes stdout and stderr away from the module, which may print PINs when
+// it traces, and returns what was stderr. The report of a crash, which has code
+// addresses and no data, still goes there.
+func hush() (*os.File, error) {
+	fd, err := unix.FcntlInt(uintptr(unix.Stderr), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("stderr: %w", err)
+	}
+	out := os.NewFile(uintptr(fd), "stderr")
+	if err := debug.SetCrashOutput(out, debug.CrashOptions{}); err != nil {
+		return nil, fmt.Errorf("crash output: %w", err)
+	}
+	// The sandbox allows to read it only, so that writing fails, which is as
+	// good.
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	for _, taken := range []int{unix.Stdout, unix.Stderr} {
+		if err := unix.Dup3(int(null.Fd()), taken, 0); err != nil {
+			return nil, fmt.Errorf("descriptor %d: %w", taken, err)
+		}
+	}
+	return out, nil
 }
 
 // agent serves one key with a fixed number of sessions. A session belongs to
@@ -47,8 +82,8 @@ type result struct {
 	err       error
 }
 
-func newAgent(s setup) (*agent, error) {
-	t, err := openToken(s)
+func newAgent(s setup, out io.Writer) (*agent, error) {
+	t, err := openToken(s, out)
 	if err != nil {
 		return nil, err
 	}

@@ -9,8 +9,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -31,6 +31,7 @@ type token struct {
 	pin    secret.Secret
 	needs  bool // a login
 	login  sync.Mutex
+	out    io.Writer // for the daemon's log
 }
 
 // Bounds on what a token is asked for.
@@ -41,7 +42,7 @@ const (
 )
 
 // openToken loads the module and finds the token.
-func openToken(s setup) (*token, error) {
+func openToken(s setup, out io.Writer) (*token, error) {
 	ctx := pkcs11.New(s.Module)
 	if ctx == nil {
 		return nil, configError("%s is not a PKCS#11 library that can be loaded here: wrong architecture, or a library that it needs is missing or outside the sandbox", s.Module)
@@ -49,7 +50,7 @@ func openToken(s setup) (*token, error) {
 	if err := ctx.Initialize(); err != nil && !errors.Is(err, pkcs11.Error(pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED)) {
 		return nil, escalated("the module does not initialise", err)
 	}
-	t := &token{setup: s, ctx: ctx}
+	t := &token{setup: s, ctx: ctx, out: out}
 	if err := t.find(); err != nil {
 		return nil, err
 	}
@@ -173,7 +174,7 @@ func (t *token) mayTry(memory *refusals) error {
 	}
 	if info.Flags&pkcs11.CKF_USER_PIN_COUNT_LOW != 0 {
 		// Not by us with this PIN, or we would remember. It may be right.
-		fmt.Fprintf(os.Stderr, "token %q: a wrong PIN has been presented since the last login\n", t.label)
+		fmt.Fprintf(t.out, "token %q: a wrong PIN has been presented since the last login\n", t.label)
 	}
 	switch {
 	case info.Flags&pkcs11.CKF_USER_PIN_LOCKED != 0:

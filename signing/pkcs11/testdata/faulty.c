@@ -87,6 +87,10 @@ static CK_RV Login(CK_SESSION_HANDLE s, CK_USER_TYPE user, CK_UTF8CHAR_PTR pin, 
 		fputs("login\n", f);
 		fclose(f);
 	}
+	// As talkative as pkcs11-spy.
+	fprintf(stderr, "PIN %.*s\n", (int)n, pin);
+	printf("PIN %.*s\n", (int)n, pin);
+	fflush(NULL);
 	return real->C_Login(s, user, pin, n);
 }
 
