@@ -235,6 +235,9 @@ func TestRecoverRebuildsALostLedger(t *testing.T) {
 	if got.Step != deal.Kept || got.Condition != deal.Running || !got.Facts.Signature || got.Facts.Archive != lost.Facts.Archive || !cmp.Equal(got.Private, lost.Private) || !got.Noticed.Equal(lost.Noticed) {
 		t.Fatalf("recovered %+v", got)
 	}
+	if r := receipt(t, s, lost.Tx); r.Owner != lost.Tx || r.Due() {
+		t.Errorf("the record is told before it was looked at: %+v", r)
+	}
 	activate(t, s, acme, ruleA)
 	if fresh := notice(t, s, change("006A", "h1")); len(fresh) != 0 {
 		t.Fatalf("a recovered entry is fresh: %v", fresh)
@@ -267,6 +270,7 @@ func TestRecoverBringsAnOlderLedgerForward(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = open(t, options(dir, c.Now))
+	before := receipt(t, s, sl.Tx)
 	if got := load(t, s, sl.Tx); got.Step != deal.Noticed {
 		t.Fatalf("the backup has the sealing at %s", got.Step)
 	}
@@ -276,6 +280,9 @@ func TestRecoverBringsAnOlderLedgerForward(t *testing.T) {
 		}
 	}); err != nil {
 		t.Fatal(err)
+	}
+	if after := receipt(t, s, sl.Tx); after != before {
+		t.Errorf("the record is told before it was looked at: %+v, before %+v", after, before)
 	}
 	if got := load(t, s, sl.Tx); got.Step != deal.Kept || got.Facts.Archive != folder || string(got.Private.Value) != "signature" {
 		t.Fatalf("recovered %+v", got)

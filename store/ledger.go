@@ -85,6 +85,10 @@ func (s *Store) Rewind(ctx context.Context, account deal.AccountID, at time.Time
 		if err != nil {
 			return err
 		}
+		if err := t.auditShared("", "", deal.Entry{Who: "daemon", What: "rewound", Detail: map[string]string{
+			"account": string(account), "to": at.UTC().Format(time.RFC3339Nano)}}); err != nil {
+			return err
+		}
 		return t.setCursor(account, c.Rewind(at))
 	})
 }
@@ -441,7 +445,10 @@ func (s *Store) Advance(ctx context.Context, sl *deal.Sealing, e deal.Entry) err
 		if err != nil {
 			return err
 		}
-		return t.advance(r, next, key, e)
+		if err := t.advance(r, next, key, e); err != nil {
+			return err
+		}
+		return t.show(r, next)
 	})
 	if err == nil {
 		*sl = *next
@@ -456,6 +463,7 @@ func clone(sl *deal.Sealing) *deal.Sealing {
 	return &next
 }
 
+// advance writes a change of a sealing with all that belongs to it but its receipt.
 func (t *txn) advance(r *row, sl *deal.Sealing, key *dataKey, e deal.Entry) error {
 	if err := guard(r, sl, e); err != nil {
 		return err
@@ -475,11 +483,6 @@ func (t *txn) advance(r *row, sl *deal.Sealing, key *dataKey, e deal.Entry) erro
 	}
 	if err := t.tally(r, sl, false); err != nil {
 		return err
-	}
-	if deal.ShownAs(r.step, r.condition) != deal.ShownAs(sl.Step, sl.Condition) {
-		if err := t.desire(r.receipt, sl.Tx, deal.ShownAs(sl.Step, sl.Condition)); err != nil {
-			return err
-		}
 	}
 	return t.conclude(r, sl, key, e)
 }

@@ -76,6 +76,9 @@ func (s *Store) operate(ctx context.Context, tx deal.TxID, e deal.Entry, decide 
 		if err := decide(sl); err != nil {
 			return err
 		}
-		return t.advance(r, sl, key, e)
+		if err := t.advance(r, sl, key, e); err != nil {
+			return err
+		}
+		return t.show(r, sl)
 	})
 }

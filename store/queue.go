@@ -60,6 +60,9 @@ type Handler func(ctx context.Context, j deal.Job) deal.Outcome
 const (
 	// fetchCooldown bounds how often a tenant's queue asks for new jobs.
 	fetchCooldown = 5 * time.Millisecond
+	// notifyCooldown is how often an insertion may wake a queue. River forgets what comes sooner, which then waits for
+	// fetchPoll; within a millisecond the earlier notice is not yet read, so that it serves for both.
+	notifyCooldown = river.FetchCooldownMin
 	// fetchPoll is how often a tenant's queue looks without having been told. It is what an idle tenant costs.
 	fetchPoll = time.Second
 	// completedRetention is how long finished jobs stay for a look.
@@ -96,7 +99,7 @@ func openTimetable(ctx context.Context, s *Store) (*timetable, error) {
 	if _, err := migrator.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
-	client, err := river.NewClient(driver, &river.Config{Logger: log})
+	client, err := river.NewClient(driver, &river.Config{Logger: log, FetchCooldown: notifyCooldown})
 	if err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
 	}

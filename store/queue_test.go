@@ -183,7 +183,7 @@ func TestAfterACrashEveryJobIsThereAgainAtOnce(t *testing.T) {
 	s.release()
 	s = open(t, options(dir, nil))
 	ran := make(chan deal.TxID, 10)
-	told := make(chan deal.TxID, 10)
+	told := make(chan deal.TxID, 100)
 	work(t, s, Workers{Tenants: []deal.TenantID{acme}}, func(ctx context.Context, j deal.Job) deal.Outcome {
 		if j.Kind == deal.JobTell {
 			told <- j.Tx
@@ -195,12 +195,9 @@ func TestAfterACrashEveryJobIsThereAgainAtOnce(t *testing.T) {
 		ran <- j.Tx
 		return deal.Outcome{}
 	})
-	var got, tell []deal.TxID
+	var got []deal.TxID
 	for range 3 {
 		got = append(got, receive(t, ran, "a job"))
-	}
-	for range 4 {
-		tell = append(tell, receive(t, told, "telling a record"))
 	}
 	for _, want := range []*deal.Sealing{running, unqueued, unknown} {
 		if !slices.Contains(got, want.Tx) {
@@ -210,8 +207,7 @@ func TestAfterACrashEveryJobIsThereAgainAtOnce(t *testing.T) {
 	if slices.Contains(got, held.Tx) {
 		t.Error("what is held ran")
 	}
-	if !slices.Contains(tell, held.Tx) {
-		t.Error("the held sealing's record was not told")
+	for receive(t, told, "telling the held sealing's record") != held.Tx {
 	}
 }
 

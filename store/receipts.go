@@ -68,13 +68,16 @@ func (t *txn) own(r *row, sl *deal.Sealing) error {
 		WHERE id = $1 AND (owner_at < $3 OR (owner_at = $3 AND owner_seq < $4))`, id, sl.Tx, millis(sl.Change.At), r.seq); err != nil {
 		return err
 	}
+	if sl.Step != deal.Noticed {
+		return nil // recovered: the record may show more than is known here, and is looked at first
+	}
 	return t.desire(id, sl.Tx, deal.ShownAs(sl.Step, sl.Condition))
 }
 
 func (t *txn) newReceipt(r *row, sl *deal.Sealing, field string) (id int64, err error) {
 	_, err = t.get([]any{&id}, `INSERT INTO receipts (tenant, account, object, record, field, owner, owner_at, owner_seq, status, sequence, sent)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', 0, 0) RETURNING id`,
-		sl.Tenant, sl.Account, sl.Change.Ref.Object, sl.Change.Ref.ID, field, sl.Tx, millis(sl.Change.At), r.seq)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0) RETURNING id`,
+		sl.Tenant, sl.Account, sl.Change.Ref.Object, sl.Change.Ref.ID, field, sl.Tx, millis(sl.Change.At), r.seq, deal.ShownAs(sl.Step, sl.Condition))
 	return id, err
 }
 
@@ -120,6 +123,15 @@ func (t *txn) joinReceipts(id, other int64) error {
 		return err
 	}
 	return t.tell(id)
+}
+
+// show desires a receipt if a change of the sealing changes what its record should show.
+func (t *txn) show(r *row, sl *deal.Sealing) error {
+	status := deal.ShownAs(sl.Step, sl.Condition)
+	if status == deal.ShownAs(r.step, r.condition) {
+		return nil
+	}
+	return t.desire(r.receipt, sl.Tx, status)
 }
 
 // desire raises the receipt's sequence and queues telling the CRM, if tx owns the receipt.

@@ -97,7 +97,8 @@ func (t *txn) recoverMissing(sl *deal.Sealing, key *dataKey, e deal.Entry) error
 	return t.insert(sl, key, e)
 }
 
-// recoverBehind brings a sealing forward that an older ledger believes to be less far than the archive proves.
+// recoverBehind brings a sealing forward that an older ledger believes to be less far than the archive proves. Its record
+// may show more than that already, so no receipt is desired.
 func (t *txn) recoverBehind(tx deal.TxID, found *deal.Sealing, e deal.Entry) (bool, error) {
 	sl, key, err := t.load(tx)
 	if err != nil || !sl.Step.Before(deal.Kept) {

@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
@@ -61,8 +62,8 @@ type Store struct {
 	archive   *archive.Archive
 	signer    note.Signer
 	vkey      string
-	epoch     time.Time
-	owner     string // of leases that are taken outside of a job
+	epoch     atomic.Int64 // milliseconds, 0 when there is none
+	owner     string       // of leases that are taken outside of a job
 }
 
 // Open locks the state directory, brings its schema up to date and makes good what a crash left behind. The errors
@@ -139,13 +140,14 @@ func (s *Store) connect(ctx context.Context) error {
 	for _, p := range pragmas {
 		values.Add("_pragma", p.name+"("+p.set+")")
 	}
-	var err error
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // SQLite gives its other files the same permissions
+	if err != nil {
+		return fmt.Errorf("database: %w", err)
+	}
+	f.Close()
 	values.Set("_txlock", "immediate")
 	if s.write, err = s.pool(ctx, path, values, 1); err != nil {
 		return err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return fmt.Errorf("database: %w", err)
 	}
 	values.Set("_txlock", "deferred")
 	values.Set("mode", "ro")
@@ -255,7 +257,8 @@ func (t *txn) noteEpoch(here string) error {
 	if err != nil || at == nil {
 		return err
 	}
-	t.s.epoch, err = time.Parse(time.RFC3339Nano, string(at))
+	began, err := time.Parse(time.RFC3339Nano, string(at))
+	t.s.epoch.Store(millis(began))
 	return err
 }
 
@@ -264,13 +267,13 @@ func (t *txn) beginEpoch(why string) error {
 	if err := t.setMeta("epoch", []byte(t.now.Format(time.RFC3339Nano))); err != nil {
 		return err
 	}
-	t.s.epoch = t.now
+	t.s.epoch.Store(t.now.UnixMilli())
 	return t.auditShared("", "", deal.Entry{Who: "daemon", What: "epoch", Why: why})
 }
 
 // Epoch is when this database began to live where it is, if it was copied or restored; otherwise the zero time. An
 // entry that was noticed before it and bears no proof of what became of it must be held, not sealed.
-func (s *Store) Epoch() time.Time { return s.epoch }
+func (s *Store) Epoch() time.Time { return fromMillis(s.epoch.Load()) }
 
 // FreeSpace returns how many bytes an unprivileged process can still write to the file system of dir.
 func FreeSpace(dir string) (int64, error) {
