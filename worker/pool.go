@@ -107,13 +107,7 @@ func (p *Pool) callOn(ctx context.Context, proc *process, f Frame) (Frame, error
 		}
 		return Frame{}, remote.remote(p.spec.Name, f.Op)
 	}
-	var crash *CrashError
-	if errors.As(err, &crash) {
-		own := *crash
-		own.Op = f.Op
-		return Frame{}, &own
-	}
-	return Frame{}, err
+	return Frame{}, withOp(err, f.Op)
 }
 
 // take returns a slot with room for one more call, which the caller's token
