@@ -130,6 +130,9 @@ func (u *Update) ResolveArray(v any) (Array, error) {
 // Bytes writes the update: what is to be appended to the file. The cross-reference section has the style of the file's
 // newest one, as a reader that needs a table cannot use a stream (7.5.8.4). It sets the offsets of the placeholders.
 func (u *Update) Bytes() ([]byte, error) {
+	if u.next >= maxObjects {
+		return nil, &LimitError{Offset: u.f.size, What: "the updated file has too many objects", Limit: maxObjects}
+	}
 	w := &writer{at: u.f.size}
 	if err := u.startOnNewLine(w); err != nil {
 		return nil, err

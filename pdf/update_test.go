@@ -2,6 +2,7 @@ package pdf
 
 import (
 	"bytes"
+	"errors"
 	"math"
 	"strings"
 	"testing"
@@ -125,6 +126,18 @@ func TestUpdateRefusesWhatCannotBeWritten(t *testing.T) {
 		if _, err := u.Bytes(); err == nil {
 			t.Errorf("%s was written", name)
 		}
+	}
+}
+
+func TestUpdateRefusesObjectNumbersThatNobodyReads(t *testing.T) {
+	d := newDraft("\n")
+	d.obj(1, "<< /Type /Catalog /Pages 2 0 R >>")
+	b := bytes.Replace(d.table("/Root 1 0 R"), []byte("/Size 2"), []byte("/Size 1048576"), 1)
+	u := mustOpen(t, b).Update()
+	u.Put(u.Alloc(), nil)
+	var limit *LimitError
+	if _, err := u.Bytes(); !errors.As(err, &limit) {
+		t.Errorf("error = %v, want a LimitError", err)
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/dealseal/dealseal/signing/pades"
+	"github.com/dealseal/dealseal/signing/verify"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -569,6 +570,18 @@ func TestRehearsalMakesASealWithoutTheKey(t *testing.T) {
 			}
 			if !bytes.Contains(tail, fmt.Appendf(nil, "%x", root.Raw)) {
 				t.Error("the throw-away certificate is not in the signature")
+			}
+			whole, err := io.ReadAll(document())
+			if err != nil {
+				t.Fatal(err)
+			}
+			report, err := verify.Verify(context.Background(), bytes.NewReader(append(whole, tail...)),
+				verify.Options{Roots: []*x509.Certificate{root}, Now: now})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if report.Verdict != verify.Valid {
+				t.Errorf("our own reader calls the rehearsed seal %s: %+v", report.Verdict, report.Signatures)
 			}
 			if bytes.Contains(tail, fmt.Appendf(nil, "%x", key.chain[0].Raw)) {
 				t.Error("the house's certificate is in the rehearsed signature")
