@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
 	"net/http"
@@ -19,8 +20,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/dealseal/dealseal/mocks/pki"
+	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/tsa"
 )
+
+var _ signing.Timestamper = (*tsa.Client)(nil)
 
 func newAuthority(t *testing.T, o pki.Options) *pki.Authority {
 	t.Helper()
@@ -271,5 +275,75 @@ func TestClientRefusesWhatCannotWork(t *testing.T) {
 		if !errors.As(err, &p) || !p.Permanent() {
 			t.Errorf("%s: got %v, want a permanent error", name, err)
 		}
+	}
+}
+
+func TestCertificateMustBeForTimeStampingAlone(t *testing.T) {
+	timeStamping := asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 8}
+	purposes := func(critical bool, oids ...asn1.ObjectIdentifier) []pkix.Extension {
+		value, err := asn1.Marshal(oids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Critical: critical, Value: value}}
+	}
+	a := newAuthority(t, pki.Options{})
+	for name, c := range map[string]struct {
+		usage      x509.KeyUsage
+		extensions []pkix.Extension
+		ok         bool
+	}{
+		"as it should be":         {x509.KeyUsageDigitalSignature, purposes(true, timeStamping), true},
+		"no key usage":            {0, purposes(true, timeStamping), true},
+		"not critical":            {x509.KeyUsageDigitalSignature, purposes(false, timeStamping), false},
+		"for code as well":        {x509.KeyUsageDigitalSignature, purposes(true, timeStamping, asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 3}), false},
+		"for something unknown":   {x509.KeyUsageDigitalSignature, purposes(true, timeStamping, asn1.ObjectIdentifier{1, 2, 3}), false},
+		"without purpose":         {x509.KeyUsageDigitalSignature, nil, false},
+		"key for encryption":      {x509.KeyUsageKeyEncipherment, purposes(true, timeStamping), false},
+		"key for non-repudiation": {x509.KeyUsageContentCommitment, purposes(true, timeStamping), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			chain, err := a.IssueLeaf(a.TSA.Key.Public(), &x509.Certificate{
+				Subject: a.TSA.Certificate.Subject, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+				KeyUsage: c.usage, ExtraExtensions: c.extensions,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.TSA.Certificate = chain[0]
+			digest := digestOf(crypto.SHA256)
+			token, err := a.Token(digest, crypto.SHA256)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = tsa.Verify(token, digest, crypto.SHA256, tsa.VerifyOptions{Roots: a.Roots()})
+			var bad *tsa.TokenError
+			if c.ok && err != nil || !c.ok && (!errors.As(err, &bad) || bad.Code != tsa.CodePurpose) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestAnswersAreReadOnlyToTheirLimit(t *testing.T) {
+	a := newAuthority(t, pki.Options{})
+	a.SetFault(pki.ServiceTSA, pki.Endless, -1)
+	c := newClient(t, tsa.Options{Roots: a.Roots()}, tsa.Server{URL: a.URL(pki.PathTSA), Timeout: time.Minute})
+	if _, err := c.Timestamp(t.Context(), digestOf(crypto.SHA256), crypto.SHA256); err == nil || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDigestOfAnotherHashIsOtherData(t *testing.T) {
+	a := newAuthority(t, pki.Options{})
+	digest := digestOf(crypto.SHA256)
+	token, err := a.Token(digest, crypto.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = tsa.Verify(token, digest, crypto.SHA512_256, tsa.VerifyOptions{Roots: a.Roots()})
+	var bad *tsa.TokenError
+	if !errors.As(err, &bad) || bad.Code != tsa.CodeImprint {
+		t.Errorf("got %v", err)
 	}
 }

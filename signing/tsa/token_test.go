@@ -109,6 +109,58 @@ func TestRootsAreNeverTakenFromTheSystemUnasked(t *testing.T) {
 	}
 }
 
+func TestUnknownCriticalExtensionsAreNotOverlooked(t *testing.T) {
+	oid := []byte{0x06, 0x02, 0x2a, 0x03}
+	qc := []byte{0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x03}
+	critical := []byte{0x01, 0x01, 0xff}
+	extension := func(parts ...[]byte) []byte {
+		body := bytes.Join(append(parts, []byte{0x04, 0x00}), nil)
+		return append([]byte{0x30, byte(len(body))}, body...)
+	}
+	for name, c := range map[string]struct {
+		der  []byte
+		code Code
+	}{
+		"none":                           {nil, ""},
+		"unknown, not critical":          {extension(oid), ""},
+		"unknown, critical":              {extension(oid, critical), CodeUnsupported},
+		"qualified statements, critical": {extension(qc, critical), ""},
+		"unknown behind a known one":     {append(extension(qc, critical), extension(oid, critical)...), CodeUnsupported},
+		"not DER":                        {[]byte{0x30, 0x05, 0x00}, CodeFormat},
+	} {
+		var code Code
+		var bad *TokenError
+		if errors.As(checkExtensions(c.der), &bad) {
+			code = bad.Code
+		}
+		if code != c.code {
+			t.Errorf("%s: code %q, want %q", name, code, c.code)
+		}
+	}
+}
+
+func TestAccuracyIsReadWithinReason(t *testing.T) {
+	for name, c := range map[string]struct {
+		der  []byte
+		want time.Duration
+		ok   bool
+	}{
+		"empty":           {nil, 0, true},
+		"seconds":         {[]byte{0x02, 0x01, 0x02}, 2 * time.Second, true},
+		"all three":       {[]byte{0x02, 0x01, 0x01, 0x80, 0x01, 0x02, 0x81, 0x01, 0x03}, time.Second + 2*time.Millisecond + 3*time.Microsecond, true},
+		"milliseconds":    {[]byte{0x80, 0x02, 0x01, 0xf4}, 500 * time.Millisecond, true},
+		"too many":        {[]byte{0x80, 0x02, 0x03, 0xe8}, 0, false},
+		"negative":        {[]byte{0x02, 0x01, 0xff}, 0, false},
+		"a lifetime":      {[]byte{0x02, 0x08, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, 0, false},
+		"something after": {[]byte{0x02, 0x01, 0x01, 0x05, 0x00}, 0, false},
+	} {
+		var token Token
+		if ok := token.readAccuracy(c.der); ok != c.ok || token.Accuracy != c.want {
+			t.Errorf("%s: %v, %v; want %v, %v", name, token.Accuracy, ok, c.want, c.ok)
+		}
+	}
+}
+
 func TestGenTimeFormats(t *testing.T) {
 	for s, want := range map[string]string{
 		"20260102030405Z":       "2026-01-02T03:04:05Z",

@@ -120,7 +120,6 @@ func (d *differ) run() error {
 	if err := d.drain(); err != nil {
 		return err
 	}
-	d.queue, d.later = d.later, nil
 	if err := d.form(old.Get("AcroForm"), now.Get("AcroForm")); err != nil {
 		return err
 	}
@@ -362,7 +361,7 @@ func (d *differ) form(old, now any) error {
 	if err := d.lists(o.Get("Fields"), n.Get("Fields"), "AcroForm/Fields"); err != nil {
 		return err
 	}
-	d.queue, d.later = append(d.queue, d.later...), nil
+	d.queue, d.later = d.later, nil // the pages are done
 	skip := []pdf.Name{"Fields", "SigFlags"}
 	for _, k := range []pdf.Name{"DA", "DR"} {
 		if !o.Has(k) {

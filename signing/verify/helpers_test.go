@@ -27,7 +27,7 @@ func contract() []byte {
 	b.WriteString("%PDF-1.7\n%\xe2\xe3\xcf\xd3\n")
 	text := "BT /F1 24 Tf 72 700 Td (Pay 100 EUR) Tj ET"
 	objects := []string{
-		"<< /Type /Catalog /Pages 2 0 R /AcroForm << /Fields [8 0 R 9 0 R] /DA (/F1 0 Tf) >> /Metadata 11 0 R >>",
+		"<< /Type /Catalog /Pages 2 0 R /AcroForm << /Fields [8 0 R 9 0 R 12 0 R] /DA (/F1 0 Tf) >> /Metadata 11 0 R >>",
 		"<< /Type /Pages /Kids [3 0 R 4 0 R] /Count 2 >>",
 		"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Resources << /Font << /F1 6 0 R >> >> /Contents 5 0 R /Annots [8 0 R 9 0 R 10 0 R] >>",
 		"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Resources << /Font << /F1 6 0 R >> >> /Contents 5 0 R >>",
@@ -38,6 +38,7 @@ func contract() []byte {
 		"<< /Type /Annot /Subtype /Widget /FT /Sig /T (seal) /Rect [72 500 272 560] /P 3 0 R /F 132 >>",
 		"<< /Type /Annot /Subtype /Text /Contents (hello) /Rect [10 10 20 20] >>",
 		"<< /Type /Metadata /Subtype /XML /Length 4 >>\nstream\n<x/>\nendstream",
+		"<< /FT /Tx /T (nowhere on a page) /V (1) >>",
 	}
 	offsets := make([]int, len(objects))
 	for i, o := range objects {

@@ -166,14 +166,15 @@ func TestLaterChangesAreNamed(t *testing.T) {
 			u.Put(ref, object(t, f, pdf.Ref{Num: 4}))
 			put(2, "Kids", pdf.Array{pdf.Ref{Num: 3}, pdf.Ref{Num: 4}, ref})(f, u)
 		}, verify.Invalid, verify.CodeContentChanged},
-		"pages swapped":      {put(2, "Kids", pdf.Array{pdf.Ref{Num: 4}, pdf.Ref{Num: 3}}), verify.Invalid, verify.CodeContentChanged},
-		"font replaced":      {put(6, "BaseFont", pdf.Name("Symbol")), verify.Invalid, verify.CodeContentChanged},
-		"page rotated":       {put(4, "Rotate", 180), verify.Invalid, verify.CodeContentChanged},
-		"field value":        {put(8, "V", pdf.TextString("900")), verify.Indeterminate, verify.CodeChangedAfterwards},
-		"annotation text":    {put(10, "Contents", pdf.TextString("bye")), verify.Indeterminate, verify.CodeChangedAfterwards},
-		"title":              {put(7, "Title", pdf.TextString("Other")), verify.Indeterminate, verify.CodeChangedAfterwards},
-		"modification date":  {put(7, "ModDate", pdf.TextString("D:20270101000000Z")), verify.Valid, verify.CodeLaterSignatures},
-		"annotation removed": {put(3, "Annots", pdf.Array{pdf.Ref{Num: 8}, pdf.Ref{Num: 9}}), verify.Indeterminate, verify.CodeChangedAfterwards},
+		"pages swapped":               {put(2, "Kids", pdf.Array{pdf.Ref{Num: 4}, pdf.Ref{Num: 3}}), verify.Invalid, verify.CodeContentChanged},
+		"font replaced":               {put(6, "BaseFont", pdf.Name("Symbol")), verify.Invalid, verify.CodeContentChanged},
+		"page rotated":                {put(4, "Rotate", 180), verify.Invalid, verify.CodeContentChanged},
+		"field value":                 {put(8, "V", pdf.TextString("900")), verify.Indeterminate, verify.CodeChangedAfterwards},
+		"value of a field on no page": {put(12, "V", pdf.TextString("2")), verify.Indeterminate, verify.CodeChangedAfterwards},
+		"annotation text":             {put(10, "Contents", pdf.TextString("bye")), verify.Indeterminate, verify.CodeChangedAfterwards},
+		"title":                       {put(7, "Title", pdf.TextString("Other")), verify.Indeterminate, verify.CodeChangedAfterwards},
+		"modification date":           {put(7, "ModDate", pdf.TextString("D:20270101000000Z")), verify.Valid, verify.CodeLaterSignatures},
+		"annotation removed":          {put(3, "Annots", pdf.Array{pdf.Ref{Num: 8}, pdf.Ref{Num: 9}}), verify.Indeterminate, verify.CodeChangedAfterwards},
 		"annotation added": {func(f *pdf.File, u *pdf.Update) {
 			ref := u.Alloc()
 			u.Put(ref, pdf.D("Type", pdf.Name("Annot"), "Subtype", pdf.Name("FreeText"), "Rect", pdf.RectOf([4]float64{0, 0, 600, 700})))
@@ -199,6 +200,21 @@ func TestLaterChangesAreNamed(t *testing.T) {
 		"script on opening": {catalog(func(_ *pdf.File, _ *pdf.Update, c *pdf.Dict) {
 			c.Set("OpenAction", pdf.D("S", pdf.Name("JavaScript"), "JS", pdf.TextString("app.alert(1)")))
 		}), verify.Indeterminate, verify.CodeChangedAfterwards},
+		"validation data and a field with half a signature": {catalog(func(f *pdf.File, u *pdf.Update, c *pdf.Dict) {
+			ref := u.Alloc()
+			u.Put(ref, pdf.D("FT", pdf.Name("Sig"), "T", pdf.TextString("half"), "V", pdf.D("Contents", pdf.HexString([]byte("x")))))
+			form, err := f.ResolveDict(c.Get("AcroForm"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fields, err := f.ResolveArray(form.Get("Fields"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			form = form.Clone()
+			form.Set("Fields", append(slices.Clone(fields), ref))
+			c.Set("AcroForm", form)
+		}), verify.Invalid, verify.CodeChangedAfterwards},
 		"validation data": {catalog(func(_ *pdf.File, _ *pdf.Update, c *pdf.Dict) {
 			c.Set("DSS", pdf.D("Certs", pdf.Array{}))
 		}), verify.Valid, verify.CodeLaterSignatures},
@@ -260,7 +276,7 @@ func TestSignatureThatPointsBackIsInvalid(t *testing.T) {
 			t.Fatal(err)
 		}
 		form, c = form.Clone(), c.Clone()
-		form.Set("Fields", pdf.Array{pdf.Ref{Num: 8}, pdf.Ref{Num: 9}, field})
+		form.Set("Fields", pdf.Array{pdf.Ref{Num: 8}, pdf.Ref{Num: 9}, pdf.Ref{Num: 12}, field})
 		c.Set("AcroForm", form)
 		u.Put(ref, c)
 	})
