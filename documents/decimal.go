@@ -56,12 +56,6 @@ func (d decimal) fixed(scale int) string {
 	return s
 }
 
-// round is d as fixed writes it.
-func (d decimal) round(scale int) decimal {
-	r, _ := new(big.Rat).SetString(d.fixed(scale)) // FloatString always writes a number
-	return decimal{r}
-}
-
 // plain writes d in full without trailing zeros. Every decimal that was read has a finite expansion.
 func (d decimal) plain() string {
 	digits, _ := d.rat().FloatPrec()

@@ -576,3 +576,44 @@ func TestARenderWorkerReachesNoFileAndNoNetwork(t *testing.T) {
 		}
 	}
 }
+
+func TestLeftoversOfKilledCompilationsAreRemoved(t *testing.T) {
+	dir := t.TempDir()
+	old, running := filepath.Join(dir, fillingPrefix+"old"), filepath.Join(dir, fillingPrefix+"running")
+	for _, d := range []string{old, running} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	past := time.Now().Add(-2 * compileLimit)
+	if err := os.Chtimes(old, past, past); err != nil {
+		t.Fatal(err)
+	}
+	c := cache{dir: filepath.Join(dir, "code")}
+	c.sweep()
+	if _, err := os.Stat(old); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the leftover is still there (%v)", err)
+	}
+	if _, err := os.Stat(running); err != nil {
+		t.Errorf("a running compilation lost its folder: %v", err)
+	}
+}
+
+func TestADocumentTakesNoMoreFontsThanAFrameCarries(t *testing.T) {
+	f := &fonts{opened: make(map[string]*fontFile)}
+	var paths []string
+	for i := range maxPassed + 1 {
+		path := fmt.Sprintf("NotoSans%d-Regular.ttf", i)
+		f.opened[path] = &fontFile{bold: &fontFile{}}
+		paths = append(paths, path)
+	}
+	for n, want := range map[int]int{1: 2, maxPassed / 2: maxPassed, maxPassed: maxPassed} {
+		if got, err := f.files(paths[:n]); err != nil || len(got) != want {
+			t.Errorf("%d fonts: %d files (%v), want %d", n, len(got), err, want)
+		}
+	}
+	var text *documents.TextError
+	if _, err := f.files(paths); !errors.As(err, &text) {
+		t.Errorf("%d fonts: %v", len(paths), err)
+	}
+}
