@@ -171,7 +171,7 @@ var codes = map[string]rule{
 	"APEX_ERROR":                                   {passing, edgePause, "code of the org failed"},
 	"SERVER_UNAVAILABLE":                           {passing, edgePause, "Salesforce is not available"},
 	"LOGIN_RATE_EXCEEDED":                          {passing, loginPause, "too many logins in an hour"},
-	"ENTITY_FAILED_IFLASTMODIFIED_ON_UPDATE_CHECK": {passing, 0, "the record was changed since it was read"},
+	"ENTITY_FAILED_IFLASTMODIFIED_ON_UPDATE_CHECK": {passing, lockPause, "the record was changed since it was read"},
 }
 
 // replyError is what an error body may say. OAuth errors use the other two names.
@@ -276,7 +276,7 @@ func statusRule(status int) rule {
 	case status == http.StatusUnauthorized:
 		return rule{expired, 0, "the session has ended"}
 	case status == http.StatusPreconditionFailed:
-		return rule{passing, 0, "the record was changed since it was read"}
+		return rule{passing, lockPause, "the record was changed since it was read"}
 	case status == http.StatusNotAcceptable, status == 420, status == http.StatusTooManyRequests, status >= 500:
 		return rule{passing, edgePause, "Salesforce is not available"}
 	case status == http.StatusRequestTimeout:

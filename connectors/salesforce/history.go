@@ -56,7 +56,7 @@ func (c *Connector) Changes(ctx context.Context, after deal.Cursor, watches []de
 
 func (c *Connector) readPage(ctx context.Context, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
 	s := c.resume(after, watches)
-	rows, asOf, err := c.historyRows(ctx, s)
+	rows, more, asOf, err := c.historyRows(ctx, s)
 	if err != nil {
 		return deal.Page{}, err
 	}
@@ -70,7 +70,6 @@ func (c *Connector) readPage(ctx context.Context, after deal.Cursor, watches []d
 	}
 
 	var page deal.Page
-	more := len(rows) == pageRows
 	start := s.last
 	for i, row := range rows {
 		entries, quarantined := judge(row, earlier[i], by)
@@ -120,25 +119,33 @@ func (r historyRow) placed() bool { return r.id != "" && !r.at.IsZero() }
 
 func (r historyRow) position() position { return position{r.at, r.id} }
 
-// historyRows reads the rows after the scan's last one.
-func (c *Connector) historyRows(ctx context.Context, s scan) (rows []historyRow, asOf time.Time, err error) {
+// historyRows reads the rows after the scan's last one. more says that there may be others behind them: Salesforce may
+// send fewer rows at once than were asked for.
+func (c *Connector) historyRows(ctx context.Context, s scan) (rows []historyRow, more bool, asOf time.Time, err error) {
 	r, err := c.query(ctx, historyQuery(s))
 	if err != nil {
-		return nil, time.Time{}, err
+		return nil, false, time.Time{}, err
 	}
+	rows, done, err := parseHistory(r.body)
+	return rows, !done || len(rows) == pageRows, r.asOf, err
+}
+
+// parseHistory reads a query's reply.
+func parseHistory(body []byte) (rows []historyRow, done bool, err error) {
 	var page struct {
 		Records []json.RawMessage `json:"records"`
+		Done    *bool             `json:"done"`
 	}
-	if err := json.Unmarshal(r.body, &page); err != nil || page.Records == nil {
-		return nil, time.Time{}, malformed("it is no query result")
+	if err := json.Unmarshal(body, &page); err != nil || page.Records == nil || page.Done == nil {
+		return nil, false, malformed("it is no query result")
 	}
-	if len(page.Records) > pageRows {
-		return nil, time.Time{}, malformed("it has more rows than were asked for")
+	if len(page.Records) > pageRows || len(page.Records) == 0 && !*page.Done {
+		return nil, false, malformed("it has too many rows, or none and is not the last page")
 	}
 	for _, raw := range page.Records {
 		rows = append(rows, parseHistoryRow(raw))
 	}
-	return rows, r.asOf, nil
+	return rows, *page.Done, nil
 }
 
 func historyQuery(s scan) string {

@@ -117,39 +117,46 @@ func (c *Connector) selectPaths(ctx context.Context, paths []string) (selection,
 }
 
 func (c *Connector) selectPath(ctx context.Context, s *selection, path string, segments []string) error {
-	if len(segments) == 1 {
-		exists, err := c.checkPath(ctx, Object, path, segments)
-		if exists {
-			s.fields = append(s.fields, path)
-		}
-		return err
-	}
-	object, isList, err := c.schema.child(ctx, Object, segments[0])
-	if err != nil {
-		return err
-	}
-	if !isList {
-		exists, err := c.checkPath(ctx, Object, path, segments)
-		if exists {
-			s.fields = append(s.fields, path)
-		}
-		return err
-	}
-	l := s.lists[segments[0]]
-	if l == nil {
-		order, err := c.lineOrder(ctx, object)
+	object, l := Object, (*list)(nil)
+	if len(segments) > 1 {
+		_, child, err := c.schema.relationship(ctx, Object, segments[0])
 		if err != nil {
 			return err
 		}
-		l = &list{order: order}
-		s.lists[segments[0]] = l
+		if child != "" {
+			if l, err = c.list(ctx, s, segments[0], child); err != nil {
+				return err
+			}
+			object, segments = child, segments[1:]
+		}
 	}
-	exists, err := c.checkPath(ctx, object, path, segments[1:])
-	if exists {
-		l.fields = append(l.fields, strings.Join(segments[1:], "."))
+	exists, err := c.checkPath(ctx, object, path, segments)
+	switch {
+	case err != nil || !exists:
+		return err
+	case l != nil:
+		l.fields = append(l.fields, strings.Join(segments, "."))
+	default:
+		s.fields = append(s.fields, path)
 	}
-	return err
+	return nil
 }
+
+// list returns the selection's list of the given name.
+func (c *Connector) list(ctx context.Context, s *selection, name, object string) (*list, error) {
+	if l := s.lists[name]; l != nil {
+		return l, nil
+	}
+	order, err := c.lineOrder(ctx, object)
+	if err != nil {
+		return nil, err
+	}
+	s.lists[name] = &list{order: order}
+	return s.lists[name], nil
+}
+
+// currencyCode is the field that only orgs with several currencies have.
+const currencyCode = "CurrencyIsoCode"
 
 // checkPath follows parents from an object to a field. exists is false without an error for a currency code in an org
 // that has one currency.
@@ -158,20 +165,25 @@ func (c *Connector) checkPath(ctx context.Context, object, path string, segments
 		return false, refuse("%q follows more than %d relationships", path, maxParents)
 	}
 	for len(segments) > 1 {
-		parent, ok, err := c.schema.parent(ctx, object, segments[0])
+		parent, _, err := c.schema.relationship(ctx, object, segments[0])
 		if err != nil {
 			return false, err
 		}
-		if !ok {
+		if parent == "" {
 			return false, refuse("%q: %s has no relationship %q that the integration user can see", path, object, segments[0])
 		}
 		object, segments = parent, segments[1:]
 	}
+	if segments[0] == currencyCode {
+		o, err := c.schema.object(ctx, object, anything)
+		if err != nil {
+			return false, err
+		}
+		_, exists := o.fields[currencyCode]
+		return exists, nil
+	}
 	f, err := c.schema.field(ctx, object, segments[0])
 	if err != nil {
-		if segments[0] == "CurrencyIsoCode" && deal.IsPermanent(err) {
-			return false, nil
-		}
 		return false, fmt.Errorf("%q: %w", path, err)
 	}
 	switch f.Type {
@@ -183,7 +195,7 @@ func (c *Connector) checkPath(ctx context.Context, object, path string, segments
 
 // lineOrder keeps a list in the order that people gave it, where there is one, and always in the same.
 func (c *Connector) lineOrder(ctx context.Context, object string) (string, error) {
-	o, err := c.schema.object(ctx, object, func(*sobject) bool { return true })
+	o, err := c.schema.object(ctx, object, anything)
 	if err != nil {
 		return "", err
 	}

@@ -133,22 +133,15 @@ func (o *sobject) suggest(name string) string {
 	return ""
 }
 
-// parent returns the object behind a relationship such as Account or Product2; ok is false when there is none.
-func (s *schema) parent(ctx context.Context, objectName, relationship string) (name string, ok bool, err error) {
-	o, err := s.object(ctx, objectName, func(o *sobject) bool { _, ok := o.parents[relationship]; return ok })
+// relationship returns the object behind a name that stands before a dot: a parent such as Account, or a list such as
+// OpportunityLineItems. Both are empty when there is none.
+func (s *schema) relationship(ctx context.Context, objectName, name string) (parent, list string, err error) {
+	o, err := s.object(ctx, objectName, func(o *sobject) bool { return o.parents[name] != "" || o.children[name] != "" })
 	if err != nil {
-		return "", false, err
+		return "", "", err
 	}
-	name, ok = o.parents[relationship]
-	return name, ok, nil
+	return o.parents[name], o.children[name], nil
 }
 
-// child returns the object behind a list such as OpportunityLineItems; ok is false when there is none.
-func (s *schema) child(ctx context.Context, objectName, relationship string) (name string, ok bool, err error) {
-	o, err := s.object(ctx, objectName, func(o *sobject) bool { _, ok := o.children[relationship]; return ok })
-	if err != nil {
-		return "", false, err
-	}
-	name, ok = o.children[relationship]
-	return name, ok, nil
-}
+// anything is for callers that take a description as it is remembered.
+func anything(*sobject) bool { return true }

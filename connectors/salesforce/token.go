@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -31,11 +30,11 @@ type session struct {
 
 	mu     sync.Mutex
 	token  string
-	flight *login
+	flight *flight
 }
 
-// login is one login under way; token and err are set before done is closed.
-type login struct {
+// flight is one login under way; token and err are set before done is closed.
+type flight struct {
 	done  chan struct{}
 	token string
 	err   error
@@ -52,27 +51,27 @@ func (s *session) get(ctx context.Context) (string, error) {
 		return s.token, nil
 	}
 	if s.flight == nil {
-		s.flight = &login{done: make(chan struct{})}
+		s.flight = &flight{done: make(chan struct{})}
 		go s.fetch(context.WithoutCancel(ctx), s.flight)
 	}
-	flight := s.flight
+	f := s.flight
 	s.mu.Unlock()
 	select {
-	case <-flight.done:
-		return flight.token, flight.err
+	case <-f.done:
+		return f.token, f.err
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
 }
 
-func (s *session) fetch(ctx context.Context, flight *login) {
+func (s *session) fetch(ctx context.Context, f *flight) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
-	flight.token, flight.err = s.login(ctx)
+	f.token, f.err = s.login(ctx)
 	s.mu.Lock()
-	s.token, s.flight = flight.token, nil
+	s.token, s.flight = f.token, nil
 	s.mu.Unlock()
-	close(flight.done)
+	close(f.done)
 }
 
 // drop forgets a token that a call found dead. A newer one is kept: another call may have logged in meanwhile.
@@ -95,14 +94,15 @@ func newLogin(cfg Config, transport http.RoundTripper) func(context.Context) (st
 	}
 	return func(ctx context.Context) (string, error) {
 		// x/oauth2 builds the jwt flow's request without a context, so the transport brings it.
-		client := &http.Client{Transport: loginTransport{ctx, transport}, CheckRedirect: noRedirect}
+		bound := &loginTransport{ctx: ctx, base: transport}
+		client := &http.Client{Transport: bound, CheckRedirect: noRedirect}
 		source, err := flow(context.WithValue(ctx, oauth2.HTTPClient, client))
 		if err != nil {
 			return "", fmt.Errorf("log in: %w", &Error{class: permanent, cause: err})
 		}
 		token, err := source.Token()
 		if err != nil {
-			return "", fmt.Errorf("log in: %w", loginError(ctx, err))
+			return "", fmt.Errorf("log in: %w", loginError(bound.failed, err))
 		}
 		if token.AccessToken == "" {
 			return "", fmt.Errorf("log in: %w", malformed("it has no access token"))
@@ -137,49 +137,51 @@ func clientCredentials(ctx context.Context, a Auth, tokenURL string) (oauth2.Tok
 
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// loginTransport binds a request to the login's context and bounds the reply.
+// loginTransport binds the one request of a login to the login's context and bounds the reply. It keeps the network's
+// error, which x/oauth2 flattens into a text with the URL.
 type loginTransport struct {
-	ctx  context.Context
-	base http.RoundTripper
+	ctx    context.Context
+	base   http.RoundTripper
+	failed error
 }
 
-func (t loginTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+func (t *loginTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.base.RoundTrip(req.Clone(t.ctx))
-	if err == nil {
-		resp.Body = http.MaxBytesReader(nil, resp.Body, maxTokenReply)
+	if err != nil {
+		t.failed = noAnswer(t.ctx, err)
+		return nil, t.failed
 	}
-	return resp, err
+	resp.Body = http.MaxBytesReader(nil, resp.Body, maxTokenReply)
+	return resp, nil
 }
 
-// loginError judges a failed login. Nothing of the reply's free text is repeated except phrases that are known.
-func loginError(ctx context.Context, err error) error {
-	var retrieve *oauth2.RetrieveError
+// loginError judges a failed login. The reply's own words may quote anything and are not repeated.
+func loginError(failed, err error) error {
+	var refused *oauth2.RetrieveError
 	switch {
-	case ctx.Err() != nil:
-		return &Error{cause: ctx.Err()}
-	case errors.As(err, &retrieve) && retrieve.Response != nil:
-		return oauthFailure(retrieve.Response.StatusCode, retrieve.Response.Header, retrieve.Body)
-	}
-	// What is left is a key that cannot be used, a reply that is no JSON, or no reply. Their texts may quote the reply.
-	var netErr interface{ Timeout() bool }
-	if errors.As(err, &netErr) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return &Error{cause: errors.New("the connection failed")}
-	}
-	if strings.Contains(err.Error(), "private key") {
+	case failed != nil:
+		return failed
+	case errors.As(err, &refused) && refused.Response != nil:
+		return oauthFailure(refused.Response.StatusCode, refused.Response.Header, refused.Body)
+	case strings.Contains(err.Error(), "private key"):
 		return refuse("auth.private_key is no RSA private key in PEM without a passphrase")
+	default:
+		return malformed("it is no answer to a login")
 	}
-	return &Error{cause: errors.New("the reply to the login cannot be used")}
 }
 
-// oauthCures are the descriptions that Salesforce gives and what they ask for.
-var oauthCures = []struct{ phrase, cure string }{
-	{"user hasn't approved this consumer", "pre-authorise the integration user: set the app's policy to admin-approved users and assign its permission set"},
-	{"audience", "auth.audience is wrong: https://login.salesforce.com for production, https://test.salesforce.com for a sandbox"},
-	{"invalid assertion", "the key does not fit the certificate uploaded to the app, or this machine's clock is wrong"},
-	{"user is inactive", "activate the integration user, or check auth.username"},
-	{"no client credentials user enabled", "name a run-as user in the app's client-credentials flow"},
-	{"app must be installed into org", "install the app in the org, or use an External Client App"},
-	{"rate", "too many logins in an hour"},
+// oauthRules are phrases of descriptions that Salesforce gives, and what they ask for.
+var oauthRules = []struct {
+	phrase string
+	rule   rule
+}{
+	{"user hasn't approved this consumer", rule{permanent, 0, "pre-authorise the integration user: set the app's policy to admin-approved users and assign its permission set"}},
+	{"udience", rule{permanent, 0, "auth.audience is wrong: https://login.salesforce.com for production, https://test.salesforce.com for a sandbox"}},
+	{"invalid assertion", rule{permanent, 0, "the key does not fit the certificate uploaded to the app, or this machine's clock is wrong"}},
+	{"user is inactive", rule{permanent, 0, "activate the integration user, or check auth.username"}},
+	{"no client credentials user enabled", rule{permanent, 0, "name a run-as user in the app's client-credentials flow"}},
+	{"app must be installed into org", rule{permanent, 0, "install the app in the org, or use an External Client App"}},
+	{"login rate exceeded", rule{passing, loginPause, "too many logins in an hour"}},
 }
 
 func oauthFailure(status int, header http.Header, body []byte) *Error {
@@ -196,15 +198,13 @@ func oauthFailure(status int, header http.Header, body []byte) *Error {
 	if r, known := codes[e.Code]; known && r.class == passing {
 		return e
 	}
-	e.class, e.after, e.cure = permanent, 0, "check auth: consumer_key, username, the key or secret, and the app's policies in Salesforce"
-	for _, c := range oauthCures {
-		if strings.Contains(said.Description, c.phrase) {
-			e.cure = c.cure
+	r := rule{permanent, 0, "check auth: consumer_key, username, the key or secret, and the app's policies in Salesforce"}
+	for _, known := range oauthRules {
+		if strings.Contains(said.Description, known.phrase) {
+			r = known.rule
 			break
 		}
 	}
-	if strings.Contains(e.cure, "too many logins") {
-		e.class, e.after = passing, loginPause
-	}
+	e.class, e.after, e.cure = r.class, r.after, r.cure
 	return e
 }
