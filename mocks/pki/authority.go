@@ -277,7 +277,7 @@ func (a *Authority) clock() time.Time {
 	return a.now().UTC()
 }
 
-// Revoke puts a certificate on its issuer's CRL and makes OCSP answer "revoked". Reason is the CRLReason of RFC 5280, 5.3.1.
+// Revoke puts a certificate on its issuer's CRL and makes OCSP answer "revoked". Reason is the CRLReason of RFC 5280.
 func (a *Authority) Revoke(cert *x509.Certificate, at time.Time, reason int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -290,7 +290,7 @@ func revocationKey(issuerKeyID []byte, serial *big.Int) string {
 
 var (
 	oidOCSPNoCheck = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}
-	// x509 cannot mark an extended key usage critical, and RFC 3161, 2.3 asks for exactly that.
+	// x509 cannot mark an extended key usage critical, and RFC 3161 asks for exactly that.
 	criticalTimeStamping = pkix.Extension{
 		Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Critical: true,
 		Value: []byte{0x30, 0x0a, 0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x08},

@@ -211,7 +211,7 @@ func (a *Authority) answerOCSP(r *http.Request, body []byte, _ Fault) ([]byte, e
 		if !bytes.Equal(h.Sum(nil), req.IssuerNameHash) {
 			continue
 		}
-		// The root answers for itself: the responder was delegated by the issuing CA, and RFC 6960, 4.2.2.2 binds the delegation to its issuer.
+		// The root answers for itself: the responder was delegated by the issuing CA, and RFC 6960 binds the delegation to its issuer.
 		signer := a.Responder
 		if issuer == a.Root {
 			signer = a.Root
@@ -236,7 +236,7 @@ func (a *Authority) ocspAnswer(req *ocsp.Request, issuer, signer *Identity) ([]b
 	return ocsp.CreateResponse(issuer.Certificate, signer.Certificate, answer, signer.Key)
 }
 
-// ocspRequest takes the request from a POST body or, as RFC 6960, A.1 describes, from the path of a GET.
+// ocspRequest takes the request from a POST body or, as RFC 6960 describes, from the path of a GET.
 func ocspRequest(r *http.Request, body []byte) ([]byte, error) {
 	switch r.Method {
 	case http.MethodPost:

@@ -44,7 +44,7 @@ var digests = []imprintAlgorithm{
 	{crypto.SHA512, asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 3}, asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 4}},
 }
 
-// PKIFailureInfo bits (RFC 3161, 2.4.2).
+// PKIFailureInfo bits (RFC 3161).
 const (
 	failBadAlg           = 0
 	failBadDataFormat    = 5
@@ -152,7 +152,7 @@ func (a *Authority) Token(digest []byte, h crypto.Hash) ([]byte, error) {
 	return a.token(query{hash: i, imprint: digest, certReq: true}, "")
 }
 
-// token makes a TimeStampToken: CMS SignedData (RFC 5652, 5.1) around a TSTInfo (RFC 3161, 2.4.2).
+// token makes a TimeStampToken: CMS SignedData (RFC 5652) around a TSTInfo (RFC 3161).
 func (a *Authority) token(q query, fault Fault) ([]byte, error) {
 	signer, named := a.TSA, a.TSA
 	if fault == WrongEKU {
@@ -280,7 +280,7 @@ func signedAttributes(info []byte, now time.Time, hash crypto.Hash, cert *x509.C
 		{oidContentType, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(oidTSTInfo) }},
 		{oidMessageDigest, func(b *cryptobyte.Builder) { b.AddASN1OctetString(h.Sum(nil)) }},
 		{oidSigningTime, func(b *cryptobyte.Builder) { b.AddASN1UTCTime(now) }},
-		{oidSigningCertV2, func(b *cryptobyte.Builder) { // RFC 5035, 4: SHA-256 is the default and left out
+		{oidSigningCertV2, func(b *cryptobyte.Builder) { // RFC 5035: SHA-256 is the default and left out
 			b.AddASN1(casn1.SEQUENCE, func(b *cryptobyte.Builder) {
 				b.AddASN1(casn1.SEQUENCE, func(b *cryptobyte.Builder) {
 					b.AddASN1(casn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddASN1OctetString(certHash[:]) })

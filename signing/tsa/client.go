@@ -216,7 +216,7 @@ func withoutURL(err error) error {
 	return err
 }
 
-// retryAfter reads both forms of Retry-After (RFC 9110, section 10.2.3); 0 when there is none.
+// retryAfter reads both forms of Retry-After (RFC 9110); 0 when there is none.
 func retryAfter(value string, now time.Time) time.Duration {
 	var d time.Duration
 	if seconds, err := strconv.Atoi(value); err == nil {

@@ -25,7 +25,7 @@ func hashOID(h crypto.Hash) asn1.ObjectIdentifier {
 	return nil
 }
 
-// request encodes a TimeStampReq that asks for the certificate (RFC 3161, section 2.4.1).
+// request encodes a TimeStampReq that asks for the certificate (RFC 3161).
 func request(digest []byte, h crypto.Hash, nonce *big.Int, policy asn1.ObjectIdentifier) ([]byte, error) {
 	var b cryptobyte.Builder
 	b.AddASN1(casn1.SEQUENCE, func(b *cryptobyte.Builder) {
@@ -46,7 +46,7 @@ func request(digest []byte, h crypto.Hash, nonce *big.Int, policy asn1.ObjectIde
 	return b.Bytes()
 }
 
-// Rejection is a TSA's refusal in its own words (RFC 3161, section 2.4.2).
+// Rejection is a TSA's refusal in its own words (RFC 3161).
 type Rejection struct {
 	Status  int
 	Failure int    // the failure bit; -1 when none is set

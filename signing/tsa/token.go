@@ -53,7 +53,7 @@ func refuse(code Code, format string, args ...any) error {
 	return &TokenError{code, fmt.Errorf(format, args...)}
 }
 
-// Token is a parsed TimeStampToken (RFC 3161, section 2.4.2). Nothing in it is proven until Verify has returned nil. It is safe for concurrent use.
+// Token is a parsed TimeStampToken (RFC 3161). Nothing in it is proven until Verify has returned nil. It is safe for concurrent use.
 type Token struct {
 	Policy      asn1.ObjectIdentifier
 	Hash        crypto.Hash
@@ -87,7 +87,7 @@ func ParseToken(der []byte) (*Token, error) {
 	case sd.Content == nil:
 		return nil, refuse(CodeFormat, "it holds no TSTInfo")
 	case len(sd.Signers) != 1:
-		// RFC 3161, 2.4.2: no signatures other than that of the TSA.
+		// RFC 3161: no signatures other than that of the TSA.
 		return nil, refuse(CodeFormat, "%d signers instead of the TSA alone", len(sd.Signers))
 	}
 	t := &Token{signed: sd, signer: sd.Signers[0]}
@@ -147,7 +147,7 @@ func (t *Token) checkSignature() error {
 	return t.signer.CheckSignature(t.Certificate)
 }
 
-// checkPurpose asks for what RFC 3161, section 2.3 does: the extended key usage is critical and has time-stamping as its only purpose.
+// checkPurpose asks for what RFC 3161 does: the extended key usage is critical and has time-stamping as its only purpose.
 func checkPurpose(cert *x509.Certificate) error {
 	critical := slices.ContainsFunc(cert.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidExtKeyUsage) && e.Critical })
 	only := len(cert.ExtKeyUsage) == 1 && cert.ExtKeyUsage[0] == x509.ExtKeyUsageTimeStamping && len(cert.UnknownExtKeyUsage) == 0
@@ -273,7 +273,7 @@ func readImplicit(in *cryptobyte.String, n uint8) (int64, bool) {
 	return v, true
 }
 
-// parseGenTime reads the GeneralizedTime of RFC 3161, section 2.4.2: UTC with seconds and, unlike in certificates, an optional fraction.
+// parseGenTime reads the GeneralizedTime of RFC 3161: UTC with seconds and, unlike in certificates, an optional fraction.
 func parseGenTime(s string) (time.Time, error) {
 	at, err := time.Parse("20060102150405.999999999Z", s)
 	if err != nil || strings.Contains(s, ",") { // Parse takes a comma as well, DER does not

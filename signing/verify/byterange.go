@@ -22,7 +22,7 @@ type byteRange struct {
 
 func (b byteRange) list() []int64 { return []int64{0, b.hole, b.resume, b.end - b.resume} }
 
-// parseByteRange reads /ByteRange (ISO 32000-1, 12.8.1) and refuses every form but the one that leaves nothing out but a single hole.
+// parseByteRange reads /ByteRange (ISO 32000-1) and refuses every form but the one that leaves nothing out but a single hole.
 func parseByteRange(v pdf.Array, size int64) (byteRange, error) {
 	if len(v) != 4 {
 		return byteRange{}, fmt.Errorf("the ByteRange has %d numbers instead of four", len(v))

@@ -2,6 +2,10 @@ package verify_test
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/dealseal/dealseal/mocks/pki"
 	"github.com/dealseal/dealseal/signing/verify"
 	"github.com/dealseal/dealseal/worker"
 )
@@ -55,6 +60,12 @@ func TestChildGivesTheSameReportAndASecondOpinion(t *testing.T) {
 	}{
 		"RSA":            {once, verify.OpinionValid},
 		"P-256 stamped":  {seal(t, contract(), sealOf(ec).stamped(ec)), verify.OpinionValid},
+		"RSA SHA-384":    {seal(t, contract(), sealing{key: rs.Signer.Key, chain: rs.Signer.Chain(), hash: crypto.SHA384}), verify.OpinionValid},
+		"RSA SHA-512":    {seal(t, contract(), sealing{key: rs.Signer.Key, chain: rs.Signer.Chain(), hash: crypto.SHA512}.stamped(rs)), verify.OpinionValid},
+		"P-256 SHA-384":  {seal(t, contract(), sealing{key: ec.Signer.Key, chain: ec.Signer.Chain(), hash: crypto.SHA384}), verify.OpinionValid},
+		"P-256 SHA-512":  {seal(t, contract(), sealing{key: ec.Signer.Key, chain: ec.Signer.Chain(), hash: crypto.SHA512}), verify.OpinionValid},
+		"P-384 SHA-256":  {seal(t, contract(), onCurve(t, ec, elliptic.P384())), verify.OpinionValid},
+		"P-521 SHA-256":  {seal(t, contract(), onCurve(t, ec, elliptic.P521())), verify.OpinionValid},
 		"two signatures": {seal(t, once, sealOf(ec)), verify.OpinionValid},
 		"RSA-PSS":        {seal(t, contract(), sealing{key: rs.Signer.Key, chain: rs.Signer.Chain(), pss: true}), verify.OpinionNotApplicable},
 		"changed text":   {bytes.Replace(once, []byte("Pay 100"), []byte("Pay 900"), 1), verify.OpinionInvalid},
@@ -77,6 +88,19 @@ func TestChildGivesTheSameReportAndASecondOpinion(t *testing.T) {
 			}
 		})
 	}
+}
+
+func onCurve(t *testing.T, a *pki.Authority, c elliptic.Curve) sealing {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(c, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := a.IssueSigner(key.Public(), a.Signer.Certificate.Subject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sealing{key: key, chain: chain}
 }
 
 func asJSON(t *testing.T, r *verify.Report) string {

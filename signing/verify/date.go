@@ -9,7 +9,7 @@ import (
 
 var errDate = errors.New("not a PDF date")
 
-// parseDate reads a date of ISO 32000-1, 7.9.4, such as D:20260102030405+01'00'. All behind the year may be missing; a missing zone is taken as UTC.
+// parseDate reads a date of ISO 32000-1, such as D:20260102030405+01'00'. All behind the year may be missing; a missing zone is taken as UTC.
 func parseDate(s string) (time.Time, error) {
 	s = strings.TrimPrefix(s, "D:")
 	digits := len(s) - len(strings.TrimLeft(s, "0123456789"))

@@ -158,3 +158,61 @@ func TestHoleMayHoldNothingButTheValue(t *testing.T) {
 		})
 	}
 }
+
+func TestHoleElsewhereThanTheValueIsInvalid(t *testing.T) {
+	a := authority()
+	entries := baselineEntries()
+	entries.Set("Contents", pdf.HexString([]byte("what another reader would look at")))
+	r := check(t, signBy(t, contract(), entries, handmade{id: a.Signer}.sign(t)), trust(a))
+	want(t, r, verify.Invalid, verify.CodeByteRange)
+}
+
+// TestDocumentsOfEveryStructureAreJudged lets qpdf write the document in the ways that producers do.
+func TestDocumentsOfEveryStructureAreJudged(t *testing.T) {
+	if _, err := exec.LookPath("qpdf"); err != nil {
+		t.Fatal("qpdf is missing: install the Debian package qpdf")
+	}
+	a := authority()
+	c := newChecker(t, verify.CheckerOptions{})
+	for name, args := range map[string][]string{
+		"table":          {"--object-streams=disable"},
+		"object streams": {"--object-streams=generate"},
+		"linearized":     {"--linearize"},
+		"both":           {"--linearize", "--object-streams=generate"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			in, out := filepath.Join(dir, "in.pdf"), filepath.Join(dir, "out.pdf")
+			if err := os.WriteFile(in, contract(), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if text, err := exec.Command("qpdf", append(args, in, out)...).CombinedOutput(); err != nil {
+				t.Fatalf("qpdf: %v\n%s", err, text)
+			}
+			doc, err := os.ReadFile(out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			once := seal(t, doc, sealOf(a).stamped(a))
+			twice := seal(t, once, sealing{key: a.Signer.Key, chain: a.Signer.Chain(), field: "seal"})
+			r, err := c.Check(t.Context(), bytes.NewReader(twice), trust(a))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want(t, r, verify.Valid, verify.CodeLaterSignatures)
+			if r.SecondOpinion.Verdict != verify.OpinionValid {
+				t.Errorf("second opinion: %+v", r.SecondOpinion)
+			}
+			changed := update(t, twice, func(f *pdf.File, u *pdf.Update) {
+				ref, page, err := f.Page(1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				page = page.Clone()
+				page.Set("Rotate", 90)
+				u.Put(ref, page)
+			})
+			want(t, check(t, changed, trust(a)), verify.Invalid, verify.CodeContentChanged)
+		})
+	}
+}

@@ -200,7 +200,8 @@ func object(t testing.TB, f *pdf.File, ref pdf.Ref) *pdf.Dict {
 	return d.Clone()
 }
 
-// signBy signs by hand, so that signatures can be had that the product's writer does not make. cms gets the covered bytes.
+// signBy signs by hand, so that signatures can be had that the product's writer does not make. cms gets the covered bytes. Entries that have /Contents
+// keep it, and the hole is at a key of another name.
 func signBy(t testing.TB, doc []byte, entries *pdf.Dict, cms func(covered []byte) []byte) []byte {
 	t.Helper()
 	contents := &pdf.Placeholder{Text: []byte("<" + strings.Repeat("0", 16384) + ">")}
@@ -219,7 +220,11 @@ func signBy(t testing.TB, doc []byte, entries *pdf.Dict, cms func(covered []byte
 		d.Set("Type", pdf.Name("Sig"))
 		d.Set("Filter", pdf.Name("Adobe.PPKLite"))
 		d.Set("ByteRange", byteRange)
-		d.Set("Contents", contents)
+		if d.Has("Contents") { // the value goes elsewhere
+			d.Set("Other", contents)
+		} else {
+			d.Set("Contents", contents)
+		}
 		u.Put(value, d)
 		u.Put(field, pdf.D("FT", pdf.Name("Sig"), "T", pdf.TextString("by hand"), "V", value, "Type", pdf.Name("Annot"), "Subtype", pdf.Name("Widget"), "Rect", pdf.RectOf([4]float64{}), "F", 132))
 		form = form.Clone()

@@ -7,7 +7,7 @@ import (
 	"github.com/dealseal/dealseal/signing/pades"
 )
 
-// Verdict is what can be said of a signature or of a whole document. The words are those of ETSI EN 319 102-1 without their prefix "TOTAL-".
+// Verdict is what can be said of a signature or of a whole document.
 type Verdict string
 
 const (
@@ -156,4 +156,15 @@ func (r *Report) Level() pades.Level {
 		}
 	}
 	return lowest
+}
+
+// Newest returns the signature that covers the whole file, which is the one just made in a file that was just sealed; nil when there is none. Signatures
+// that others left in the document before have verdicts of their own.
+func (r *Report) Newest() *Signature {
+	for i := range r.Signatures {
+		if s := &r.Signatures[i]; s.Kind == KindSignature && s.CoversWholeFile {
+			return s
+		}
+	}
+	return nil
 }

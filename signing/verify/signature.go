@@ -14,7 +14,7 @@ import (
 	"github.com/dealseal/dealseal/signing/verify/cms"
 )
 
-// Sub-filters of ISO 32000-2, 12.8.3.1 that are judged. ETSI.CAdES.detached alone can reach a PAdES level.
+// Sub-filters of ISO 32000-2 that are judged. ETSI.CAdES.detached alone can reach a PAdES level.
 const (
 	subFilterPAdES     = "ETSI.CAdES.detached"
 	subFilterPKCS7     = "adbe.pkcs7.detached"
@@ -214,7 +214,7 @@ func (c *check) judge(err error, code Code) bool {
 	return false
 }
 
-// checkDocumentTimestamp judges a token over the document (ISO 32000-2, 12.8.5).
+// checkDocumentTimestamp judges a token over the document (ISO 32000-2).
 func (c *check) checkDocumentTimestamp() (bool, error) {
 	token, err := tsa.ParseToken(c.value)
 	if err != nil {
@@ -260,7 +260,7 @@ func (c *check) prove(token *tsa.Token) {
 	c.Timestamp = &Timestamp{Time: token.Time, TSA: token.Certificate.Subject.String(), Serial: token.Serial.Text(16), Policy: token.Policy.String()}
 }
 
-// checkTimestamp looks for the earliest signature-time-stamp that holds (RFC 5126, 6.1.1 as CAdES has it: over the signature value). One of a TSA that is
+// checkTimestamp looks for the earliest signature-time-stamp, one over the signature value, that holds. One of a TSA that is
 // not trusted here proves nothing and harms nothing; one that is over something else, or damaged, has been tampered with.
 func (c *check) checkTimestamp() {
 	imprint := func(t *tsa.Token) []byte {

@@ -123,6 +123,20 @@ func TestSeveralSignaturesAreAllValid(t *testing.T) {
 	}
 }
 
+func TestNewestIsTheSealJustMade(t *testing.T) {
+	a := authority()
+	stranger := mustAuthority(pki.Options{Organisation: "Stranger"})
+	doc := seal(t, seal(t, contract(), sealOf(stranger)), sealOf(a).stamped(a))
+	r := check(t, doc, trust(a))
+	want(t, r, verify.Indeterminate, verify.CodeUntrusted)
+	if s := r.Newest(); s == nil || s.Verdict != verify.Valid || s.Level != pades.BT || s.Signer.Subject != a.Signer.Certificate.Subject.String() {
+		t.Errorf("newest: %+v", s)
+	}
+	if s := check(t, append(doc, '\n'), trust(a)).Newest(); s != nil {
+		t.Errorf("newest of a file that goes on behind it: %+v", s)
+	}
+}
+
 func TestLaterChangesAreNamed(t *testing.T) {
 	a := authority()
 	sealed := seal(t, contract(), sealOf(a))

@@ -1,4 +1,4 @@
-// Package cms reads CMS SignedData (RFC 5652, section 5) and checks what its signers signed. It is the common ground of the verifier of seals and that
+// Package cms reads CMS SignedData (RFC 5652) and checks what its signers signed. It is the common ground of the verifier of seals and that
 // of time-stamp tokens, and it never builds chains: trust is for the caller.
 //
 // Only DER is read, as PAdES asks for; indefinite lengths are refused. Sizes and counts are bounded, so that a hostile structure costs no more than the
@@ -27,7 +27,7 @@ const (
 
 var oidSignedData = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
 
-// OIDData is the content type of detached document signatures (RFC 5652, section 4).
+// OIDData is the content type of detached document signatures (RFC 5652).
 var OIDData = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1}
 
 // SignedData is a parsed structure. It shares memory with the bytes that it was parsed from and is safe for concurrent reading.
@@ -247,7 +247,7 @@ func (s *Signer) readSignedAttributes(info *cryptobyte.String) error {
 	if !info.ReadASN1Element(&raw, context(0)) {
 		return bad("SignerInfo.signedAttrs")
 	}
-	// RFC 5652, 5.4: what is signed is the SET OF itself, not the [0] that stands for it in SignerInfo.
+	// RFC 5652: what is signed is the SET OF itself, not the [0] that stands for it in SignerInfo.
 	s.signedSet = append([]byte{byte(casn1.SET)}, raw[1:]...)
 	var content cryptobyte.String
 	if !raw.ReadASN1(&content, context(0)) {

@@ -57,7 +57,7 @@ func (l Attributes) Has(oid asn1.ObjectIdentifier) bool {
 	return false
 }
 
-// Single returns the only value of an attribute that must occur once with one value (RFC 5652, section 11 asks that of content-type and
+// Single returns the only value of an attribute that must occur once with one value (RFC 5652 asks that of content-type and
 // message-digest). It is an error for it to be missing or to be there more often: two readers could pick different ones.
 func (l Attributes) Single(oid asn1.ObjectIdentifier) ([]byte, error) {
 	var values [][]byte
@@ -72,7 +72,7 @@ func (l Attributes) Single(oid asn1.ObjectIdentifier) ([]byte, error) {
 	return values[0], nil
 }
 
-// Signer is one SignerInfo (RFC 5652, section 5.3).
+// Signer is one SignerInfo (RFC 5652).
 type Signer struct {
 	Hash      crypto.Hash // of the message digest and of the signed attributes; 0 when it is not SHA-256, SHA-384 or SHA-512
 	Signed    Attributes
@@ -119,7 +119,7 @@ func (s *Signer) AlgorithmName() string {
 	return s.algorithm.String()
 }
 
-// CheckContent checks that the signed attributes name the content type and carry the digest of the content (RFC 5652, section 5.4). The digest is made
+// CheckContent checks that the signed attributes name the content type and carry the digest of the content (RFC 5652). The digest is made
 // with s.Hash by the caller.
 func (s *Signer) CheckContent(contentType asn1.ObjectIdentifier, digest []byte) error {
 	if s.signedSet == nil {
@@ -235,7 +235,7 @@ func (s *Signer) match(kind string) error {
 	return fmt.Errorf("%w: signature algorithm %v", ErrUnsupported, s.algorithm)
 }
 
-// pssOptions reads RSASSA-PSS-params (RFC 4055, section 3.1). Its defaults are SHA-1 and refused with it.
+// pssOptions reads RSASSA-PSS-params (RFC 4055). Its defaults are SHA-1 and refused with it.
 func pssOptions(parameters []byte, h crypto.Hash) (*rsa.PSSOptions, error) {
 	in := cryptobyte.String(parameters)
 	var seq, hash, mgf, salt, trailer cryptobyte.String
@@ -294,7 +294,7 @@ func (s *Signer) HasSigningCertificate() bool {
 	return s.Signed.Has(OIDSigningCert) || s.Signed.Has(OIDSigningCertV2)
 }
 
-// CheckSigningCertificate checks that every signing-certificate attribute there is names the certificate first (RFC 5035, sections 3 and 4). At least
+// CheckSigningCertificate checks that every signing-certificate attribute there is names the certificate first (RFC 5035). At least
 // one must be there: without it the certificate could be exchanged for another one of the same key.
 func (s *Signer) CheckSigningCertificate(cert *x509.Certificate) error {
 	if !s.HasSigningCertificate() {
