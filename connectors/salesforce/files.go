@@ -314,7 +314,7 @@ func (c *Connector) upload(ctx context.Context, entity map[string]string, f deal
 	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
 	defer cancel()
 	resp, err := c.transfer(form).R().SetContext(ctx).
-		SetHeader("Content-Type", form.mediaType).SetBody(form.open()).
+		SetHeader("Content-Type", form.mediaType).
 		Post(c.wire.base + "/" + c.wire.path("sobjects/ContentVersion"))
 	if err != nil {
 		return "", transferError(ctx, err)
@@ -352,7 +352,7 @@ func transferError(ctx context.Context, err error) error {
 	}
 }
 
-// carrier lends the wire to resty.
+// carrier lends the wire to resty and brings the body: resty would read a whole reader into memory for itself.
 type carrier struct {
 	wire *wire
 	form *form
