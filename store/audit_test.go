@@ -61,6 +61,7 @@ func TestTamperingIsNoticed(t *testing.T) {
 		{"a step that no entry states", `UPDATE sealings SET step = 'done' WHERE seq = 1`},
 		{"a condition that no entry states", `UPDATE sealings SET condition = 'ended' WHERE seq = 1`},
 		{"a version that no entry states", `UPDATE sealings SET version = version + 1 WHERE seq = 1`},
+		{"a sealing that points to another entry", `UPDATE sealings SET last_entry = last_entry - 1 WHERE seq = 1`},
 		{"a sealing moved to another tenant", `UPDATE sealings SET tenant = 'other' WHERE seq = 1`},
 		{"a deleted sealing", `PRAGMA foreign_keys = 0; DELETE FROM sealings WHERE seq = 2`},
 		{"an altered checkpoint", `UPDATE checkpoints SET note = CAST(replace(CAST(note AS TEXT), 'tree', 'trEE') AS BLOB)`},
@@ -74,6 +75,27 @@ func TestTamperingIsNoticed(t *testing.T) {
 				t.Fatalf("got %v, want a *TamperedError", err)
 			}
 		})
+	}
+}
+
+func TestATestimonyThatWasRewrittenWithTheKeyIsNoticed(t *testing.T) {
+	s, _ := newStore(t)
+	sl := one(t, s, "006A")
+	key, err := s.dataKey(t.Context(), sl.Tx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged, err := testimony{Who: "someone else"}.salted()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tamper(t, s, `UPDATE audit SET private = $1 WHERE n = 1`, box(key.rows, privateContext(1), forged))
+	var tampered *TamperedError
+	if _, err := s.VerifyAudit(t.Context(), nil); !errors.As(err, &tampered) || tampered.Index != 1 {
+		t.Errorf("VerifyAudit: %v", err)
+	}
+	if _, err := s.Trail(t.Context(), sl.Tx); !errors.As(err, &tampered) {
+		t.Errorf("Trail: %v", err)
 	}
 }
 

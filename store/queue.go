@@ -112,6 +112,7 @@ func (t *txn) restoreJobs() error {
 	for _, query := range []string{
 		`UPDATE river_job SET state = 'available' WHERE state = 'running'`,
 		`DELETE FROM river_leader`,
+		`DELETE FROM jobs WHERE due < 0`,
 		`UPDATE jobs SET job = NULL WHERE NOT EXISTS (SELECT 1 FROM river_job r WHERE r.id = jobs.job
 			AND r.state IN ('available', 'pending', 'retryable', 'scheduled')
 			AND json_extract(r.args, '$.kind') = jobs.kind AND json_extract(r.args, '$.key') = jobs.key)`,
@@ -167,11 +168,22 @@ func (t *txn) want(kind deal.JobKind, key string, tenant deal.TenantID, due time
 	return t.enqueue(kind, key, tenant, due)
 }
 
-// unwant takes back what was wanted.
+// never is the time of a job that is wanted no more, but still runs.
+const never = -1
+
+// unwant takes back what was wanted. The row of a running job stays until its end, so that there is never a second one.
 func (t *txn) unwant(kind deal.JobKind, key string) error {
-	if _, err := t.unqueue(kind, key); err != nil {
+	running, err := t.unqueue(kind, key)
+	if err != nil {
 		return err
 	}
+	if running {
+		return t.exec(`UPDATE jobs SET due = $3, wants = wants + 1 WHERE kind = $1 AND key = $2`, kind, key, never)
+	}
+	return t.forget(kind, key)
+}
+
+func (t *txn) forget(kind deal.JobKind, key string) error {
 	return t.exec(`DELETE FROM jobs WHERE kind = $1 AND key = $2`, kind, key)
 }
 
@@ -295,7 +307,7 @@ func (w *worker) settle(ctx context.Context, job *river.Job[jobArgs], wants int6
 // job reads what a queued job is about. An empty Tx means that it is wanted no more.
 func (s *Store) job(ctx context.Context, a jobArgs) (j deal.Job, wants int64, err error) {
 	err = s.view(ctx, func(t *txn) error {
-		found, err := t.get([]any{&wants}, `SELECT wants FROM jobs WHERE kind = $1 AND key = $2`, a.What, a.Key)
+		found, err := t.get([]any{&wants}, `SELECT wants FROM jobs WHERE kind = $1 AND key = $2 AND due <> $3`, a.What, a.Key, never)
 		if err != nil || !found {
 			return err
 		}
@@ -317,13 +329,16 @@ func (t *txn) afterJob(a jobArgs, wants int64, out deal.Outcome) error {
 	if err != nil || !found {
 		return err
 	}
+	if now != wants && due == never {
+		return t.forget(a.What, a.Key)
+	}
 	at := fromMillis(due)
 	if now == wants {
 		if at, err = t.nextTime(a, out); err != nil {
 			return err
 		}
 		if at.IsZero() {
-			return t.exec(`DELETE FROM jobs WHERE kind = $1 AND key = $2`, a.What, a.Key)
+			return t.forget(a.What, a.Key)
 		}
 	}
 	if err := t.exec(`UPDATE jobs SET due = $3 WHERE kind = $1 AND key = $2`, a.What, a.Key, millis(at)); err != nil {

@@ -94,16 +94,21 @@ func TestAJobRunsOnceForEveryEntryAndTellsItsRecord(t *testing.T) {
 	}
 }
 
-func TestARequestThatComesWhileTheJobRunsIsNotLost(t *testing.T) {
+func TestARequestThatComesWhileTheJobRunsIsNeitherLostNorRunBesideIt(t *testing.T) {
 	s := wallStore(t)
-	running, goOn, again := make(chan deal.TxID), make(chan bool), make(chan deal.TxID, 1)
-	runs := 0
+	running, goOn, again := make(chan deal.TxID), make(chan bool), make(chan bool, 1)
+	var mu sync.Mutex
+	runs, ended := 0, false
 	work(t, s, Workers{Tenants: []deal.TenantID{acme}}, seals(func(ctx context.Context, tx deal.TxID) deal.Outcome {
-		if runs++; runs > 1 {
+		mu.Lock()
+		runs++
+		first, beside := runs == 1, !ended
+		mu.Unlock()
+		if !first {
 			if err := end(ctx, s, tx); err != nil {
 				t.Error(err)
 			}
-			again <- tx
+			again <- beside
 			return deal.Outcome{}
 		}
 		sl, err := s.Load(ctx, tx)
@@ -117,6 +122,9 @@ func TestARequestThatComesWhileTheJobRunsIsNotLost(t *testing.T) {
 		}
 		running <- tx
 		<-goOn
+		mu.Lock()
+		ended = true
+		mu.Unlock()
 		return deal.Outcome{Again: time.Hour} // it has not seen the release
 	}))
 	notice(t, s, change("006A", "h1"))
@@ -124,8 +132,31 @@ func TestARequestThatComesWhileTheJobRunsIsNotLost(t *testing.T) {
 	if err := s.Release(t.Context(), tx, "x", "anna", "checked"); err != nil {
 		t.Fatal(err)
 	}
+	if n := query[int](t, s, `SELECT count(*) FROM river_job WHERE json_extract(args, '$.key') = $1`, tx); n != 1 {
+		t.Errorf("%d queued jobs of one deal while it runs", n)
+	}
 	close(goOn)
-	receive(t, again, "the run after the release")
+	if receive(t, again, "the run after the release") {
+		t.Error("two jobs of one deal ran at once")
+	}
+}
+
+func TestAJobThatIsTakenBackWhileItRunsEndsWithIt(t *testing.T) {
+	s := wallStore(t)
+	ran := make(chan bool, 1)
+	stop := work(t, s, Workers{Tenants: []deal.TenantID{acme}}, seals(func(ctx context.Context, tx deal.TxID) deal.Outcome {
+		if err := end(ctx, s, tx); err != nil {
+			t.Error(err)
+		}
+		ran <- true
+		return deal.Outcome{Again: time.Hour}
+	}))
+	one(t, s, "006A")
+	receive(t, ran, "the run")
+	stop()
+	if n := query[int](t, s, `SELECT count(*) FROM jobs WHERE kind = 'seal'`); n != 0 {
+		t.Fatalf("%d jobs of an ended deal", n)
+	}
 }
 
 func TestAReleaseBringsAWaitingJobForward(t *testing.T) {
@@ -182,6 +213,11 @@ func TestAfterACrashEveryJobIsThereAgainAtOnce(t *testing.T) {
 	dir := s.dir
 	s.release()
 	s = open(t, options(dir, nil))
+	for _, sl := range []*deal.Sealing{running, unqueued, unknown} {
+		if state := query[string](t, s, `SELECT group_concat(state) FROM river_job WHERE json_extract(args, '$.key') = $1`, sl.Tx); state != "available" {
+			t.Errorf("the jobs of %s are %s after the start, want one that is available", sl.Tx, state)
+		}
+	}
 	ran := make(chan deal.TxID, 10)
 	told := make(chan deal.TxID, 100)
 	work(t, s, Workers{Tenants: []deal.TenantID{acme}}, func(ctx context.Context, j deal.Job) deal.Outcome {

@@ -114,6 +114,22 @@ func TestWalkRemovesWhatACrashLeft(t *testing.T) {
 	}
 }
 
+func TestWhatACrashLeftIsWrittenAgain(t *testing.T) {
+	a := &Archive{Root: filepath.Join(t.TempDir(), "archive")}
+	folder := Folder("acme", month, tx)
+	left := filepath.Join(a.Root, filepath.Dir(folder), unfinished+string(tx))
+	if err := os.MkdirAll(left, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(left, "contract.pdf.age"), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := manifest()
+	if err := a.Keep(t.Context(), folder, m, macKey, []Source{source("contract.pdf", "whole", "aa")}); err != nil || m.Files["contract.pdf"].StoredSize != 5 {
+		t.Fatalf("%+v, %v", m.Files, err)
+	}
+}
+
 func TestPathsStayInsideTheArchive(t *testing.T) {
 	a := &Archive{Root: t.TempDir()}
 	for _, folder := range []string{"", "..", "acme", "../2026/01/" + string(tx), "acme/2026/01/../../x", "/etc"} {
