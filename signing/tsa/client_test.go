@@ -155,8 +155,11 @@ func TestNextServerIsAskedWhenOneFails(t *testing.T) {
 			first, second := newAuthority(t, pki.Options{}), newAuthority(t, pki.Options{})
 			roots := first.Roots()
 			roots.AddCert(second.Root.Certificate)
-			c := newClient(t, tsa.Options{Roots: roots},
-				tsa.Server{URL: first.URL(pki.PathTSA), Timeout: 200 * time.Millisecond}, tsa.Server{URL: second.URL(pki.PathTSA)})
+			timeout := time.Minute
+			if fault == pki.Slow {
+				timeout = time.Second
+			}
+			c := newClient(t, tsa.Options{Roots: roots}, tsa.Server{URL: first.URL(pki.PathTSA), Timeout: timeout}, tsa.Server{URL: second.URL(pki.PathTSA)})
 			first.SetFault(pki.ServiceTSA, fault, -1)
 			token, err := c.Timestamp(t.Context(), digestOf(crypto.SHA256), crypto.SHA256)
 			if err != nil {
