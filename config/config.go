@@ -9,6 +9,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -165,16 +166,10 @@ func SystemFonts() []string {
 // Load reads the file and all tenant files beside it, and checks everything that can be checked without opening anything
 // else. All complaints are returned, joined.
 func Load(path string) (*Config, error) {
-	c := &Config{File: path}
-	root, err := parseFile(path)
+	c, err := read(path)
 	if err != nil {
 		return nil, err
 	}
-	c.root = root
-	if err := Decode(path, root, c); err != nil {
-		return nil, err
-	}
-	c.defaults()
 	errs := c.check()
 	tenants, err := loadTenants(c.Tenants)
 	if err != nil {
@@ -188,10 +183,36 @@ func Load(path string) (*Config, error) {
 	return c, nil
 }
 
+// LoadWithoutTenants is Load for what has nothing to do with a CRM: it neither needs tenant files nor looks at them.
+func LoadWithoutTenants(path string) (*Config, error) {
+	c, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	if errs := c.check(); len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return c, nil
+}
+
+// read reads the file alone and fills in the defaults.
+func read(path string) (*Config, error) {
+	root, err := parseFile(path)
+	if err != nil {
+		return nil, err
+	}
+	c := &Config{File: path, root: root}
+	if err := Decode(path, root, c); err != nil {
+		return nil, err
+	}
+	c.defaults()
+	return c, nil
+}
+
 func parseFile(path string) (*yaml.Node, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, &Error{File: path, Msg: errors.Unwrap(err).Error()}
+		return nil, &Error{File: path, Msg: errors.Unwrap(err).Error(), cause: err}
 	}
 	defer f.Close()
 	return parse(path, f)
@@ -287,6 +308,9 @@ func (c *Config) check() (errs []error) {
 		if !slices.Contains(valid, got) {
 			fail(path, "%s is %q: it must be one of %s", path, got, strings.Join(valid, ", "))
 		}
+	}
+	if _, port, err := net.SplitHostPort(c.Listen.Admin); err != nil || port == "" {
+		fail("listen.admin", "listen.admin is %q: it must be an address with a port, such as 127.0.0.1:8484", c.Listen.Admin)
 	}
 	oneOf("log.format", c.Log.Format, "text", "json")
 	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,6 +88,9 @@ func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
 		{"alias", strings.Replace(goodTenant, "{id: acme", "&x {id: acme", 1) + "x: *x\n", nil, []string{"dealseal.yaml:1"}},
 		{"B-T without TSA", strings.Replace(goodMain, `[{url: "http://127.0.0.1:1/tsa"}]`, "[]", 1), []string{goodTenant}, []string{"signing.tsa is empty"}},
 		{"bad start", goodMain, []string{strings.Replace(goodTenant, "    seal:", "    start_from: yesterday\n    seal:", 1)}, []string{"a.yaml:9", "2026-11-20T08:00:00Z"}},
+		{"tab", strings.Replace(goodMain, "  keys", "\tkeys", 1), []string{goodTenant}, []string{"dealseal.yaml:4", "spaces, never with tabs"}},
+		{"no port to listen at", goodMain + "listen: {admin: localhost}\n", []string{goodTenant}, []string{"dealseal.yaml:10", "127.0.0.1:8484"}},
+		{"no profile at all", strings.Replace(goodMain, "contract: {key: house}", "{}", 1), []string{goodTenant}, []string{`"contract", which is not under signing.profiles`}},
 		{"no tenants", goodMain, nil, []string{"no tenant file"}},
 		{"unknown status", goodMain, []string{strings.Replace(goodTenant, "{field: Status__c}", "{field: Status__c, values: {sigend: X}}", 1)}, []string{"a.yaml:10", `did you mean "signed"`}},
 	}
@@ -104,6 +109,19 @@ func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
 				t.Errorf("error repeats a secret: %v", err)
 			}
 		})
+	}
+}
+
+func TestWhatNeedsNoCRMDoesNotReadTenants(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "dealseal.yaml")
+	if err := os.WriteFile(path, []byte(goodMain), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadWithoutTenants(path); err != nil {
+		t.Error(err)
+	}
+	if _, err := LoadWithoutTenants(path + ".missing"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a missing file is %v", err)
 	}
 }
 

@@ -17,6 +17,8 @@ type Error struct {
 	File string
 	Line int
 	Msg  string
+
+	cause error
 }
 
 func (e *Error) Error() string {
@@ -25,6 +27,9 @@ func (e *Error) Error() string {
 	}
 	return fmt.Sprintf("%s:%d: %s", e.File, e.Line, e.Msg)
 }
+
+// Unwrap returns what the operating system said, if it did.
+func (e *Error) Unwrap() error { return e.cause }
 
 // Permanent: a wrong file stays wrong until someone edits it.
 func (e *Error) Permanent() bool { return true }
@@ -49,7 +54,7 @@ func parse(file string, r io.Reader) (*yaml.Node, error) {
 	if err := loader.Load(&doc); errors.Is(err, io.EOF) {
 		return nil, &Error{File: file, Line: 1, Msg: "is empty"}
 	} else if err != nil {
-		return nil, &Error{File: file, Msg: strings.TrimPrefix(err.Error(), "yaml: ")}
+		return nil, syntaxError(file, err)
 	}
 	if err := loader.Load(&second); !errors.Is(err, io.EOF) {
 		line := second.Line
@@ -66,6 +71,19 @@ func parse(file string, r io.Reader) (*yaml.Node, error) {
 		return nil, &Error{File: file, Line: root.Line, Msg: "must be a mapping of keys to values"}
 	}
 	return root, nil
+}
+
+// syntaxError says where the text stops being YAML.
+func syntaxError(file string, err error) error {
+	var at *yaml.LoadError
+	if !errors.As(err, &at) {
+		return &Error{File: file, Msg: "is not YAML: " + err.Error()}
+	}
+	msg := "is not YAML: " + at.Message
+	if strings.Contains(at.Message, "cannot start any token") {
+		msg += " (indent with spaces, never with tabs; put quotes around text that begins with @, ` or %)"
+	}
+	return &Error{File: file, Line: at.Mark.Line, Msg: msg}
 }
 
 // Decode fills the struct that into points to from a YAML mapping and refuses what the struct does not know: unknown
@@ -232,7 +250,8 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// Nearest proposes the valid key with the smallest edit distance, or lists the valid ones when none is close.
+// Nearest proposes the valid key with the smallest edit distance, or lists the valid ones when none is close. It is empty
+// when there is no valid key at all.
 func Nearest(got string, names []string) string {
 	best, distance := "", len(got)/2+2
 	for _, name := range names {
@@ -242,6 +261,9 @@ func Nearest(got string, names []string) string {
 	}
 	if best != "" {
 		return fmt.Sprintf(": did you mean %q?", best)
+	}
+	if len(names) == 0 {
+		return ""
 	}
 	slices.Sort(names)
 	return ": valid keys are " + strings.Join(names, ", ")
