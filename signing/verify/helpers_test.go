@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
@@ -244,13 +243,4 @@ func signBy(t testing.TB, doc []byte, entries *pdf.Dict, cms func(covered []byte
 	}
 	copy(signed[before+1:], fmt.Sprintf("%x", value))
 	return signed
-}
-
-func newRSAKey(t testing.TB, bits int) *rsa.PrivateKey {
-	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, bits)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
 }
