@@ -129,6 +129,23 @@ func TestFileNameIsReadableAndHarmless(t *testing.T) {
 	}
 }
 
+func TestUploadWhoseReplyIsLostIsFoundByTheSameCall(t *testing.T) {
+	for _, effect := range []mock.Effect{mock.CutAfter, mock.TruncatedJSON, mock.UnavailableAfter} {
+		for _, marker := range []string{"", "DealSeal_Key__c"} {
+			w := newWorld(t, marker)
+			id := w.CreateDeals(1, "Closed Won")[0]
+			_, err := w.org.SetFault(mock.Fault{Kind: mock.KindUpload, Effect: effect, Times: 1})
+			w.must(err)
+			if _, err := w.connector(nil).Attach(t.Context(), opportunity(id), testTx, contract, testFile("c.pdf", 5000)); err != nil {
+				t.Errorf("%s: %v", effect, err)
+			}
+			if n := len(w.org.Files(id)); n != 1 || w.org.Counts()[mock.KindUpload] != 1 {
+				t.Errorf("%s: %d files after %d uploads", effect, n, w.org.Counts()[mock.KindUpload])
+			}
+		}
+	}
+}
+
 // counted is a file that notes how much of it is asked for at once.
 type counted struct {
 	bytes.Reader

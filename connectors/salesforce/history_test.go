@@ -248,6 +248,7 @@ func TestJudgeComparesWithTheRowBefore(t *testing.T) {
 		"same stage":       {stageBefore{stage: "Closed Won"}, watch(t20), nil},
 		"before the rule":  {stageBefore{}, watch(t20.Add(time.Millisecond)), nil},
 		"stage of nobody":  {stageBefore{}, []deal.Watch{{Rule: "r", Object: Object, Stage: "closed won", Since: t20}}, nil},
+		"one rule too new": {stageBefore{}, append(watch(t20), deal.Watch{Rule: "new", Object: Object, Stage: "Closed Won", Since: t20.Add(time.Hour)}), want},
 		"unknown before":   {stageBefore{unknown: "x"}, watch(t20), nil},
 		"unknown, too old": {stageBefore{unknown: "x"}, watch(t20.Add(time.Hour)), nil},
 	} {

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -45,22 +47,47 @@ func TestWriteStartsAgainWhenTheRecordWasChangedMeanwhile(t *testing.T) {
 	}
 }
 
-func TestWriteIsRefusedWhenTheRecordWasChangedAfterTheLook(t *testing.T) {
+// meddler lets somebody else edit the record just before the first write arrives.
+type meddler struct {
+	http.RoundTripper
+	edit func()
+	once sync.Once
+}
+
+func (m *meddler) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Method == http.MethodPatch {
+		m.once.Do(m.edit)
+	}
+	return m.RoundTripper.RoundTrip(req)
+}
+
+func TestEditBetweenLookAndWriteIsLookedAtAgain(t *testing.T) {
+	w := newWorld(t, "")
+	id := w.CreateDeals(1, "Closed Won")[0]
+	newer := auditReceipt(t, 9)
+	c, err := New(w.config(), Deps{Now: w.Now, HTTP: &meddler{RoundTripper: &http.Transport{DisableKeepAlives: true}, edit: func() {
+		w.Advance(2 * time.Second)
+		w.must(w.org.Update(id, map[string]any{auditField: newer.Fields[1].Value, "DealSeal_Status__c": "Held"}))
+	}}})
+	w.must(err)
+	w.must(c.WriteBack(t.Context(), opportunity(id), auditReceipt(t, 5)))
+	if got := w.Field(id, "DealSeal_Status__c"); got != "Held" {
+		t.Errorf("the status that came in between was overwritten with %q", got)
+	}
+}
+
+func TestOlderReceiptIsDroppedEvenWithoutASequenceOnTheRecord(t *testing.T) {
 	w := newWorld(t, "")
 	c := w.connector(nil)
 	id := w.CreateDeals(1, "Closed Won")[0]
-	values := map[string]any{"DealSeal_Status__c": "Signed"}
-	_, date, err := c.look(t.Context(), id, deal.Receipt{}, values)
-	w.must(err)
-	w.Advance(2 * time.Second)
-	w.SetAmount(id, "5")
-	if date.IsZero() || !w.Now().After(date) {
-		t.Fatalf("the look is dated %s", date)
+	for _, r := range []deal.Receipt{
+		{Tx: testTx, Sequence: 9, Fields: []deal.Field{{Name: "DealSeal_Status__c", Value: "Signed"}}},
+		{Tx: testTx, Sequence: 5, Fields: []deal.Field{{Name: "DealSeal_Status__c", Value: "Queued"}}},
+	} {
+		w.must(c.WriteBack(t.Context(), opportunity(id), r))
 	}
-	err = c.lookAndWrite(t.Context(), id, auditReceipt(t, 1), values)
-	w.must(err) // a new look: goes through
-	if got := w.Field(id, "Amount"); got != "5.0" {
-		t.Errorf("the user's amount is %s", got)
+	if got := w.Field(id, "DealSeal_Status__c"); got != "Signed" {
+		t.Errorf("the status is %q", got)
 	}
 }
 
