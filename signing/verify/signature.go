@@ -38,14 +38,7 @@ func (v *verifier) signature(f found) error {
 	c := &check{verifier: v, found: f}
 	c.Field, c.Verdict = f.field.Name, Valid
 	c.describe()
-	steps := []func() (bool, error){c.checkRange, c.checkRevision, c.checkValue}
-	if c.Kind == KindDocumentTimestamp {
-		steps = append(steps, c.checkDocumentTimestamp)
-	} else {
-		steps = append(steps, c.checkSigner, c.checkCertificate)
-	}
-	steps = append(steps, c.checkLater)
-	for _, step := range steps {
+	for _, step := range []func() (bool, error){c.checkRange, c.checkRevision, c.checkValue, c.checkProof, c.checkLater} {
 		ok, err := step()
 		if err != nil {
 			return err
@@ -162,6 +155,18 @@ func (c *check) checkValue() (bool, error) {
 	c.value = c.value[:length]
 	c.signer = c.signed.Signers[0]
 	c.Digest, c.Algorithm = c.signer.DigestName(), c.signer.AlgorithmName()
+	return true, nil
+}
+
+// checkProof checks what the kind of signature is to prove.
+func (c *check) checkProof() (bool, error) {
+	if c.Kind == KindDocumentTimestamp {
+		return c.checkDocumentTimestamp()
+	}
+	if ok, err := c.checkSigner(); err != nil || !ok {
+		return false, err
+	}
+	c.checkCertificate()
 	return true, nil
 }
 
@@ -310,7 +315,7 @@ func (c *check) refuseTimestamp(err error) {
 }
 
 // checkCertificate builds the chain at the time that is proven: that of the time-stamp, else now.
-func (c *check) checkCertificate() (bool, error) {
+func (c *check) checkCertificate() {
 	c.checkTimestamp()
 	at := c.options.Now
 	if c.Timestamp != nil {
@@ -323,7 +328,6 @@ func (c *check) checkCertificate() (bool, error) {
 	if err := checkUsage(c.cert); err != nil {
 		c.add(CodeKeyUsage, Indeterminate, err.Error())
 	}
-	return true, nil
 }
 
 // checkLater looks at what came after this signature.
