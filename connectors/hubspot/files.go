@@ -1,0 +1,291 @@
+package hubspot
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"strings"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+func (c *Connector) filesPath() string { return "/files/" + c.cfg.APIVersion + "/files" }
+
+// file reads what HubSpot says of a file.
+func (c *Connector) file(ctx context.Context, id string) (file, error) {
+	var said fileReply
+	if _, err := c.getJSON(ctx, c.filesPath()+"/"+id, nil, &said); err != nil {
+		return file{}, fmt.Errorf("read file %s: %w", id, err)
+	}
+	return said.read()
+}
+
+// stat finds a file by its path, which other than the search for files does not lag. nil when there is none.
+func (c *Connector) stat(ctx context.Context, place place) (*file, error) {
+	var said struct {
+		File *fileReply `json:"file"`
+	}
+	_, err := c.getJSON(ctx, c.filesPath()+"/stat"+(&url.URL{Path: place.folder + "/" + place.name}).EscapedPath(), nil, &said)
+	if isMissing(err) || err == nil && said.File == nil {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for the file: %w", err)
+	}
+	f, err := said.File.read()
+	return &f, err
+}
+
+// Attach implements connectors.CRM. HubSpot has no idempotency key, so both steps look before they write and again after
+// an outcome that is not clear: the file is stored under a path that only it can have, and the note that puts it on the
+// deal bears our marker. HubSpot's own search for duplicates is not used, because what it takes for one is not documented.
+//
+// The URL of the attachment is the deal's page: private files have no page of their own.
+func (c *Connector) Attach(ctx context.Context, ref deal.Ref, tx deal.TxID, role deal.Role, f deal.File) (deal.Attachment, error) {
+	if err := checkRef(ref); err != nil {
+		return deal.Attachment{}, fmt.Errorf("hubspot: attach %s: %w", role, err)
+	}
+	if _, known := words[role]; !known || !isHash(f.SHA256) {
+		return deal.Attachment{}, fmt.Errorf("hubspot: attach %s to %s: %w", role, ref, refuse("the role is unknown or the file has no SHA-256"))
+	}
+	a, err := c.attach(ctx, ref.ID, tx, role, f)
+	if err != nil {
+		return deal.Attachment{}, fmt.Errorf("hubspot: attach %s to %s: %w", role, ref, err)
+	}
+	return a, nil
+}
+
+func (c *Connector) attach(ctx context.Context, id string, tx deal.TxID, role deal.Role, f deal.File) (deal.Attachment, error) {
+	release, err := c.turns.take(ctx, "attach "+deal.Marker(tx, role))
+	if err != nil {
+		return deal.Attachment{}, err
+	}
+	defer release()
+	account, err := c.knownAccount(ctx)
+	if err != nil {
+		return deal.Attachment{}, err
+	}
+	d, err := c.readDeal(ctx, id, nil)
+	if err != nil {
+		return deal.Attachment{}, err
+	}
+	known, err := c.ourNote(ctx, d.ID, tx, role, f.SHA256)
+	if err != nil {
+		return deal.Attachment{}, err
+	}
+	if known != nil {
+		whole, err := c.isWholeFile(ctx, known.file, f)
+		if err != nil || whole {
+			return deal.Attachment{ID: known.file, URL: account.page(d.ID)}, err
+		}
+	}
+	stored, err := c.store(ctx, c.placeOf(id, tx, role, f), f)
+	if err != nil {
+		return deal.Attachment{}, err
+	}
+	if err := c.link(ctx, d.ID, known, tx, role, f.SHA256, stored); err != nil {
+		return deal.Attachment{}, err
+	}
+	return deal.Attachment{ID: stored.ID, URL: account.page(d.ID)}, nil
+}
+
+// place is where a file is stored.
+type place struct{ folder, name string }
+
+// placeOf makes a folder for each file, so that no other can have its name. It is named by the ID by which the deal was
+// noticed, which does not change when the deal is merged.
+func (c *Connector) placeOf(id string, tx deal.TxID, role deal.Role, f deal.File) place {
+	return place{
+		folder: fmt.Sprintf("%s/%s/%s-%s-%s", c.cfg.Folder, id, tx, role, f.SHA256[:16]),
+		name:   cmp.Or(strings.Map(inFileName, f.Name), "document.pdf"),
+	}
+}
+
+// inFileName keeps a name from being a path.
+func inFileName(r rune) rune {
+	if r < ' ' || r == 0x7f || r == '/' || r == '\\' {
+		return '-'
+	}
+	return r
+}
+
+// store uploads the file unless it is there already. What is there and is damaged is replaced in its place.
+func (c *Connector) store(ctx context.Context, at place, f deal.File) (file, error) {
+	found, err := c.stat(ctx, at)
+	if err != nil {
+		return file{}, err
+	}
+	if found != nil {
+		if whole, err := c.isWhole(ctx, *found, f); err != nil || whole {
+			return *found, err
+		}
+	}
+	stored, err := c.upload(ctx, at, found, f)
+	if isUnclear(err) && ctx.Err() == nil {
+		if again, lookErr := c.stat(ctx, at); lookErr == nil && again != nil {
+			stored, err = *again, nil
+		}
+	}
+	if err != nil {
+		return file{}, fmt.Errorf("upload the file: %w", err)
+	}
+	whole, err := c.isWhole(ctx, stored, f)
+	if err == nil && !whole {
+		err = &Error{class: passing, cure: "the file arrived damaged: size or checksum differ from what was sent"}
+	}
+	return stored, err
+}
+
+// isWholeFile is isWhole for a file that may have been deleted.
+func (c *Connector) isWholeFile(ctx context.Context, id string, f deal.File) (bool, error) {
+	stored, err := c.file(ctx, id)
+	if isMissing(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return c.isWhole(ctx, stored, f)
+}
+
+// isWhole compares size and checksum, and where HubSpot reports none, the bytes.
+func (c *Connector) isWhole(ctx context.Context, stored file, f deal.File) (bool, error) {
+	switch {
+	case stored.Size != f.Length:
+		return false, nil
+	case stored.MD5 != "":
+		return stored.MD5 == f.MD5, nil
+	}
+	h := sha256.New()
+	if err := c.download(ctx, stored.ID, h, f.Length); err != nil {
+		return false, fmt.Errorf("compare the stored file: %w", err)
+	}
+	return hex.EncodeToString(h.Sum(nil)) == f.SHA256, nil
+}
+
+// upload sends the file as multipart, streamed and with its length, so that a file that ends early is no file at all.
+func (c *Connector) upload(ctx context.Context, at place, replaced *file, f deal.File) (file, error) {
+	method, path := http.MethodPost, c.filesPath()
+	fields := []field{
+		{"folderPath", at.folder},
+		{"fileName", at.name},
+		{"options", `{"access":"PRIVATE","overwrite":false,"duplicateValidationStrategy":"NONE"}`},
+	}
+	if replaced != nil {
+		method, path = http.MethodPut, path+"/"+replaced.ID
+		fields = []field{{"options", `{"access":"PRIVATE"}`}}
+	}
+	form, err := newForm(fields, f)
+	if err != nil {
+		return file{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
+	defer cancel()
+	resp, err := c.wire.send(ctx, exchange{
+		method: method, url: c.wire.base + path, header: http.Header{"Content-Type": {form.mediaType}}, open: form.open, length: form.length,
+	})
+	if err != nil {
+		return file{}, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	if err != nil {
+		return file{}, callError(ctx, err)
+	}
+	var said fileReply
+	if json.Unmarshal(body, &said) != nil {
+		return file{}, malformed("it does not say that the file was stored")
+	}
+	return said.read()
+}
+
+// field is a text part of a form.
+type field struct{ name, value string }
+
+// form is a multipart body that can be read any number of times.
+type form struct {
+	head, tail []byte
+	file       deal.File
+	length     int64
+	mediaType  string
+}
+
+func newForm(fields []field, f deal.File) (*form, error) {
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	for _, field := range fields {
+		if err := w.WriteField(field.name, field.value); err != nil {
+			return nil, err
+		}
+	}
+	// The name that people see is in the field fileName; this one only has to be there.
+	_, err := w.CreatePart(textproto.MIMEHeader{
+		"Content-Disposition": {`form-data; name="file"; filename="document.pdf"`}, "Content-Type": {cmp.Or(f.MediaType, "application/octet-stream")},
+	})
+	if err != nil {
+		return nil, err
+	}
+	head := bytes.Clone(b.Bytes())
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	tail := b.Bytes()[len(head):]
+	return &form{head: head, tail: tail, file: f, mediaType: w.FormDataContentType(), length: int64(len(head)) + f.Length + int64(len(tail))}, nil
+}
+
+// open returns a fresh reader over the whole body.
+func (f *form) open() io.Reader {
+	return io.MultiReader(bytes.NewReader(f.head), f.file.Open(), bytes.NewReader(f.tail))
+}
+
+// Download implements connectors.Files. The content comes from a URL that HubSpot has signed, on whatever host; our token
+// is not sent there.
+func (c *Connector) Download(ctx context.Context, ref deal.Ref, fileID string, w io.Writer, limit int64) error {
+	if _, ok := parseID(fileID); !ok {
+		return fmt.Errorf("hubspot: download a file of %s: %w", ref, refuse("%q is no ID of a file: it is a number", fileID))
+	}
+	if err := c.download(ctx, fileID, w, limit); err != nil {
+		return fmt.Errorf("hubspot: download file %s of %s: %w", fileID, ref, err)
+	}
+	return nil
+}
+
+func (c *Connector) download(ctx context.Context, id string, w io.Writer, limit int64) error {
+	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
+	defer cancel()
+	var said struct {
+		URL string `json:"url"`
+	}
+	if _, err := c.getJSON(ctx, c.filesPath()+"/"+id+"/signed-url", url.Values{"expirationSeconds": {"900"}}, &said); err != nil {
+		return err
+	}
+	u, err := url.Parse(said.URL)
+	if err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && u.Scheme+"://"+u.Host != c.wire.base {
+		return malformed("its URL is none that may be followed: it must be https")
+	}
+	resp, err := c.wire.send(ctx, exchange{method: http.MethodGet, url: u.String(), access: foreign, header: http.Header{"Accept": {"*/*"}}})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	n, err := io.Copy(w, io.LimitReader(resp.Body, limit))
+	if err != nil {
+		return callError(ctx, err)
+	}
+	if n < limit {
+		return nil
+	}
+	if extra, _ := io.ReadFull(resp.Body, make([]byte, 1)); extra > 0 {
+		return refuse("the file has more than the %d bytes that are allowed", limit)
+	}
+	return nil
+}

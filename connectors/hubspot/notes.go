@@ -1,0 +1,208 @@
+package hubspot
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// noteToDeal is the type of the association from a note to a deal.
+const noteToDeal = 214
+
+// maxFiles bounds the files of one record, each of which costs a call.
+const maxFiles = 500
+
+// note is a note on a deal that carries files.
+type note struct {
+	id    string
+	files []string
+	// tx, role, sha256 and file are set when the note bears our marker. file is the one of files that the marker speaks
+	// of: a user may have added others to our note.
+	tx     deal.TxID
+	role   deal.Role
+	sha256 string
+	file   string
+}
+
+// key is the text by which a note is found again: the marker, the content's hash, and the file.
+func key(tx deal.TxID, role deal.Role, sha256, file string) string {
+	return deal.Marker(tx, role) + ":" + sha256 + ":" + file
+}
+
+func parseNote(o object) note {
+	n := note{id: o.ID, files: splitIDs(value(o.Properties, "hs_attachment_ids"))}
+	body := value(o.Properties, "hs_note_body")
+	tx, role, ok := deal.ParseMarker(body)
+	if !ok {
+		return n
+	}
+	_, rest, _ := strings.Cut(body, deal.Marker(tx, role))
+	sha, rest, hasHash := strings.Cut(strings.TrimPrefix(rest, ":"), ":")
+	if !hasHash || !isHash(sha) {
+		return n
+	}
+	end := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
+	if end < 0 {
+		end = len(rest)
+	}
+	if _, ok := parseID(rest[:end]); !ok {
+		return n
+	}
+	n.tx, n.role, n.sha256, n.file = tx, role, sha, rest[:end]
+	return n
+}
+
+func isHash(s string) bool {
+	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// notes lists the notes of a deal that carry files or our marker, by the order of IDs. It goes over associations, because
+// the search for notes lags.
+func (c *Connector) notes(ctx context.Context, dealID string) ([]note, error) {
+	ends, err := c.associations(ctx, dealID, "notes")
+	if err != nil || len(ends) == 0 {
+		return nil, err
+	}
+	objects, err := c.readObjects(ctx, "notes", idsOf(ends), []string{"hs_attachment_ids", "hs_note_body"})
+	if err != nil {
+		return nil, err
+	}
+	var notes []note
+	for _, o := range objects {
+		if n := parseNote(o); n.tx != "" || len(n.files) > 0 {
+			notes = append(notes, n)
+		}
+	}
+	slices.SortFunc(notes, func(a, b note) int { return compareIDs(a.id, b.id) })
+	return notes, nil
+}
+
+// ourNote finds the note of a file of ours, nil when there is none.
+func (c *Connector) ourNote(ctx context.Context, dealID string, tx deal.TxID, role deal.Role, sha256 string) (*note, error) {
+	notes, err := c.notes(ctx, dealID)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range notes {
+		if n.tx == tx && n.role == role && n.sha256 == sha256 {
+			return &n, nil
+		}
+	}
+	return nil, nil
+}
+
+// files lists the files that the notes of a deal carry, oldest first.
+func (c *Connector) files(ctx context.Context, dealID, page string) ([]file, error) {
+	notes, err := c.notes(ctx, dealID)
+	if err != nil {
+		return nil, err
+	}
+	marked := map[string]note{}
+	var ids []string
+	for _, n := range notes {
+		for _, id := range n.files {
+			if _, known := marked[id]; !known {
+				ids = append(ids, id)
+				marked[id] = note{}
+			}
+			if n.file == id && marked[id].tx == "" {
+				marked[id] = n
+			}
+		}
+	}
+	if len(ids) > maxFiles {
+		return nil, refuse("the deal carries more than %d files", maxFiles)
+	}
+	var files []file
+	for _, id := range ids {
+		f, err := c.file(ctx, id)
+		if isMissing(err) {
+			continue // the note outlives the file
+		}
+		if err != nil {
+			return nil, err
+		}
+		f.URL, f.Tx, f.Role = page, marked[id].tx, marked[id].role
+		files = append(files, f)
+	}
+	slices.SortFunc(files, func(a, b file) int {
+		return cmp.Or(a.Created.Compare(b.Created), compareIDs(a.ID, b.ID))
+	})
+	return files, nil
+}
+
+// words begin the body of our notes.
+var words = map[deal.Role]string{
+	deal.RoleContract:   "Sealed contract",
+	deal.RoleAuditTrail: "Audit trail of the sealed contract",
+}
+
+// link connects a stored file with the deal, through a new note or through the one that speaks of it already. There is no
+// idempotency key: after an outcome that is not clear the notes are read again.
+func (c *Connector) link(ctx context.Context, dealID string, old *note, tx deal.TxID, role deal.Role, sha256 string, f file) error {
+	properties := map[string]string{
+		"hs_attachment_ids": f.ID,
+		"hs_note_body":      words[role] + ", attached by dealseal. It is found again by this line: " + key(tx, role, sha256, f.ID),
+	}
+	method, path, body := http.MethodPost, c.objects("notes"), map[string]any{"properties": properties}
+	if old != nil {
+		method, path = http.MethodPatch, path+"/"+url.PathEscape(old.id)
+		if others := slices.DeleteFunc(slices.Clone(old.files), func(id string) bool { return id == old.file || id == f.ID }); len(others) > 0 {
+			properties["hs_attachment_ids"] += ";" + strings.Join(others, ";")
+		}
+	} else {
+		properties["hs_timestamp"] = stampOf(f.Created) // HubSpot's clock, not ours
+		body["associations"] = []map[string]any{{
+			"to":    map[string]string{"id": dealID},
+			"types": []map[string]any{{"associationCategory": "HUBSPOT_DEFINED", "associationTypeId": noteToDeal}},
+		}}
+	}
+	var said object
+	r, err := c.send(ctx, method, path, withToken, body)
+	if err == nil {
+		err = r.decode(&said)
+	}
+	if isUnclear(err) && ctx.Err() == nil {
+		if n, lookErr := c.ourNote(ctx, dealID, tx, role, sha256); lookErr == nil && n != nil && n.file == f.ID {
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("put the file on the deal: %w", err)
+	}
+	return nil
+}
+
+// file is a file of the file manager.
+type file struct {
+	deal.RecordFile
+}
+
+// fileReply is a file as the API answers it. Its name has no extension.
+type fileReply struct {
+	ID        string `json:"id"`
+	Name      string `json:"name"`
+	Extension string `json:"extension"`
+	Size      int64  `json:"size"`
+	MD5       string `json:"fileMd5"`
+	CreatedAt string `json:"createdAt"`
+}
+
+func (r fileReply) read() (file, error) {
+	at, err := parseTime(r.CreatedAt)
+	if _, ok := parseID(r.ID); !ok || err != nil || r.Size < 0 {
+		return file{}, malformed("a file has no ID, date or size")
+	}
+	name := r.Name
+	if r.Extension != "" {
+		name += "." + r.Extension
+	}
+	return file{deal.RecordFile{ID: r.ID, Name: name, Size: r.Size, MD5: strings.ToLower(r.MD5), Created: at.Truncate(time.Millisecond)}}, nil
+}

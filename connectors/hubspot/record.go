@@ -1,0 +1,398 @@
+package hubspot
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+const (
+	objectBatch      = 100 // of a batch without histories
+	associationRows  = 500 // of one page of associations
+	associationPages = 20
+	// maxQuery is how long the list of properties in a URL may be; longer ones are read through a batch.
+	maxQuery = 3000
+)
+
+// objects is the path of an object type.
+func (c *Connector) objects(object string) string {
+	return "/crm/objects/" + c.cfg.APIVersion + "/" + object
+}
+
+// object is a record of any type as the API answers it.
+type object struct {
+	ID         string             `json:"id"`
+	Properties map[string]*string `json:"properties"`
+}
+
+// Record implements connectors.CRM. All values are text, as HubSpot gives them. A path is a property of the deal
+// ("dealname") or of what belongs to it:
+//
+//   - "company.name": the primary company, or the one with the lowest ID
+//   - "contacts.email": the contacts, those with a label first, by label, then by ID
+//   - "line_items.price": the line items, by hs_position_on_quote, then by ID
+//   - "owner.email", "owner.firstName", "owner.lastName", "owner.id", "owner.userId": the owner of the deal
+//
+// An ID that was merged away leads to the deal that took over.
+func (c *Connector) Record(ctx context.Context, ref deal.Ref, fields []string) (deal.Record, error) {
+	if err := checkRef(ref); err != nil {
+		return deal.Record{}, fmt.Errorf("hubspot: read record: %w", err)
+	}
+	record, err := c.readRecord(ctx, ref, fields)
+	if err != nil {
+		return deal.Record{}, fmt.Errorf("hubspot: read %s: %w", ref, err)
+	}
+	return record, nil
+}
+
+func checkRef(ref deal.Ref) error {
+	if ref.Object != Object {
+		return refuse("object %q is not known here: only %s are", ref.Object, Object)
+	}
+	if _, ok := parseID(ref.ID); !ok {
+		return refuse("%q is no ID of a deal: it is a number", ref.ID)
+	}
+	return nil
+}
+
+func (c *Connector) readRecord(ctx context.Context, ref deal.Ref, fields []string) (deal.Record, error) {
+	wanted, err := parseSelection(fields)
+	if err != nil {
+		return deal.Record{}, err
+	}
+	account, err := c.knownAccount(ctx)
+	if err != nil {
+		return deal.Record{}, err
+	}
+	d, err := c.readDeal(ctx, ref.ID, wanted.dealProperties())
+	if err != nil {
+		return deal.Record{}, err
+	}
+	record := deal.Record{
+		Ref: deal.Ref{Object: Object, ID: d.ID}, Aliases: splitIDs(value(d.Properties, "hs_merged_object_ids")),
+		Stage: value(d.Properties, "dealstage"), URL: account.page(d.ID),
+	}
+	if record.Modified, err = parseTime(value(d.Properties, "hs_lastmodifieddate")); err != nil {
+		return deal.Record{}, malformed("the deal has no hs_lastmodifieddate")
+	}
+	if record.Values, err = c.values(ctx, d, wanted); err != nil {
+		return deal.Record{}, err
+	}
+	files, err := c.files(ctx, d.ID, account.page(d.ID))
+	if err != nil {
+		return deal.Record{}, err
+	}
+	for _, f := range files {
+		record.Files = append(record.Files, f.RecordFile)
+	}
+	return record, nil
+}
+
+// readDeal reads one deal by an ID that may be an old one. Long lists of properties are read through a batch, which takes
+// only the ID of today.
+func (c *Connector) readDeal(ctx context.Context, id string, properties []string) (object, error) {
+	always := []string{"dealstage", "hs_lastmodifieddate", "hs_merged_object_ids"}
+	list := strings.Join(properties, ",")
+	inURL := strings.Join(always, ",")
+	if len(list) <= maxQuery {
+		inURL += "," + list
+	}
+	var d object
+	if _, err := c.getJSON(ctx, c.objects(Object)+"/"+id, url.Values{"properties": {strings.Trim(inURL, ",")}}, &d); err != nil {
+		return object{}, gone(err)
+	}
+	if _, ok := parseID(d.ID); !ok {
+		return object{}, malformed("the deal has no ID")
+	}
+	if len(list) > maxQuery {
+		more, err := c.readObjects(ctx, Object, []string{d.ID}, properties)
+		if err != nil {
+			return object{}, err
+		}
+		if len(more) == 0 {
+			return object{}, deal.ErrGone
+		}
+		maps.Copy(d.Properties, more[0].Properties)
+	}
+	return d, nil
+}
+
+// readObjects reads records of one type. Those that do not exist any more are left out.
+func (c *Connector) readObjects(ctx context.Context, objectType string, ids, properties []string) ([]object, error) {
+	var all []object
+	for batch := range slices.Chunk(ids, objectBatch) {
+		inputs := make([]map[string]string, len(batch))
+		for i, id := range batch {
+			inputs[i] = map[string]string{"id": id}
+		}
+		r, err := c.send(ctx, http.MethodPost, c.objects(objectType)+"/batch/read", withToken,
+			map[string]any{"inputs": inputs, "properties": properties})
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", objectType, err)
+		}
+		results, err := parseBatch(r.body, len(batch))
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", objectType, err)
+		}
+		for _, raw := range results {
+			var o object
+			if json.Unmarshal(raw, &o) != nil || o.ID == "" {
+				return nil, malformed("one of the %s has no ID", objectType)
+			}
+			all = append(all, o)
+		}
+	}
+	return all, nil
+}
+
+// associated is the other end of an association.
+type associated struct {
+	id      string
+	primary bool
+	label   string // that an administrator has defined, the first by name; empty for none
+}
+
+// associations lists what belongs to a deal, by the order of IDs.
+func (c *Connector) associations(ctx context.Context, id, objectType string) ([]associated, error) {
+	var all []associated
+	query := url.Values{"limit": {strconv.Itoa(associationRows)}}
+	for range associationPages {
+		var page associationPage
+		if _, err := c.getJSON(ctx, c.objects(Object)+"/"+id+"/associations/"+objectType, query, &page); err != nil {
+			return nil, fmt.Errorf("list the %s: %w", objectType, gone(err))
+		}
+		for _, row := range page.Results {
+			a, err := row.read()
+			if err != nil {
+				return nil, fmt.Errorf("list the %s: %w", objectType, err)
+			}
+			all = append(all, a)
+		}
+		if page.Paging.Next.After == "" {
+			slices.SortFunc(all, func(a, b associated) int { return compareIDs(a.id, b.id) })
+			return all, nil
+		}
+		query.Set("after", page.Paging.Next.After)
+	}
+	return nil, refuse("the deal has more than %d %s", associationRows*associationPages, objectType)
+}
+
+type associationPage struct {
+	Results []associationRow `json:"results"`
+	Paging  struct {
+		Next struct {
+			After string `json:"after"`
+		} `json:"next"`
+	} `json:"paging"`
+}
+
+type associationRow struct {
+	ToObjectID json.Number `json:"toObjectId"`
+	Types      []struct {
+		Category string  `json:"category"`
+		TypeID   int     `json:"typeId"`
+		Label    *string `json:"label"`
+	} `json:"associationTypes"`
+}
+
+// primaryCompany is the type of a deal's association with its primary company.
+const primaryCompany = 5
+
+func (r associationRow) read() (associated, error) {
+	if _, ok := parseID(r.ToObjectID.String()); !ok {
+		return associated{}, malformed("an association has no ID")
+	}
+	a := associated{id: r.ToObjectID.String()}
+	for _, t := range r.Types {
+		switch {
+		case t.Category == "HUBSPOT_DEFINED":
+			a.primary = a.primary || t.TypeID == primaryCompany
+		case t.Label != nil && *t.Label != "" && (a.label == "" || *t.Label < a.label):
+			a.label = *t.Label
+		}
+	}
+	return a, nil
+}
+
+// values makes the tree of a record: what was asked for and nothing else, so that its fingerprint changes with the mapped
+// fields only.
+func (c *Connector) values(ctx context.Context, d object, wanted selection) (map[string]any, error) {
+	values := map[string]any{}
+	if err := c.pick(ctx, values, Object, d.Properties, wanted.deal); err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(wanted.lists)) {
+		list, err := c.list(ctx, d.ID, name, wanted.lists[name])
+		if err != nil {
+			return nil, err
+		}
+		values[name] = list
+	}
+	if len(wanted.company) > 0 {
+		company, err := c.company(ctx, d.ID, wanted.company)
+		if err != nil {
+			return nil, err
+		}
+		if company != nil {
+			values["company"] = company
+		}
+	}
+	if owner := value(d.Properties, ownerProperty); len(wanted.owner) > 0 && owner != "" {
+		person, err := c.owner(ctx, owner, wanted.owner)
+		if err != nil {
+			return nil, err
+		}
+		if person != nil {
+			values["owner"] = person
+		}
+	}
+	return values, nil
+}
+
+// pick copies properties. HubSpot leaves out of its answer what it does not know, in silence; but in some answers it also
+// leaves out what is empty, so a property that is absent is looked up.
+func (c *Connector) pick(ctx context.Context, to map[string]any, objectType string, from map[string]*string, names []string) error {
+	for _, name := range names {
+		v, answered := from[name]
+		if !answered {
+			if err := c.schema.check(ctx, objectType, name); err != nil {
+				return err
+			}
+		}
+		if v != nil && *v != "" {
+			to[name] = *v
+		}
+	}
+	return nil
+}
+
+// list reads the contacts or line items of a deal in their order.
+func (c *Connector) list(ctx context.Context, id, name string, properties []string) ([]any, error) {
+	ends, err := c.associations(ctx, id, name)
+	if err != nil {
+		return nil, err
+	}
+	asked := properties
+	if name == lineItems {
+		asked = append(slices.Clone(properties), positionProperty)
+	}
+	objects, err := c.readObjects(ctx, name, idsOf(ends), asked)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(objects, func(a, b object) int {
+		if name == lineItems {
+			return cmp.Or(comparePositions(a, b), compareIDs(a.ID, b.ID))
+		}
+		return cmp.Or(compareLabels(labelOf(ends, a.ID), labelOf(ends, b.ID)), compareIDs(a.ID, b.ID))
+	})
+	lines := []any{}
+	for _, o := range objects {
+		line := map[string]any{}
+		if err := c.pick(ctx, line, name, o.Properties, properties); err != nil {
+			return nil, err
+		}
+		lines = append(lines, line)
+	}
+	return lines, nil
+}
+
+func idsOf(ends []associated) []string {
+	ids := make([]string, len(ends))
+	for i, e := range ends {
+		ids[i] = e.id
+	}
+	return ids
+}
+
+func labelOf(ends []associated, id string) string {
+	i := slices.IndexFunc(ends, func(e associated) bool { return e.id == id })
+	if i < 0 {
+		return ""
+	}
+	return ends[i].label
+}
+
+// compareLabels puts what has a label before what has none.
+func compareLabels(a, b string) int {
+	if (a == "") != (b == "") {
+		return cmp.Compare(b, a)
+	}
+	return cmp.Compare(a, b)
+}
+
+// comparePositions puts line items without a position last.
+func comparePositions(a, b object) int {
+	position := func(o object) (float64, bool) {
+		f, err := strconv.ParseFloat(value(o.Properties, positionProperty), 64)
+		return f, err == nil
+	}
+	x, hasX := position(a)
+	y, hasY := position(b)
+	switch {
+	case hasX && hasY:
+		return cmp.Compare(x, y)
+	case hasX:
+		return -1
+	case hasY:
+		return 1
+	default:
+		return 0
+	}
+}
+
+func (c *Connector) company(ctx context.Context, id string, properties []string) (map[string]any, error) {
+	ends, err := c.associations(ctx, id, "companies")
+	if err != nil || len(ends) == 0 {
+		return nil, err
+	}
+	chosen := ends[max(0, slices.IndexFunc(ends, func(a associated) bool { return a.primary }))]
+	companies, err := c.readObjects(ctx, "companies", []string{chosen.id}, properties)
+	if err != nil || len(companies) == 0 {
+		return nil, err
+	}
+	company := map[string]any{}
+	return company, c.pick(ctx, company, "companies", companies[0].Properties, properties)
+}
+
+// owner reads a person by the ID of an owner, which is no user's ID. Someone who has left is archived.
+func (c *Connector) owner(ctx context.Context, id string, names []string) (map[string]any, error) {
+	if _, ok := parseID(id); !ok {
+		return nil, malformed("the deal's owner has no ID")
+	}
+	var said map[string]any
+	path := "/crm/owners/" + c.cfg.APIVersion + "/" + id
+	_, err := c.getJSON(ctx, path, nil, &said)
+	if isMissing(err) {
+		_, err = c.getJSON(ctx, path, url.Values{"archived": {"true"}}, &said)
+	}
+	if isMissing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the owner: %w", err)
+	}
+	owner := map[string]any{}
+	for _, name := range names {
+		switch v := said[name].(type) {
+		case string:
+			owner[name] = v
+		case float64:
+			owner[name] = strconv.FormatFloat(v, 'f', -1, 64)
+		}
+	}
+	return owner, nil
+}
+
+// stampOf is a time as HubSpot takes it for a datetime property.
+func stampOf(t time.Time) string { return t.UTC().Format(stampForm) }
