@@ -31,6 +31,7 @@ type Summary struct {
 	Tenant    deal.TenantID
 	Account   deal.AccountID
 	Ref       deal.Ref
+	RecordURL string // the CRM's own page of the record, once it was read
 	Rule      string
 	Step      deal.Step
 	Condition deal.Condition
@@ -49,10 +50,18 @@ func (s *Store) List(ctx context.Context, f Filter) (list []Summary, err error) 
 		return t.each(func(r *sql.Rows) error {
 			var m Summary
 			var next, at, noticed, updated int64
-			err := r.Scan(&m.Seq, &m.Tx, &m.Tenant, &m.Account, &m.Ref.Object, &m.Ref.ID, &m.Rule, &m.Step, &m.Condition, &m.Reason, &m.Attempts, &next, &at, &noticed, &updated)
+			var facts []byte
+			if err := r.Scan(&m.Seq, &m.Tx, &m.Tenant, &m.Account, &m.Ref.Object, &m.Ref.ID, &m.Rule, &m.Step, &m.Condition, &m.Reason, &m.Attempts, &next, &at, &noticed, &updated, &facts); err != nil {
+				return err
+			}
 			m.Next, m.At, m.Noticed, m.Updated = fromMillis(next), fromMillis(at), fromMillis(noticed), fromMillis(updated)
+			var known deal.Facts
+			if err := json.Unmarshal(facts, &known); err != nil {
+				return fmt.Errorf("%s: stored facts: %w", m.Tx, errDamaged)
+			}
+			m.RecordURL = known.RecordURL
 			list = append(list, m)
-			return err
+			return nil
 		}, query, args...)
 	})
 	return list, err
@@ -80,7 +89,7 @@ func (f Filter) query() (string, []any) {
 	if f.Before > 0 {
 		add("seq <", f.Before)
 	}
-	query := `SELECT seq, tx, tenant, account, object, record, rule, step, condition, reason, attempts, next, at, noticed, updated FROM sealings`
+	query := `SELECT seq, tx, tenant, account, object, record, rule, step, condition, reason, attempts, next, at, noticed, updated, facts FROM sealings`
 	if len(where) > 0 {
 		query += " WHERE " + strings.Join(where, " AND ")
 	}
