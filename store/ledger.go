@@ -36,6 +36,9 @@ func (s *Store) Activate(ctx context.Context, tenant deal.TenantID, account deal
 		if err := t.exec(`INSERT INTO activations (account, rule, tenant, since) VALUES ($1, $2, $3, $4)`, account, rule, tenant, since.UnixMilli()); err != nil {
 			return err
 		}
+		if err := t.rewind(account, since); err != nil {
+			return err
+		}
 		return t.auditShared(tenant, "", deal.Entry{Who: "daemon", What: "activated", Detail: map[string]string{
 			"account": string(account), "rule": rule, "since": since.Format(time.RFC3339Nano)}})
 	})

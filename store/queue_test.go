@@ -367,6 +367,51 @@ func TestAfterTheDrainTimeARunningJobIsCancelled(t *testing.T) {
 	receive(t, cancelled, "the cancellation")
 }
 
+// signal is a writer that says when something was written.
+type signal chan string
+
+func (c signal) Write(p []byte) (int, error) {
+	select {
+	case c <- string(p):
+	default:
+	}
+	return len(p), nil
+}
+
+func TestTheEndOfAJobIsCommittedOnceTheDiskHasRoom(t *testing.T) {
+	logged := make(signal, 1)
+	o := options(t.TempDir(), nil)
+	o.Log = slog.New(slog.NewTextHandler(logged, &slog.HandlerOptions{Level: slog.LevelError}))
+	s := open(t, o)
+	activate(t, s, acme, ruleA)
+	n := page(t, s, change("006A", "h1"))
+	silent := plan()
+	silent.WriteBack = deal.WriteBack{} // the deal's job is the only one
+	n.Plans[ruleA] = silent
+	stop := work(t, s, Workers{Tenants: []deal.TenantID{acme}}, func(ctx context.Context, j deal.Job) deal.Outcome {
+		if err := end(ctx, s, j.Tx); err != nil {
+			t.Error(err)
+		}
+		if _, err := s.write.ExecContext(ctx, `CREATE TRIGGER full BEFORE DELETE ON jobs BEGIN SELECT RAISE(ABORT, 'no room'); END`); err != nil {
+			t.Error(err)
+		}
+		return deal.Outcome{}
+	})
+	if _, err := s.Notice(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	if text := receive(t, logged, "the failure"); !strings.Contains(text, "no room") {
+		t.Fatalf("logged %s", text)
+	}
+	if _, err := s.write.ExecContext(t.Context(), `DROP TRIGGER full`); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	if n := query[int](t, s, `SELECT (SELECT count(*) FROM jobs) + (SELECT count(*) FROM river_job WHERE state <> 'completed')`); n != 0 {
+		t.Fatalf("%d jobs are left", n)
+	}
+}
+
 func TestRiverIsHeardFromWarningsOn(t *testing.T) {
 	var out bytes.Buffer
 	log := slog.New(quiet{slog.NewTextHandler(&out, nil)}).With("a", 1).WithGroup("g")
