@@ -33,20 +33,26 @@ const maxControl = 16 << 20
 
 type peerKey struct{}
 
-// controlServer answers the commands until ctx ends.
-func controlServer(ctx context.Context, log *slog.Logger, stateDir string, ops operations) error {
+// listenControl opens the control socket. Whoever holds the lock on the state directory may remove what a daemon that
+// was killed has left there.
+func listenControl(stateDir string) (net.Listener, error) {
 	path := controlSocket(stateDir)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+		return nil, err
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
 		l.Close()
-		return err
+		return nil, err
 	}
+	return l, nil
+}
+
+// serveControl answers the commands until ctx ends.
+func serveControl(ctx context.Context, log *slog.Logger, l net.Listener, ops operations) error {
 	server := &http.Server{
 		Handler:           controlHandler(ops),
 		ReadHeaderTimeout: 5 * time.Second,
@@ -116,6 +122,10 @@ func controlHandler(ops operations) http.Handler {
 		}
 		report, err := ops.VerifyAudit(r.Context(), checkpoint)
 		answer(w, report, err)
+	})
+	mux.HandleFunc("POST /audit/checkpoint", func(w http.ResponseWriter, r *http.Request) {
+		signed, err := ops.Checkpoint(r.Context())
+		answer(w, signed, err)
 	})
 	mux.HandleFunc("POST /recover", func(w http.ResponseWriter, r *http.Request) {
 		recovered, err := ops.Recover(r.Context())
@@ -204,6 +214,10 @@ func (r *remote) Decide(ctx context.Context, d decision) error {
 
 func (r *remote) VerifyAudit(ctx context.Context, checkpoint []byte) (report store.AuditReport, err error) {
 	return report, r.ask(ctx, "POST", "/audit/verify", checkpoint, &report)
+}
+
+func (r *remote) Checkpoint(ctx context.Context) (signed []byte, err error) {
+	return signed, r.ask(ctx, "POST", "/audit/checkpoint", nil, &signed)
 }
 
 func (r *remote) Recover(ctx context.Context) (recovered []recovery, err error) {

@@ -3,29 +3,49 @@
 package main
 
 import (
+	"net/http"
 	"os"
+	"regexp"
 	"strconv"
-	"sync/atomic"
+	"sync"
 	"syscall"
 )
 
 // crashHook ends the process, as a power cut would, when it passes the point named by DEALSEAL_CRASH_AT for the n-th
 // time (DEALSEAL_CRASH_COUNT, default 1), and records every point that is passed in the file DEALSEAL_CRASH_LOG.
-func crashHook() func(point string) {
-	at, log := os.Getenv("DEALSEAL_CRASH_AT"), os.Getenv("DEALSEAL_CRASH_LOG")
-	left := &atomic.Int64{}
-	left.Store(1)
-	if n, err := strconv.ParseInt(os.Getenv("DEALSEAL_CRASH_COUNT"), 10, 64); err == nil {
-		left.Store(n)
+func crashHook() func(point string) { return crash().hit }
+
+// crash is one for the whole process: engine, store and transports count the same passings.
+var crash = sync.OnceValue(func() *crasher {
+	c := &crasher{at: os.Getenv("DEALSEAL_CRASH_AT"), log: os.Getenv("DEALSEAL_CRASH_LOG"), left: 1, seen: map[string]bool{}}
+	if n, err := strconv.Atoi(os.Getenv("DEALSEAL_CRASH_COUNT")); err == nil {
+		c.left = n
 	}
-	return func(point string) {
-		if log != "" {
-			appendLine(log, point)
-		}
-		if point == at && left.Add(-1) == 0 {
-			syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {}
-		}
+	return c
+})
+
+type crasher struct {
+	at, log string
+
+	mu   sync.Mutex
+	left int
+	seen map[string]bool
+}
+
+// hit takes the lock until the process is dead, so that no other goroutine gets past a point meanwhile.
+func (c *crasher) hit(point string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.log != "" && !c.seen[point] {
+		c.seen[point] = true
+		appendLine(c.log, point)
+	}
+	if point != c.at {
+		return
+	}
+	if c.left--; c.left == 0 {
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
 	}
 }
 
@@ -36,4 +56,42 @@ func appendLine(file, line string) {
 	}
 	defer f.Close()
 	f.WriteString(line + "\n")
+}
+
+// crashTransport makes a point of each HTTP call: "http/<name>/<METHOD> <path>/before" and "/after". After means that
+// the other side has done its work and the answer has begun to arrive.
+func crashTransport(name string) http.RoundTripper {
+	return &crashingTransport{name: "http/" + name + "/", next: http.DefaultTransport.(*http.Transport).Clone()}
+}
+
+type crashingTransport struct {
+	name string
+	next http.RoundTripper
+}
+
+func (t *crashingTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	point := t.name + callName(r)
+	crash().hit(point + "/before")
+	resp, err := t.next.RoundTrip(r)
+	crash().hit(point + "/after")
+	return resp, err
+}
+
+var (
+	// identifier matches those of Salesforce (15 or 18 characters that begin with 0) and of HubSpot (digits).
+	identifier = regexp.MustCompile(`/(?:0[0-9A-Za-z]{14}(?:[0-9A-Za-z]{3})?|[0-9]{3,})\b`)
+	// queried finds the objects that a SOQL query and its subqueries select from.
+	queried = regexp.MustCompile(`(?i)\bFROM\s+(\w+)`)
+)
+
+// callName names what kind of call it is, the same for every record.
+func callName(r *http.Request) string {
+	name := r.Method + " " + identifier.ReplaceAllString(r.URL.Path, "/{id}")
+	if from := queried.FindAllStringSubmatch(r.URL.Query().Get("q"), -1); len(from) > 0 {
+		name += " FROM"
+		for _, f := range from {
+			name += " " + f[1]
+		}
+	}
+	return name
 }

@@ -163,7 +163,7 @@ func (t *tenant) decodeConnector() error {
 		}
 		t.poll, t.account = c.Poll, "salesforce "+c.MyDomain
 		t.connect = func(log *slog.Logger, _ connectors.Memory) (connectors.CRM, error) {
-			return salesforce.New(c, salesforce.Deps{Log: log})
+			return salesforce.New(c, salesforce.Deps{Log: log, HTTP: crashTransport(t.file.Tenant.ID)})
 		}
 	case deal.HubSpot:
 		var c hubspot.Config
@@ -175,7 +175,7 @@ func (t *tenant) decodeConnector() error {
 		}
 		t.poll, t.account = c.PollInterval(), "hubspot "+c.AccountHint()
 		t.connect = func(log *slog.Logger, memory connectors.Memory) (connectors.CRM, error) {
-			return hubspot.New(c, hubspot.Deps{Log: log, Memory: memory})
+			return hubspot.New(c, hubspot.Deps{Log: log, Memory: memory, Transport: crashTransport(t.file.Tenant.ID)})
 		}
 	}
 	return nil

@@ -50,6 +50,7 @@ type service struct {
 	engine  *engine.Engine
 	page    http.Handler
 	listen  net.Listener
+	control net.Listener
 	closers []func() error
 }
 
@@ -116,7 +117,9 @@ func (h *house) assemble(ctx context.Context, log *slog.Logger) (d *service, err
 			Production: t.file.Tenant.Environment == "production", Poll: t.poll, Rules: t.rules})
 	}
 	d.page = d.newPage(keys)
-	return d, nil
+	// It listens before anyone is told that the daemon is ready, so that commands find it.
+	d.control, err = listenControl(h.cfg.StateDir)
+	return d, err
 }
 
 // run works until ctx ends, then lets running steps finish.
@@ -124,7 +127,7 @@ func (d *service) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.engine.Run(ctx) })
 	g.Go(func() error { return servePage(ctx, d.log, d.listen, d.page) })
-	g.Go(func() error { return controlServer(ctx, d.log, d.house.cfg.StateDir, &local{Store: d.store}) })
+	g.Go(func() error { return serveControl(ctx, d.log, d.control, &local{Store: d.store}) })
 	g.Go(func() error { return d.checkpoints(ctx) })
 	d.log.Info("ready", "page", "http://"+d.listen.Addr().String(), "tenants", len(d.engine.Tenants), "version", version)
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
@@ -227,7 +230,11 @@ func (h *house) newRenderer(log *slog.Logger) (*typst.Renderer, error) {
 // findRenderer looks where the file usually is when the configuration does not say.
 func (h *house) findRenderer() (string, error) {
 	if h.cfg.Renderer.WASM != "" {
-		return relativeTo(h.cfg.File, h.cfg.Renderer.WASM), nil
+		path := relativeTo(h.cfg.File, h.cfg.Renderer.WASM)
+		if _, err := os.Stat(path); err != nil {
+			return "", h.cfg.At("renderer.wasm", "renderer.wasm: %v: \"make renderer\" fetches the file", err)
+		}
+		return path, nil
 	}
 	places := []string{"/usr/lib/dealseal/typst.wasm"}
 	if exe, err := os.Executable(); err == nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -108,7 +109,7 @@ func (h *house) newTimestamper(log *slog.Logger) (signing.Timestamper, error) {
 	for _, c := range h.roots {
 		roots.AddCert(c)
 	}
-	c, err := tsa.NewClient(servers, tsa.Options{Roots: roots, Log: log})
+	c, err := tsa.NewClient(servers, tsa.Options{Roots: roots, Log: log, HTTP: &http.Client{Transport: crashTransport("tsa")}})
 	if err != nil {
 		return nil, h.cfg.At("signing.tsa", "%v", err)
 	}
