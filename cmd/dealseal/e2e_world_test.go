@@ -1,0 +1,677 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"filippo.io/age"
+	"filippo.io/age/armor"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/mocks/crm/hubspot"
+	"github.com/dealseal/dealseal/mocks/crm/salesforce"
+	"github.com/dealseal/dealseal/mocks/pki"
+	"github.com/dealseal/dealseal/secret"
+	"github.com/dealseal/dealseal/signing/softkey"
+)
+
+// Rules of every world, by what becomes of a deal that enters their stage.
+const (
+	ruleContract = "contract" // a template, with an audit trail
+	ruleQuote    = "quote"    // an attachment, with an audit trail
+	ruleMemo     = "memo"     // an attachment, without
+	ruleStrict   = "strict"   // as memo; without a time-stamp it fails
+	ruleLenient  = "lenient"  // as memo; without a time-stamp it is sealed and flagged
+)
+
+// Stages that no rule watches.
+const (
+	stageOpen = "open"
+	stageLost = "lost"
+)
+
+// hidden are values that may be found nowhere in the clear; see TestNothingSecretOrPersonalIsInTheClear.
+const (
+	hiddenCustomer = "Kolibri Zauberwald"
+	hiddenSubject  = "Quittengelee Abonnement"
+	hiddenPerson   = "Philomena Wunderlich"
+	hiddenMail     = "philomena@kolibri.example"
+	hiddenGoods    = "Sternwarte Linsenreinigung"
+	hiddenText     = "Vertraulicher Absatz"
+)
+
+// world is everything around one daemon: mock CRMs, an authority, a key and a configuration. Its state may be copied.
+type world struct {
+	t         *testing.T
+	dir       string
+	stateDir  string
+	config    string
+	binary    string
+	authority *pki.Authority
+	crms      []crm
+	secrets   []string // that no file and no log may hold
+
+	mu     sync.Mutex
+	tokens map[string]bool // that CRMs were shown
+	gates  []*gate
+}
+
+// worldOptions: the zero value is a world with both CRMs, a soft key and quick retries.
+type worldOptions struct {
+	crms   []deal.Kind
+	binary string // instead of this test binary, which is the command too
+	hsm    bool
+}
+
+var bothCRMs = []deal.Kind{deal.Salesforce, deal.HubSpot}
+
+func newWorld(t *testing.T, o worldOptions) *world {
+	t.Helper()
+	// A socket's path must be short, so the folder is not that of t.TempDir.
+	dir, err := os.MkdirTemp("", "dealseal-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	w := &world{t: t, dir: dir, stateDir: filepath.Join(dir, "state"), config: filepath.Join(dir, "dealseal.yaml"), binary: o.binary, tokens: map[string]bool{}}
+	if w.binary == "" {
+		w.binary, err = os.Executable()
+		must(t, err)
+	}
+	for _, d := range []string{"tenants", "state", "token"} {
+		must(t, os.Mkdir(w.path(d), 0o700))
+	}
+	w.shareRendererCache(w.stateDir)
+	if len(o.crms) == 0 {
+		o.crms = bothCRMs
+	}
+	for _, kind := range o.crms {
+		switch kind {
+		case deal.Salesforce:
+			w.crms = append(w.crms, newSalesforce(w))
+		case deal.HubSpot:
+			w.crms = append(w.crms, newHubSpot(w))
+		}
+	}
+	w.newAuthority()
+	w.configure(w.config, w.stateDir, w.newKey(o.hsm))
+	return w
+}
+
+func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// serve puts a mock behind the world's gates and notes the tokens that it is shown.
+func (w *world) serve(h http.Handler) string {
+	s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if _, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok {
+			w.mu.Lock()
+			w.tokens[token] = true
+			w.mu.Unlock()
+		}
+		w.pass(r)
+		h.ServeHTTP(rw, r)
+	}))
+	w.t.Cleanup(s.Close)
+	return s.URL
+}
+
+// gate does something the moment that a matching request arrives, before it is answered.
+type gate struct {
+	matches func(*http.Request) bool
+	skip    int // matching requests that pass first
+	do      func()
+	once    sync.Once
+}
+
+// at has do called once, before the (skip+1)-th matching request is answered.
+func (w *world) at(skip int, matches func(*http.Request) bool, do func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.gates = append(w.gates, &gate{matches: matches, skip: skip, do: do})
+}
+
+func (w *world) pass(r *http.Request) {
+	w.mu.Lock()
+	var open []*gate
+	for _, g := range w.gates {
+		if !g.matches(r) {
+			continue
+		}
+		if g.skip > 0 {
+			g.skip--
+			continue
+		}
+		open = append(open, g)
+	}
+	w.mu.Unlock()
+	for _, g := range open {
+		g.once.Do(g.do)
+	}
+}
+
+func (w *world) newAuthority() {
+	var handler http.Handler
+	url := w.serve(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { handler.ServeHTTP(rw, r) }))
+	a, err := pki.New(pki.Options{BaseURL: url})
+	must(w.t, err)
+	handler, w.authority = a, a
+	must(w.t, os.WriteFile(w.path("root.pem"), a.RootPEM(), 0o600))
+}
+
+// secretFile keeps a secret in a file and returns the reference to it.
+func (w *world) secretFile(name, value string) string {
+	w.secrets = append(w.secrets, value)
+	must(w.t, os.WriteFile(w.path(name), []byte(value), 0o600))
+	return "file:" + w.path(name)
+}
+
+var sealSubject = pkix.Name{CommonName: "House Seal", Organization: []string{"House Ltd"}, Country: []string{"GB"}}
+
+// newKey makes the house's key and returns its configuration.
+func (w *world) newKey(hsm bool) string {
+	if hsm {
+		return w.newToken()
+	}
+	passphrase := rand.Text()
+	key, err := softkey.Generate(softkey.P256)
+	must(w.t, err)
+	chain, err := w.authority.IssueSigner(key.Public(), sealSubject)
+	must(w.t, err)
+	key, err = key.WithChain(chain)
+	must(w.t, err)
+	must(w.t, key.Save(w.path("seal.key"), secret.New([]byte(passphrase))))
+	w.cheapen(w.path("seal.key"), passphrase)
+	return fmt.Sprintf("{kind: soft, file: %q, passphrase: %q}", w.path("seal.key"), w.secretFile("passphrase", passphrase))
+}
+
+// cheapen encrypts a key file once more, so that opening it costs a thousandth of the second that it should: these tests
+// start hundreds of daemons.
+func (w *world) cheapen(file, passphrase string) {
+	w.t.Helper()
+	b, err := os.ReadFile(file)
+	must(w.t, err)
+	identity, err := age.NewScryptIdentity(passphrase)
+	must(w.t, err)
+	r, err := age.Decrypt(armor.NewReader(bytes.NewReader(b)), identity)
+	must(w.t, err)
+	plain, err := io.ReadAll(r)
+	must(w.t, err)
+	recipient, err := age.NewScryptRecipient(passphrase)
+	must(w.t, err)
+	recipient.SetWorkFactor(8)
+	var out bytes.Buffer
+	armored := armor.NewWriter(&out)
+	to, err := age.Encrypt(armored, recipient)
+	must(w.t, err)
+	_, err = to.Write(plain)
+	must(w.t, err)
+	must(w.t, to.Close())
+	must(w.t, armored.Close())
+	must(w.t, os.WriteFile(file, out.Bytes(), 0o600))
+}
+
+// newToken makes a key in a software HSM.
+func (w *world) newToken() string {
+	module := softHSM(w.t)
+	pin := rand.Text()
+	conf := w.path("softhsm2.conf")
+	must(w.t, os.WriteFile(conf, fmt.Appendf(nil, "directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n", w.path("token")), 0o600))
+	env := append(os.Environ(), "SOFTHSM2_CONF="+conf, "E2E_PIN="+pin)
+	tool(w.t, env, "softhsm2-util", "--init-token", "--free", "--label", "e2e", "--pin", pin, "--so-pin", rand.Text())
+	login := []string{"--module", module, "--token-label", "e2e", "--login", "--pin", "env:E2E_PIN"}
+	tool(w.t, env, "pkcs11-tool", append(login, "--keypairgen", "--key-type", "EC:prime256v1", "--label", "seal", "--id", "01", "--usage-sign")...)
+	der := tool(w.t, env, "pkcs11-tool", append(login, "--read-object", "--type", "pubkey", "--id", "01")...)
+	pub, err := x509.ParsePKIXPublicKey(der)
+	must(w.t, err)
+	chain, err := w.authority.IssueSigner(pub, sealSubject)
+	must(w.t, err)
+	must(w.t, os.WriteFile(w.path("seal.pem"), pki.PEM(chain...), 0o600))
+	return fmt.Sprintf("{kind: pkcs11, module: %q, token: e2e, label: seal, pin: %q, certificates: %q, env: {SOFTHSM2_CONF: %q}, write: [%q]}",
+		module, w.secretFile("pin", pin), w.path("seal.pem"), conf, w.path("token"))
+}
+
+func softHSM(t *testing.T) string {
+	t.Helper()
+	for _, pattern := range []string{"/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/*/softhsm/libsofthsm2.so", "/usr/lib64/libsofthsm2.so"} {
+		if found, _ := filepath.Glob(pattern); len(found) > 0 {
+			return found[0]
+		}
+	}
+	t.Fatal("SoftHSM is missing: install the package softhsm2 (scripts/deps.sh hsm)")
+	return ""
+}
+
+// tool runs a command of the system and returns what it prints.
+func tool(t *testing.T, env []string, name string, args ...string) []byte {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Env = env
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s %s: %v\n%s%s", name, args, err, stdout.Bytes(), stderr.Bytes())
+	}
+	return stdout.Bytes()
+}
+
+// configure writes what an administrator would.
+func (w *world) configure(file, stateDir, key string) {
+	w.t.Helper()
+	master := make([]byte, 32)
+	rand.Read(master)
+	root := repository(w.t)
+	must(w.t, os.WriteFile(file, fmt.Appendf(nil, `state_dir: %q
+master_key: %q
+templates: %q
+listen: {admin: "127.0.0.1:0"}
+renderer: {wasm: %q, children: 1}
+retry: {first: 10ms, max: 20ms, attempts: 12}
+signing:
+  keys: {house: %s}
+  tsa: [{url: %q}]
+  trust: [%q]
+  profiles:
+    normal: {key: house, level: B-T, reason: "Contract of transaction {tx}", on_downgrade: hold}
+    strict: {key: house, level: B-T, on_downgrade: fail}
+    lenient: {key: house, level: B-T, on_downgrade: accept-and-flag}
+`, stateDir, w.secretFile("master", base64.StdEncoding.EncodeToString(master)), filepath.Join(root, "templates"), filepath.Join(root, "build/typst.wasm"),
+		key, w.authority.URL(pki.PathTSA), w.path("root.pem")), 0o600))
+	for _, c := range w.crms {
+		must(w.t, os.WriteFile(w.path("tenants/"+c.tenant()+".yaml"), []byte(tenantFile(c)), 0o600))
+	}
+}
+
+func tenantFile(c crm) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "tenant: {id: %s, name: House Ltd, environment: sandbox, time_zone: Europe/London, currency: EUR}\ncrm: {kind: %s, with: %s}\nrules:\n", c.tenant(), c.kind(), c.with())
+	for _, r := range []struct{ id, document, seal, trail string }{
+		{ruleContract, "{template: order-form@1}", "normal", "audit-trail@1"},
+		{ruleQuote, `{attachment: "Quote*.pdf"}`, "normal", "audit-trail@1"},
+		{ruleMemo, `{attachment: "Quote*.pdf"}`, "normal", "none"},
+		{ruleStrict, `{attachment: "Quote*.pdf"}`, "strict", "none"},
+		{ruleLenient, `{attachment: "Quote*.pdf"}`, "lenient", "none"},
+	} {
+		fmt.Fprintf(&b, "  - {id: %s, when: {stage: %q}, start_from: 2020-01-01T00:00:00Z, document: %s, seal: %s, audit_trail: %s, write_back: %s}\n",
+			r.id, c.stage(r.id), r.document, r.seal, r.trail, c.writeBack())
+	}
+	return b.String()
+}
+
+// shareRendererCache lets all daemons use the compiled renderer that demos use: it is made once per machine.
+func (w *world) shareRendererCache(stateDir string) {
+	w.t.Helper()
+	cache := filepath.Join(repository(w.t), "build", "renderer-cache")
+	must(w.t, os.MkdirAll(cache, 0o700))
+	must(w.t, os.Symlink(cache, filepath.Join(stateDir, "renderer")))
+}
+
+// repository is the root of the module.
+func repository(t *testing.T) string {
+	t.Helper()
+	root, err := filepath.Abs("../..")
+	must(t, err)
+	if _, err := os.Stat(filepath.Join(root, "build/typst.wasm")); err != nil {
+		t.Fatalf("the renderer is missing (%v): run \"make renderer\"", err)
+	}
+	return root
+}
+
+// crm is one mock CRM in the words of these tests. Stages are named by the rule that watches them.
+type crm interface {
+	kind() deal.Kind
+	tenant() string
+	with() string
+	writeBack() string
+	stage(name string) string
+
+	// open makes a deal that no rule cares for yet.
+	open(s sale) (record string)
+	move(record, stage string)
+	rename(record, subject string)
+	setAmount(record, amount string)
+	addCustomer(record, name string)
+	addFile(record, name string, content []byte)
+	files(record string) []stored
+	// shown is what the record shows: transaction_id, status, signed_at, url, audit.
+	shown(record string) map[string]string
+
+	// reads tells the request that reads the record for a document.
+	reads(record string) func(*http.Request) bool
+	uploads(*http.Request) bool
+	// refuseUpdates makes the CRM refuse every write of fields for good, failReads every reading; heal ends both.
+	refuseUpdates()
+	failReads()
+	heal()
+	// calls counts all calls.
+	calls() int
+}
+
+// sale is a deal to be made.
+type sale struct {
+	nobody bool   // it has no customer
+	quote  []byte // attached as Quote.pdf
+}
+
+// stored is a file on a record.
+type stored struct {
+	name    string
+	content []byte
+}
+
+func (f stored) sealed() bool { return bytes.Contains(f.content, []byte("/ByteRange")) }
+func (f stored) trail() bool  { return strings.Contains(f.name, "audit trail") }
+
+type salesforceCRM struct {
+	t   *testing.T
+	w   *world
+	org *salesforce.Org
+	url string
+	key string
+}
+
+func newSalesforce(w *world) *salesforceCRM {
+	login, err := rsa.GenerateKey(rand.Reader, 2048)
+	must(w.t, err)
+	der, err := x509.MarshalPKCS8PrivateKey(login)
+	must(w.t, err)
+	c := &salesforceCRM{t: w.t, w: w}
+	c.org = salesforce.New(salesforce.Options{Sandbox: true, ConsumerKey: "e2e", PublicKey: &login.PublicKey, RequestLimit: 10_000_000})
+	c.url = w.serve(c.org)
+	c.key = w.secretFile("salesforce-login", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+	return c
+}
+
+func (c *salesforceCRM) kind() deal.Kind { return deal.Salesforce }
+func (c *salesforceCRM) tenant() string  { return "acme" }
+
+func (c *salesforceCRM) with() string {
+	return fmt.Sprintf("{my_domain: %q, auth: {flow: jwt, consumer_key: e2e, username: integration@acme.example, private_key: %q}, tx_marker: DealSeal_Key__c, poll: 200ms}", c.url, c.key)
+}
+
+func (c *salesforceCRM) writeBack() string {
+	return "{transaction_id: DealSeal_Transaction_ID__c, status: {field: DealSeal_Status__c}, signed_at: DealSeal_Signed_At__c, url: DealSeal_Document_URL__c, audit: DealSeal_Audit__c}"
+}
+
+func (c *salesforceCRM) stage(name string) string {
+	return map[string]string{stageOpen: "Prospecting", stageLost: "Closed Lost", ruleContract: "Closed Won", ruleQuote: "Proposal/Price Quote", ruleMemo: "Value Proposition",
+		ruleStrict: "Perception Analysis", ruleLenient: "Id. Decision Makers"}[name]
+}
+
+func (c *salesforceCRM) id(id string, err error) string {
+	c.t.Helper()
+	must(c.t, err)
+	return id
+}
+
+func (c *salesforceCRM) open(s sale) string {
+	c.t.Helper()
+	record := c.id(c.org.CreateOpportunity(map[string]any{"Name": hiddenSubject, "StageName": c.stage(stageOpen)}))
+	if !s.nobody {
+		c.addCustomer(record, hiddenCustomer)
+	}
+	for range 2 {
+		c.id(c.org.AddLineItem(record, map[string]any{"Quantity": 3, "UnitPrice": 1234.5, "Product2": map[string]any{"Name": hiddenGoods}}))
+	}
+	c.id(c.org.AddContactRole(record, map[string]any{"Role": "Decision Maker", "IsPrimary": true, "Contact": map[string]any{"LastName": hiddenPerson, "Email": hiddenMail}}))
+	if s.quote != nil {
+		c.addFile(record, "Quote.pdf", s.quote)
+	}
+	return record
+}
+
+func (c *salesforceCRM) update(record, field string, value any) {
+	c.t.Helper()
+	must(c.t, c.org.Update(record, map[string]any{field: value}))
+}
+
+func (c *salesforceCRM) move(record, stage string)     { c.update(record, "StageName", c.stage(stage)) }
+func (c *salesforceCRM) rename(record, subject string) { c.update(record, "Name", subject) }
+
+// setAmount shows another amount than that of the lines, which Salesforce itself would not.
+func (c *salesforceCRM) setAmount(record, amount string) {
+	c.t.Helper()
+	must(c.t, c.org.SetRaw(record, "Amount", amount))
+}
+
+func (c *salesforceCRM) addCustomer(record, name string) {
+	c.t.Helper()
+	c.update(record, "AccountId", c.id(c.org.CreateAccount(map[string]any{"Name": name, "BillingCity": "Gotham"})))
+}
+
+func (c *salesforceCRM) addFile(record, name string, content []byte) {
+	c.t.Helper()
+	c.id(c.org.AddFile(record, name, content))
+}
+
+func (c *salesforceCRM) files(record string) (out []stored) {
+	for _, f := range c.org.Files(record) {
+		for _, v := range f.Versions {
+			out = append(out, stored{v.Name, v.Content})
+		}
+	}
+	return out
+}
+
+func (c *salesforceCRM) shown(record string) map[string]string {
+	fields, _ := c.org.Record(record)
+	out := map[string]string{}
+	for name, field := range map[string]string{"transaction_id": "DealSeal_Transaction_ID__c", "status": "DealSeal_Status__c", "signed_at": "DealSeal_Signed_At__c",
+		"url": "DealSeal_Document_URL__c", "audit": "DealSeal_Audit__c"} {
+		if v := fields[field]; v != nil {
+			out[name] = fmt.Sprint(v)
+		}
+	}
+	return out
+}
+
+func (c *salesforceCRM) reads(record string) func(*http.Request) bool {
+	return func(r *http.Request) bool {
+		q := r.URL.Query().Get("q")
+		return strings.Contains(q, record) && strings.Contains(q, "OpportunityLineItems")
+	}
+}
+
+func (c *salesforceCRM) uploads(r *http.Request) bool {
+	return r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/sobjects/ContentVersion")
+}
+
+func (c *salesforceCRM) fault(f salesforce.Fault) {
+	c.t.Helper()
+	_, err := c.org.SetFault(f)
+	must(c.t, err)
+}
+
+func (c *salesforceCRM) refuseUpdates() {
+	c.fault(salesforce.Fault{Kind: salesforce.KindUpdate, Effect: salesforce.ValidationRule})
+}
+
+func (c *salesforceCRM) failReads() {
+	c.fault(salesforce.Fault{Kind: salesforce.KindQuery, Path: "OpportunityLineItems", Effect: salesforce.EmptyBody})
+}
+
+func (c *salesforceCRM) heal()      { c.org.ClearFaults() }
+func (c *salesforceCRM) calls() int { return sum(c.org.Counts()) }
+
+func sum[K comparable](counts map[K]int) (n int) {
+	for _, v := range counts {
+		n += v
+	}
+	return n
+}
+
+type hubspotCRM struct {
+	t      *testing.T
+	w      *world
+	portal *hubspot.Portal
+	url    string
+	token  string
+}
+
+func newHubSpot(w *world) *hubspotCRM {
+	value := "pat-eu1-" + rand.Text()
+	c := &hubspotCRM{t: w.t, w: w, token: w.secretFile("hubspot-token", value)}
+	wide := hubspot.Limits{}
+	c.portal = hubspot.New(hubspot.Options{AccountType: "SANDBOX", Tokens: []hubspot.Token{{Value: value}}, Limits: wide})
+	for _, f := range hubspot.WriteBackProperties() {
+		must(w.t, c.portal.AddProperty("deals", f))
+	}
+	c.url = w.serve(c.portal)
+	return c
+}
+
+func (c *hubspotCRM) kind() deal.Kind { return deal.HubSpot }
+func (c *hubspotCRM) tenant() string  { return "contoso" }
+
+func (c *hubspotCRM) with() string {
+	return fmt.Sprintf("{base_url: %q, auth: {flow: token, token: %q}, poll: 200ms, rate: 100000, search_rate: 10000}", c.url, c.token)
+}
+
+func (c *hubspotCRM) writeBack() string {
+	return "{transaction_id: dealseal_transaction_id, status: {field: dealseal_status}, signed_at: dealseal_signed_at, url: dealseal_document_url, audit: dealseal_audit}"
+}
+
+func (c *hubspotCRM) stage(name string) string {
+	return map[string]string{stageOpen: "appointmentscheduled", stageLost: "closedlost", ruleContract: "contractsent", ruleQuote: "presentationscheduled", ruleMemo: "closedwon",
+		ruleStrict: "qualifiedtobuy", ruleLenient: "decisionmakerboughtin"}[name]
+}
+
+func (c *hubspotCRM) open(s sale) string {
+	c.t.Helper()
+	id, err := c.portal.CreateDeal(map[string]string{"dealname": hiddenSubject, "pipeline": "default", "dealstage": c.stage(stageOpen), "amount": "7407.00", "deal_currency_code": "EUR",
+		"closedate": "2026-12-31T00:00:00Z"})
+	must(c.t, err)
+	if !s.nobody {
+		c.addCustomer(id, hiddenCustomer)
+	}
+	_, err = c.portal.AddContact(id, map[string]string{"firstname": hiddenPerson, "email": hiddenMail}, "Signer")
+	must(c.t, err)
+	for i := range 2 {
+		_, err = c.portal.AddLineItem(id, map[string]string{"name": hiddenGoods, "quantity": "3", "price": "1234.50", "amount": "3703.50", "hs_position_on_quote": fmt.Sprint(i)})
+		must(c.t, err)
+	}
+	if s.quote != nil {
+		c.addFile(id, "Quote.pdf", s.quote)
+	}
+	return id
+}
+
+func (c *hubspotCRM) set(record, property, value string) {
+	c.t.Helper()
+	must(c.t, c.portal.SetProperty(record, property, value))
+}
+
+func (c *hubspotCRM) move(record, stage string)       { c.set(record, "dealstage", c.stage(stage)) }
+func (c *hubspotCRM) rename(record, subject string)   { c.set(record, "dealname", subject) }
+func (c *hubspotCRM) setAmount(record, amount string) { c.set(record, "amount", amount) }
+
+func (c *hubspotCRM) addCustomer(record, name string) {
+	c.t.Helper()
+	_, err := c.portal.AddCompany(record, map[string]string{"name": name, "city": "Gotham"})
+	must(c.t, err)
+}
+
+func (c *hubspotCRM) addFile(record, name string, content []byte) {
+	c.t.Helper()
+	_, err := c.portal.AddFile(record, name, content)
+	must(c.t, err)
+}
+
+func (c *hubspotCRM) files(record string) (out []stored) {
+	c.t.Helper()
+	files, err := c.portal.Files(record)
+	must(c.t, err)
+	for _, f := range files {
+		out = append(out, stored{filepath.Base(f.Path), f.Content})
+	}
+	return out
+}
+
+func (c *hubspotCRM) shown(record string) map[string]string {
+	c.t.Helper()
+	r, err := c.portal.Record(record)
+	must(c.t, err)
+	out := map[string]string{}
+	for name, property := range map[string]string{"transaction_id": "dealseal_transaction_id", "status": "dealseal_status", "signed_at": "dealseal_signed_at",
+		"url": "dealseal_document_url", "audit": "dealseal_audit"} {
+		if v := r.Properties[property]; v != "" {
+			out[name] = v
+		}
+	}
+	if s := out["status"]; s != "" { // a label, as people see it
+		out["status"] = map[string]string{"queued": "Queued", "signed": "Signed", "held": "Held", "failed": "Failed", "action_required": "Action Required"}[s]
+	}
+	return out
+}
+
+func (c *hubspotCRM) reads(record string) func(*http.Request) bool {
+	return func(r *http.Request) bool {
+		return r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/"+record) && strings.Contains(r.URL.Path, "/objects/")
+	}
+}
+
+func (c *hubspotCRM) uploads(r *http.Request) bool {
+	return r.Method == http.MethodPost && strings.HasPrefix(r.URL.Path, "/files/") && strings.Contains(r.Header.Get("Content-Type"), "multipart")
+}
+
+func (c *hubspotCRM) fault(f hubspot.Fault) {
+	c.t.Helper()
+	_, err := c.portal.SetFault(f)
+	must(c.t, err)
+}
+
+func (c *hubspotCRM) refuseUpdates() {
+	c.fault(hubspot.Fault{Kind: hubspot.KindPatch, Effect: hubspot.EffectValidation, Property: "dealseal_status"})
+}
+
+func (c *hubspotCRM) failReads() {
+	c.fault(hubspot.Fault{Kind: hubspot.KindGet, Effect: hubspot.EffectBadGateway})
+}
+
+func (c *hubspotCRM) heal()      { c.portal.ClearFaults() }
+func (c *hubspotCRM) calls() int { return sum(c.portal.Counts()) }
+
+// quotation is a PDF of one page, as another program would make it.
+func quotation(n int) []byte {
+	text := fmt.Sprintf("BT /F1 18 Tf 72 720 Td (Quotation %d) Tj 0 -24 Td (%s) Tj ET", n, hiddenText)
+	var b bytes.Buffer
+	var offsets []int
+	object := func(format string, args ...any) {
+		offsets = append(offsets, b.Len())
+		fmt.Fprintf(&b, "%d 0 obj\n%s\nendobj\n", len(offsets), fmt.Sprintf(format, args...))
+	}
+	b.WriteString("%PDF-1.7\n%\xe2\xe3\xcf\xd3\n")
+	object("<< /Type /Catalog /Pages 2 0 R >>")
+	object("<< /Type /Pages /Kids [3 0 R] /Count 1 >>")
+	object("<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R /Resources << /Font << /F1 5 0 R >> >> >>")
+	object("<< /Length %d >>\nstream\n%s\nendstream", len(text), text)
+	object("<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>")
+	start := b.Len()
+	fmt.Fprintf(&b, "xref\n0 %d\n0000000000 65535 f \n", len(offsets)+1)
+	for _, o := range offsets {
+		fmt.Fprintf(&b, "%010d 00000 n \n", o)
+	}
+	fmt.Fprintf(&b, "trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n", len(offsets)+1, start)
+	return b.Bytes()
+}
