@@ -49,6 +49,30 @@ func TestNoticeRefusesAPageThatWasReadWithAnotherCursor(t *testing.T) {
 	}
 }
 
+func TestARuleThatIsAddedLaterMovesTheCursorBackToItsActivation(t *testing.T) {
+	s, _ := newStore(t)
+	notice(t, s, change("006A", "h1"))
+	read, err := s.Cursor(t.Context(), org)
+	if err != nil {
+		t.Fatal(err)
+	}
+	past := read.Since.Add(-24 * time.Hour)
+	for _, want := range []time.Time{past, past} { // the second call changes nothing
+		if _, err := s.Activate(t.Context(), acme, org, "added-later", past); err != nil {
+			t.Fatal(err)
+		}
+		if c, _ := s.Cursor(t.Context(), org); !c.Since.Equal(want) {
+			t.Fatalf("cursor %v, want %s", c, want)
+		}
+	}
+	if _, err := s.Activate(t.Context(), acme, org, "from-now", read.Since.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if c, _ := s.Cursor(t.Context(), org); !c.Since.Equal(past) {
+		t.Fatalf("an activation in the future moved the cursor to %v", c)
+	}
+}
+
 func TestRewindReadsAgainAndSealsNothingTwice(t *testing.T) {
 	s, _ := newStore(t)
 	notice(t, s, change("006A", "h1"))
