@@ -173,6 +173,9 @@ func (c *Connector) Attach(ctx context.Context, ref deal.Ref, tx deal.TxID, role
 }
 
 func (c *Connector) attach(ctx context.Context, id string, tx deal.TxID, role deal.Role, f deal.File) (contentFile, error) {
+	if f.Length <= 0 || f.SHA256 == "" || f.MD5 == "" {
+		return contentFile{}, refuse("the file is empty or comes without its hashes, so that nobody could tell whether it arrived")
+	}
 	if err := c.checkMarkerField(ctx); err != nil {
 		return contentFile{}, err
 	}

@@ -195,6 +195,20 @@ func TestUploadOfAFileThatCannotBeReadAttachesNothing(t *testing.T) {
 	}
 }
 
+func TestFileWithoutContentOrHashesIsRefused(t *testing.T) {
+	w := newWorld(t, "")
+	id := w.CreateDeals(1, "Closed Won")[0]
+	for _, change := range []func(*deal.File){
+		func(f *deal.File) { f.Length = 0 }, func(f *deal.File) { f.MD5 = "" }, func(f *deal.File) { f.SHA256 = "" },
+	} {
+		f := testFile("contract.pdf", 10)
+		change(&f)
+		if _, err := w.connector(nil).Attach(t.Context(), opportunity(id), testTx, contract, f); !deal.IsPermanent(err) {
+			t.Errorf("Attach gives %v", err)
+		}
+	}
+}
+
 type broken struct{}
 
 func (broken) ReadAt([]byte, int64) (int, error) { return 0, errors.New("disk") }
