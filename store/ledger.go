@@ -84,16 +84,21 @@ func (t *txn) setCursor(account deal.AccountID, c deal.Cursor) error {
 // twice.
 func (s *Store) Rewind(ctx context.Context, account deal.AccountID, at time.Time) error {
 	return s.update(ctx, "commit/rewind", func(t *txn) error {
-		c, err := t.cursor(account)
-		if err != nil {
-			return err
-		}
 		if err := t.auditShared("", "", deal.Entry{Who: "daemon", What: "rewound", Detail: map[string]string{
 			"account": string(account), "to": at.UTC().Format(time.RFC3339Nano)}}); err != nil {
 			return err
 		}
-		return t.setCursor(account, c.Rewind(at))
+		return t.rewind(account, at)
 	})
+}
+
+// rewind moves the cursor back, never forward.
+func (t *txn) rewind(account deal.AccountID, at time.Time) error {
+	c, err := t.cursor(account)
+	if err != nil || c.IsZero() || !at.Before(c.Since) {
+		return err
+	}
+	return t.setCursor(account, c.Rewind(at))
 }
 
 // Notice takes in one page: the entries that the ledger does not know under any of their names become sealings, each
