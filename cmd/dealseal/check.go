@@ -2,41 +2,74 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 )
 
-// checkCommand validates everything that needs no network: the files, what they name, templates and field sources.
-func checkCommand(_ context.Context, c *call) error {
+// checkCommand validates everything that needs no network: the files, what they name, soft keys, templates and field
+// sources.
+func checkCommand(ctx context.Context, c *call) error {
 	h, err := loadHouse(c.config)
 	if err != nil {
 		return err
 	}
+	log := newLogQuiet(c.stderr)
+	if err := errors.Join(h.checkMasterKey(), h.checkRenderer(), h.checkTimestampers(log), h.checkSoftKeys(ctx, log)); err != nil {
+		return err
+	}
+	return h.printSummary(c.stdout)
+}
+
+func (h *house) checkMasterKey() error {
 	if _, err := masterKey(h.cfg.MasterKey); err != nil {
 		return h.cfg.At("master_key", "%v", err)
 	}
-	if _, err := h.findRenderer(); err != nil {
-		return err
-	}
-	if _, err := h.newTimestamper(newLogQuiet(c.stderr)); err != nil {
-		return err
-	}
-	keys, err := h.newKeys(newLogQuiet(c.stderr))
+	return nil
+}
+
+func (h *house) checkRenderer() error {
+	_, err := h.findRenderer()
+	return err
+}
+
+func (h *house) checkTimestampers(log *slog.Logger) error {
+	_, err := h.newTimestamper(log)
+	return err
+}
+
+// checkSoftKeys opens them, which takes no more than their files. The keys of an HSM are looked at when the daemon starts.
+func (h *house) checkSoftKeys(ctx context.Context, log *slog.Logger) error {
+	keys, err := h.newKeys(log)
 	if err != nil {
 		return err
 	}
 	defer keys.Close()
-	fmt.Fprintf(c.stdout, "%s is good\n", c.config)
-	var names []string
-	for name := range h.bundles {
-		names = append(names, name)
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(keys.isSoft)) {
+		if err := checkKey(ctx, keys, name); err != nil {
+			errs = append(errs, h.cfg.At("signing.keys."+name, "key %q: %v", name, err))
+		}
 	}
-	slices.Sort(names)
-	fmt.Fprintf(c.stdout, "templates  %s\n", strings.Join(names, ", "))
+	return errors.Join(errs...)
+}
+
+func (h *house) printSummary(w io.Writer) error {
+	fmt.Fprintf(w, "%s is good\ntemplates: %s\n", h.cfg.File, strings.Join(slices.Sorted(maps.Keys(h.bundles)), ", "))
 	for _, t := range h.tenants {
-		fmt.Fprintf(c.stdout, "tenant     %s: %s, %s, %d rules\n", t.file.Tenant.ID, t.file.CRM.Kind, t.file.Tenant.Environment, len(t.rules))
+		fmt.Fprintf(w, "tenant %s: %s, %s\n", t.file.Tenant.ID, t.file.CRM.Kind, t.file.Tenant.Environment)
+		for _, r := range t.file.Rules {
+			what := r.Document.Template
+			if what == "" {
+				what = "the newest file " + r.Document.Attachment
+			}
+			fmt.Fprintf(w, "  rule %s: %s in %q -> %s, sealed with profile %s\n", r.ID, r.Object, r.When.Stage, what, r.Seal)
+		}
 	}
-	fmt.Fprintln(c.stdout, "Nothing was asked of a CRM, an HSM or a TSA.")
-	return nil
+	_, err := fmt.Fprintln(w, "Nothing was asked of a CRM, an HSM or a TSA.")
+	return err
 }

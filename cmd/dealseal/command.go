@@ -6,9 +6,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os/signal"
 	"strings"
 	"syscall"
+	"text/tabwriter"
+
+	"github.com/dealseal/dealseal/config"
 )
 
 // Exit codes. verify documents its own.
@@ -41,7 +45,7 @@ type call struct {
 	stdout, stderr io.Writer
 }
 
-// usageError is answered with the command's usage and exit code 3.
+// usageError is answered with the command's synopsis and exit code 3.
 type usageError struct{ msg string }
 
 func (e *usageError) Error() string { return e.msg }
@@ -72,35 +76,35 @@ func commands() []command {
 	}
 	return []command{
 		{name: "serve", summary: "run the daemon", run: serve, flags: conf},
-		{name: "check", summary: "check configuration, templates and field sources, without a network", run: checkCommand, flags: conf},
-		{name: "jobs", args: "[list | retry TX | release TX | drop TX]", summary: "list deals in the works, or decide about one", run: jobs,
+		{name: "check", summary: "check configuration, keys, templates and field sources, without a network", run: checkCommand, flags: conf},
+		{name: "jobs", args: "[list | retry TX | release TX --why REASON | drop TX --why REASON]", summary: "list deals in the works, or decide about one", run: jobs,
 			flags: with(asJSON, why, func(fs *flag.FlagSet, o *options) {
 				fs.BoolVar(&o.all, "all", false, "list finished deals too")
-				fs.IntVar(&o.limit, "n", 50, "list at most this `many`")
-				fs.StringVar(&o.tenant, "tenant", "", "only deals of this tenant `id`")
+				fs.IntVar(&o.limit, "n", 50, "list at most so `many`")
+				fs.StringVar(&o.tenant, "tenant", "", "only deals of the tenant with this `id`")
 			})},
 		{name: "explain", args: "TX", summary: "the whole story of one deal", run: explain, flags: with(asJSON)},
-		{name: "audit", args: "verify", summary: "check the audit log against itself and against an older checkpoint", run: auditCommand,
-			flags: with(func(fs *flag.FlagSet, o *options) {
+		{name: "audit", args: "verify [--checkpoint FILE] | checkpoint -o FILE", summary: "check the audit log, or take a signed checkpoint to be kept elsewhere", run: auditCommand,
+			flags: with(out, func(fs *flag.FlagSet, o *options) {
 				fs.StringVar(&o.checkpoint, "checkpoint", "", "a signed checkpoint `file` that the log must still agree with")
 			})},
 		{name: "recover", summary: "rebuild missing ledger entries from the archive", run: recoverCommand, flags: conf},
-		{name: "sign", args: "IN.pdf", summary: "seal a file, without a CRM", run: signCommand,
+		{name: "sign", args: "--profile NAME IN.pdf -o OUT.pdf", summary: "seal a file, without a CRM", run: signCommand,
 			flags: with(out, func(fs *flag.FlagSet, o *options) {
-				fs.StringVar(&o.profile, "profile", "", "signing `profile` of the configuration")
+				fs.StringVar(&o.profile, "profile", "", "signing profile of the configuration, by `name`")
 			})},
-		{name: "verify", args: "FILE.pdf", summary: "verify a sealed file: exit 0 valid, 1 invalid, 2 indeterminate, 3 usage", run: verifyCommand,
+		{name: "verify", args: "FILE.pdf [--trust ROOTS.pem] [--json]", summary: "verify a sealed file: exit 0 valid, 1 invalid, 2 indeterminate, 3 usage", run: verifyCommand,
 			flags: func(fs *flag.FlagSet, o *options) {
 				asJSON(fs, o)
 				fs.StringVar(&o.trust, "trust", "", "PEM `file` with the roots to trust (default: the system's)")
 			}},
-		{name: "template", args: "validate DIR | preview DIR", summary: "check a template bundle, or render a record with a watermark", run: template,
+		{name: "template", args: "validate DIR | preview DIR --record FILE -o OUT.pdf", summary: "check a template bundle, or render a record with a watermark", run: template,
 			flags: with(out, func(fs *flag.FlagSet, o *options) {
 				fs.StringVar(&o.record, "record", "", "record `file` (JSON) to preview")
 			})},
-		{name: "keygen", args: "master FILE | soft FILE", summary: "make a master key, or an encrypted soft key with a self-signed certificate", run: keygen,
+		{name: "keygen", args: "master FILE | soft FILE --passphrase REFERENCE", summary: "make a master key, or an encrypted soft key with a self-signed certificate", run: keygen,
 			flags: func(fs *flag.FlagSet, o *options) {
-				fs.StringVar(&o.passphrase, "passphrase", "", "where a soft key's passphrase is: a `reference` such as file:PATH or env:NAME")
+				fs.StringVar(&o.passphrase, "passphrase", "", "where a soft key's passphrase is: a `reference` such as file:/PATH or env:NAME")
 				fs.StringVar(&o.subject, "subject", "Evaluation seal", "common `name` in a soft key's certificate")
 			}},
 		{name: "version", summary: "print the version", run: func(_ context.Context, c *call) error {
@@ -120,39 +124,40 @@ func run(args []string, in io.Reader, stdout, stderr io.Writer) int {
 		printUsage(stdout)
 		return exitOK
 	}
+	var names []string
 	for _, cmd := range commands() {
 		if cmd.name == args[0] {
 			return runCommand(cmd, args[1:], in, stdout, stderr)
 		}
+		names = append(names, cmd.name)
 	}
-	fmt.Fprintf(stderr, "dealseal: unknown command %q\n\n", args[0])
-	printUsage(stderr)
+	fmt.Fprintf(stderr, "dealseal: unknown command %q%s\n\"dealseal help\" lists the commands.\n", args[0], config.Nearest(args[0], names))
 	return exitUsage
 }
 
 func runCommand(cmd command, args []string, in io.Reader, stdout, stderr io.Writer) int {
 	c := &call{command: cmd, in: in, stdout: stdout, stderr: stderr}
-	fs := flag.NewFlagSet(cmd.name, flag.ContinueOnError)
-	fs.SetOutput(stderr)
-	cmd.flags(fs, &c.options)
-	fs.Usage = func() {
-		fmt.Fprintf(fs.Output(), "usage: dealseal %s\n\n%s\n", strings.TrimSpace(cmd.name+" [flags] "+cmd.args), cmd.summary)
-		fs.PrintDefaults()
-	}
-	rest, err := parseMixed(fs, args)
+	flags := flag.NewFlagSet(cmd.name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // what is wrong is said below
+	cmd.flags(flags, &c.options)
+	rest, err := parseMixed(flags, args)
 	if errors.Is(err, flag.ErrHelp) {
+		printHelp(stdout, cmd, flags)
 		return exitOK
 	}
+	if err == nil && cmd.args == "" && len(rest) > 0 {
+		err = fmt.Errorf("%q is too much: the command takes flags only", rest[0])
+	}
 	if err != nil {
-		return exitUsage
+		return c.exit(usagef("%v", err))
 	}
 	c.args = rest
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	return c.exit(fs, cmd.run(ctx, c))
+	return c.exit(cmd.run(ctx, c))
 }
 
-func (c *call) exit(fs *flag.FlagSet, err error) int {
+func (c *call) exit(err error) int {
 	var usage *usageError
 	var exit *exitError
 	switch {
@@ -161,12 +166,34 @@ func (c *call) exit(fs *flag.FlagSet, err error) int {
 	case errors.As(err, &exit):
 		return exit.code
 	case errors.As(err, &usage):
-		fmt.Fprintf(c.stderr, "dealseal %s: %s\n\n", c.name, usage.msg)
-		fs.Usage()
+		fmt.Fprintf(c.stderr, "dealseal %s: %s\nusage: dealseal %s\n\"dealseal %s -h\" explains the flags.\n", c.name, usage.msg, c.synopsis(), c.name)
 		return exitUsage
 	}
-	fmt.Fprintf(c.stderr, "dealseal %s: %s\n", c.name, err)
+	for _, one := range flatten(err) {
+		fmt.Fprintf(c.stderr, "dealseal %s: %s%s\n", c.name, one, c.cure(one))
+	}
 	return exitFailed
+}
+
+// flatten parts joined errors, so that each gets a line of its own.
+func flatten(err error) (list []error) {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	for _, e := range joined.Unwrap() {
+		list = append(list, flatten(e)...)
+	}
+	return list
+}
+
+// cure is what config cannot know: that a flag would have named another file.
+func (c *call) cure(err error) string {
+	var where *config.Error
+	if errors.As(err, &where) && where.File == c.config && errors.Is(where, fs.ErrNotExist) {
+		return ": name your configuration with --config FILE"
+	}
+	return ""
 }
 
 // parseMixed lets flags stand behind arguments too, as people type them.
@@ -183,10 +210,34 @@ func parseMixed(fs *flag.FlagSet, args []string) (rest []string, err error) {
 	}
 }
 
+func (c command) synopsis() string {
+	if c.args == "" {
+		return c.name
+	}
+	return c.name + " " + c.args
+}
+
 func printUsage(w io.Writer) {
 	fmt.Fprint(w, "dealseal turns a closed deal in a CRM into a sealed contract on its record.\n\nusage: dealseal COMMAND [flags] [arguments]\n\n")
 	for _, c := range commands() {
 		fmt.Fprintf(w, "  %-9s %s\n", c.name, c.summary)
 	}
 	fmt.Fprint(w, "\n\"dealseal COMMAND -h\" explains one command.\n")
+}
+
+func printHelp(out io.Writer, c command, flags *flag.FlagSet) {
+	fmt.Fprintf(out, "usage: dealseal %s\n\n%s\n\n", c.synopsis(), c.summary)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	flags.VisitAll(func(f *flag.Flag) {
+		value, text := flag.UnquoteUsage(f)
+		dashes := "--"
+		if len(f.Name) == 1 {
+			dashes = "-"
+		}
+		if f.DefValue != "" && f.DefValue != "false" {
+			text += fmt.Sprintf(" (default %s)", f.DefValue)
+		}
+		fmt.Fprintf(w, "  %s\t%s\n", strings.TrimSpace(dashes+f.Name+" "+strings.ToUpper(value)), text)
+	})
+	w.Flush() // writing help cannot fail in a way that anyone could be told
 }

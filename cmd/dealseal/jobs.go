@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -35,24 +33,15 @@ func listJobs(ctx context.Context, c *call) error {
 		return err
 	}
 	defer ops.Close()
-	list, err := ops.List(ctx, store.Filter{Tenant: deal.TenantID(c.tenant), Limit: c.limit})
+	list, err := c.listed(ctx, ops)
 	if err != nil {
 		return err
-	}
-	if !c.all {
-		open := list[:0]
-		for _, m := range list {
-			if m.Step != deal.Done && m.Condition != deal.Ended {
-				open = append(open, m)
-			}
-		}
-		list = open
 	}
 	if c.json {
 		return printJSON(c.stdout, list)
 	}
 	if len(list) == 0 {
-		fmt.Fprintln(c.stdout, "nothing is in the works (finished deals: jobs list --all)")
+		fmt.Fprintln(c.stdout, map[bool]string{true: "there are no deals", false: "nothing is in the works (finished deals: dealseal jobs --all)"}[c.all])
 		return nil
 	}
 	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
@@ -62,6 +51,36 @@ func listJobs(ctx context.Context, c *call) error {
 	}
 	return w.Flush()
 }
+
+// listed returns the newest deals that the flags ask for. It reads on until there are enough, because what waits may well
+// be older than all that is done.
+func (c *call) listed(ctx context.Context, ops operations) (list []store.Summary, err error) {
+	if c.limit < 1 {
+		return nil, usagef("-n is %d: it must be at least 1", c.limit)
+	}
+	f := store.Filter{Tenant: deal.TenantID(c.tenant), Limit: pageSize}
+	for {
+		page, err := ops.List(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range page {
+			if c.all || m.Step != deal.Done && m.Condition != deal.Ended {
+				list = append(list, m)
+			}
+			if len(list) == c.limit {
+				return list, nil
+			}
+		}
+		if len(page) < pageSize {
+			return list, nil
+		}
+		f.Before = page[len(page)-1].Seq
+	}
+}
+
+// pageSize is how many deals are asked for at once.
+const pageSize = 1000
 
 func condition(m store.Summary) string {
 	switch {
@@ -79,7 +98,7 @@ func ago(t time.Time) string { return time.Since(t).Round(time.Second).String() 
 
 func decide(ctx context.Context, c *call, verb string) error {
 	if len(c.args) != 2 {
-		return usagef("name one transaction: jobs %s TX", verb)
+		return usagef("name one transaction")
 	}
 	tx, err := deal.ParseTxID(c.args[1])
 	if err != nil {
@@ -107,167 +126,4 @@ func printJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
-}
-
-// explain prints everything that is known of one deal.
-func explain(ctx context.Context, c *call) error {
-	if len(c.args) != 1 {
-		return usagef("name one transaction: explain TX")
-	}
-	tx, err := deal.ParseTxID(c.args[0])
-	if err != nil {
-		return usagef("%v", err)
-	}
-	ops, err := openOperations(ctx, c.config)
-	if err != nil {
-		return err
-	}
-	defer ops.Close()
-	story, err := ops.Story(ctx, tx)
-	if err != nil {
-		return err
-	}
-	if c.json {
-		return printJSON(c.stdout, story)
-	}
-	return printStory(c.stdout, story)
-}
-
-func printStory(out io.Writer, story *store.Story) error {
-	s := story.Sealing
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	row := func(name, format string, args ...any) {
-		if text := fmt.Sprintf(format, args...); text != "" {
-			fmt.Fprintf(w, "%s\t%s\n", name, text)
-		}
-	}
-	row("transaction", "%s", s.Tx)
-	row("tenant", "%s (%s)", s.Tenant, s.Account)
-	row("record", "%s  %s", s.Change.Ref, s.Facts.RecordURL)
-	row("entered", "%s at %s, %s", s.Plan.Stage, s.Change.At.Format(time.RFC3339Nano), s.Change.Occurrence)
-	row("rule", "%s: %s", s.Plan.Rule, source(s.Plan))
-	row("now", "%s", situation(s))
-	row("what next", "%s", whatNext(s))
-	row("CRM shows", "%s", told(story.Receipt))
-	if f := s.Facts.Contract; f != nil {
-		row("contract", "%d bytes, SHA-256 %s", f.Size, f.SHA256)
-		row("level", "%s", strings.TrimSpace(s.Facts.Level+" "+s.Facts.Flagged))
-		row("verified", "%s; second reader: %s", s.Facts.Verdict, s.Facts.SecondOpinion)
-	}
-	if k := s.Facts.Cert; k != nil {
-		row("sealed by", "%s, issued by %s, serial %s", k.Subject, k.Issuer, k.Serial)
-		row("certificate", "SHA-256 %s, until %s", k.SHA256, k.NotAfter.Format(time.DateOnly))
-	}
-	row("digest", "%s", s.Facts.Digest)
-	row("archive", "%s", s.Facts.Archive)
-	for _, tx := range story.Earlier {
-		row("earlier entry", "%s", tx)
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	fmt.Fprintln(out, "\naudit log")
-	w = tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	for _, l := range story.Trail {
-		fmt.Fprintf(w, "  %d\t%s\t%s\t%s\t%s\n", l.Index, l.At.UTC().Format("2006-01-02 15:04:05.000"), l.Who, l.What, l.Why)
-	}
-	return w.Flush()
-}
-
-func source(p deal.Plan) string {
-	if p.Attachment != "" {
-		return "seal the newest file that matches " + p.Attachment
-	}
-	return "template " + p.Template
-}
-
-// situation is the sealing's state in a sentence.
-func situation(s *deal.Sealing) string {
-	text := fmt.Sprintf("%s, %s", s.Step, s.Condition)
-	if s.Step == deal.Done {
-		text = "done"
-	} else if s.Condition == deal.Dead && !s.Step.Before(deal.Kept) {
-		text = "sealed and archived, the CRM could not be told"
-	}
-	if s.Condition == deal.Retrying {
-		text += fmt.Sprintf(", attempt %d at %s", s.Attempts+1, s.Next.Format(time.RFC3339))
-	}
-	if s.Reason != "" {
-		text += ": " + s.Reason
-	}
-	return text
-}
-
-// whatNext is the command that goes on.
-func whatNext(s *deal.Sealing) string {
-	switch s.Condition {
-	case deal.Held:
-		return fmt.Sprintf("mend the cause, then: dealseal jobs release %s --why \"…\"   or: dealseal jobs drop %[1]s --why \"…\"", s.Tx)
-	case deal.Dead:
-		return fmt.Sprintf("mend the cause, then: dealseal jobs retry %s", s.Tx)
-	}
-	return ""
-}
-
-func told(r deal.ReceiptState) string {
-	if r.Due() {
-		return fmt.Sprintf("not yet %q (receipt %d waits)", r.Status, r.Sequence)
-	}
-	return string(r.Status)
-}
-
-// auditCommand checks the audit log.
-func auditCommand(ctx context.Context, c *call) error {
-	if len(c.args) != 1 || c.args[0] != "verify" {
-		return usagef("say what to do with the audit log: audit verify")
-	}
-	var checkpoint []byte
-	if c.checkpoint != "" {
-		var err error
-		if checkpoint, err = os.ReadFile(c.checkpoint); err != nil {
-			return err
-		}
-	}
-	ops, err := openOperations(ctx, c.config)
-	if err != nil {
-		return err
-	}
-	defer ops.Close()
-	report, err := ops.VerifyAudit(ctx, checkpoint)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(c.stdout, "the audit log is whole: %d entries, root %s\n%d deals agree with their last entry, %d checkpoints with the tree\n",
-		report.Head.Size, report.Head.Root, report.Sealings, report.Checkpoints)
-	if checkpoint == nil {
-		fmt.Fprintln(c.stdout, "only a checkpoint that was kept elsewhere (--checkpoint FILE) proves that nobody rewrote the whole log")
-	}
-	return nil
-}
-
-// recoverCommand rebuilds what the archive proves.
-func recoverCommand(ctx context.Context, c *call) error {
-	ops, err := openOperations(ctx, c.config)
-	if err != nil {
-		return err
-	}
-	defer ops.Close()
-	recovered, err := ops.Recover(ctx)
-	good := 0
-	for _, r := range recovered {
-		if r.Problem != "" {
-			fmt.Fprintf(c.stdout, "%s: %s\n", r.Folder, r.Problem)
-			continue
-		}
-		good++
-		fmt.Fprintf(c.stdout, "%s: recovered %s\n", r.Folder, r.Tx)
-	}
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(c.stdout, "%d deals recovered from the archive\n", good)
-	if good < len(recovered) {
-		return &exitError{exitFailed}
-	}
-	return nil
 }

@@ -22,7 +22,7 @@ var hashes = map[string]crypto.Hash{"SHA-256": crypto.SHA256, "SHA-384": crypto.
 // keygen makes the files that a first installation needs. It never overwrites one.
 func keygen(_ context.Context, c *call) error {
 	if len(c.args) != 2 {
-		return usagef("say what to make and where: keygen master FILE, or keygen soft FILE")
+		return usagef("say what to make and where")
 	}
 	switch file := c.args[1]; c.args[0] {
 	case "master":
@@ -53,6 +53,12 @@ func makeSoftKey(c *call, file string) error {
 	if err != nil {
 		return err
 	}
+	cert := file + ".crt"
+	for _, f := range []string{file, cert} {
+		if _, err := os.Lstat(f); err == nil {
+			return alreadyThere(f)
+		}
+	}
 	key, err := softkey.Generate(softkey.P256)
 	if err != nil {
 		return err
@@ -64,7 +70,6 @@ func makeSoftKey(c *call, file string) error {
 	if err := key.Save(file, passphrase); err != nil {
 		return err
 	}
-	cert := file + ".crt"
 	if err := os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: key.Chain()[0].Raw}), 0o644); err != nil {
 		return err
 	}
@@ -76,7 +81,7 @@ func makeSoftKey(c *call, file string) error {
 func writeNew(file string, content []byte) error {
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s is already there: it is not overwritten", file)
+		return alreadyThere(file)
 	}
 	if err != nil {
 		return err
@@ -92,14 +97,24 @@ func writeNew(file string, content []byte) error {
 	return f.Close()
 }
 
+func alreadyThere(file string) error {
+	return fmt.Errorf("%s is already there: it is not overwritten", file)
+}
+
+// minMasterKey is the least number of bytes in a master key.
+const minMasterKey = 32
+
 // masterKey reads the key that all others hang on: raw bytes, or base64 of at least 32.
 func masterKey(ref secret.Ref) (secret.Secret, error) {
 	s, err := ref.Resolve()
 	if err != nil {
 		return s, fmt.Errorf("master_key: %w", err)
 	}
-	if decoded, err := base64.StdEncoding.DecodeString(string(s.Reveal())); err == nil && len(decoded) >= 32 {
+	if decoded, err := base64.StdEncoding.DecodeString(string(s.Reveal())); err == nil && len(decoded) >= minMasterKey {
 		return secret.New(decoded), nil
+	}
+	if n := len(s.Reveal()); n < minMasterKey {
+		return s, fmt.Errorf("master_key: %s holds %d bytes, at least %d random ones are needed: \"dealseal keygen master FILE\" makes such a file", ref, n, minMasterKey)
 	}
 	return s, nil
 }

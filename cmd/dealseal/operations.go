@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"os/user"
 	"path/filepath"
+	"syscall"
 
 	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/deal"
@@ -20,6 +23,8 @@ type operations interface {
 	Story(ctx context.Context, tx deal.TxID) (*store.Story, error)
 	// Decide retries, releases or drops a deal.
 	Decide(ctx context.Context, d decision) error
+	// Checkpoint signs the audit log as it is now.
+	Checkpoint(ctx context.Context) (signed []byte, err error)
 	VerifyAudit(ctx context.Context, checkpoint []byte) (store.AuditReport, error)
 	Recover(ctx context.Context) (recovered []recovery, err error)
 	Close() error
@@ -43,13 +48,16 @@ type recovery struct {
 
 // openOperations finds the daemon, or takes its place.
 func openOperations(ctx context.Context, configFile string) (operations, error) {
-	cfg, err := config.Load(configFile)
+	cfg, err := config.LoadWithoutTenants(configFile)
 	if err != nil {
 		return nil, err
 	}
 	if r, err := dialControl(ctx, cfg.StateDir); err == nil {
 		return r, nil
 	} else if !errors.Is(err, errNoDaemon) {
+		return nil, err
+	}
+	if err := checkStateDir(cfg); err != nil {
 		return nil, err
 	}
 	s, err := openStore(ctx, cfg, nil)
@@ -62,6 +70,26 @@ func openOperations(ctx context.Context, configFile string) (operations, error) 
 		return nil, err
 	}
 	return &local{Store: s, who: me.Username}, nil
+}
+
+// checkStateDir keeps a command from making what only the daemon should: a state directory where a path is misspelt, or
+// files of root's that the daemon's user could not open afterwards.
+func checkStateDir(cfg *config.Config) error {
+	info, err := os.Stat(cfg.StateDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return cfg.At("state_dir", "%s does not exist: the daemon makes it when it first starts", cfg.StateDir)
+	}
+	if err != nil {
+		return cfg.At("state_dir", "%v", err)
+	}
+	if s, ok := info.Sys().(*syscall.Stat_t); ok && int(s.Uid) != os.Geteuid() {
+		owner := fmt.Sprintf("#%d", s.Uid)
+		if u, err := user.LookupId(owner[1:]); err == nil {
+			owner = u.Username
+		}
+		return fmt.Errorf("no daemon is running, and %s belongs to another user: run the command as that user, with sudo -u %s", cfg.StateDir, owner)
+	}
+	return nil
 }
 
 // local works on the state directory itself.

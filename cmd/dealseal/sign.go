@@ -5,22 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/signing"
-	"github.com/dealseal/dealseal/signing/pades"
 	"github.com/dealseal/dealseal/signing/verify"
 )
 
 // signCommand seals one file with a profile of the configuration. The result is verified before it gets its name.
 func signCommand(ctx context.Context, c *call) error {
 	if len(c.args) != 1 || c.out == "" || c.profile == "" {
-		return usagef("name profile, input and output: sign --profile NAME IN.pdf -o OUT.pdf")
+		return usagef("name profile, input and output")
 	}
-	cfg, err := config.Load(c.config)
+	cfg, err := config.LoadWithoutTenants(c.config)
 	if err != nil {
 		return err
 	}
@@ -47,17 +47,18 @@ func signCommand(ctx context.Context, c *call) error {
 		return err
 	}
 	defer in.Close()
-	tail, err := sealFile(ctx, signing.NewSealer(keys, stamper, time.Now), in, profile)
-	if err != nil {
-		return err
-	}
 	checker := newChecker(h.roots, log)
 	defer checker.Close()
-	level, err := writeSealed(ctx, c.out, in, tail, checker, profile.Level)
+	press := &press{sealer: signing.NewSealer(keys, stamper, time.Now), checker: checker, profile: profile, stderr: c.stderr}
+	made, err := press.seal(ctx, in, c.out)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", c.args[0], err)
 	}
-	_, err = fmt.Fprintf(c.stdout, "%s: sealed, PAdES %s\n", c.out, level)
+	stamped := "no time-stamp"
+	if t := made.Timestamp; t != nil {
+		stamped = "time-stamp " + t.Time.UTC().Format(time.RFC3339) + " by " + printable(t.TSA)
+	}
+	_, err = fmt.Fprintf(c.stdout, "%s: sealed by %s, PAdES %s, %s\n", c.out, printable(made.Signer.Subject), made.Level, stamped)
 	return err
 }
 
@@ -68,50 +69,101 @@ func profileNames(cfg *config.Config) (names []string) {
 	return names
 }
 
-func sealFile(ctx context.Context, s *signing.Sealer, in *file, p signing.Profile) (tail []byte, err error) {
-	t, err := s.Prepare(ctx, in, signing.Request{Profile: p})
-	if err != nil {
-		return nil, err
-	}
-	value, err := s.Redeem(ctx, t)
-	if err != nil {
-		return nil, err
-	}
-	token, err := s.Timestamp(ctx, t, value)
-	if err != nil && p.OnDowngrade != signing.AcceptAndFlag {
-		return nil, err
-	}
-	tail, _, err = s.Complete(t, value, token)
-	return tail, err
+// press seals files with one profile.
+type press struct {
+	sealer  *signing.Sealer
+	checker *checker
+	profile signing.Profile
+	stderr  io.Writer
 }
 
-// writeSealed writes beside the target, verifies what it wrote, and only then gives it its name.
-func writeSealed(ctx context.Context, out string, in *file, tail []byte, checker *checker, want pades.Level) (level pades.Level, err error) {
+// seal writes beside the target, has it verified, and only then gives it its name.
+func (p *press) seal(ctx context.Context, in *file, out string) (*verify.Signature, error) {
 	temp, err := os.CreateTemp(filepath.Dir(out), ".dealseal-*")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the folder of %s does not exist", out)
+	}
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer os.Remove(temp.Name())
 	defer temp.Close()
+	tail, err := p.tail(ctx, in)
+	if err != nil {
+		return nil, err
+	}
 	if _, err := io.Copy(temp, io.NewSectionReader(in, 0, in.size)); err != nil {
-		return "", err
+		return nil, err
 	}
 	if _, err := temp.Write(tail); err != nil {
-		return "", err
+		return nil, err
 	}
-	if err := errors.Join(temp.Sync(), temp.Chmod(0o644)); err != nil {
-		return "", err
+	if err := errors.Join(temp.Chmod(0o644), temp.Sync()); err != nil {
+		return nil, err
 	}
-	report, err := checker.Check(ctx, &file{temp, in.size + int64(len(tail))})
+	made, err := p.check(ctx, &file{temp, in.size + int64(len(tail))})
 	if err != nil {
-		return "", err
+		return nil, fmt.Errorf("%w: nothing was written", err)
 	}
-	if n := len(report.Signatures); n == 0 || report.Signatures[n-1].Verdict != verify.Valid {
-		return "", fmt.Errorf("our own verification of the sealed file says %s: nothing was written (roots: signing.trust)", report.Verdict)
+	return made, os.Rename(temp.Name(), out)
+}
+
+// tail is what sealing adds to the file.
+func (p *press) tail(ctx context.Context, in *file) ([]byte, error) {
+	t, err := p.sealer.Prepare(ctx, in, signing.Request{Profile: p.profile})
+	if err != nil {
+		return nil, err
 	}
-	level = report.Signatures[len(report.Signatures)-1].Level
-	if !level.AtLeast(want) {
-		fmt.Fprintf(os.Stderr, "warning: level %s was asked for, %s was reached\n", want, level)
+	value, err := p.sealer.Redeem(ctx, t)
+	if err != nil {
+		return nil, err
 	}
-	return level, os.Rename(temp.Name(), out)
+	token, err := p.sealer.Timestamp(ctx, t, value)
+	if err != nil {
+		if p.profile.OnDowngrade != signing.AcceptAndFlag {
+			return nil, err
+		}
+		fmt.Fprintf(p.stderr, "warning: no time-stamp: %v\n", err)
+	}
+	tail, _, err := p.sealer.Complete(t, value, token)
+	return tail, err
+}
+
+// check has the sealed file read by our verifier. Without a person or a queue that could wait, holding is refusing.
+func (p *press) check(ctx context.Context, sealed *file) (*verify.Signature, error) {
+	report, err := p.checker.Check(ctx, sealed)
+	if err != nil {
+		return nil, err
+	}
+	made := report.Newest()
+	if made == nil {
+		return nil, errors.New("our own verification does not find the seal")
+	}
+	if made.Verdict != verify.Valid {
+		return nil, fmt.Errorf("our own verification calls the seal %s: %s", made.Verdict, firstReason(made.Reasons))
+	}
+	if o := report.SecondOpinion; o != nil && o.Verdict == verify.OpinionInvalid {
+		return nil, fmt.Errorf("the second reader %s calls the file invalid: %s", o.Reader, o.Detail)
+	}
+	if !made.Level.AtLeast(p.profile.Level) {
+		if p.profile.OnDowngrade != signing.AcceptAndFlag {
+			return nil, fmt.Errorf("profile %s asks for level %s, and %s was reached", p.profile.Name, p.profile.Level, made.Level)
+		}
+		fmt.Fprintf(p.stderr, "warning: profile %s asks for level %s, %s was reached\n", p.profile.Name, p.profile.Level, made.Level)
+	}
+	return made, nil
+}
+
+// firstReason is the text of the first finding that is held against a signature.
+func firstReason(list []verify.Reason) string {
+	for _, r := range list {
+		if r.Verdict == verify.Valid {
+			continue
+		}
+		if r.Code == verify.CodeUntrusted {
+			return r.Text + " (the roots are the files of signing.trust)"
+		}
+		return r.Text
+	}
+	return "it gives no reason"
 }

@@ -15,7 +15,10 @@ import (
 // template checks a bundle, or renders a record with it under a watermark.
 func template(ctx context.Context, c *call) error {
 	if len(c.args) != 2 || c.args[0] != "validate" && c.args[0] != "preview" {
-		return usagef("say what to do with which folder: template validate DIR, or template preview DIR --record FILE -o OUT.pdf")
+		return usagef("say what to do with which folder")
+	}
+	if c.args[0] == "preview" && (c.record == "" || c.out == "") {
+		return usagef("name the record and the output")
 	}
 	b, err := documents.Load(c.args[1])
 	if err != nil {
@@ -28,9 +31,6 @@ func template(ctx context.Context, c *call) error {
 	defer r.Close()
 	if c.args[0] == "validate" {
 		return validateTemplate(ctx, c, r, b)
-	}
-	if c.record == "" || c.out == "" {
-		return usagef("name the record and the output: template preview DIR --record FILE -o OUT.pdf")
 	}
 	out, err := documents.Preview(ctx, r, b, c.record)
 	if err != nil {
@@ -60,7 +60,7 @@ func (c *call) renderer() (*typst.Renderer, error) {
 	log := slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	h := &house{cfg: &config.Config{File: c.config}}
 	if _, err := os.Stat(c.config); err == nil {
-		if h.cfg, err = config.Load(c.config); err != nil {
+		if h.cfg, err = config.LoadWithoutTenants(c.config); err != nil {
 			return nil, err
 		}
 		return h.newRenderer(log)

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/dealseal/dealseal/signing/verify"
 )
@@ -20,7 +23,7 @@ const (
 // verifyCommand reads a sealed file with our verifier and the second reader, both in a process of their own.
 func verifyCommand(ctx context.Context, c *call) error {
 	if len(c.args) != 1 {
-		return usagef("name one file: verify FILE.pdf")
+		return usagef("name one file")
 	}
 	var roots []*x509.Certificate
 	if c.trust != "" {
@@ -38,12 +41,14 @@ func verifyCommand(ctx context.Context, c *call) error {
 	defer checker.Close()
 	report, err := checker.Check(ctx, f)
 	if err != nil {
-		return err
+		// No report says nothing against the file, so it is not the exit code of an invalid one.
+		fmt.Fprintf(c.stderr, "dealseal verify: %s could not be judged: %v\n", c.args[0], err)
+		return &exitError{exitIndeterminate}
 	}
 	if c.json {
 		err = printJSON(c.stdout, report)
 	} else {
-		err = printReport(c.stdout, c.args[0], report)
+		err = printReport(c.stdout, c.args[0], report, c.trust == "")
 	}
 	if err != nil {
 		return err
@@ -82,46 +87,98 @@ func openFile(path string) (*file, error) {
 	return &file{f, info.Size()}, nil
 }
 
-func printReport(w io.Writer, name string, r *verify.Report) error {
-	fmt.Fprintf(w, "%s: %s\n", name, r.Verdict)
-	reasons := func(indent string, list []verify.Reason) {
-		for _, reason := range list {
-			fmt.Fprintf(w, "%s%s (%s)\n", indent, reason.Text, reason.Code)
-		}
+// printReport is for people: the verdict first, then why, and at the end how to identify the file.
+func printReport(out io.Writer, name string, r *verify.Report, systemRoots bool) error {
+	w := &reportWriter{w: out}
+	w.printf("%s: %s%s\n", name, r.Verdict, meaning[r.Verdict])
+	w.reasons(r.Reasons)
+	for i := range r.Signatures {
+		w.signature(&r.Signatures[i], r.Revisions)
 	}
-	reasons("  ", r.Reasons)
-	for _, s := range r.Signatures {
-		fmt.Fprintf(w, "\n%s %q: %s", s.Kind, s.Field, s.Verdict)
-		if s.Level != "" {
-			fmt.Fprintf(w, ", PAdES %s", s.Level)
-		}
-		fmt.Fprintln(w)
-		if k := s.Signer; k != nil {
-			fmt.Fprintf(w, "  sealed by    %s\n  issued by    %s\n  certificate  serial %s, SHA-256 %s\n               valid %s to %s\n", k.Subject, k.Issuer, k.Serial, k.SHA256,
-				k.NotBefore.Format(time.DateOnly), k.NotAfter.Format(time.DateOnly))
-		}
-		if s.Algorithm != "" {
-			fmt.Fprintf(w, "  algorithm    %s\n", s.Algorithm)
-		}
-		if s.ClaimedTime != nil {
-			fmt.Fprintf(w, "  claimed      %s\n", s.ClaimedTime.Format(time.RFC3339))
-		}
-		if t := s.Timestamp; t != nil {
-			fmt.Fprintf(w, "  time-stamp   %s by %s\n", t.Time.Format(time.RFC3339), t.TSA)
-		}
-		if s.Reason != "" {
-			fmt.Fprintf(w, "  reason       %s\n", s.Reason)
-		}
-		covers := "the whole file"
-		if !s.CoversWholeFile {
-			covers = fmt.Sprintf("revision %d of %d", s.Revision, r.Revisions)
-		}
-		fmt.Fprintf(w, "  covers       %s\n", covers)
-		reasons("  ", s.Reasons)
+	w.printf("\n")
+	if systemRoots && w.untrusted {
+		w.row("trusted were", "the roots of this system: name others with --trust ROOTS.pem")
 	}
 	if o := r.SecondOpinion; o != nil {
-		fmt.Fprintf(w, "\nsecond reader (%s): %s %s\n", o.Reader, o.Verdict, o.Detail)
+		w.row("second reader", o.Reader+": "+string(o.Verdict), o.Detail)
 	}
-	_, err := fmt.Fprintf(w, "SHA-256 of the file: %s\n", r.SHA256)
-	return err
+	w.row("SHA-256", r.SHA256)
+	return w.err
+}
+
+var meaning = map[verify.Verdict]string{
+	verify.Invalid:       " (damaged, forged, or changed after it was sealed)",
+	verify.Indeterminate: " (neither proven nor disproven)",
+}
+
+// reportWriter keeps the first error, and whether anything was not trusted.
+type reportWriter struct {
+	w         io.Writer
+	err       error
+	untrusted bool
+}
+
+func (w *reportWriter) printf(format string, args ...any) {
+	if w.err == nil {
+		_, w.err = fmt.Fprintf(w.w, format, args...)
+	}
+}
+
+// row prints what is not empty, joined with commas. Most of it comes from the file, so nothing that could steer a terminal is
+// let through.
+func (w *reportWriter) row(label string, parts ...string) {
+	parts = slices.DeleteFunc(parts, func(s string) bool { return s == "" })
+	if len(parts) > 0 {
+		w.printf("  %-14s %s\n", label, printable(strings.Join(parts, ", ")))
+	}
+}
+
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+}
+
+func (w *reportWriter) reasons(list []verify.Reason) {
+	for _, reason := range list {
+		label := "because"
+		if reason.Verdict == verify.Valid {
+			label = "note"
+		}
+		w.row(label, fmt.Sprintf("%s (%s)", reason.Text, reason.Code))
+		w.untrusted = w.untrusted || reason.Code == verify.CodeUntrusted || reason.Code == verify.CodeTimestampUntrusted
+	}
+}
+
+func (w *reportWriter) signature(s *verify.Signature, revisions int) {
+	level := ""
+	if s.Level != "" {
+		level = fmt.Sprintf(", PAdES %s", s.Level)
+	}
+	w.printf("\n%s %q: %s%s\n", s.Kind, s.Field, s.Verdict, level)
+	w.reasons(s.Reasons)
+	if k := s.Signer; k != nil {
+		w.row("sealed by", k.Subject)
+		w.row("issued by", k.Issuer)
+		w.row("certificate", "serial "+k.Serial, "valid "+k.NotBefore.Format(time.DateOnly)+" to "+k.NotAfter.Format(time.DateOnly))
+		w.row("", "SHA-256 "+k.SHA256)
+	}
+	w.row("algorithm", s.Algorithm)
+	if t := s.Timestamp; t != nil {
+		w.row("time-stamp", t.Time.UTC().Format(time.RFC3339)+" by "+t.TSA)
+	}
+	if s.ClaimedTime != nil {
+		w.row("claimed time", s.ClaimedTime.UTC().Format(time.RFC3339))
+	}
+	w.row("claimed name", s.Name)
+	w.row("reason", s.Reason)
+	w.row("location", s.Location)
+	if s.CoversWholeFile {
+		w.row("covers", "the whole file")
+	} else if s.Revision > 0 {
+		w.row("covers", fmt.Sprintf("revision %d of %d", s.Revision, revisions))
+	}
 }
