@@ -10,7 +10,7 @@ import (
 )
 
 // Earlier returns the other sealings of the same record, under any of its IDs, and the same rule that were noticed
-// before sl, oldest first.
+// before sl, oldest first. One that was dropped before anything was signed does not count.
 func (s *Store) Earlier(ctx context.Context, sl *deal.Sealing) (earlier []deal.TxID, err error) {
 	err = s.view(ctx, func(t *txn) error {
 		earlier, err = t.earlierThan(sl)
@@ -45,6 +45,7 @@ func (t *txn) earlierUnder(r *row, c deal.Change, record string, into map[int64]
 		into[seq] = tx
 		return err
 	}, `SELECT s.seq, s.tx FROM record_ids i JOIN sealings s ON s.seq = i.seq
-		WHERE i.account = $1 AND i.object = $2 AND i.record = $3 AND i.rule = $4 AND i.seq < $5`,
+		WHERE i.account = $1 AND i.object = $2 AND i.record = $3 AND i.rule = $4 AND i.seq < $5
+		AND NOT (s.condition = 'ended' AND s.reason LIKE 'dropped%' AND s.signature = 0)`,
 		r.account, c.Ref.Object, record, c.Rule, r.seq)
 }
