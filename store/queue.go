@@ -55,7 +55,7 @@ func (s *Store) Queue(w Workers) *Queue {
 
 // Handler does one job. Its context is not cancelled when work is to stop, but only after the drain time; a handler
 // that does several things should look whether to stop between them.
-type Handler func(ctx context.Context, j deal.Job) deal.Outcome
+type Handler = func(ctx context.Context, j deal.Job) deal.Outcome
 
 const (
 	// fetchCooldown bounds how often a tenant's queue asks for new jobs.
