@@ -1,0 +1,283 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// dealView is the page of one deal: what a person needs to see that the seal is good, and what is still to be done.
+// Whatever it shows is named here one by one: nothing of the contract, and nothing of deal.Private, gets in by itself.
+type dealView struct {
+	Tx       string
+	State    state
+	Step     string
+	Reason   string
+	Attempt  int
+	Next     *moment
+	Moved    *moment
+	Commands []string
+	Erased   bool
+
+	Timeline []stepView
+	Total    string
+	Seal     []fact
+	CRM      crmView
+	Files    []fileView
+	Origin   []fact
+	Earlier  []string
+	Trail    []trailView
+}
+
+// fact is a name with a value; facts without a value are not shown.
+type fact struct {
+	Name, Text, Link string
+	Mark             string // a shape before the text
+	Code             bool   // for machines: in the type of IDs
+	When             *moment
+}
+
+// stepView is one step of the timeline.
+type stepView struct {
+	Name, Means string
+	Mark        string
+	Word        string // reached, or what became of it
+	At          *moment
+	Took        string // since the step before
+}
+
+type crmView struct {
+	Word, Mark string
+	Status     string // what the record shows or should show
+	Note       string
+	Facts      []fact
+	Later      string // the deal that the record speaks of, if it is another one
+}
+
+type fileView struct {
+	Name, SHA256, Size, Where, Link string
+}
+
+type trailView struct {
+	Index          int64
+	At             *moment
+	Who, What, Why string
+	Cert           string
+}
+
+// stepMeaning goes on where the name of a reached step ends: "kept in the archive".
+var stepMeaning = map[deal.Step]string{
+	deal.Noticed:  "in the CRM's history",
+	deal.Gathered: "from the record",
+	deal.Rendered: "as a document",
+	deal.Sealed:   "with the key",
+	deal.Checked:  "by reading it back",
+	deal.Kept:     "in the archive",
+	deal.Attached: "to the record",
+	deal.Reported: "in the record's fields",
+}
+
+func (s *server) deal(ctx context.Context, r *http.Request) (*frame, error) {
+	tx, err := deal.ParseTxID(r.PathValue("tx"))
+	if err != nil {
+		return nil, &problem{status: http.StatusNotFound, Title: "That is not a transaction ID",
+			What: short(err.Error(), 300) + ".", Do: "Copy the ID from the record's transaction field or from this list:", Command: "dealseal jobs list --all"}
+	}
+	d, err := s.House.Deal(ctx, tx)
+	if errors.Is(err, ErrNotFound) {
+		return nil, &problem{status: http.StatusNotFound, Title: "There is no such deal here",
+			What: fmt.Sprintf("This daemon's ledger does not know %s. Another daemon may have sealed it, or the ledger was rebuilt from the archive without it.", tx),
+			Do:   "List what it knows:", Command: "dealseal jobs list --all"}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("deal %s: %w", tx, err)
+	}
+	return &frame{Title: "Deal " + string(tx), Live: true, Deal: viewDeal(d, s.Now())}, nil
+}
+
+func viewDeal(d *Deal, now time.Time) *dealView {
+	s := d.Sealing
+	v := &dealView{Tx: string(s.Tx), State: stateOf(s.Step, s.Condition), Step: string(s.Step), Reason: short(s.Reason, 1000), Moved: at(s.Updated, now),
+		Commands: commands(s.Tx, s.Step, s.Condition), Erased: d.Erased, Timeline: timeline(s, now), Seal: seal(s, now), CRM: viewCRM(d), Files: files(s), Origin: origin(s, now)}
+	if s.Condition == deal.Retrying {
+		v.Attempt, v.Next = s.Attempts+1, at(s.Next, now)
+	}
+	if end := s.Facts.Times[deal.Done]; s.Step == deal.Done && !end.IsZero() {
+		v.Total = took(end.Sub(s.Noticed))
+	}
+	for _, tx := range d.Earlier {
+		v.Earlier = append(v.Earlier, string(tx))
+	}
+	for _, l := range d.Trail {
+		v.Trail = append(v.Trail, trailView{Index: l.Index, At: at(l.At, now), Who: l.Who, What: l.What, Why: short(l.Why, 300), Cert: l.Cert})
+	}
+	return v
+}
+
+// timeline lists every step: those behind with their times, the one that is next with what keeps it, those ahead.
+func timeline(s *deal.Sealing, now time.Time) []stepView {
+	var steps []stepView
+	here, before := slices.Index(deal.Steps, s.Step), s.Noticed
+	for i, step := range deal.Steps {
+		v := stepView{Name: string(step), Means: stepMeaning[step], Mark: "ahead", Word: "not yet"}
+		switch {
+		case i <= here:
+			t := s.Facts.Times[step]
+			if step == deal.Noticed {
+				t = s.Noticed
+			}
+			v.Mark, v.Word, v.At = "done", "reached", at(t, now)
+			if v.At != nil {
+				v.Took = tookSince(before, t)
+				before = t
+			}
+		case i == here+1 && s.Condition == deal.Running:
+			v.Mark, v.Word = "running", "under way"
+		case i == here+1:
+			v.Mark, v.Word = string(s.Condition), string(s.Condition)
+		}
+		steps = append(steps, v)
+	}
+	return steps
+}
+
+// tookSince is empty for the first step, and for times out of order, which a clock that was set back can leave.
+func tookSince(before, t time.Time) string {
+	if !t.After(before) {
+		return ""
+	}
+	return took(t.Sub(before))
+}
+
+func seal(s *deal.Sealing, now time.Time) []fact {
+	f := s.Facts
+	var facts []fact
+	add := func(x fact) {
+		if x.Text != "" || x.When != nil {
+			facts = append(facts, x)
+		}
+	}
+	add(fact{Name: "Level reached", Text: f.Level})
+	add(fact{Name: "Flagged", Text: f.Flagged, Mark: "retrying"})
+	add(fact{Name: "Verdict", Text: strings.ToLower(f.Verdict), Mark: verdictMark(f.Verdict)})
+	add(fact{Name: "Second opinion", Text: strings.ToLower(f.SecondOpinion), Mark: verdictMark(f.SecondOpinion)})
+	if f.Level == "" || f.Level == "B-B" {
+		add(fact{Name: "Claimed time", When: at(f.SealedAt, now)})
+	} else {
+		add(fact{Name: "Proven time", When: at(f.SealedAt, now)})
+	}
+	if c := f.Cert; c != nil {
+		add(fact{Name: "Sealed by", Text: c.Subject})
+		add(fact{Name: "Issued by", Text: c.Issuer})
+		add(fact{Name: "Serial number", Text: c.Serial, Code: true})
+		add(fact{Name: "Certificate SHA-256", Text: c.SHA256, Code: true})
+		add(fact{Name: "Public key SHA-256", Text: c.SPKI, Code: true})
+		add(fact{Name: "Valid until", When: at(c.NotAfter, now)})
+		add(fact{Name: "Digest algorithm", Text: c.Digest})
+	}
+	add(fact{Name: "Signed digest", Text: f.Digest, Code: true})
+	if f.Generation > 1 {
+		add(fact{Name: "Prepared", Text: fmt.Sprintf("%d times; one digest was signed", f.Generation)})
+	}
+	if f.Adopted {
+		add(fact{Name: "Adopted", Text: "found on the record, not made by this ledger"})
+	}
+	return facts
+}
+
+// verdictMark is the shape of a verdict of either reader.
+func verdictMark(verdict string) string {
+	switch strings.ToLower(verdict) {
+	case "valid":
+		return "done"
+	case "invalid":
+		return "dead"
+	}
+	return "retrying"
+}
+
+// files lists what was made, by its bytes. Names are left out: they are made of the record's values.
+func files(s *deal.Sealing) []fileView {
+	f := s.Facts
+	var list []fileView
+	add := func(name string, file *deal.FileFact, on *deal.Attachment) {
+		if file == nil && on == nil {
+			return
+		}
+		v := fileView{Name: name, Where: "staged"}
+		if file != nil {
+			v.SHA256, v.Size = file.SHA256, number(file.Size)+" bytes"
+		}
+		if f.Archive != "" {
+			v.Where = "archived"
+		}
+		if on != nil {
+			v.Where, v.Link = "on the record, file "+on.ID, link(on.URL)
+		}
+		list = append(list, v)
+	}
+	if f.Contract == nil {
+		add("Document, not sealed", f.Unsigned, nil)
+	}
+	add("Contract, sealed", f.Contract, f.Attachment)
+	add("Audit trail", f.Trail, f.AuditTrail)
+	return list
+}
+
+func origin(s *deal.Sealing, now time.Time) []fact {
+	kind, account := s.Account.Split()
+	document := fact{Name: "Template", Text: s.Plan.Template}
+	if s.Plan.Attachment != "" {
+		document = fact{Name: "Document", Text: "newest file of the record that matches " + s.Plan.Attachment}
+	}
+	all := []fact{
+		{Name: "Record", Text: s.Change.Ref.String(), Link: link(s.Facts.RecordURL), Code: true},
+		{Name: "CRM", Text: crmName(kind) + " " + account},
+		{Name: "Tenant", Text: string(s.Tenant)},
+		{Name: "Rule", Text: s.Plan.Rule},
+		{Name: "Stage", Text: s.Plan.Stage},
+		{Name: "Stage entered", When: at(s.Change.At, now)},
+		{Name: "Occurrence", Text: s.Change.Occurrence, Code: true},
+		document,
+		{Name: "Bundle", Text: s.Plan.Bundle, Code: true},
+		{Name: "Record fingerprint", Text: s.Facts.Record, Code: true},
+		{Name: "Render key", Text: s.Facts.RenderKey, Code: true},
+		{Name: "Archive folder", Text: s.Facts.Archive, Code: true},
+		{Name: "Released holds", Text: strings.Join(s.Facts.Released, ", ")},
+	}
+	var known []fact
+	for _, f := range all {
+		if f.Text != "" || f.When != nil {
+			known = append(known, f)
+		}
+	}
+	return known
+}
+
+// viewCRM says whether the record shows what is true.
+func viewCRM(d *Deal) crmView {
+	s, r := d.Sealing, d.Receipt
+	word := "“" + s.Plan.WriteBack.Word(r.Status) + "”"
+	v := crmView{Mark: "retrying", Word: "CRM not told", Status: "should show " + word}
+	switch {
+	case r.Sequence == 0:
+		return crmView{Mark: "ahead", Word: "nothing to tell yet"}
+	case r.Owner != "" && r.Owner != s.Tx:
+		v = crmView{Mark: "ended", Word: "the record speaks of a later deal", Later: string(r.Owner)}
+	case !r.Due():
+		v = crmView{Mark: "done", Word: "CRM told", Status: "shows " + word}
+	case !s.Step.Before(deal.Kept):
+		v.Word, v.Note = notTold, "The contract is sealed and in the archive. Only the record does not show it yet."
+	}
+	v.Facts = []fact{{Name: "Newest receipt", Text: fmt.Sprint(r.Sequence), Code: true}}
+	if r.Sent > 0 {
+		v.Facts = append(v.Facts, fact{Name: "Receipt that the CRM has", Text: fmt.Sprint(r.Sent), Code: true})
+	}
+	return v
+}

@@ -1,0 +1,214 @@
+package web
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// noon is when the tests look.
+var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+
+// canary stands wherever the House holds what pages must not show: values, names and files of a contract.
+const canary = "Zofia Canary-Żółć"
+
+// village is a House in memory. Its deals are in every state that there is.
+type village struct {
+	tenants     []Tenant
+	deals       []*Deal // oldest first
+	quarantined []deal.Quarantine
+	keys        []Key
+	err         error // of every method, when set
+}
+
+func (v *village) Tenants(context.Context) ([]Tenant, error) { return v.tenants, v.err }
+func (v *village) Keys(context.Context) ([]Key, error)       { return v.keys, v.err }
+
+func (v *village) TreeHead(context.Context) (deal.TreeHead, error) {
+	return deal.TreeHead{Size: 1234, Root: "Vn3cM5b2m0tRk1Q0kqk1b8X3u1R8m1cG6lJ8nZ2Qx0Y="}, v.err
+}
+
+func (v *village) Quarantined(_ context.Context, limit int) ([]deal.Quarantine, error) {
+	return v.quarantined[:min(limit, len(v.quarantined))], v.err
+}
+
+func (v *village) Deal(_ context.Context, tx deal.TxID) (*Deal, error) {
+	if v.err != nil {
+		return nil, v.err
+	}
+	for _, d := range v.deals {
+		if d.Sealing.Tx == tx {
+			return d, nil
+		}
+	}
+	return nil, fmt.Errorf("%s: %w", tx, ErrNotFound)
+}
+
+func (v *village) Deals(_ context.Context, f Filter) (rows []Row, err error) {
+	for _, d := range slices.Backward(v.deals) {
+		s := d.Sealing
+		if len(rows) == f.Limit || f.Condition != "" && f.Condition != s.Condition {
+			continue
+		}
+		rows = append(rows, Row{Tx: s.Tx, Tenant: s.Tenant, Account: s.Account, Ref: s.Change.Ref, RecordURL: s.Facts.RecordURL, Rule: s.Plan.Rule,
+			Step: s.Step, Condition: s.Condition, Reason: s.Reason, Attempts: s.Attempts, Next: s.Next, At: s.Change.At, Updated: s.Updated})
+	}
+	return rows, v.err
+}
+
+func (v *village) Counts(context.Context) (counts []Count, err error) {
+	for _, d := range v.deals {
+		s := d.Sealing
+		i := slices.IndexFunc(counts, func(c Count) bool { return c.Tenant == s.Tenant && c.Step == s.Step && c.Condition == s.Condition })
+		if i < 0 {
+			counts = append(counts, Count{Tenant: s.Tenant, Step: s.Step, Condition: s.Condition, Oldest: s.Updated})
+			i = len(counts) - 1
+		}
+		counts[i].N++
+		if s.Updated.Before(counts[i].Oldest) {
+			counts[i].Oldest = s.Updated
+		}
+	}
+	return counts, v.err
+}
+
+// settle makes the village: every step with every condition, and some deals that are done.
+func settle() *village {
+	v := &village{keys: []Key{{Name: "house", NotAfter: noon.AddDate(1, 2, 3)}}}
+	for _, t := range []Tenant{
+		{ID: "acme", Name: "Acme Ltd", Kind: deal.Salesforce, Environment: "production", Every: time.Minute,
+			Poll: deal.PollState{Account: "salesforce:00D5g000004XyZAEA0", Name: "Acme Limited", At: noon.Add(-12 * time.Second), Budget: deal.Budget{Used: 12345, Max: 100000}}},
+		{ID: "nordwind", Name: "Nordwind GmbH", Kind: deal.HubSpot, Environment: "production", Every: time.Minute,
+			Poll: deal.PollState{Account: "hubspot:147332109", Name: "nordwind.example", At: noon.Add(-31 * time.Second), Lag: 3 * time.Minute, Budget: deal.Budget{Used: 510233, Max: 625000}}},
+		{ID: "acme-test", Name: "Acme sandbox", Kind: deal.Salesforce, Environment: "sandbox", Every: time.Minute,
+			Poll: deal.PollState{Account: "salesforce:00D5g000009AbCdEAK", At: noon.Add(-3 * time.Hour), Since: noon.Add(-3*time.Hour + time.Minute),
+				Err: "Salesforce refuses the token: INVALID_SESSION_ID: log in again or renew the connected app's certificate"}},
+		{ID: "fabrikam", Name: "Fabrikam", Kind: deal.HubSpot, Environment: "sandbox", Every: time.Minute},
+	} {
+		t.Poll.Tenant, t.Poll.Kind = t.ID, t.Kind
+		v.tenants = append(v.tenants, t)
+	}
+	for i, step := range deal.Steps {
+		for j, condition := range []deal.Condition{deal.Running, deal.Retrying, deal.Held, deal.Dead, deal.Ended} {
+			if step == deal.Done && condition != deal.Running {
+				continue
+			}
+			v.move(step, condition, i*5+j)
+		}
+	}
+	for n := range 4 {
+		v.move(deal.Done, deal.Running, 60+n)
+	}
+	v.quarantined = []deal.Quarantine{{Ref: deal.Ref{Object: "deals", ID: "30211"}, Row: "closedwon@2026-11-20T09:00:00.000Z", Reason: "the history entry has no time stamp", At: noon.Add(-time.Hour)}}
+	return v
+}
+
+var reasons = map[deal.Condition]string{
+	deal.Retrying: "time-stamp server http://tsa.example.com answers 503 Service Unavailable",
+	deal.Held:     "field customer.registration_number is blank: fill it in on the record and release the deal",
+	deal.Dead:     "FIELD_CUSTOM_VALIDATION_EXCEPTION: a validation rule of the org refuses DealSeal_Status__c",
+	deal.Ended:    "voided: the deal left its stage before it was sealed",
+}
+
+// move adds a deal in the given state; n tells it from the others.
+func (v *village) move(step deal.Step, condition deal.Condition, n int) *Deal {
+	t := v.tenants[n%2]
+	ref := deal.Ref{Object: "Opportunity", ID: fmt.Sprintf("0065g00000%05dAAA", 1000+n)}
+	page := "https://acme.my.salesforce.com/" + ref.ID
+	if t.Kind == deal.HubSpot {
+		ref = deal.Ref{Object: "deals", ID: fmt.Sprint(9300211000 + n)}
+		page = "https://app.hubspot.com/contacts/147332109/record/0-3/" + ref.ID
+	}
+	entered := noon.Add(-time.Duration(70-n) * 7 * time.Minute)
+	s := &deal.Sealing{Tx: deal.NewTxID(t.Poll.Account, ref, "order-form", fmt.Sprint(n)), Tenant: t.ID, Account: t.Poll.Account, Step: step, Condition: condition,
+		Change: deal.Change{Rule: "order-form", Ref: ref, Stage: "Closed Won", Occurrence: fmt.Sprintf("0085g00000%05dAAA", n), At: entered},
+		Plan: deal.Plan{TenantName: t.Name, Rule: "order-form", Stage: "Closed Won", Template: "order-form@1", Bundle: hash("bundle", 0),
+			Seller: map[string]string{"signatory": canary}, WriteBack: deal.WriteBack{Status: "DealSeal_Status__c"}},
+		Reason: reasons[condition], Noticed: entered.Add(1200 * time.Millisecond),
+		Private: deal.Private{Values: json.RawMessage(`{"name":"` + canary + `"}`), Document: json.RawMessage(`"` + canary + `"`), FileName: canary + ".pdf"},
+	}
+	if condition == deal.Retrying {
+		s.Attempts, s.Next = 2, noon.Add(40*time.Second)
+	}
+	s.Facts = factsAt(step, n, page, s.Noticed)
+	s.Updated = s.Facts.Times[step]
+	d := &Deal{Sealing: s, Receipt: receiptOf(s), Trail: trailOf(s)}
+	v.deals = append(v.deals, d)
+	return d
+}
+
+func receiptOf(s *deal.Sealing) deal.ReceiptState {
+	r := deal.ReceiptState{Owner: s.Tx, Status: deal.ShownAs(s.Step, s.Condition), Sequence: 1763640000000, Sent: 1763640000000}
+	if s.Step.Before(deal.Reported) && s.Condition != deal.Running {
+		r.Sent--
+	}
+	return r
+}
+
+// stepTimes is how long each step takes in the village.
+var stepTimes = []time.Duration{180 * time.Millisecond, 105 * time.Millisecond, 640 * time.Millisecond, 90 * time.Millisecond, 31 * time.Millisecond,
+	720 * time.Millisecond, 310 * time.Millisecond, 12 * time.Millisecond}
+
+// factsAt is what is known of a deal that has reached a step.
+func factsAt(step deal.Step, n int, page string, noticed time.Time) deal.Facts {
+	f := deal.Facts{Times: map[deal.Step]time.Time{}}
+	when := noticed
+	for i, s := range deal.Steps {
+		if step.Before(s) {
+			break
+		}
+		if i > 0 {
+			when = when.Add(stepTimes[i-1] + time.Duration(n)*time.Millisecond)
+		}
+		f.Times[s] = when
+	}
+	reached := func(s deal.Step) bool { return !step.Before(s) }
+	if reached(deal.Gathered) {
+		f.Record, f.RecordURL = hash("record", n), page
+	}
+	if reached(deal.Rendered) {
+		f.Unsigned, f.RenderKey = &deal.FileFact{SHA256: hash("unsigned", n), Size: 70211, Name: canary + ".pdf"}, hash("render", n)
+	}
+	if reached(deal.Sealed) {
+		f.Contract, f.Digest, f.Signature, f.Generation = &deal.FileFact{SHA256: hash("contract", n), Size: 90411, Name: canary + ".pdf"}, hash("digest", n), true, 1
+		f.Cert = &deal.CertFact{SHA256: hash("cert", 0), SPKI: hash("spki", 0), Serial: "4f1d0c77a2b95e3310", Subject: "CN=Acme Ltd Contract Seal,O=Acme Ltd,C=GB",
+			Issuer: "CN=Example Trust Issuing CA 2,O=Example Trust,C=DE", NotAfter: noon.AddDate(1, 2, 3), Digest: "SHA-256"}
+	}
+	if reached(deal.Checked) {
+		f.Level, f.Verdict, f.SecondOpinion, f.SealedAt = "B-T", "VALID", "valid", f.Times[deal.Sealed].Truncate(time.Second)
+	}
+	if reached(deal.Kept) {
+		f.Archive, f.Trail = "archive/acme/2026/11/"+hash("tx", n)[:26], &deal.FileFact{SHA256: hash("trail", n), Size: 31877, Name: canary + ".pdf"}
+	}
+	if reached(deal.Attached) {
+		f.Attachment, f.AuditTrail = &deal.Attachment{ID: fmt.Sprintf("0695g0000%06dAAA", n), URL: page}, &deal.Attachment{ID: fmt.Sprintf("0695g0001%06dAAA", n), URL: page}
+	}
+	return f
+}
+
+func trailOf(s *deal.Sealing) (trail []deal.TrailLine) {
+	for i, step := range deal.Steps {
+		if s.Step.Before(step) {
+			break
+		}
+		line := deal.TrailLine{Index: int64(1000 + i), At: s.Facts.Times[step], Who: "daemon", What: string(step), Step: step}
+		if step == deal.Sealed {
+			line.Cert = s.Facts.Cert.SHA256
+		}
+		trail = append(trail, line)
+	}
+	if s.Reason != "" {
+		trail = append(trail, deal.TrailLine{Index: 1100, At: s.Updated, Who: "daemon", What: string(s.Condition), Why: s.Reason, Step: s.Step})
+	}
+	return trail
+}
+
+// hash is 64 hex digits that look like some.
+func hash(kind string, n int) string {
+	return fmt.Sprintf("%x", sha256.Sum256(fmt.Append(nil, kind, n)))
+}

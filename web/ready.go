@@ -1,0 +1,67 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Check is one thing without which the daemon cannot do its work.
+type Check struct {
+	Name string
+	// Run returns what is wrong, or nil. The text is shown to whoever asks: it names no secret. Run returns when ctx
+	// ends; several requests may run it at once.
+	Run func(ctx context.Context) error
+}
+
+// checkLimit is how long all checks together may take.
+const checkLimit = 5 * time.Second
+
+// healthy says that the process is alive and answers.
+func healthy(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte("ok\n"))
+}
+
+type readiness struct {
+	Ready  bool      `json:"ready"`
+	Checks []finding `json:"checks"`
+}
+
+type finding struct {
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	Why  string `json:"why,omitempty"`
+}
+
+// ready answers 503 when any check fails, and says which and why.
+func (s *server) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), checkLimit)
+	defer cancel()
+	answer := readiness{Ready: true, Checks: make([]finding, len(s.Checks))}
+	var all sync.WaitGroup
+	for i, c := range s.Checks {
+		all.Go(func() { answer.Checks[i] = c.find(ctx) })
+	}
+	all.Wait()
+	status := http.StatusOK
+	for _, f := range answer.Checks {
+		if !f.OK {
+			answer.Ready, status = false, http.StatusServiceUnavailable
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(answer) // the client has gone
+}
+
+func (c Check) find(ctx context.Context) finding {
+	if err := c.Run(ctx); err != nil {
+		return finding{Name: c.Name, Why: err.Error()}
+	}
+	return finding{Name: c.Name, OK: true}
+}

@@ -1,0 +1,61 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"testing"
+	"testing/synctest"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestReadinessSaysWhatIsWrong(t *testing.T) {
+	well := Check{Name: "store", Run: func(context.Context) error { return nil }}
+	ill := Check{Name: "key house", Run: func(context.Context) error { return errors.New("the token is gone: put it back") }}
+	for name, c := range map[string]struct {
+		checks []Check
+		code   int
+		want   readiness
+	}{
+		"no checks": {nil, http.StatusOK, readiness{Ready: true, Checks: []finding{}}},
+		"all well":  {[]Check{well}, http.StatusOK, readiness{Ready: true, Checks: []finding{{Name: "store", OK: true}}}},
+		"one ill": {[]Check{ill, well}, http.StatusServiceUnavailable, readiness{Checks: []finding{
+			{Name: "key house", Why: "the token is gone: put it back"}, {Name: "store", OK: true}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, _, _ := open(settle(), func(o *Options) { o.Checks = c.checks })
+			w := get(h, "/readyz")
+			var got readiness
+			if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+				t.Fatal(err)
+			}
+			if w.Code != c.code || w.Header().Get("Content-Type") != "application/json" {
+				t.Errorf("%d %q", w.Code, w.Header().Get("Content-Type"))
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestACheckThatHangsIsNotReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := Check{Name: "crm", Run: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
+		h, _, _ := open(settle(), func(o *Options) { o.Checks = []Check{hang, hang} })
+		if w := get(h, "/readyz"); w.Code != http.StatusServiceUnavailable {
+			t.Errorf("%d: %s", w.Code, w.Body)
+		}
+	})
+}
+
+func TestTheProcessIsAliveWhateverTheHouseSays(t *testing.T) {
+	v := settle()
+	v.err = errors.New("down")
+	h, _, _ := open(v)
+	if w := get(h, "/healthz"); w.Code != http.StatusOK || w.Body.String() != "ok\n" {
+		t.Errorf("%d %q", w.Code, w.Body)
+	}
+}

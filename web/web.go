@@ -1,0 +1,70 @@
+// Package web is what the daemon shows of itself: a page with its tenants, its queue and its deals, one page per deal,
+// /healthz and /readyz for supervisors and /metrics for Prometheus.
+//
+// The pages change nothing and hold no secret, no value of a record and no text of a contract: whoever reaches the port
+// sees IDs, hashes, states and certificates only. They are rendered on the server from embedded templates and work
+// without JavaScript; one small script keeps an open page current.
+//
+// HTTP status and wording for people live here. Where the data comes from is the business of the House that is handed
+// in.
+package web
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Options is what the pages are made of.
+type Options struct {
+	// House answers what is going on.
+	House House
+	// Hosts are further names under which the page is opened, such as that of a reverse proxy. Case and port do not
+	// matter. "localhost", loopback addresses and the address that a request arrived at are always answered.
+	Hosts []string
+	// Checks decide /readyz.
+	Checks []Check
+	// Metrics is what /metrics shows.
+	Metrics prometheus.Gatherer
+	// Version of the daemon, for the foot of each page.
+	Version string
+	// Now is the clock that ages are counted with; time.Now when nil.
+	Now func() time.Time
+	// Log gets the causes that pages do not show; slog.Default when nil.
+	Log *slog.Logger
+}
+
+// houseLimit is how long the House may take to answer for one page.
+const houseLimit = 10 * time.Second
+
+// server answers with the options it was made with. It has no state of its own.
+type server struct{ Options }
+
+// New returns the handler of everything that the admin port answers. It is safe for concurrent use.
+func New(o Options) http.Handler {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	s := &server{o}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", s.page(s.status))
+	mux.HandleFunc("GET /deals/{tx}", s.page(s.deal))
+	mux.HandleFunc("GET /", s.page(s.nowhere))
+	mux.HandleFunc("GET /assets/{file}", func(w http.ResponseWriter, r *http.Request) {
+		http.ServeFileFS(w, r, assets, "assets/"+r.PathValue("file"))
+	})
+	mux.HandleFunc("GET /healthz", healthy)
+	mux.HandleFunc("GET /readyz", s.ready)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{
+		// What could be collected is worth more than none: the rest is logged, and missing in the answer.
+		ErrorHandling: promhttp.ContinueOnError,
+		ErrorLog:      slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
+	}))
+	return guard(o.Hosts, mux)
+}
