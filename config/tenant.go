@@ -103,7 +103,8 @@ type WriteBack struct {
 type Status struct {
 	Field string `yaml:"field"`
 	// Values replaces words, for restricted or localised picklists. Keys: queued, awaiting_signature, signed, refused,
-	// action_required, failed, held. Defaults: Queued, Awaiting Signature, Signed, Refused, Action Required, Failed, Held.
+	// action_required, failed, held. Defaults: for Salesforce Queued, Awaiting Signature, Signed, Refused, Action Required,
+	// Failed, Held; for HubSpot, where options are written by their internal values, the keys themselves.
 	Values map[string]string `yaml:"values"`
 }
 

@@ -197,10 +197,7 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 	if err != nil {
 		return engine.Rule{}, err
 	}
-	words := map[deal.Status]string{}
-	for key, word := range r.WriteBack.Status.Values {
-		words[deal.Status(key)] = word
-	}
+	words := statusWords(file.CRM.Kind, r.WriteBack.Status.Values)
 	p := deal.Plan{
 		TenantName: file.Tenant.Name, TimeZone: file.Tenant.TimeZone, Seller: file.Tenant.Seller, Currency: file.Tenant.Currency,
 		Production: file.Tenant.Environment == "production",
@@ -220,6 +217,21 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 	}
 	return engine.Rule{StartFrom: start, Plan: p,
 		Watch: deal.Watch{Rule: r.ID, Object: r.Object, Pipeline: r.When.Pipeline, Stage: r.When.Stage}}, nil
+}
+
+// statusWords are those that differ from deal.Statuses: HubSpot's options are written by their internal values, which are
+// the keys unless the tenant says otherwise.
+func statusWords(kind string, configured map[string]string) map[deal.Status]string {
+	words := map[deal.Status]string{}
+	if deal.Kind(kind) == deal.HubSpot {
+		for _, s := range deal.Statuses {
+			words[s.Status] = string(s.Status)
+		}
+	}
+	for key, word := range configured {
+		words[deal.Status(key)] = word
+	}
+	return words
 }
 
 func (h *house) useTemplate(file *config.Tenant, path string, r config.Rule, p *deal.Plan) error {
