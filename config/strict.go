@@ -253,7 +253,7 @@ func join(path, key string) string {
 // Nearest proposes the valid key with the smallest edit distance, or lists the valid ones when none is close. It is empty
 // when there is no valid key at all.
 func Nearest(got string, names []string) string {
-	best, distance := "", len(got)/2+2
+	best, distance := "", len(got)/2+1
 	for _, name := range names {
 		if d := editDistance(got, name); d < distance {
 			best, distance = name, d
