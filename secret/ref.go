@@ -109,7 +109,7 @@ func (r Ref) Path() (string, error) {
 	case schemeCredential:
 		dir := os.Getenv(credentialsDirectory)
 		if dir == "" {
-			return "", fmt.Errorf("%s: $%s is not set: start the daemon as a systemd unit with LoadCredential=%s:…, or use file:", r, credentialsDirectory, r.name)
+			return "", fmt.Errorf("%s: $%s is not set: start the daemon as a systemd unit with LoadCredential=%s:PATH, or use a file: reference", r, credentialsDirectory, r.name)
 		}
 		return filepath.Join(dir, r.name), nil
 	default:

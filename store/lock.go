@@ -49,7 +49,7 @@ func lock(ctx context.Context, dir string) (*os.File, error) {
 		}
 		return nil, &LockedError{Dir: dir, PID: holder(f)}
 	}
-	if err := f.Truncate(0); err == nil {
+	if err = f.Truncate(0); err == nil {
 		_, err = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
 	}
 	if err != nil {

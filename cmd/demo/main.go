@@ -95,9 +95,10 @@ func stay(ctx context.Context, o options, w *world, d *dealsealDaemon, screen *s
 			return err
 		}
 	}
-	keys, restore := keyPresses(ctx)
+	keys, raw, restore := keyPresses(ctx)
 	defer restore()
-	screen.say("\r\nPress any key for another pair of deals, Ctrl-C to end.")
+	screen.raw = raw
+	screen.say("\nPress any key for another pair of deals, Ctrl-C to end.")
 	for n := o.auto + 2; ; n++ {
 		select {
 		case <-ctx.Done():

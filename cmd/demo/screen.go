@@ -19,13 +19,18 @@ type screen struct {
 	out     io.Writer
 	live    bool
 	pending bool // a line that is drawn over stands at the bottom
+	raw     bool // the terminal is in raw mode, where a line feed does not return
 }
 
 func newScreen(f *os.File) *screen { return &screen{out: f, live: term.IsTerminal(int(f.Fd()))} }
 
 func (s *screen) say(format string, args ...any) {
 	s.clear()
-	fmt.Fprintf(s.out, format+"\r\n", args...)
+	text := fmt.Sprintf(format+"\n", args...)
+	if s.raw {
+		text = strings.ReplaceAll(text, "\n", "\r\n")
+	}
+	io.WriteString(s.out, text)
 }
 
 func (s *screen) clear() {
@@ -54,7 +59,7 @@ func (s *screen) steps(w *watched, story *store.Story) {
 	sealing := story.Sealing
 	if w.tx == "" {
 		w.tx, w.step, w.noticed = sealing.Tx, deal.Noticed, sealing.Noticed
-		s.say("\r\n%s: %s %s entered %q  (transaction %s)", title(w.crm.kind), w.crm.object, w.record, sealing.Plan.Stage, w.tx)
+		s.say("\n%s: %s %s entered %q  (transaction %s)", title(w.crm.kind), w.crm.object, w.record, sealing.Plan.Stage, w.tx)
 	}
 	last := w.noticed
 	for _, step := range deal.Steps[1:] {
@@ -103,7 +108,7 @@ func detail(step deal.Step, s *deal.Sealing) string {
 
 // places says where everything can be looked at.
 func (s *screen) places(w *world, results []result) {
-	s.say("\r\nSealed contracts   %s", w.path("sealed"))
+	s.say("\nSealed contracts   %s", w.path("sealed"))
 	for _, r := range results {
 		s.say("                   %s  PAdES %s", r.File, r.Level)
 	}
@@ -117,12 +122,12 @@ func (s *screen) places(w *world, results []result) {
 }
 
 // keyPresses sends one value per key until ctx ends. Without a terminal it waits for lines.
-func keyPresses(ctx context.Context) (keys <-chan struct{}, restore func()) {
+func keyPresses(ctx context.Context) (keys <-chan struct{}, raw bool, restore func()) {
 	in := int(os.Stdin.Fd())
 	restore = func() {}
 	if term.IsTerminal(in) {
 		if old, err := term.MakeRaw(in); err == nil {
-			restore = func() { term.Restore(in, old) }
+			raw, restore = true, func() { term.Restore(in, old) }
 		}
 	}
 	c := make(chan struct{})
@@ -149,5 +154,5 @@ func keyPresses(ctx context.Context) (keys <-chan struct{}, restore func()) {
 			}
 		}
 	}()
-	return c, restore
+	return c, raw, restore
 }

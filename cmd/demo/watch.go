@@ -20,7 +20,6 @@ type watched struct {
 	record  string
 	tx      deal.TxID
 	step    deal.Step
-	times   map[deal.Step]time.Time
 	noticed time.Time
 }
 

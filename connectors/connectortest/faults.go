@@ -22,13 +22,13 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 func job(ctx context.Context, t *testing.T, w World, crm connectors.CRM, id string, f deal.File, r deal.Receipt) error {
 	t.Helper()
 	if _, err := crm.Record(ctx, ref(w, id), []string{w.Traits().Amount}); err != nil {
-		return fmt.Errorf("Record: %w", err)
+		return fmt.Errorf("record: %w", err)
 	}
 	if _, err := crm.Attach(ctx, ref(w, id), r.Tx, deal.RoleContract, f); err != nil {
-		return fmt.Errorf("Attach: %w", err)
+		return fmt.Errorf("attach: %w", err)
 	}
 	if err := crm.WriteBack(ctx, ref(w, id), r); err != nil {
-		return fmt.Errorf("WriteBack: %w", err)
+		return fmt.Errorf("write back: %w", err)
 	}
 	return nil
 }
