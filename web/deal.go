@@ -181,9 +181,13 @@ func seal(s *deal.Sealing, now time.Time) []fact {
 		add(fact{Name: "Valid until", When: at(c.NotAfter, now)})
 		add(fact{Name: "Digest algorithm", Text: c.Digest})
 	}
-	add(fact{Name: "Signed digest", Text: f.Digest, Code: true})
+	if f.Signature {
+		add(fact{Name: "Signed digest", Text: f.Digest, Code: true})
+	} else {
+		add(fact{Name: "Digest to be signed", Text: f.Digest, Code: true})
+	}
 	if f.Generation > 1 {
-		add(fact{Name: "Prepared", Text: fmt.Sprintf("%d times; one digest was signed", f.Generation)})
+		add(fact{Name: "Prepared", Text: fmt.Sprintf("%d times; one digest is signed", f.Generation)})
 	}
 	if f.Adopted {
 		add(fact{Name: "Adopted", Text: "found on the record, not made by this ledger"})

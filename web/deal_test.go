@@ -91,6 +91,12 @@ func TestTheSealSaysWhatItDoesNotProve(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, got)
 		}
 	}
+	if got := text(deal.Facts{Digest: "ab"}); got != "Digest to be signed||ab\n" {
+		t.Error(got)
+	}
+	if got := text(deal.Facts{Digest: "ab", Signature: true}); got != "Signed digest||ab\n" {
+		t.Error(got)
+	}
 	if got := text(deal.Facts{Level: "B-T", SealedAt: noon, Verdict: "VALID"}); !strings.Contains(got, "Proven time|") || !strings.Contains(got, "Verdict|done|valid") {
 		t.Error(got)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -45,8 +46,9 @@ func TestACheckThatHangsIsNotReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := Check{Name: "crm", Run: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
 		h, _, _ := open(settle(), func(o *Options) { o.Checks = []Check{hang, hang} })
-		if w := get(h, "/readyz"); w.Code != http.StatusServiceUnavailable {
-			t.Errorf("%d: %s", w.Code, w.Body)
+		start := time.Now()
+		if w := get(h, "/readyz"); w.Code != http.StatusServiceUnavailable || time.Since(start) != checkLimit {
+			t.Errorf("%d after %s: %s", w.Code, time.Since(start), w.Body)
 		}
 	})
 }

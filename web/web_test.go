@@ -203,13 +203,14 @@ func TestQueueIsSummedOverTenantsAndKeepsTheOldest(t *testing.T) {
 	v.count([]Count{
 		{Tenant: "a", Step: deal.Kept, Condition: deal.Retrying, N: 2, Oldest: noon.Add(-time.Minute)},
 		{Tenant: "b", Step: deal.Kept, Condition: deal.Retrying, N: 3, Oldest: noon.Add(-time.Hour)},
+		{Tenant: "c", Step: deal.Kept, Condition: deal.Retrying, N: 1, Oldest: noon.Add(-time.Second)},
 		{Tenant: "b", Step: deal.Noticed, Condition: deal.Held, N: 1, Oldest: noon},
 		{Tenant: "b", Step: deal.Done, Condition: deal.Running, N: 7, Oldest: noon},
 		{Tenant: "a", Step: deal.Sealed, Condition: deal.Ended, N: 4, Oldest: noon},
 	}, noon)
-	want := statusView{WaitingAll: 1, InWorks: 5, Done: 7, Ended: 4, Queue: []queueView{
+	want := statusView{WaitingAll: 1, InWorks: 6, Done: 7, Ended: 4, Queue: []queueView{
 		{Step: "noticed", State: state{Mark: "held", Word: "held"}, N: "1", Since: at(noon, noon)},
-		{Step: "kept", State: state{Mark: "retrying", Word: notTold, Also: "retrying"}, N: "5", Since: at(noon.Add(-time.Hour), noon)},
+		{Step: "kept", State: state{Mark: "retrying", Word: notTold, Also: "retrying"}, N: "6", Since: at(noon.Add(-time.Hour), noon)},
 	}}
 	if diff := cmp.Diff(want, v); diff != "" {
 		t.Error(diff)
@@ -331,27 +332,6 @@ func TestOnlyOurNamesAreAnswered(t *testing.T) {
 		if want == http.StatusMisdirectedRequest && !strings.Contains(w.Body.String(), "listen.hosts") {
 			t.Errorf("Host %q: no cure in %q", host, w.Body)
 		}
-	}
-}
-
-func TestTheAddressOfTheConnectionIsAnswered(t *testing.T) {
-	h, _, _ := open(settle())
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := httptest.NewUnstartedServer(h)
-	srv.Listener.Close()
-	srv.Listener = l
-	srv.Start()
-	defer srv.Close()
-	resp, err := http.Get(srv.URL + "/healthz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if body, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK || string(body) != "ok\n" {
-		t.Errorf("%d %q %v", resp.StatusCode, body, err)
 	}
 }
 
