@@ -239,7 +239,7 @@ func closeDeal(portal *hubspot.Portal, n int) (string, error) {
 	if _, err := portal.AddCompany(id, map[string]string{"name": who.company, "address": who.street, "zip": who.zip, "city": who.city, "country": who.country}); err != nil {
 		return "", err
 	}
-	if _, err := portal.AddContact(id, map[string]string{"firstname": who.contact, "email": "purchasing@example.com", "jobtitle": "Head of Purchasing"}, "Signer"); err != nil {
+	if _, err := portal.AddContact(id, map[string]string{"firstname": who.contact, "email": fmt.Sprintf("purchasing-%d@example.com", n), "jobtitle": "Head of Purchasing"}, "Signer"); err != nil {
 		return "", err
 	}
 	for i, g := range goods {
