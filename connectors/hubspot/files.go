@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/dealseal/dealseal/deal"
@@ -21,16 +22,16 @@ import (
 func (c *Connector) filesPath() string { return "/files/" + c.cfg.APIVersion + "/files" }
 
 // file reads what HubSpot says of a file.
-func (c *Connector) file(ctx context.Context, id string) (file, error) {
+func (c *Connector) file(ctx context.Context, id string) (deal.RecordFile, error) {
 	var said fileReply
 	if _, err := c.getJSON(ctx, c.filesPath()+"/"+id, nil, &said); err != nil {
-		return file{}, fmt.Errorf("read file %s: %w", id, err)
+		return deal.RecordFile{}, fmt.Errorf("read file %s: %w", id, err)
 	}
 	return said.read()
 }
 
 // stat finds a file by its path, which other than the search for files does not lag. nil when there is none.
-func (c *Connector) stat(ctx context.Context, place place) (*file, error) {
+func (c *Connector) stat(ctx context.Context, place place) (*deal.RecordFile, error) {
 	var said struct {
 		File *fileReply `json:"file"`
 	}
@@ -82,7 +83,7 @@ func (c *Connector) attach(ctx context.Context, id string, tx deal.TxID, role de
 	if err != nil {
 		return deal.Attachment{}, err
 	}
-	if known != nil {
+	if known != nil && slices.Contains(known.files, known.file) {
 		whole, err := c.isWholeFile(ctx, known.file, f)
 		if err != nil || whole {
 			return deal.Attachment{ID: known.file, URL: account.page(d.ID)}, err
@@ -119,10 +120,10 @@ func inFileName(r rune) rune {
 }
 
 // store uploads the file unless it is there already. What is there and is damaged is replaced in its place.
-func (c *Connector) store(ctx context.Context, at place, f deal.File) (file, error) {
+func (c *Connector) store(ctx context.Context, at place, f deal.File) (deal.RecordFile, error) {
 	found, err := c.stat(ctx, at)
 	if err != nil {
-		return file{}, err
+		return deal.RecordFile{}, err
 	}
 	if found != nil {
 		if whole, err := c.isWhole(ctx, *found, f); err != nil || whole {
@@ -136,7 +137,7 @@ func (c *Connector) store(ctx context.Context, at place, f deal.File) (file, err
 		}
 	}
 	if err != nil {
-		return file{}, fmt.Errorf("upload the file: %w", err)
+		return deal.RecordFile{}, fmt.Errorf("upload the file: %w", err)
 	}
 	whole, err := c.isWhole(ctx, stored, f)
 	if err == nil && !whole {
@@ -158,7 +159,7 @@ func (c *Connector) isWholeFile(ctx context.Context, id string, f deal.File) (bo
 }
 
 // isWhole compares size and checksum, and where HubSpot reports none, the bytes.
-func (c *Connector) isWhole(ctx context.Context, stored file, f deal.File) (bool, error) {
+func (c *Connector) isWhole(ctx context.Context, stored deal.RecordFile, f deal.File) (bool, error) {
 	switch {
 	case stored.Size != f.Length:
 		return false, nil
@@ -173,7 +174,7 @@ func (c *Connector) isWhole(ctx context.Context, stored file, f deal.File) (bool
 }
 
 // upload sends the file as multipart, streamed and with its length, so that a file that ends early is no file at all.
-func (c *Connector) upload(ctx context.Context, at place, replaced *file, f deal.File) (file, error) {
+func (c *Connector) upload(ctx context.Context, at place, replaced *deal.RecordFile, f deal.File) (deal.RecordFile, error) {
 	method, path := http.MethodPost, c.filesPath()
 	fields := []field{
 		{"folderPath", at.folder},
@@ -186,7 +187,7 @@ func (c *Connector) upload(ctx context.Context, at place, replaced *file, f deal
 	}
 	form, err := newForm(fields, f)
 	if err != nil {
-		return file{}, err
+		return deal.RecordFile{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
 	defer cancel()
@@ -194,16 +195,16 @@ func (c *Connector) upload(ctx context.Context, at place, replaced *file, f deal
 		method: method, url: c.wire.base + path, header: http.Header{"Content-Type": {form.mediaType}}, open: form.open, length: form.length,
 	})
 	if err != nil {
-		return file{}, err
+		return deal.RecordFile{}, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
 	if err != nil {
-		return file{}, callError(ctx, err)
+		return deal.RecordFile{}, callError(ctx, err)
 	}
 	var said fileReply
 	if json.Unmarshal(body, &said) != nil {
-		return file{}, malformed("it does not say that the file was stored")
+		return deal.RecordFile{}, malformed("it does not say that the file was stored")
 	}
 	return said.read()
 }

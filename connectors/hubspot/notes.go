@@ -8,7 +8,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dealseal/dealseal/deal"
 )
@@ -18,6 +19,9 @@ const noteToDeal = 214
 
 // maxFiles bounds the files of one record, each of which costs a call.
 const maxFiles = 500
+
+// fileCalls is how many of them are made at once.
+const fileCalls = 4
 
 // note is a note on a deal that carries files.
 type note struct {
@@ -99,43 +103,59 @@ func (c *Connector) ourNote(ctx context.Context, dealID string, tx deal.TxID, ro
 }
 
 // files lists the files that the notes of a deal carry, oldest first.
-func (c *Connector) files(ctx context.Context, dealID, page string) ([]file, error) {
+func (c *Connector) files(ctx context.Context, dealID, page string) ([]deal.RecordFile, error) {
 	notes, err := c.notes(ctx, dealID)
 	if err != nil {
 		return nil, err
 	}
-	marked := map[string]note{}
-	var ids []string
+	ids, marked := attachments(notes)
+	if len(ids) > maxFiles {
+		return nil, refuse("the deal carries more than %d files", maxFiles)
+	}
+	found := make([]*deal.RecordFile, len(ids))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(fileCalls)
+	for i, id := range ids {
+		g.Go(func() error {
+			f, err := c.file(ctx, id)
+			if isMissing(err) {
+				return nil // the note outlives the file
+			}
+			found[i] = &f
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	var files []deal.RecordFile
+	for i, f := range found {
+		if f == nil {
+			continue
+		}
+		f.URL, f.Tx, f.Role = page, marked[ids[i]].tx, marked[ids[i]].role
+		files = append(files, *f)
+	}
+	slices.SortFunc(files, func(a, b deal.RecordFile) int {
+		return cmp.Or(a.Created.Compare(b.Created), compareIDs(a.ID, b.ID))
+	})
+	return files, nil
+}
+
+// attachments lists each file once, and the notes that bear our marker by the file that it speaks of.
+func attachments(notes []note) (ids []string, marked map[string]note) {
+	marked = map[string]note{}
 	for _, n := range notes {
 		for _, id := range n.files {
-			if _, known := marked[id]; !known {
+			if !slices.Contains(ids, id) {
 				ids = append(ids, id)
-				marked[id] = note{}
 			}
-			if n.file == id && marked[id].tx == "" {
+			if _, taken := marked[id]; n.file == id && !taken {
 				marked[id] = n
 			}
 		}
 	}
-	if len(ids) > maxFiles {
-		return nil, refuse("the deal carries more than %d files", maxFiles)
-	}
-	var files []file
-	for _, id := range ids {
-		f, err := c.file(ctx, id)
-		if isMissing(err) {
-			continue // the note outlives the file
-		}
-		if err != nil {
-			return nil, err
-		}
-		f.URL, f.Tx, f.Role = page, marked[id].tx, marked[id].role
-		files = append(files, f)
-	}
-	slices.SortFunc(files, func(a, b file) int {
-		return cmp.Or(a.Created.Compare(b.Created), compareIDs(a.ID, b.ID))
-	})
-	return files, nil
+	return ids, marked
 }
 
 // words begin the body of our notes.
@@ -146,7 +166,7 @@ var words = map[deal.Role]string{
 
 // link connects a stored file with the deal, through a new note or through the one that speaks of it already. There is no
 // idempotency key: after an outcome that is not clear the notes are read again.
-func (c *Connector) link(ctx context.Context, dealID string, old *note, tx deal.TxID, role deal.Role, sha256 string, f file) error {
+func (c *Connector) link(ctx context.Context, dealID string, old *note, tx deal.TxID, role deal.Role, sha256 string, f deal.RecordFile) error {
 	properties := map[string]string{
 		"hs_attachment_ids": f.ID,
 		"hs_note_body":      words[role] + ", attached by dealseal. It is found again by this line: " + key(tx, role, sha256, f.ID),
@@ -180,11 +200,6 @@ func (c *Connector) link(ctx context.Context, dealID string, old *note, tx deal.
 	return nil
 }
 
-// file is a file of the file manager.
-type file struct {
-	deal.RecordFile
-}
-
 // fileReply is a file as the API answers it. Its name has no extension.
 type fileReply struct {
 	ID        string `json:"id"`
@@ -195,14 +210,14 @@ type fileReply struct {
 	CreatedAt string `json:"createdAt"`
 }
 
-func (r fileReply) read() (file, error) {
+func (r fileReply) read() (deal.RecordFile, error) {
 	at, err := parseTime(r.CreatedAt)
 	if _, ok := parseID(r.ID); !ok || err != nil || r.Size < 0 {
-		return file{}, malformed("a file has no ID, date or size")
+		return deal.RecordFile{}, malformed("a file has no ID, date or size")
 	}
 	name := r.Name
 	if r.Extension != "" {
 		name += "." + r.Extension
 	}
-	return file{deal.RecordFile{ID: r.ID, Name: name, Size: r.Size, MD5: strings.ToLower(r.MD5), Created: at.Truncate(time.Millisecond)}}, nil
+	return deal.RecordFile{ID: r.ID, Name: name, Size: r.Size, MD5: strings.ToLower(r.MD5), Created: at}, nil
 }

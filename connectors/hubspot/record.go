@@ -11,7 +11,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dealseal/dealseal/deal"
 )
@@ -85,15 +88,17 @@ func (c *Connector) readRecord(ctx context.Context, ref deal.Ref, fields []strin
 	if record.Modified, err = parseTime(value(d.Properties, "hs_lastmodifieddate")); err != nil {
 		return deal.Record{}, malformed("the deal has no hs_lastmodifieddate")
 	}
-	if record.Values, err = c.values(ctx, d, wanted); err != nil {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		record.Values, err = c.values(ctx, d, wanted)
+		return err
+	})
+	g.Go(func() (err error) {
+		record.Files, err = c.files(ctx, d.ID, account.page(d.ID))
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return deal.Record{}, err
-	}
-	files, err := c.files(ctx, d.ID, account.page(d.ID))
-	if err != nil {
-		return deal.Record{}, err
-	}
-	for _, f := range files {
-		record.Files = append(record.Files, f.RecordFile)
 	}
 	return record, nil
 }
@@ -231,30 +236,40 @@ func (c *Connector) values(ctx context.Context, d object, wanted selection) (map
 	if err := c.pick(ctx, values, Object, d.Properties, wanted.deal); err != nil {
 		return nil, err
 	}
-	for _, name := range slices.Sorted(maps.Keys(wanted.lists)) {
-		list, err := c.list(ctx, d.ID, name, wanted.lists[name])
-		if err != nil {
-			return nil, err
-		}
-		values[name] = list
+	var mu sync.Mutex
+	set := func(name string, v any) {
+		mu.Lock()
+		defer mu.Unlock()
+		values[name] = v
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for name, properties := range wanted.lists {
+		g.Go(func() error {
+			list, err := c.list(ctx, d.ID, name, properties)
+			set(name, list)
+			return err
+		})
 	}
 	if len(wanted.company) > 0 {
-		company, err := c.company(ctx, d.ID, wanted.company)
-		if err != nil {
-			return nil, err
-		}
-		if company != nil {
-			values["company"] = company
-		}
+		g.Go(func() error {
+			company, err := c.company(ctx, d.ID, wanted.company)
+			if company != nil {
+				set("company", company)
+			}
+			return err
+		})
 	}
-	if owner := value(d.Properties, ownerProperty); len(wanted.owner) > 0 && owner != "" {
-		person, err := c.owner(ctx, owner, wanted.owner)
-		if err != nil {
-			return nil, err
-		}
-		if person != nil {
-			values["owner"] = person
-		}
+	if id := value(d.Properties, ownerProperty); len(wanted.owner) > 0 && id != "" {
+		g.Go(func() error {
+			owner, err := c.owner(ctx, id, wanted.owner)
+			if owner != nil {
+				set("owner", owner)
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
 	}
 	return values, nil
 }

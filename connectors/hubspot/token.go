@@ -121,7 +121,7 @@ func (s static) fetch(context.Context) (string, time.Duration, error) {
 func reveal(ref secret.Ref) (string, error) {
 	s, err := ref.Resolve()
 	if err != nil {
-		return "", &Error{class: permanent, cause: err}
+		return "", refuse("%v", err)
 	}
 	value := strings.TrimSpace(s.RevealString())
 	if strings.ContainsAny(value, "\r\n") {

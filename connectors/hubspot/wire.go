@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -14,10 +13,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-resty/resty/v2"
-	"golang.org/x/time/rate"
-
 	"github.com/dealseal/dealseal/deal"
+	"github.com/go-resty/resty/v2"
 )
 
 const (
@@ -37,8 +34,9 @@ type wire struct {
 	http     http.RoundTripper
 	session  *session
 	gauge    *gauge
-	calls    *rate.Limiter // all calls but searches
-	searches *rate.Limiter
+	client   *resty.Client
+	calls    *window // all calls but searches
+	searches *window
 	log      *slog.Logger
 
 	mu     sync.Mutex
@@ -47,13 +45,12 @@ type wire struct {
 }
 
 func newWire(cfg Config, transport http.RoundTripper, log *slog.Logger) *wire {
-	// A full bucket and what flows in during ten seconds must stay within the ten seconds' limit together.
-	burst := cfg.Rate / 5
-	return &wire{
+	w := &wire{
 		base: cfg.BaseURL, http: transport, gauge: &gauge{}, log: log, zone: time.UTC,
-		calls:    rate.NewLimiter(rate.Limit(float64(cfg.Rate-burst)/10), burst),
-		searches: rate.NewLimiter(rate.Limit(cfg.SearchRate), 1),
+		calls: newWindow(cfg.Rate, 10*time.Second), searches: newWindow(cfg.SearchRate, time.Second),
 	}
+	w.client = resty.NewWithClient(&http.Client{Transport: w, CheckRedirect: noRedirect}).SetLogger(muted{})
+	return w
 }
 
 func (w *wire) setZone(zone *time.Location) {
@@ -137,8 +134,7 @@ func (w *wire) send(ctx context.Context, x exchange) (*http.Response, error) {
 // once makes one attempt. resty is not told of the body: it would read a stream into memory to be able to repeat it.
 func (w *wire) once(ctx context.Context, x exchange, token string) (*http.Response, error) {
 	ctx = context.WithValue(ctx, exchangeKey{}, x)
-	client := resty.NewWithClient(&http.Client{Transport: w, CheckRedirect: noRedirect}).SetLogger(muted{})
-	req := client.R().SetContext(ctx).SetDoNotParseResponse(true).SetQueryParamsFromValues(x.query)
+	req := w.client.R().SetContext(ctx).SetDoNotParseResponse(true).SetQueryParamsFromValues(x.query)
 	req.Header = x.header.Clone()
 	if req.Header == nil {
 		req.Header = http.Header{}
@@ -151,7 +147,9 @@ func (w *wire) once(ctx context.Context, x exchange, token string) (*http.Respon
 		return nil, callError(ctx, err)
 	}
 	raw := resp.RawResponse
-	w.gauge.note(raw.Header)
+	if x.access != foreign {
+		w.gauge.note(raw.Header)
+	}
 	if raw.StatusCode >= 200 && raw.StatusCode <= 299 {
 		return raw, nil
 	}
@@ -191,7 +189,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	return w.http.RoundTrip(req)
 }
 
-// wait keeps to the limits. It ends at once when the context's deadline comes first.
+// wait keeps to the limits.
 func (w *wire) wait(ctx context.Context, a access) error {
 	if a == foreign {
 		return nil
@@ -199,17 +197,10 @@ func (w *wire) wait(ctx context.Context, a access) error {
 	if err := w.mayCall(); err != nil {
 		return err
 	}
-	limiter := w.calls
 	if a == search {
-		limiter = w.searches
+		return w.searches.wait(ctx)
 	}
-	if err := limiter.Wait(ctx); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return fmt.Errorf("waiting for the rate limit: %w", context.DeadlineExceeded)
-	}
-	return nil
+	return w.calls.wait(ctx)
 }
 
 // callError takes our own error, or the network's, out of what http.Client and resty wrap around it, which names the URL.
