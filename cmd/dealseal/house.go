@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -49,13 +50,14 @@ func loadHouse(path string) (*house, error) {
 	}
 	h := &house{cfg: cfg}
 	var errs []error
-	if h.bundles, err = documents.LoadAll(cfg.Templates); err != nil {
-		errs = append(errs, err)
-	}
 	if h.roots, err = loadRoots(cfg); err != nil {
 		errs = append(errs, err)
 	}
 	errs = append(errs, checkKeyFiles(cfg)...)
+	if h.bundles, err = loadBundles(cfg); err != nil {
+		// Without the templates nothing can be said of the rules that name them.
+		return nil, errors.Join(append(errs, err)...)
+	}
 	for i := range cfg.Loaded {
 		t, err := h.understand(&cfg.Loaded[i])
 		if err != nil {
@@ -69,6 +71,14 @@ func loadHouse(path string) (*house, error) {
 		return nil, errors.Join(errs...)
 	}
 	return h, nil
+}
+
+func loadBundles(cfg *config.Config) (map[string]*documents.Bundle, error) {
+	bundles, err := documents.LoadAll(cfg.Templates)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return nil, cfg.At("templates", "%v", err)
+	}
+	return bundles, err
 }
 
 // loadRoots reads the PEM files of signing.trust.

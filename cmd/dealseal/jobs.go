@@ -58,6 +58,7 @@ func (c *call) listed(ctx context.Context, ops operations) (list []store.Summary
 	if c.limit < 1 {
 		return nil, usagef("-n is %d: it must be at least 1", c.limit)
 	}
+	list = []store.Summary{} // JSON: an empty list, not null
 	f := store.Filter{Tenant: deal.TenantID(c.tenant), Limit: pageSize}
 	for {
 		page, err := ops.List(ctx, f)
