@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"time"
@@ -24,13 +25,23 @@ func (d *service) newPage(keys *keyring) http.Handler {
 	d.engine.Seen = metrics.Seen
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return web.New(web.Options{House: house, Hosts: d.house.cfg.Listen.Hosts, Metrics: registry, Version: version, Log: d.log, Checks: []web.Check{
+	return web.New(web.Options{House: house, Hosts: d.hosts(), Metrics: registry, Version: version, Log: d.log, Checks: []web.Check{
 		{Name: "database", Run: func(ctx context.Context) error {
 			_, err := d.store.TreeHead(ctx)
 			return err
 		}},
 		{Name: "disk", Run: func(context.Context) error { return d.diskSpace() }},
 	}})
+}
+
+// hosts are the names under which the page may be opened: those configured, and the name that it listens on.
+func (d *service) hosts() []string {
+	listen := d.house.cfg.Listen
+	hosts := slices.Clone(listen.Hosts)
+	if name, _, err := net.SplitHostPort(listen.Admin); err == nil && name != "" {
+		hosts = append(hosts, name)
+	}
+	return hosts
 }
 
 // diskFloor is the free space below which the daemon calls itself not ready.

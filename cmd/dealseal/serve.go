@@ -176,13 +176,7 @@ func (d *service) queue() engine.Queue {
 	for _, t := range d.house.tenants {
 		w.Tenants = append(w.Tenants, deal.TenantID(t.file.Tenant.ID))
 	}
-	return queue{d.store.Queue(w)}
-}
-
-type queue struct{ *store.Queue }
-
-func (q queue) Run(ctx context.Context, work func(context.Context, deal.Job) deal.Outcome) error {
-	return q.Queue.Run(ctx, work)
+	return d.store.Queue(w)
 }
 
 // files hands the store's files to the engine.
