@@ -1,9 +1,10 @@
 #!/bin/sh
 # Installs what building and testing need where a command or library is missing; does nothing when all is there.
-# With arguments, only those needs: "build" (a C compiler), "renderer" (npm), "hsm" (a software HSM), "judges" (validators).
+# With arguments, only those needs: "build" (a C compiler), "renderer" (npm), "hsm" (a software HSM), "judges" (validators),
+# "producers" (PDFs made by other programs).
 set -eu
 
-needs=${*:-build renderer hsm judges}
+needs=${*:-build renderer hsm judges producers}
 missing=
 why=
 
@@ -14,6 +15,8 @@ want() { # want <package> <why>
 }
 
 have() { command -v "$1" >/dev/null 2>&1; }
+
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
 softhsm() {
 	for lib in /usr/lib/softhsm/libsofthsm2.so /usr/lib/*/softhsm/libsofthsm2.so /usr/lib64/libsofthsm2.so /usr/local/lib/softhsm/libsofthsm2.so; do
@@ -36,6 +39,12 @@ for need in $needs; do
 		have qpdf || want qpdf "judges the structure of our PDFs"
 		have openssl || want openssl "judges our CMS and time-stamps"
 		have certutil || want libnss3-tools "gives pdfsig a root to trust" ;;
+	producers) # Together 10 MB. Only where packages have these names: elsewhere the tests take the PDFs that are there.
+		have dpkg-query || continue
+		installed fonts-sil-abyssinica || want fonts-sil-abyssinica "its manuals are PDFs of LibreOffice and Acrobat Distiller"
+		installed fonts-sil-annapurna || want fonts-sil-annapurna "its manual is a PDF with a form"
+		installed debian-policy || want debian-policy "its manuals are PDFs of xdvipdfmx and Apache FOP"
+		installed python-reportlab-doc || want python-reportlab-doc "its manual is a PDF of ReportLab" ;;
 	*) echo "deps.sh: unknown need $need" >&2; exit 2 ;;
 	esac
 done
@@ -53,5 +62,6 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "Installing them:  apt-get install --no-install-recommends$missing"
 $sudo apt-get update -qq
+# Container images leave documentation out; the PDFs are what some packages are installed for.
 # shellcheck disable=SC2086 # a list of packages
-DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null
+DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends -o 'Dpkg::Options::=--path-include=/usr/share/doc/*.pdf*' $missing >/dev/null
