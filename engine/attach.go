@@ -11,7 +11,7 @@ import (
 // attach puts the contract, and beside it the audit trail, on the record. The connector looks before it writes.
 func (r *run) attach(ctx context.Context) error {
 	s := r.s
-	if err := r.begin(ctx, deal.Intent{What: "attach", Digest: s.Facts.Contract.SHA256, Lease: 2 * uploadLimit}); err != nil {
+	if err := r.begin(ctx, deal.Intent{What: "attach", Digest: s.Facts.Contract.SHA256, Lease: transferLease}); err != nil {
 		return err
 	}
 	contract, err := r.put(ctx, deal.RoleContract, fileContract, *s.Facts.Contract, s.Private.FileName)
@@ -19,7 +19,7 @@ func (r *run) attach(ctx context.Context) error {
 		return err
 	}
 	s.Facts.Attachment = &contract
-	if s.Plan.AuditTrail != "" {
+	if s.Plan.AuditTrail != "" && s.Facts.AuditTrail == nil { // an adopted record may bear one
 		trail, err := r.put(ctx, deal.RoleAuditTrail, fileTrail, *s.Facts.Trail, trailName(s.Private.FileName))
 		if err != nil {
 			return err

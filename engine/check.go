@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
@@ -95,34 +96,27 @@ type finding struct {
 	json    []byte
 }
 
-// findingOf looks at the newest signature, which is ours: others may have signed the file before, and whether theirs can
-// be trusted is for the reader of the contract to say.
+// findingOf looks at the signature that covers the whole file, which is ours: others may have signed the file before, and
+// whether theirs can be trusted is for the reader of the contract to say.
 func findingOf(report *verify.Report) (f finding, err error) {
 	if f.json, err = json.Marshal(report); err != nil {
 		return f, err
 	}
-	f.verdict, f.why = string(report.Verdict), "there is no signature in it"
 	if report.SecondOpinion != nil {
 		f.opinion = string(report.SecondOpinion.Verdict)
 	}
-	var ours *verify.Signature
-	for i := range report.Signatures {
-		if s := &report.Signatures[i]; s.Kind == verify.KindSignature && (ours == nil || s.Revision >= ours.Revision) {
-			ours = s
-		}
-	}
+	ours := report.Newest()
 	if ours == nil {
+		f.verdict, f.why = string(verify.Indeterminate), "no signature covers the whole of it"
 		return f, nil
 	}
-	f.valid = ours.Verdict == verify.Valid
-	f.why = ""
-	for _, r := range append(append([]verify.Reason(nil), report.Reasons...), ours.Reasons...) {
+	f.verdict, f.valid, f.level = string(ours.Verdict), ours.Verdict == verify.Valid, ours.Level
+	for _, r := range slices.Concat(report.Reasons, ours.Reasons) {
 		if r.Verdict != verify.Valid {
-			f.valid, f.why = false, r.Text
+			f.verdict, f.valid, f.why = string(r.Verdict), false, r.Text
 			break
 		}
 	}
-	f.verdict, f.level = string(ours.Verdict), ours.Level
 	switch {
 	case ours.Timestamp != nil:
 		f.at = ours.Timestamp.Time.UTC()

@@ -149,14 +149,18 @@ func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 	s := r.s
 	var hold *deal.HoldError
 	var lost *commitError
+	if errors.As(err, &lost) && ctx.Err() == nil && !errors.Is(err, deal.ErrStale) {
+		r.log.Error("the ledger did not take it", "step", r.step.name, "err", err)
+		if out, over := r.reload(ctx); over {
+			return out
+		}
+		s = r.s
+	}
 	switch {
 	case ctx.Err() != nil:
 		return deal.Outcome{Again: time.Second} // shutting down: the ledger knows where to go on
 	case errors.Is(err, deal.ErrStale):
 		return deal.Outcome{Again: 2 * time.Second} // someone else has it
-	case errors.As(err, &lost):
-		r.log.Error("the ledger could not be written", "step", r.step.name, "err", err)
-		return deal.Outcome{Again: 5 * time.Second} // what s holds in memory was never committed
 	case errors.As(err, &hold):
 		s.Condition, s.Reason = deal.Held, hold.Reason
 		r.log.Warn("held", "step", r.step.name, "reason", hold.Reason)
@@ -177,6 +181,19 @@ func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 	return r.settle(ctx)
 }
 
+// reload puts what the ledger holds in the place of what it did not take, so that only the failure is committed: this
+// frees the lease, counts the attempt, and shows a refusal that no retry can mend. over means that there is nothing to
+// commit it to.
+func (r *run) reload(ctx context.Context) (out deal.Outcome, over bool) {
+	s, err := r.Ledger.Load(ctx, r.s.Tx)
+	if err != nil {
+		r.log.Error("the sealing cannot be loaded again", "err", err)
+		return deal.Outcome{Again: 5 * time.Second}, true
+	}
+	r.s = s
+	return deal.Outcome{}, s.Condition.Waiting() || s.Step == deal.Done
+}
+
 // settle commits a condition other than running. If even that fails the job comes back and finds the sealing as it was.
 func (r *run) settle(ctx context.Context) deal.Outcome {
 	s := r.s
@@ -185,7 +202,7 @@ func (r *run) settle(ctx context.Context) deal.Outcome {
 		return deal.Outcome{Again: 5 * time.Second}
 	}
 	if s.Condition == deal.Retrying {
-		return deal.Outcome{Again: time.Until(s.Next)}
+		return deal.Outcome{Again: max(s.Next.Sub(r.Now()), time.Millisecond)}
 	}
 	return deal.Outcome{}
 }
@@ -195,9 +212,9 @@ func (r *run) sentence(err error) string { return r.step.name + ": " + err.Error
 
 // after returns the wait before the next attempt: exponential with jitter, and never less than what was asked for.
 func (t Retry) after(attempts int, asked time.Duration) time.Duration {
-	wait := t.First << min(attempts-1, 20)
-	if wait > t.Max || wait <= 0 {
-		wait = t.Max
+	wait := min(t.First, t.Max)
+	for i := 1; i < attempts && wait < t.Max; i++ {
+		wait = min(2*wait, t.Max)
 	}
 	wait += time.Duration(rand.Int64N(int64(wait)/5 + 1))
 	return max(wait, asked)
@@ -209,7 +226,7 @@ func (r *run) begin(ctx context.Context, i deal.Intent) error {
 	r.hook(p + "/before")
 	i.Step = r.s.Step
 	if i.Lease == 0 {
-		i.Lease = 2 * time.Minute
+		i.Lease = usualLease
 	}
 	if err := r.Ledger.Begin(ctx, r.s, i); err != nil {
 		return &commitError{err}
@@ -233,16 +250,17 @@ func (r *run) call(ctx context.Context, name string, limit time.Duration, f func
 	return err
 }
 
-// advance commits progress inside a step, or, with a next step, its end.
+// advance commits progress inside a step, or, with a next step, its end. What comes after it has the whole schedule of
+// attempts to itself.
 func (r *run) advance(ctx context.Context, name string, next deal.Step, e deal.Entry) error {
 	s := r.s
 	p := r.step.name + ".advance." + name
 	r.hook(p + "/before")
 	if next != "" {
-		s.Step, s.Attempts = next, 0
+		s.Step = next
 		s.Facts.Times[next] = r.Now().UTC()
 	}
-	s.Condition, s.Reason, s.Next = deal.Running, "", time.Time{}
+	s.Condition, s.Reason, s.Attempts, s.Next = deal.Running, "", 0, time.Time{}
 	if e.Who == "" {
 		e.Who = "daemon"
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +24,12 @@ const (
 	signLimit   = 60 * time.Second
 	stampLimit  = 90 * time.Second
 	checkLimit  = 90 * time.Second
+)
+
+// Leases outlast the outside call that they are taken for.
+const (
+	usualLease    = 2 * time.Minute
+	transferLease = 2 * uploadLimit
 )
 
 // maxAttachment is the largest attachment that is sealed.
@@ -47,23 +54,17 @@ const (
 // gather reads the record and makes the document's record of it. A contract of ours that is already there is adopted.
 func (r *run) gather(ctx context.Context) error {
 	s := r.s
-	if err := r.begin(ctx, deal.Intent{What: "gather"}); err != nil {
+	if err := r.begin(ctx, deal.Intent{What: "gather", Lease: transferLease}); err != nil {
 		return err
 	}
-	rec, err := r.read(ctx, "record")
-	if errors.Is(err, deal.ErrGone) {
-		return r.void(ctx, err.Error())
-	}
-	if err != nil {
+	rec, stop, err := r.look(ctx, "record")
+	if err != nil || stop {
 		return err
 	}
-	s.Facts.RecordURL, s.Facts.Gathered = rec.URL, r.Now().UTC()
-	if file, ok := rec.Sealed(s.Tx, deal.RoleContract); ok {
-		return r.adopt(ctx, file)
-	}
-	if err := r.mayGoOn(ctx); err != nil {
+	if err := r.mayBeSealedAgain(ctx); err != nil {
 		return err
 	}
+	s.Facts.Gathered = r.Now().UTC()
 	if s.Facts.Record, err = fingerprint(rec, s.Plan); err != nil {
 		return err
 	}
@@ -76,6 +77,34 @@ func (r *run) gather(ctx context.Context) error {
 		return err
 	}
 	return r.advance(ctx, "gathered", deal.Gathered, deal.Entry{What: "gathered", Why: "the mapped fields were read and checked", Detail: map[string]string{"record": s.Facts.Record}})
+}
+
+// look reads the record, and what it says of this transaction comes before anything else: a record that is gone ends the
+// sealing, a contract that is already there is adopted, and without proof either way a restored state waits for a person.
+// stop means that the sealing is no longer at this step.
+func (r *run) look(ctx context.Context, call string) (rec deal.Record, stop bool, err error) {
+	rec, err = r.read(ctx, call)
+	if errors.Is(err, deal.ErrGone) {
+		return rec, true, r.void(ctx, err.Error())
+	}
+	if err != nil {
+		return rec, false, err
+	}
+	r.s.Facts.RecordURL = rec.URL
+	if file, ok := rec.Sealed(r.s.Tx, deal.RoleContract); ok {
+		return rec, true, r.adopt(ctx, rec, file)
+	}
+	if r.predatesState() {
+		return rec, false, held(holdRestored, "this state was copied or restored at %s, after the deal entered its stage, and nothing proves that it was not sealed elsewhere in between: "+
+			"if no contract exists, release the deal", r.Ledger.Epoch().UTC().Format(time.RFC3339))
+	}
+	return rec, false, nil
+}
+
+// predatesState reports whether the entry is older than this copy of the state: whoever had the state before may have
+// gone on with it.
+func (r *run) predatesState() bool {
+	return r.s.Change.At.Before(r.Ledger.Epoch()) && !r.released(holdRestored)
 }
 
 // read reads the fields that the plan needs, and our own.
@@ -103,14 +132,9 @@ func fingerprint(rec deal.Record, p deal.Plan) (string, error) {
 	return deal.Record{Values: map[string]any{"file": f.ID, "md5": f.MD5, "size": fmt.Sprint(f.Size)}}.Fingerprint()
 }
 
-// mayGoOn holds what must not be sealed without a person's word: an entry that may have been sealed before this state
-// was restored, and a second entry of a record that the rule has already sealed.
-func (r *run) mayGoOn(ctx context.Context) error {
+// mayBeSealedAgain holds a second entry of a record that the rule has already sealed.
+func (r *run) mayBeSealedAgain(ctx context.Context) error {
 	s := r.s
-	if epoch := r.Ledger.Epoch(); s.Change.At.Before(epoch) && !r.released(holdRestored) {
-		return held(holdRestored, "this state was copied or restored at %s, after the deal entered its stage, and nothing proves that it was not sealed elsewhere in between: "+
-			"if no contract exists, release the deal", epoch.UTC().Format(time.RFC3339))
-	}
 	if s.Plan.ReEntry == "seal" || r.released(holdReEntry) {
 		return nil
 	}
@@ -136,12 +160,7 @@ func held(name, format string, args ...any) *deal.HoldError {
 }
 
 func (r *run) released(name string) bool {
-	for _, n := range r.s.Facts.Released {
-		if n == name {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(r.s.Facts.Released, name)
 }
 
 // HoldName returns the name of the hold that a reason states, to be put among Facts.Released when a person releases it.
@@ -154,16 +173,19 @@ func HoldName(reason string) string {
 }
 
 // adopt takes over a contract of this TxID that the record already bears: it is fetched, checked and archived like one
-// made here, and nothing is signed.
-func (r *run) adopt(ctx context.Context, file deal.RecordFile) error {
+// made here, and nothing is signed. What was staged here belongs to other bytes and is no evidence of these.
+func (r *run) adopt(ctx context.Context, rec deal.Record, file deal.RecordFile) error {
 	s := r.s
 	fact, err := r.download(ctx, file, fileContract)
 	if err != nil {
 		return err
 	}
-	fact.Name = file.Name
 	s.Facts.Contract, s.Facts.Adopted = &fact, true
-	s.Private.FileName = file.Name
+	s.Facts.Cert, s.Facts.Flagged = nil, ""
+	s.Private.FileName, s.Private.Token, s.Private.CMS = file.Name, nil, nil
+	if trail, ok := rec.Sealed(s.Tx, deal.RoleAuditTrail); ok {
+		s.Facts.AuditTrail = &deal.Attachment{ID: trail.ID, URL: trail.URL}
+	}
 	r.log.Info("the record already bears this contract: adopted", "file", file.ID)
 	return r.advance(ctx, "gathered", deal.Sealed, deal.Entry{What: "adopted", Why: "the record already bears the contract of this transaction",
 		Detail: map[string]string{"file": file.ID, "sha256": fact.SHA256}})

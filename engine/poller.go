@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -29,11 +28,10 @@ const (
 )
 
 func (p *poller) run(ctx context.Context) error {
-	log := p.Log.With("tenant", p.tenant.ID)
 	p.state = deal.PollState{Tenant: p.tenant.ID}
 	for ctx.Err() == nil {
 		more, err := p.once(ctx)
-		p.note(ctx, log, err)
+		p.note(ctx, err)
 		if more && err == nil {
 			continue
 		}
@@ -137,12 +135,12 @@ func (p *poller) budget() deal.Budget {
 }
 
 // note remembers how the poll went, for the page and the log; the same error is logged once, not once a poll.
-func (p *poller) note(ctx context.Context, log *slog.Logger, err error) {
+func (p *poller) note(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		return
 	}
 	p.state.Budget = p.budget()
-	was := p.state.Err
+	was, log := p.state.Err, p.Log.With("tenant", p.tenant.ID)
 	if err == nil {
 		p.fails, p.state.Err, p.state.Since = 0, "", time.Time{}
 		p.state.At = p.Now().UTC()
@@ -169,7 +167,7 @@ func (p *poller) note(ctx context.Context, log *slog.Logger, err error) {
 func (p *poller) wait(err error) time.Duration {
 	d := p.tenant.Poll
 	if p.fails > 0 {
-		d = min(max(d, time.Second)<<min(p.fails-1, 12), 10*time.Minute)
+		d = max(d, min(max(d, time.Second)<<min(p.fails-1, 12), 10*time.Minute))
 	}
 	if p.budget().Share() >= slowAt {
 		d = max(d, 5*time.Minute)

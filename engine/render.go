@@ -13,22 +13,21 @@ import (
 // render stages the unsigned document: rendered from the template, or fetched from the record.
 func (r *run) render(ctx context.Context) error {
 	s := r.s
-	if err := r.begin(ctx, deal.Intent{What: "render"}); err != nil {
+	if err := r.begin(ctx, deal.Intent{What: "render", Lease: transferLease}); err != nil {
 		return err
 	}
-	make := r.fromTemplate
+	stage := r.fromTemplate
 	if s.Plan.Attachment != "" {
-		make = r.fromRecord
+		stage = r.fromRecord
 	}
 	var fact deal.FileFact
 	err := r.call(ctx, "document", uploadLimit, func(ctx context.Context) (err error) {
-		fact, err = make(ctx)
+		fact, err = stage(ctx)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	fact.Name = s.Private.FileName
 	s.Facts.Unsigned = &fact
 	return r.advance(ctx, "rendered", deal.Rendered, deal.Entry{What: "rendered", Why: sourceOf(s.Plan),
 		Detail: map[string]string{"sha256": fact.SHA256, "bundle": s.Plan.Bundle, "render_key": s.Facts.RenderKey}})

@@ -61,11 +61,7 @@ func (e *Engine) tell(ctx context.Context, s *deal.Sealing) error {
 	if err != nil || !st.Due() {
 		return err
 	}
-	if st.Owner != s.Tx {
-		if s, err = e.Ledger.Load(ctx, st.Owner); err != nil {
-			return err
-		}
-	} else if s, err = e.Ledger.Load(ctx, s.Tx); err != nil {
+	if s, err = e.Ledger.Load(ctx, st.Owner); err != nil { // after the sequence, so that it is never older than that
 		return err
 	}
 	t, ok := e.tenants[s.Tenant]

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -27,14 +26,8 @@ func (r *run) seal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.s.Facts.Digest == "" {
-		stop, err := r.lastLook(ctx)
-		if err != nil || stop {
-			return err
-		}
-		if err := r.commitDigest(ctx, t); err != nil {
-			return err
-		}
+	if stop, err := r.commitDigest(ctx, t); err != nil || stop {
+		return err
 	}
 	if err := r.redeem(ctx, t); err != nil {
 		return err
@@ -125,17 +118,11 @@ func asHoldForSource(s *deal.Sealing, err error) error {
 // at this step: it ended, was adopted, or went back to be gathered anew.
 func (r *run) lastLook(ctx context.Context) (stop bool, err error) {
 	s := r.s
-	rec, err := r.read(ctx, "reread")
-	if errors.Is(err, deal.ErrGone) {
-		return true, r.void(ctx, err.Error())
+	rec, stop, err := r.look(ctx, "reread")
+	if err != nil || stop {
+		return stop, err
 	}
-	if err != nil {
-		return false, err
-	}
-	if file, ok := rec.Sealed(s.Tx, deal.RoleContract); ok {
-		return true, r.adopt(ctx, file)
-	}
-	if err := r.mayGoOn(ctx); err != nil {
+	if err := r.mayBeSealedAgain(ctx); err != nil {
 		return false, err
 	}
 	if rec.Stage != s.Plan.Stage && s.Plan.IfLeft != "seal" && !r.released(holdLeft) {
@@ -151,16 +138,40 @@ func (r *run) lastLook(ctx context.Context) (stop bool, err error) {
 	if now == s.Facts.Record {
 		return false, nil
 	}
-	r.log.Info("the record was edited before it was sealed: gathering again")
-	s.Private.Ticket, s.Facts.Unsigned = nil, nil
-	return true, r.advance(ctx, "prepared", deal.Noticed, deal.Entry{What: "gather-again", Why: "the record was edited before it was sealed"})
+	return true, r.gatherAgain(ctx)
 }
 
-// commitDigest is the point of no return: from here on this digest, and no other, is signed for this TxID.
-func (r *run) commitDigest(ctx context.Context, t *signing.Ticket) error {
+// maxGenerations is how many documents are prepared of a record that does not hold still before a person is asked.
+const maxGenerations = 10
+
+// gatherAgain goes back to the beginning. A formula that changes by itself must not turn this into a circle.
+func (r *run) gatherAgain(ctx context.Context) error {
 	s := r.s
+	r.log.Info("the record was edited before it was sealed: gathering again")
+	s.Private.Ticket, s.Facts.Unsigned = nil, nil
+	err := r.advance(ctx, "prepared", deal.Noticed, deal.Entry{What: "gather-again", Why: "the record was edited before it was sealed"})
+	if err == nil && s.Facts.Generation >= maxGenerations {
+		return deal.Hold("the record was edited %d times just before it was sealed: find the mapped field that changes by itself, then release the deal", s.Facts.Generation)
+	}
+	return err
+}
+
+// commitDigest is the point of no return: from here on this digest, and no other, is signed for this TxID. Once it is
+// committed only a restored state looks at the record again, for what another copy of it may have made.
+func (r *run) commitDigest(ctx context.Context, t *signing.Ticket) (stop bool, err error) {
+	s := r.s
+	if s.Facts.Digest != "" {
+		if !r.predatesState() {
+			return false, nil
+		}
+		_, stop, err = r.look(ctx, "reread")
+		return stop, err
+	}
+	if stop, err := r.lastLook(ctx); err != nil || stop {
+		return stop, err
+	}
 	s.Facts.Digest = hex.EncodeToString(t.Digest())
-	return r.advance(ctx, "digest", "", deal.Entry{What: "digest-committed", Why: "this digest and no other is signed: " + s.Facts.Digest, Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": s.Facts.Digest, "key": hex.EncodeToString(t.SPKISHA256)}})
+	return false, r.advance(ctx, "digest", "", deal.Entry{What: "digest-committed", Why: "this digest and no other is signed: " + s.Facts.Digest, Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": s.Facts.Digest, "key": hex.EncodeToString(t.SPKISHA256)}})
 }
 
 // redeem uses the key, unless it has been used.
@@ -239,7 +250,7 @@ func (r *run) withoutTimestamp(ctx context.Context, cause error) error {
 	case profile.OnDowngrade == signing.Fail:
 		return &permanentError{fmt.Errorf("level %s was asked for and no time-stamp could be had: %w", profile.Level, cause)}
 	default:
-		return held(holdLevel, "level %s was asked for and no time-stamp could be had (%v): release to go on at B-B, or mend the TSA and retry", profile.Level, cause)
+		return held(holdLevel, "level %s was asked for and no time-stamp could be had (%v): mend the TSA, then release: it is asked once more, and if that fails the deal goes on at B-B", profile.Level, cause)
 	}
 }
 
@@ -272,7 +283,6 @@ func (r *run) complete(ctx context.Context, t *signing.Ticket, unsigned deal.Fil
 		return err
 	}
 	s.Private.CMS = evidence.CMS
-	fact.Name = s.Private.FileName
 	s.Facts.Contract = &fact
 	return r.advance(ctx, "sealed", deal.Sealed, deal.Entry{What: "sealed", Why: "SHA-256 " + fact.SHA256, Cert: s.Facts.Cert.SHA256, Detail: map[string]string{"sha256": fact.SHA256},
 		Events: []deal.Event{{Type: "document.signed", Data: map[string]string{"sha256": fact.SHA256}}}})
