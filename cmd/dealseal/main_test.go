@@ -56,6 +56,7 @@ type office struct {
 }
 
 func newOffice(t *testing.T) *office {
+	t.Helper()
 	o := &office{}
 	server := httptest.NewUnstartedServer(nil)
 	var err error
@@ -82,6 +83,7 @@ func newOffice(t *testing.T) *office {
 	if err := key.Save(keyFile, secret.New([]byte(passphrase))); err != nil {
 		t.Fatal(err)
 	}
+	(&world{t: t}).cheapen(keyFile, passphrase)
 	other, err := pki.New(pki.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -107,17 +109,15 @@ func newOffice(t *testing.T) *office {
 
 // furnish puts a copy of everything into a script's folder, with a configuration that is good.
 func (o *office) furnish(env *testscript.Env) error {
-	for name, content := range o.files {
-		if err := os.WriteFile(filepath.Join(env.WorkDir, name), content, 0o600); err != nil {
-			return err
-		}
+	if err := o.write(env.WorkDir); err != nil {
+		return err
 	}
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		return err
 	}
 	env.Setenv("HOME", env.WorkDir)
-	env.Setenv("TSA", o.authority.URL(pki.PathTSA))
+	env.Setenv("TSA", o.tsa())
 	env.Setenv("TSA_HOST", strings.TrimPrefix(o.authority.URL(""), "http://"))
 	env.Setenv("TEMPLATES", filepath.Join(root, "templates"))
 	// Compiling the renderer takes longer than all scripts together: it is done once for all of them.
@@ -126,10 +126,22 @@ func (o *office) furnish(env *testscript.Env) error {
 		os.Symlink(cache, env.WorkDir+"/state/renderer")); err != nil {
 		return err
 	}
-	main := fmt.Sprintf(goodConfiguration, env.WorkDir, root, env.Getenv("TSA"))
+	main := fmt.Sprintf(goodConfiguration, env.WorkDir, root, o.tsa())
 	return errors.Join(os.WriteFile(env.WorkDir+"/dealseal.yaml", []byte(main), 0o600),
 		os.WriteFile(env.WorkDir+"/tenants/acme.yaml", []byte(strings.ReplaceAll(goodTenant, "$WORK", env.WorkDir)), 0o600))
 }
+
+// write puts the files into a folder, for their owner only: secrets that others may read are refused.
+func (o *office) write(dir string) error {
+	for name, content := range o.files {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *office) tsa() string { return o.authority.URL(pki.PathTSA) }
 
 const goodConfiguration = `state_dir: %[1]s/state
 master_key: file:%[1]s/master-key
