@@ -94,7 +94,7 @@ func (r *run) look(ctx context.Context, call string) (rec deal.Record, stop bool
 	if file, ok := rec.Sealed(r.s.Tx, deal.RoleContract); ok {
 		return rec, true, r.adopt(ctx, rec, file)
 	}
-	if r.predatesState() {
+	if r.predatesState() && !r.released(holdRestored) {
 		return rec, false, held(holdRestored, "this state was copied or restored at %s, after the deal entered its stage, and nothing proves that it was not sealed elsewhere in between: "+
 			"if no contract exists, release the deal", r.Ledger.Epoch().UTC().Format(time.RFC3339))
 	}
@@ -104,7 +104,7 @@ func (r *run) look(ctx context.Context, call string) (rec deal.Record, stop bool
 // predatesState reports whether the entry is older than this copy of the state: whoever had the state before may have
 // gone on with it.
 func (r *run) predatesState() bool {
-	return r.s.Change.At.Before(r.Ledger.Epoch()) && !r.released(holdRestored)
+	return r.s.Change.At.Before(r.Ledger.Epoch())
 }
 
 // read reads the fields that the plan needs, and our own.
