@@ -18,7 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/connectors/salesforce"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/documents"
@@ -231,7 +230,7 @@ func (w *world) contracts(record string) (sealed [][]byte) {
 	return sealed
 }
 
-// audited are the statuses that the record was given, in the order of the updates that the org accepted.
+// updates is how many updates of records the org has accepted.
 func (w *world) updates() (n int) {
 	for _, r := range w.org.Requests() {
 		if r.Kind == mock.KindUpdate && r.Status < 300 && r.Status > 0 {
@@ -334,9 +333,7 @@ func withTemplate(t *testing.T) func(*deal.Plan) {
 	return func(p *deal.Plan) {
 		b, err := documents.Load("../templates/order-form")
 		must(t, err)
-		trail, err := documents.Load("../templates/audit-trail")
-		must(t, err)
-		p.Attachment, p.Template, p.Bundle, p.AuditTrail, p.Currency = "", b.Name(), b.Hash(), trail.Hash(), "EUR"
+		p.Attachment, p.Template, p.Bundle, p.AuditTrail, p.Currency = "", b.Name(), b.Hash(), trailBundle(t), "EUR"
 		p.Seller = map[string]string{"address": "1 Main Street"}
 		p.Fields, err = b.Paths(string(deal.Salesforce), nil)
 		must(t, err)
@@ -596,4 +593,10 @@ var sealSubject = pkix.Name{CommonName: "House Seal", Organization: []string{"Ho
 
 func newMaster() secret.Secret { return secret.New([]byte(rand.Text() + rand.Text())) }
 
-var _ connectors.CRM = (*salesforce.Connector)(nil)
+// trailBundle is the hash of the bundle that audit trails are made with.
+func trailBundle(t *testing.T) string {
+	t.Helper()
+	b, err := documents.Load("../templates/audit-trail")
+	must(t, err)
+	return b.Hash()
+}

@@ -1,0 +1,286 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"testing/quick"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/dealseal/dealseal/deal"
+	mock "github.com/dealseal/dealseal/mocks/crm/salesforce"
+	"github.com/dealseal/dealseal/mocks/pki"
+	"github.com/dealseal/dealseal/signing"
+	"github.com/dealseal/dealseal/store"
+)
+
+func TestWithoutATSAForTheWholeScheduleTheProfileDecidesAndTheKeyIsUsedOnce(t *testing.T) {
+	for _, c := range []struct {
+		answer    signing.Downgrade
+		condition deal.Condition
+		step      deal.Step
+		reason    string
+		shown     string
+	}{
+		{signing.Hold, deal.Held, deal.Rendered, "[level] level B-T was asked for and no time-stamp could be had", "Held"},
+		{signing.Fail, deal.Dead, deal.Rendered, "seal: level B-T was asked for and no time-stamp could be had", "Failed"},
+		{signing.AcceptAndFlag, deal.Running, deal.Done, "", "Signed"},
+	} {
+		t.Run(string(c.answer), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			d := w.daemon(onDowngrade(c.answer))
+			d.Retry.Attempts = 10
+			w.authority.SetFault(pki.ServiceTSA, pki.Down, -1)
+			record := w.won()
+			s := d.run()
+			d.want(s, c.condition, c.step, c.reason)
+			w.wantUses(1)
+			if asked := w.authority.Requests(pki.ServiceTSA); asked != d.Retry.Attempts {
+				t.Errorf("the TSA was asked %d times, want the whole schedule of %d", asked, d.Retry.Attempts)
+			}
+			d.tell()
+			w.wantShown(record, c.shown)
+			if done := c.step == deal.Done; done && (s.Facts.Level != "B-B" || s.Facts.Flagged == "") || !done && len(w.contracts(record)) > 0 {
+				t.Errorf("level %s, flagged %q, %d files on the record", s.Facts.Level, s.Facts.Flagged, len(w.contracts(record)))
+			}
+		})
+	}
+}
+
+func TestATSAThatComesBackStampsTheSameSignature(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	w.authority.SetFault(pki.ServiceTSA, pki.Down, 3)
+	w.won()
+	tx := d.notice()
+	d.work()
+	value := d.load(tx).Private.Value
+	d.want(d.load(tx), deal.Retrying, deal.Rendered, "seal: ")
+	d.finish()
+	s := d.load(tx)
+	d.wantDone(s)
+	w.wantUses(1)
+	if len(value) == 0 || !bytes.Equal(value, s.Private.Value) || s.Facts.Level != "B-T" {
+		t.Errorf("level %s; the signature value is the first one: %v", s.Facts.Level, bytes.Equal(value, s.Private.Value))
+	}
+}
+
+func TestTroubleWithTheKeyTakesNoAttemptFromTheTSA(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	w.key.fail(d.Retry.Attempts-1, &downError{})
+	w.authority.SetFault(pki.ServiceTSA, pki.Down, d.Retry.Attempts-1)
+	w.won()
+	s := d.run()
+	d.wantDone(s)
+	if s.Facts.Level != "B-T" {
+		t.Errorf("level %s: the TSA had not its own schedule", s.Facts.Level)
+	}
+}
+
+func TestAKeyThatIsDownIsTriedAgainWhenItAskedToBe(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	const asked = 17 * time.Minute // longer than the schedule would wait
+	w.key.fail(1, &downError{asked})
+	w.won()
+	tx := d.notice()
+	d.work()
+	s := d.load(tx)
+	d.want(s, deal.Retrying, deal.Rendered, "seal: ")
+	if wait := s.Next.Sub(w.now()); wait != asked {
+		t.Errorf("it is tried again in %s, want %s", wait, asked)
+	}
+	if out := d.Handle(t.Context(), deal.Job{Kind: deal.JobSeal, Tx: tx}); out.Again != asked || w.key.uses() > 0 {
+		t.Errorf("a job that comes early is sent back for %s, and the key was used %d times", out.Again, w.key.uses())
+	}
+	d.finish()
+	d.wantDone(d.load(tx))
+	w.wantUses(1)
+}
+
+func TestAKeyThatStaysDownKillsTheDealWithTheStepAndOneRetryGoesOn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	w.key.fail(math.MaxInt, errors.New("no session"))
+	record := w.won()
+	s := d.run()
+	d.want(s, deal.Dead, deal.Rendered, "seal: ")
+	d.want(s, deal.Dead, deal.Rendered, fmt.Sprintf("(after %d attempts)", d.Retry.Attempts))
+	d.tell()
+	w.wantShown(record, "Failed")
+	digest := s.Facts.Digest
+	w.key.fail(0, nil)
+	must(t, d.store.Retry(t.Context(), s.Tx, "alice", "the HSM is back"))
+	d.finish()
+	s = d.load(s.Tx)
+	d.wantDone(s)
+	if s.Facts.Digest != digest || hex.EncodeToString(w.key.signed[0]) != digest {
+		t.Error("another digest was signed than the one that was committed")
+	}
+}
+
+func TestAPermanentErrorEndsAtOnceAndNamesItsStep(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare func(*daemon, *world)
+		step    deal.Step
+		reason  string
+	}{
+		"the record cannot be read": {func(_ *daemon, w *world) {
+			w.fault(mock.Fault{Kind: mock.KindQuery, Path: "FROM Opportunity WHERE", Effect: mock.APIError, Status: 403, Code: "INSUFFICIENT_ACCESS"})
+		}, deal.Noticed, "gather: "},
+		"the key is refused": {func(_ *daemon, w *world) { w.key.fail(1, &permanentError{errors.New("wrong PIN")}) }, deal.Rendered, "seal: "},
+		"the upload is refused": {func(_ *daemon, w *world) {
+			w.fault(mock.Fault{Kind: mock.KindUpload, Effect: mock.ValidationRule})
+		}, deal.Kept, "attach: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			d := w.daemon()
+			c.prepare(d, w)
+			w.won()
+			start := w.now()
+			s := d.run()
+			d.want(s, deal.Dead, c.step, c.reason)
+			if s.Attempts != 0 || w.now() != start {
+				t.Errorf("%d attempts, %s later: it was tried again", s.Attempts, w.now().Sub(start))
+			}
+		})
+	}
+}
+
+func TestWaitsGrowToTheirBoundAndHeedWhatWasAsked(t *testing.T) {
+	holds := func(first, most uint32, attempts uint8, asked uint32) bool {
+		r := Retry{First: time.Duration(first) * time.Microsecond, Max: time.Duration(most) * time.Millisecond}
+		wait := r.after(int(attempts)+1, time.Duration(asked))
+		ideal := min(float64(r.First)*math.Pow(2, float64(attempts)), float64(r.Max))
+		low, high := max(time.Duration(ideal), time.Duration(asked)), max(time.Duration(ideal*1.2), time.Duration(asked))
+		return wait >= low && wait <= high+1
+	}
+	if err := quick.Check(holds, &quick.Config{MaxCount: 5000}); err != nil {
+		t.Error(err)
+	}
+	for _, first := range []time.Duration{1<<44 + 1, math.MaxInt64 / 4} { // whose doubles do not fit
+		if wait := (Retry{First: first, Max: math.MaxInt64 / 2}).after(21, 0); wait < first {
+			t.Errorf("the 21st wait after a first one of %s is %s", first, wait)
+		}
+	}
+	seen := map[time.Duration]bool{}
+	for range 20 {
+		seen[(Retry{First: time.Hour, Max: time.Hour}).after(1, 0)] = true
+	}
+	if len(seen) < 2 {
+		t.Error("the waits have no jitter")
+	}
+}
+
+func TestAnEngineWithoutAScheduleHasOne(t *testing.T) {
+	var e Engine
+	e.init()
+	if diff := cmp.Diff(Retry{First: 2 * time.Second, Max: 30 * time.Minute, Attempts: 12}, e.Retry); diff != "" {
+		t.Errorf("the default schedule (-want +got):\n%s", diff)
+	}
+}
+
+// A ledger that fails once, at any of its commits, with the commit made or not, costs a retry and nothing else.
+func TestALedgerThatFailsOnceAnywhereCostsOnlyARetry(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon(func(p *deal.Plan) { p.AuditTrail = trailBundle(t) })
+	for _, after := range []bool{false, true} {
+		for n, struck := 1, true; struck; n++ {
+			record := w.won()
+			b := &brittle{Ledger: d.store, left: n, after: after, refuse: errors.New("disk I/O error")}
+			d.Ledger = b
+			tx := d.notice()
+			before := w.key.uses()
+			d.finish()
+			struck = b.failed
+			s := d.load(tx)
+			name := fmt.Sprintf("commit %d, made %v", n, after)
+			if s.Step != deal.Done || s.Condition != deal.Running {
+				t.Fatalf("%s: the deal is %s at %q: %s\n%s", name, s.Condition, s.Step, s.Reason, d.log)
+			}
+			digests := d.digests(tx)
+			for _, signed := range w.key.signed[before:] {
+				if !digests[hex.EncodeToString(signed)] {
+					t.Errorf("%s: a digest was signed that was not committed", name)
+				}
+			}
+			if files := len(w.org.Files(record)); len(digests) != 1 || files != 3 {
+				t.Errorf("%s: %d digests and %d files, want 1, and 3 with quotation and trail", name, len(digests), files)
+			}
+		}
+	}
+	if _, err := d.store.VerifyAudit(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhatTheLedgerRefusesForGoodIsShownAndNotTriedForEver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	record := w.won()
+	d.Ledger = &brittle{Ledger: d.store, left: 3, refuse: &store.RefusedError{Reason: "another digest is committed"}}
+	s := d.run()
+	d.want(s, deal.Dead, deal.Gathered, "render: ")
+	d.want(s, deal.Dead, deal.Gathered, "another digest is committed")
+	w.wantContracts(record, 0)
+}
+
+// stale is a ledger in which someone else is always faster.
+type staleLedger struct{ Ledger }
+
+func (staleLedger) Begin(context.Context, *deal.Sealing, deal.Intent) error {
+	return fmt.Errorf("sealing: %w", deal.ErrStale)
+}
+
+func TestADealThatSomeoneElseMovesIsLeftToThem(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	w.won()
+	tx := d.notice()
+	d.Ledger = staleLedger{d.store}
+	out := d.Handle(t.Context(), deal.Job{Kind: deal.JobSeal, Tx: tx})
+	s := d.load(tx)
+	d.want(s, deal.Running, deal.Noticed, "")
+	if out.Again <= 0 || s.Attempts > 0 || s.Version != 1 {
+		t.Errorf("again in %s, %d attempts, version %d: want to look again and no change", out.Again, s.Attempts, s.Version)
+	}
+	d.Ledger = d.store
+	d.finish()
+	d.wantDone(d.load(tx))
+}
+
+func TestAJobThatIsCutOffByTheShutdownChangesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	w.won()
+	tx := d.notice()
+	ctx, cancel := context.WithCancel(t.Context())
+	d.until("gather.call.record/before", cancel)
+	out := d.Handle(ctx, deal.Job{Kind: deal.JobSeal, Tx: tx})
+	s := d.load(tx)
+	d.want(s, deal.Running, deal.Noticed, "")
+	if out.Again <= 0 || s.Attempts > 0 || strings.Contains(d.log.String(), "level=WARN") {
+		t.Errorf("again in %s, %d attempts: the shutdown was taken for a failure\n%s", out.Again, s.Attempts, d.log)
+	}
+	d.finish()
+	d.wantDone(d.load(tx))
+}
