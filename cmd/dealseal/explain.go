@@ -41,7 +41,7 @@ func printStory(out io.Writer, story *store.Story) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(name, format string, args ...any) {
 		if text := fmt.Sprintf(format, args...); text != "" {
-			fmt.Fprintf(w, "%s\t%s\n", name, text)
+			fmt.Fprintf(w, "%s\t%s\n", name, printable(text))
 		}
 	}
 	row("transaction", "%s", s.Tx)
@@ -72,7 +72,7 @@ func printStory(out io.Writer, story *store.Story) error {
 	fmt.Fprintln(out, "\naudit log")
 	w = tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, l := range story.Trail {
-		fmt.Fprintf(w, "  %d\t%s\t%s\t%s\t%s\n", l.Index, l.At.UTC().Format("2006-01-02 15:04:05.000"), l.Who, l.What, l.Why)
+		fmt.Fprintf(w, "  %d\t%s\t%s\t%s\t%s\n", l.Index, l.At.UTC().Format("2006-01-02 15:04:05.000"), l.Who, l.What, printable(l.Why))
 	}
 	return w.Flush()
 }

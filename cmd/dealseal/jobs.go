@@ -47,7 +47,7 @@ func listJobs(ctx context.Context, c *call) error {
 	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "TRANSACTION\tTENANT\tRECORD\tRULE\tSTEP\tCONDITION\tSINCE\tREASON")
 	for _, m := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Tx, m.Tenant, m.Ref, m.Rule, m.Step, condition(m), ago(m.Updated), m.Reason)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Tx, m.Tenant, m.Ref, m.Rule, m.Step, condition(m), ago(m.Updated), printable(m.Reason))
 	}
 	return w.Flush()
 }

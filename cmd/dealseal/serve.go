@@ -71,7 +71,7 @@ func (h *house) assemble(ctx context.Context, log *slog.Logger) (d *service, err
 		}
 	}()
 	if d.listen, err = net.Listen("tcp", h.cfg.Listen.Admin); err != nil {
-		return d, h.cfg.At("listen.admin", "%v", err)
+		return d, h.cfg.At("listen.admin", "listen.admin: %v", err)
 	}
 	if d.store, err = openStore(ctx, h.cfg, log); err != nil {
 		return d, err

@@ -49,10 +49,10 @@ func signCommand(ctx context.Context, c *call) error {
 	defer in.Close()
 	checker := newChecker(h.roots, log)
 	defer checker.Close()
-	press := &press{sealer: signing.NewSealer(keys, stamper, time.Now), checker: checker, profile: profile, stderr: c.stderr}
-	made, err := press.seal(ctx, in, c.out)
+	p := &press{sealer: signing.NewSealer(keys, stamper, time.Now), checker: checker, profile: profile, stderr: c.stderr}
+	made, err := p.seal(ctx, in, c.out)
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.args[0], err)
+		return fmt.Errorf("%s: %w: nothing was written", c.args[0], err)
 	}
 	stamped := "no time-stamp"
 	if t := made.Timestamp; t != nil {
@@ -103,7 +103,7 @@ func (p *press) seal(ctx context.Context, in *file, out string) (*verify.Signatu
 	}
 	made, err := p.check(ctx, &file{temp, in.size + int64(len(tail))})
 	if err != nil {
-		return nil, fmt.Errorf("%w: nothing was written", err)
+		return nil, err
 	}
 	return made, os.Rename(temp.Name(), out)
 }
@@ -123,7 +123,7 @@ func (p *press) tail(ctx context.Context, in *file) ([]byte, error) {
 		if p.profile.OnDowngrade != signing.AcceptAndFlag {
 			return nil, err
 		}
-		fmt.Fprintf(p.stderr, "warning: no time-stamp: %v\n", err)
+		fmt.Fprintf(p.stderr, "warning: %v\n", err)
 	}
 	tail, _, err := p.sealer.Complete(t, value, token)
 	return tail, err

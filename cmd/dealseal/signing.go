@@ -146,7 +146,12 @@ func (c *checker) Check(ctx context.Context, doc pades.Document) (*verify.Report
 	return c.Checker.Check(ctx, doc, verify.Options{Roots: c.roots})
 }
 
-// newLogQuiet is for commands: only what goes wrong.
+// newLogQuiet is for commands: only what goes wrong, and not when, which whoever waits for the command knows.
 func newLogQuiet(w io.Writer) *slog.Logger {
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelWarn, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey && len(groups) == 0 {
+			return slog.Attr{}
+		}
+		return a
+	}}))
 }

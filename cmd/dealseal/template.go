@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -57,7 +56,7 @@ func validateTemplate(ctx context.Context, c *call, r documents.Renderer, b *doc
 
 // renderer takes what the configuration says if there is one: templates are also written where no daemon is installed.
 func (c *call) renderer() (*typst.Renderer, error) {
-	log := slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	log := newLogQuiet(c.stderr)
 	h := &house{cfg: &config.Config{File: c.config}}
 	if _, err := os.Stat(c.config); err == nil {
 		if h.cfg, err = config.LoadWithoutTenants(c.config); err != nil {

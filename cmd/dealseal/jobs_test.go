@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dealseal/dealseal/config"
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/store"
+)
+
+// desk is a configuration with a state directory of its own, and what an operator types.
+type desk struct {
+	t    *testing.T
+	file string
+	cfg  *config.Config
+}
+
+func newDesk(t *testing.T) *desk {
+	t.Helper()
+	o, dir := newOffice(t), t.TempDir()
+	d := &desk{t: t, file: filepath.Join(dir, "dealseal.yaml")}
+	if err := errors.Join(o.write(dir), os.Mkdir(filepath.Join(dir, "state"), 0o700),
+		os.WriteFile(d.file, fmt.Appendf(nil, goodConfiguration, dir, dir, o.tsa()), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if d.cfg, err = config.LoadWithoutTenants(d.file); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func (d *desk) open() *store.Store {
+	d.t.Helper()
+	s, err := openStore(d.t.Context(), d.cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return s
+}
+
+// types runs a command and returns what it prints.
+func (d *desk) types(want int, args ...string) string {
+	d.t.Helper()
+	var out, complaints bytes.Buffer
+	if code := run(append(args, "--config", d.file), strings.NewReader(""), &out, &complaints); code != want {
+		d.t.Fatalf("dealseal %s: exit code %d, want %d\n%s", strings.Join(args, " "), code, want, complaints.String())
+	}
+	return out.String() + complaints.String()
+}
+
+// deals puts deals into the ledger that a step has held, oldest first.
+func deals(t *testing.T, s *store.Store, n int) (txs []deal.TxID) {
+	t.Helper()
+	ctx, start := t.Context(), time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	const tenant, account, rule = deal.TenantID("acme"), deal.AccountID("salesforce:00D000000000001"), "order-form"
+	if _, err := s.Activate(ctx, tenant, account, rule, start.Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	previous, err := s.Cursor(ctx, account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := deal.Page{Next: deal.Cursor{Since: start}}
+	for i := range n {
+		page.Entries = append(page.Entries, deal.Change{Rule: rule, Ref: deal.Ref{Object: "Opportunity", ID: fmt.Sprintf("006%d", i)}, Stage: "Closed Won", Occurrence: "1", At: start})
+	}
+	plan := deal.Plan{TenantName: "Acme", Rule: rule, Stage: "Closed Won", Profile: []byte("{}"), Template: "order-form@1", WriteBack: deal.WriteBack{TransactionID: "Tx__c", Status: "Status__c"}}
+	if txs, err = s.Notice(ctx, deal.Noticing{Tenant: tenant, Account: account, Previous: previous, Plans: map[string]deal.Plan{rule: plan}, Page: page}); err != nil {
+		t.Fatal(err)
+	}
+	for _, tx := range txs {
+		held, err := s.Load(ctx, tx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held.Condition, held.Reason = deal.Held, "[left] the record left\x1b[2J its stage"
+		if err := s.Advance(ctx, held, deal.Entry{Who: "daemon", What: "held", Why: held.Reason}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return txs
+}
+
+// TestWhatWaitsIsListedDecidedAndExplained is the same with a daemon and without one.
+func TestWhatWaitsIsListedDecidedAndExplained(t *testing.T) {
+	t.Run("in the state directory", func(t *testing.T) {
+		d := newDesk(t)
+		s := d.open()
+		txs := deals(t, s, 3)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		d.decides(txs)
+	})
+	t.Run("over the control socket", func(t *testing.T) {
+		d := newDesk(t)
+		s := d.open()
+		txs := deals(t, s, 3)
+		l, err := listenControl(d.cfg.StateDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- serveControl(ctx, slog.New(slog.DiscardHandler), l, &local{Store: s}) }()
+		d.decides(txs)
+		stop()
+		if err := errors.Join(<-ended, s.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func (d *desk) decides(txs []deal.TxID) {
+	d.t.Helper()
+	oldest, middle, newest := string(txs[0]), string(txs[1]), string(txs[2])
+	expect := func(got string, want ...string) {
+		d.t.Helper()
+		for _, w := range want {
+			if !strings.Contains(got, w) {
+				d.t.Errorf("%q is not in:\n%s", w, got)
+			}
+		}
+		if strings.Contains(got, "\x1b") {
+			d.t.Errorf("an escape sequence reaches the terminal: %q", got)
+		}
+	}
+	expect(d.types(exitOK, "jobs"), oldest, middle, newest, "acme", "held", "[left] the record left")
+	expect(d.types(exitOK, "explain", oldest), "Closed Won", "template order-form@1", "dealseal jobs release "+oldest, "the record left", "daemon")
+	expect(d.types(exitFailed, "jobs", "retry", oldest), "it is held")
+	expect(d.types(exitOK, "jobs", "drop", newest, "--why", "customer withdrew"), newest+": dropped")
+	expect(d.types(exitOK, "jobs", "drop", middle, "--why", "customer withdrew"), middle+": dropped")
+
+	// What is finished does not use up the places of what waits.
+	if got := d.types(exitOK, "jobs", "-n", "1"); !strings.Contains(got, oldest) || strings.Contains(got, newest) {
+		d.t.Errorf("one deal waits, and the list is:\n%s", got)
+	}
+	expect(d.types(exitOK, "jobs", "--all", "-n", "1"), newest)
+	expect(d.types(exitOK, "jobs", "--tenant", "other"), "nothing is in the works")
+	expect(d.types(exitOK, "jobs", "release", oldest, "--why", "left by mistake"), oldest+": released")
+	expect(d.types(exitOK, "explain", oldest), "left by mistake")
+	expect(d.types(exitOK, "explain", newest, "--json"), `"customer withdrew"`)
+	expect(d.types(exitOK, "audit", "verify"), "the audit log is whole", "3 deals agree")
+	checkpoint := filepath.Join(d.t.TempDir(), "checkpoint")
+	d.types(exitOK, "audit", "checkpoint", "-o", checkpoint)
+	d.types(exitOK, "audit", "verify", "--checkpoint", checkpoint)
+}
+
+func TestStateOfAnotherUserIsLeftAlone(t *testing.T) {
+	dir := "/" // root's
+	if os.Geteuid() == 0 {
+		dir = t.TempDir()
+		if err := os.Chown(dir, 12345, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := checkStateDir(&config.Config{StateDir: dir})
+	if err == nil || !strings.Contains(err.Error(), "belongs to another user: run the command as that user, with sudo -u ") {
+		t.Errorf("got %v", err)
+	}
+}
