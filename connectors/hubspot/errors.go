@@ -335,5 +335,5 @@ func retryAfter(header http.Header) time.Duration {
 	if err != nil || s < 0 {
 		return 0
 	}
-	return min(time.Duration(s)*time.Second, maxMigration)
+	return time.Duration(min(s, int(maxMigration/time.Second))) * time.Second
 }

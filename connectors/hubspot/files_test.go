@@ -106,6 +106,33 @@ func TestFileThatWasDeletedIsPutBackOnTheSameNote(t *testing.T) {
 	}
 }
 
+func TestFileThatWasTakenOffOurNoteIsPutBack(t *testing.T) {
+	w := newWorld(t, FlowToken)
+	id := w.CreateDeals(1, "contractsent")[0]
+	c := w.connector(quiet())
+	a := attach(t, c, id, pdf(1000, 'a'))
+	w.must(w.portal.Update("notes", notesOf(t, w, id)[0].ID, map[string]string{"hs_attachment_ids": ""}))
+	b := attach(t, c, id, pdf(1000, 'a'))
+	if files := w.Files(id); b != a || len(files) != 1 || len(notesOf(t, w, id)) != 1 {
+		t.Errorf("attached %+v again as %+v, %d files on the deal", a, b, len(files))
+	}
+}
+
+// TestLostRepliesAreClearedUpAtOnce holds that one call is enough: the job does not have to come back.
+func TestLostRepliesAreClearedUpAtOnce(t *testing.T) {
+	for _, effect := range []connectortest.Effect{connectortest.LoseReply, connectortest.Truncated} {
+		for _, call := range []connectortest.Call{connectortest.UploadCall, connectortest.LinkCall} {
+			w := newWorld(t, FlowToken)
+			id := w.CreateDeals(1, "contractsent")[0]
+			w.must(w.Fail(call, effect, 1))
+			attach(t, w.connector(quiet()), id, pdf(1000, 'a'))
+			if stored := w.portal.StoredFiles(); len(stored) != 1 || len(notesOf(t, w, id)) != 1 {
+				t.Errorf("%s at %s: %d files are stored, want 1 on 1 note", effect, call, len(stored))
+			}
+		}
+	}
+}
+
 func TestOtherBytesOfTheSameTransactionAreAnotherFile(t *testing.T) {
 	w := newWorld(t, FlowToken)
 	id := w.CreateDeals(1, "contractsent")[0]

@@ -32,8 +32,10 @@ func TestRecordReadsWhatBelongsToTheDeal(t *testing.T) {
 	})
 	w.must(err)
 	add := func(_ string, err error) { t.Helper(); w.must(err) }
+	older, err := w.portal.Create("companies", map[string]string{"name": "Other Ltd"})
+	w.must(err)
 	add(w.portal.AddCompany(id, map[string]string{"name": "Primary Ltd", "city": "Łódź"}))
-	add(w.portal.AddCompany(id, map[string]string{"name": "Other Ltd"}))
+	w.must(w.portal.Associate("deals", id, "companies", older, ""))
 	add(w.portal.AddContact(id, map[string]string{"email": "first@example.com"}, ""))
 	add(w.portal.AddContact(id, map[string]string{"email": "signer@example.com", "firstname": "Ana"}, "Signer"))
 	add(w.portal.AddContact(id, map[string]string{"email": "buyer@example.com"}, "Buyer"))

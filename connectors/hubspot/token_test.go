@@ -83,6 +83,25 @@ func TestRefreshTokenStoredByAnotherProcessIsUsed(t *testing.T) {
 	}
 }
 
+// TestRefreshTokenUsedByAnotherProcessMeanwhileIsReplacedByItsSuccessor: the other one is quicker by a moment.
+func TestRefreshTokenUsedByAnotherProcessMeanwhileIsReplacedByItsSuccessor(t *testing.T) {
+	w := rotatingWorld(t)
+	other := w.connector(quiet())
+	overtaken := false
+	c := w.connectorOver(roundTrip(func(r *http.Request) (*http.Response, error) {
+		if strings.HasPrefix(r.URL.Path, "/oauth/") && !overtaken {
+			overtaken = true
+			if err := identify(t, other); err != nil {
+				t.Errorf("the other process: %v", err)
+			}
+		}
+		return http.DefaultTransport.RoundTrip(r)
+	}), quiet())
+	if err := identify(t, c); err != nil || !overtaken {
+		t.Errorf("after another process has used the refresh token: %v", err)
+	}
+}
+
 func TestNewlyConfiguredRefreshTokenReplacesTheRememberedOne(t *testing.T) {
 	w := rotatingWorld(t)
 	if err := identify(t, w.connector(quiet())); err != nil {

@@ -244,12 +244,9 @@ func (w *wire) fetch(ctx context.Context, x exchange) (reply, error) {
 		return reply{}, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply)) // what is cut is no JSON any more
 	if err != nil {
 		return reply{}, callError(ctx, err)
-	}
-	if len(body) > maxReply {
-		return reply{}, malformed("it has more than %d bytes", maxReply)
 	}
 	r := reply{body: body}
 	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {

@@ -107,3 +107,19 @@ func TestReceiptReachesTheDealThatTookOver(t *testing.T) {
 		t.Errorf("dealseal_status = %q", got)
 	}
 }
+
+func TestTimesAreComparedAndNotTheirSpelling(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		same bool
+	}{
+		{"2026-11-20T20:00:00Z", "2026-11-20T20:00:00.000Z", true},
+		{"1795204800000", "2026-11-20T20:00:00.000Z", true},
+		{"2026-11-20T20:00:00.001Z", "2026-11-20T20:00:00.000Z", false},
+		{"", "", false}, {"signed", "signed", false}, {"5", "5.0", false},
+	} {
+		if got := sameTime(c.a, c.b); got != c.same {
+			t.Errorf("sameTime(%q, %q) = %t", c.a, c.b, got)
+		}
+	}
+}
