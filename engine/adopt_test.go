@@ -1,0 +1,123 @@
+package engine
+
+import (
+	"bytes"
+	"encoding/base64"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dealseal/dealseal/deal"
+	mock "github.com/dealseal/dealseal/mocks/crm/salesforce"
+)
+
+func TestASecondLedgerAdoptsTheContractThatTheRecordBears(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	withTrail := func(p *deal.Plan) { p.AuditTrail = trailBundle(t) }
+	first := w.daemon(withTrail)
+	record := w.won()
+	made := first.run()
+	first.wantDone(made)
+	first.close()
+
+	second := w.daemon(withTrail)
+	s := second.run()
+	second.wantDone(s)
+	w.wantUses(1)
+	w.wantContracts(record, 1)
+	if n := len(w.org.Files(record)); n != 3 {
+		t.Errorf("the record has %d files, want quotation, contract and one audit trail", n)
+	}
+	if s.Tx != made.Tx || !s.Facts.Adopted || s.Facts.Digest != "" || s.Facts.Signature {
+		t.Errorf("transaction %s for %s, adopted %v, digest %q, signature %v", s.Tx, made.Tx, s.Facts.Adopted, s.Facts.Digest, s.Facts.Signature)
+	}
+	if s.Facts.Level != "B-T" || s.Facts.Cert == nil || s.Facts.Cert.SHA256 != made.Facts.Cert.SHA256 || !s.Facts.SealedAt.Equal(made.Facts.SealedAt) {
+		t.Errorf("what is known of the seal differs: %+v", s.Facts)
+	}
+	kept, err := second.store.OpenKept(t.Context(), s.Facts.Archive, "contract.pdf")
+	must(t, err)
+	defer kept.Close()
+	archived, err := io.ReadAll(kept.Open())
+	must(t, err)
+	if !bytes.Equal(archived, w.contracts(record)[0]) {
+		t.Error("the archive has another contract than the record")
+	}
+	w.wantShown(record, "Signed")
+}
+
+// plant puts a file on the record that bears the marker of a transaction.
+func (w *world) plant(record string, tx deal.TxID, content []byte) {
+	w.t.Helper()
+	w.id(w.org.Create("ContentVersion", map[string]any{
+		"Title": "Contract", "PathOnClient": "Contract.pdf", "Description": deal.Marker(tx, deal.RoleContract), "FirstPublishLocationId": record,
+		"VersionData": base64.StdEncoding.EncodeToString(content),
+	}))
+}
+
+func TestAContractThatDoesNotVerifyIsNotAdopted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.daemon()
+	first.wantDone(signedElsewhere(first))
+	sealed := w.contracts(w.org.Records("Opportunity")[0])[0]
+	tampered := slices.Clone(sealed)
+	tampered[bytes.Index(tampered, []byte("Quotation 1"))] ^= 1
+
+	for name, content := range map[string][]byte{"a changed contract": tampered, "an unsigned document": document("", 7), "no PDF": []byte("hello")} {
+		record := w.won()
+		tx := first.notice()
+		w.plant(record, tx, content)
+		uses := w.key.uses()
+		first.finish()
+		s := first.load(tx)
+		if s.Condition == deal.Running || s.Step != deal.Sealed || s.Facts.Archive != "" {
+			t.Errorf("%s: the deal is %s at %q, archived as %q", name, s.Condition, s.Step, s.Facts.Archive)
+		}
+		if s.Condition == deal.Held && !strings.Contains(s.Reason, "nothing was released") {
+			t.Errorf("%s: held because %q", name, s.Reason)
+		}
+		if w.key.uses() != uses {
+			t.Errorf("%s: the key was used", name)
+		}
+		first.tell()
+		w.wantShown(record, "Held")
+	}
+}
+
+// signedElsewhere runs a deal of its own to its end.
+func signedElsewhere(d *daemon) *deal.Sealing {
+	d.t.Helper()
+	d.w.won()
+	return d.run()
+}
+
+func TestAContractThatAppearsBeforeTheLastLookIsAdopted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	other := w.daemon() // the same account under another state directory
+	record := w.won()
+	tx := d.notice()
+	d.until(beforeTheLastLook, func() { other.wantDone(other.run()) })
+	d.finish()
+	s := d.load(tx)
+	d.wantDone(s)
+	w.wantUses(1)
+	w.wantContracts(record, 1)
+	if !s.Facts.Adopted {
+		t.Error("the contract was not adopted")
+	}
+}
+
+func TestAnUploadWhoseReplyIsLostIsFoundAndNotRepeated(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	w.loseReply(mock.KindUpload)
+	record := w.won()
+	d.wantDone(d.run())
+	w.wantContracts(record, 1)
+	w.wantUses(1)
+}

@@ -1,0 +1,195 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/dealseal/dealseal/deal"
+	mock "github.com/dealseal/dealseal/mocks/crm/salesforce"
+)
+
+// try polls once and takes the outcome down, as the poller does between two waits.
+func (p *poller) try(ctx context.Context) error {
+	_, err := p.once(ctx)
+	p.note(ctx, err)
+	return err
+}
+
+func TestATenantOfTheOtherEnvironmentIsNeverPolled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	d.Tenants[0].Production = true // the org is a sandbox
+	w.won()
+	for range 3 {
+		err := d.pollers[0].try(t.Context())
+		if !deal.IsPermanent(err) || !strings.Contains(err.Error(), "correct tenant.environment") {
+			t.Fatalf("the error is %v, want a permanent one with its cure", err)
+		}
+	}
+	if n := len(d.all()); n > 0 {
+		t.Errorf("%d entries were noticed", n)
+	}
+	for _, r := range w.org.Requests() {
+		if strings.Contains(r.Query, "SystemModstamp") {
+			t.Errorf("the history was read: %s", r.Query)
+		}
+	}
+	polls, err := d.store.Polls(t.Context())
+	must(t, err)
+	if len(polls) != 1 || polls[0].Err == "" {
+		t.Errorf("the page is shown %+v", polls)
+	}
+}
+
+func TestARuleThatIsAddedLaterStartsWhereItSays(t *testing.T) {
+	for name, c := range map[string]struct {
+		start func(w *world) time.Time
+		old   bool // whether the entry from before the rule is taken in
+	}{
+		"now":           {func(*world) time.Time { return time.Time{} }, false},
+		"a past moment": {func(w *world) time.Time { return w.now().Add(-2 * time.Hour) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			d := w.daemon()
+			before := w.deal()
+			w.move(before, stageLost)
+			w.clock.advance(time.Hour)
+			d.poll()
+			w.won()
+			d.notice()
+
+			later := w.rule(func(p *deal.Plan) { p.Rule, p.Stage = "later", stageLost })
+			later.StartFrom = c.start(w)
+			t0 := d.Tenants[0]
+			t0.Rules = append(t0.Rules, later)
+			d.Tenants = nil
+			d.addTenant(t0)
+			if fresh := d.poll(); (len(fresh) == 1) != c.old || len(fresh) > 1 {
+				t.Fatalf("%d entries from before the rule are taken in", len(fresh))
+			}
+			after := w.deal()
+			w.clock.advance(time.Second)
+			w.move(after, stageLost)
+			if s := d.load(d.notice()); s.Change.Ref.ID != after || s.Change.Rule != "later" {
+				t.Errorf("rule %s took in %s, want %s", s.Change.Rule, s.Change.Ref, after)
+			}
+		})
+	}
+}
+
+func TestTheAllowanceSlowsPollingAndThenStopsNewWorkOnly(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	p := d.pollers[0]
+	w.won()
+	running := d.notice()
+	if wait := p.wait(nil); wait > 2*time.Minute {
+		t.Errorf("with a low use the next poll is in %s, want the interval", wait)
+	}
+
+	w.org.SetUsage(8_100)
+	must(t, p.try(t.Context()))
+	if wait := p.wait(nil); wait < 5*time.Minute {
+		t.Errorf("at 81 %% the next poll is in %s, want at least 5 minutes", wait)
+	}
+
+	w.org.SetUsage(9_600)
+	must(t, p.try(t.Context())) // learns of it
+	waiting := w.won()
+	err := p.try(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "no new deals until it recovers") {
+		t.Fatalf("at 96 %% the poll said %v", err)
+	}
+	if wait := p.wait(err); wait < 15*time.Minute {
+		t.Errorf("at 96 %% the next poll is in %s, want at least 15 minutes", wait)
+	}
+	d.finish()
+	d.wantDone(d.load(running))
+	if n := len(d.all()); n != 1 {
+		t.Errorf("%d deals are known, want the running one only", n)
+	}
+
+	w.org.SetUsage(100)
+	_ = p.try(t.Context()) // the allowance is asked for, and has recovered
+	if s := d.load(d.notice()); s.Change.Ref.ID != waiting {
+		t.Errorf("after the recovery %s was noticed, want %s", s.Change.Ref, waiting)
+	}
+}
+
+func TestTheSameTroubleIsLoggedOnceAndPollingSlowsUntilItWorksAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	p := d.pollers[0]
+	must(t, p.try(t.Context()))
+	w.fault(mock.Fault{Kind: mock.KindQuery, Effect: mock.APIError, Status: http.StatusForbidden, Code: "INSUFFICIENT_ACCESS"})
+	for range 4 {
+		if p.try(t.Context()) == nil {
+			t.Fatal("the poll did not fail")
+		}
+	}
+	if n := strings.Count(d.log.String(), "polling fails"); n != 1 {
+		t.Errorf("the trouble was logged %d times, want once", n)
+	}
+	w.org.ClearFaults()
+	must(t, p.try(t.Context()))
+	if !strings.Contains(d.log.String(), "polling works again") || p.fails != 0 || p.state.Err != "" {
+		t.Errorf("after the recovery: %d failures, %q", p.fails, p.state.Err)
+	}
+}
+
+func TestWaitsBetweenFailingPollsDoubleUpToTenMinutes(t *testing.T) {
+	t.Parallel()
+	failure := errors.New("no answer")
+	base := func(poll time.Duration, fails int, err error) time.Duration {
+		p := &poller{Engine: &Engine{}, tenant: &Tenant{Poll: poll}, fails: fails}
+		wait, again := p.wait(err), p.wait(err)
+		for range 20 {
+			again = min(again, p.wait(err))
+		}
+		return min(wait, again).Round(poll / 2) // without most of its jitter
+	}
+	var got []time.Duration
+	for fails := range 7 {
+		got = append(got, base(time.Minute, fails, failure))
+	}
+	want := []time.Duration{time.Minute, time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 10 * time.Minute, 10 * time.Minute}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("waits by failures (-want +got):\n%s", diff)
+	}
+	if wait := base(time.Hour, 9, failure); wait != time.Hour {
+		t.Errorf("a tenant that is polled hourly is polled every %s while it fails", wait)
+	}
+	if wait := base(time.Minute, 1, &downError{30 * time.Minute}); wait != 30*time.Minute {
+		t.Errorf("the CRM asked for 30 minutes and is left alone for %s", wait)
+	}
+	p := &poller{Engine: &Engine{}, tenant: &Tenant{Poll: time.Minute}}
+	for range 100 {
+		if wait := p.wait(nil); wait < time.Minute || wait > 66*time.Second {
+			t.Fatalf("an idle tenant is polled after %s, want a minute and at most a tenth more", wait)
+		}
+	}
+}
+
+func TestAPageThatWasReadBehindAMovedCursorIsReadAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	d.poll()
+	w.won()
+	account := d.pollers[0].account.AccountID()
+	w.at(func(r *http.Request) bool { return strings.Contains(r.URL.Query().Get("q"), "FROM OpportunityHistory") }, func() {
+		must(t, d.store.Rewind(t.Context(), account, w.now().Add(-30*time.Minute)))
+	})
+	d.notice()
+}

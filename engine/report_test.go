@@ -1,0 +1,156 @@
+package engine
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/dealseal/dealseal/deal"
+	mock "github.com/dealseal/dealseal/mocks/crm/salesforce"
+)
+
+func (w *world) loseReply(kind mock.Kind) {
+	w.t.Helper()
+	w.fault(mock.Fault{Kind: kind, Effect: mock.CutAfter, Times: 1})
+}
+
+func TestARecordThatRefusesToBeToldKeepsTheSealAndShowsThatTheReceiptIsDue(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	w.fault(mock.Fault{Kind: mock.KindUpdate, Effect: mock.ValidationRule})
+	record := w.won()
+	s := d.run()
+	d.want(s, deal.Dead, deal.Attached, "report: ")
+	d.tell()
+	story := d.story(s.Tx)
+	if story.Receipt.Status != deal.StatusSigned || !story.Receipt.Due() {
+		t.Errorf("the receipt is %+v, want Signed and due", story.Receipt)
+	}
+	w.wantContracts(record, 1)
+	w.wantShown(record, "")
+	w.org.ClearFaults()
+	must(t, d.store.Retry(t.Context(), s.Tx, "alice", "the validation rule is mended"))
+	d.finish()
+	d.wantDone(d.load(s.Tx))
+	w.wantShown(record, "Signed")
+	w.wantUses(1)
+}
+
+// The first update hangs. What the flow has to say meanwhile waits for it, so that Queued never comes after Signed.
+func TestReceiptsOfARecordGoOutInTheirOrderEvenIfTheFirstIsSlow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	record := w.won()
+	tx := d.notice()
+
+	arrived, goOn, told := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	w.at(updates, func() { close(arrived); <-goOn })
+	go func() {
+		defer close(told)
+		d.Handle(t.Context(), deal.Job{Kind: deal.JobTell, Tx: tx})
+	}()
+	within(t, "the first update is under way", arrived)
+	reporting, finished := make(chan struct{}), make(chan struct{})
+	d.until("report.call.write-back/before", func() { close(reporting) })
+	go func() {
+		defer close(finished)
+		d.Handle(t.Context(), deal.Job{Kind: deal.JobSeal, Tx: tx})
+	}()
+	within(t, "the flow has something to report", reporting)
+	if n := w.updates(); n != 0 {
+		t.Errorf("%d updates were accepted while the first one hung", n)
+	}
+	close(goOn)
+	within(t, "the first update is done", told)
+	within(t, "the flow is done", finished)
+	d.wantDone(d.load(tx))
+	w.wantShown(record, "Signed")
+	if n := w.updates(); n != 2 {
+		t.Errorf("%d updates were accepted, want Queued and Signed", n)
+	}
+	if st := d.story(tx).Receipt; st.Due() {
+		t.Errorf("the receipt is still due: %+v", st)
+	}
+}
+
+func TestTheNewestEntryOwnsTheReceiptOfTheRecord(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon(func(p *deal.Plan) { p.ReEntry = "seal" })
+	record := w.won()
+	older := d.notice()
+	w.move(record, stageOpen)
+	w.move(record, stageWon)
+	newer := d.notice()
+	d.handle(older)
+	d.wantDone(d.load(older))
+	if got := w.shown(record, fieldTx); got != string(newer) {
+		t.Errorf("the record speaks of %s, want the newer entry %s", got, newer)
+	}
+	w.wantShown(record, "Queued")
+	d.finish()
+	d.wantDone(d.load(newer))
+	w.wantShown(record, "Signed")
+	if got := w.shown(record, fieldTx); got != string(newer) {
+		t.Errorf("the record speaks of %s, want %s", got, newer)
+	}
+}
+
+func TestARuleThatWritesNothingBackTellsNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon(func(p *deal.Plan) { p.WriteBack = deal.WriteBack{} })
+	record := w.won()
+	d.wantDone(d.run())
+	d.tell()
+	if n := w.updates(); n > 0 {
+		t.Errorf("the record was updated %d times", n)
+	}
+	w.wantContracts(record, 1)
+}
+
+func TestAnUpdateWhoseReplyIsLostIsNotRepeated(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	w.loseReply(mock.KindUpdate)
+	record := w.won()
+	d.wantDone(d.run())
+	w.wantShown(record, "Signed")
+}
+
+func TestTellingIsTriedAgainForADayAndNeverWhenItIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	w.won()
+	tx := d.notice()
+	tell := func() deal.Outcome { return d.Handle(t.Context(), deal.Job{Kind: deal.JobTell, Tx: tx}) }
+	w.fault(mock.Fault{Kind: mock.KindUpdate, Effect: mock.EmptyList})
+	var waits []time.Duration
+	for _, later := range []time.Duration{0, 2 * time.Minute, time.Hour, 22 * time.Hour} {
+		w.clock.advance(later)
+		waits = append(waits, tell().Again)
+	}
+	asked := 30 * time.Second // by the connector after such an error
+	if diff := cmp.Diff([]time.Duration{asked, time.Minute, 10 * time.Minute, 10 * time.Minute}, waits); diff != "" {
+		t.Errorf("waits by age (-want +got):\n%s", diff)
+	}
+	w.clock.advance(2 * time.Hour)
+	if out := tell(); out.Again != 0 || !strings.Contains(d.log.String(), "could not be told for a day") {
+		t.Errorf("after a day it is tried again in %s", out.Again)
+	}
+	w.org.ClearFaults()
+	w.fault(mock.Fault{Kind: mock.KindUpdate, Effect: mock.APIError, Status: http.StatusBadRequest, Code: "INVALID_FIELD_FOR_INSERT_UPDATE"})
+	if out := tell(); out.Again != 0 || !strings.Contains(d.log.String(), "the CRM refuses to be told") {
+		t.Errorf("what is refused is tried again in %s", out.Again)
+	}
+	if !d.story(tx).Receipt.Due() {
+		t.Error("a receipt that was never accepted is not due any more")
+	}
+}
