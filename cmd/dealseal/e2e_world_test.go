@@ -532,7 +532,7 @@ type hubspotCRM struct {
 func newHubSpot(w *world) *hubspotCRM {
 	value := "pat-eu1-" + rand.Text()
 	c := &hubspotCRM{t: w.t, w: w, token: w.secretFile("hubspot-token", value)}
-	wide := hubspot.Limits{}
+	wide := hubspot.Limits{TenSecondly: 1 << 30, Daily: 1 << 30, SearchSecondly: 1 << 30, Associations: 1 << 30}
 	c.portal = hubspot.New(hubspot.Options{AccountType: "SANDBOX", Tokens: []hubspot.Token{{Value: value}}, Limits: wide})
 	for _, f := range hubspot.WriteBackProperties() {
 		must(w.t, c.portal.AddProperty("deals", f))
@@ -565,7 +565,7 @@ func (c *hubspotCRM) open(s sale) string {
 	if !s.nobody {
 		c.addCustomer(id, hiddenCustomer)
 	}
-	_, err = c.portal.AddContact(id, map[string]string{"firstname": hiddenPerson, "email": hiddenMail}, "Signer")
+	_, err = c.portal.AddContact(id, map[string]string{"firstname": hiddenPerson, "email": id + hiddenMail}, "Signer") // one contact per address
 	must(c.t, err)
 	for i := range 2 {
 		_, err = c.portal.AddLineItem(id, map[string]string{"name": hiddenGoods, "quantity": "3", "price": "1234.50", "amount": "3703.50", "hs_position_on_quote": fmt.Sprint(i)})

@@ -22,12 +22,12 @@ import (
 	"github.com/dealseal/dealseal/worker"
 )
 
-// TestMain lets this test binary be the dealseal command, and each of its own children.
+// TestMain lets this test binary be the dealseal command, each of its own children, and the operations of crash_test.go.
 func TestMain(m *testing.M) {
 	if worker.IsChild() {
 		os.Exit(worker.Main(children))
 	}
-	testscript.Main(m, map[string]func(){"dealseal": main})
+	testscript.Main(m, map[string]func(){"dealseal": main, "operate": operate})
 }
 
 // TestCommandLine runs the scripts of testdata. Each begins with a good configuration in its folder, and says with edit

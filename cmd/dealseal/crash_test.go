@@ -1,0 +1,381 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/dealseal/dealseal/config"
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/engine"
+	"github.com/dealseal/dealseal/store"
+)
+
+// TestACrashAtAnyPointLosesAndDoublesNothing kills the daemon before and after each begin, outside call, HTTP request,
+// fsync, rename and commit, once each, in a chain: what one crash leaves behind the next run has to cope with. In the end
+// every deal must have come to what it comes to without a crash.
+func TestACrashAtAnyPointLosesAndDoublesNothing(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "dealseal")
+	if out, err := exec.Command("go", "build", "-tags", "crashpoints", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	for _, kind := range bothCRMs {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			calm := faultFree(t, binary, kind)
+			c := &chain{world: newWorld(t, worldOptions{crms: []deal.Kind{kind}, binary: binary}), calm: calm, waiting: map[string]bool{}}
+			c.run(t)
+		})
+	}
+}
+
+// calm is what happens without a crash.
+type calm struct {
+	calls    []string // HTTP points, in the order of their first passing
+	outcomes map[string]outcome
+}
+
+// faultFree records which HTTP calls there are and what becomes of a deal of each rule.
+func faultFree(t *testing.T, binary string, kind deal.Kind) calm {
+	t.Helper()
+	w := newWorld(t, worldOptions{crms: []deal.Kind{kind}, binary: binary})
+	passed := w.path("points.log")
+	d := w.start(t, "DEALSEAL_CRASH_LOG="+passed)
+	ops := w.control(t, w.stateDir)
+	records := map[string]string{}
+	for _, rule := range []string{ruleContract, ruleMemo} {
+		records[rule] = w.enter(rule)
+	}
+	for _, r := range records {
+		awaitDone(t, ops, r)
+	}
+	d.stop(t)
+	s := w.openState(t)
+	out := calm{outcomes: map[string]outcome{}}
+	for rule, r := range records {
+		out.outcomes[rule] = w.outcomeOf(t, s, w.crms[0], r)
+	}
+	b, err := os.ReadFile(passed)
+	must(t, err)
+	for point := range strings.Lines(string(b)) {
+		if point = strings.TrimSpace(point); strings.HasPrefix(point, "http/") {
+			out.calls = append(out.calls, point)
+		}
+	}
+	for _, p := range out.calls {
+		if other := strings.NewReplacer("/before", "/after", "/after", "/before").Replace(p); !slices.Contains(out.calls, other) {
+			t.Fatalf("%s was passed, %s was not", p, other)
+		}
+	}
+	// A list of calls that lacks the writes would prove nothing.
+	for _, want := range []string{"http/tsa/POST", "http/" + w.crms[0].tenant() + "/POST", "http/" + w.crms[0].tenant() + "/PATCH", "http/" + w.crms[0].tenant() + "/GET"} {
+		if !slices.ContainsFunc(out.calls, func(p string) bool { return strings.HasPrefix(p, want) }) {
+			t.Fatalf("no call begins with %s: %q", want, out.calls)
+		}
+	}
+	return out
+}
+
+// enter makes a deal and moves it into the stage of a rule.
+func (w *world) enter(rule string) (record string) {
+	c := w.crms[0]
+	s := sale{}
+	if rule != ruleContract {
+		s.quote = quotation(1)
+	}
+	record = c.open(s)
+	c.move(record, rule)
+	return record
+}
+
+// chain is one daemon's life of crashes.
+type chain struct {
+	*world
+	calm       calm
+	records    []string
+	rules      map[string]string // by record
+	erased     deal.TxID
+	waiting    map[string]bool // records that wait for a person
+	checkpoint []byte
+}
+
+// plunge is how one point is reached.
+type plunge struct {
+	point string
+	// reach does what leads to the point while an armed daemon runs; alone is an operation that has a process of its own
+	// and needs no daemon.
+	reach func(t *testing.T, d *process)
+	alone []string
+}
+
+func (c *chain) run(t *testing.T) {
+	c.rules = map[string]string{}
+	for i, p := range c.plunges() {
+		c.plunge(t, p)
+		if i == 20 {
+			c.saveCheckpoint(t)
+		}
+	}
+	d := c.start(t)
+	ops := c.control(t, c.stateDir)
+	c.finish(t, ops)
+	auditIsWhole(t, ops, c.checkpoint)
+	d.stop(t)
+	c.compare(t)
+	c.recoverWithCrashes(t)
+}
+
+// plunges lists every point there is, each with the way to it.
+func (c *chain) plunges() (list []plunge) {
+	for _, p := range append(append(engine.Points(), store.Points()...), c.calm.calls...) {
+		way := plunge{point: p}
+		operation, _, _ := strings.Cut(p, ":")
+		switch operation {
+		case "commit/operate":
+			way.reach = c.release
+		case "commit/checkpoint":
+			way.reach = func(t *testing.T, d *process) {
+				d.awaitReady(t)
+				must(t, d.cmd.Process.Signal(syscall.SIGTERM))
+			}
+		case "commit/rewind", "commit/memory", "commit/erase", "rename/manifest":
+			way.alone = []string{operation}
+		case "commit/recover":
+			continue // see recoverWithCrashes
+		default:
+			way.reach = func(t *testing.T, _ *process) { c.add(ruleFor(p)) }
+		}
+		list = append(list, way)
+	}
+	return list
+}
+
+// ruleFor chooses the cheapest deal that passes the point.
+func ruleFor(point string) string {
+	if strings.HasPrefix(point, "http/") || strings.Contains(point, ":") {
+		return ruleMemo
+	}
+	return ruleContract
+}
+
+func (c *chain) add(rule string) {
+	r := c.enter(rule)
+	c.records = append(c.records, r)
+	c.rules[r] = rule
+}
+
+// plunge kills the daemon, or the operation, at a point.
+func (c *chain) plunge(t *testing.T, p plunge) {
+	t.Helper()
+	env := "DEALSEAL_CRASH_AT=" + p.point
+	if p.alone != nil {
+		c.operate(t, p)
+		return
+	}
+	d := c.launch(t, c.config, env)
+	p.reach(t, d)
+	select {
+	case <-d.ended:
+	case <-time.After(20 * time.Second):
+		d.kill()
+		t.Errorf("point %s was never reached", p.point)
+		return
+	}
+	mustBeKilled(t, p.point, d.cmd, d.log)
+}
+
+func mustBeKilled(t *testing.T, point string, cmd *exec.Cmd, log func() string) {
+	t.Helper()
+	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if !ok || !status.Signaled() || status.Signal() != syscall.SIGKILL {
+		t.Errorf("point %s was never reached: the process ended with %s\n%s", point, cmd.ProcessState, tail(log()))
+	}
+}
+
+func tail(log string) string {
+	lines := strings.Split(log, "\n")
+	return strings.Join(lines[max(0, len(lines)-20):], "\n")
+}
+
+// release puts a deal on hold and lets a person release it, which the crash may interrupt.
+func (c *chain) release(t *testing.T, d *process) {
+	d.awaitReady(t)
+	ops := c.control(t, c.stateDir)
+	r := c.crms[0].open(sale{nobody: true})
+	c.crms[0].move(r, ruleContract)
+	c.records, c.rules[r], c.waiting[r] = append(c.records, r), ruleContract, true
+	story := awaitHeld(t, ops, r, 1, `"customer"`)
+	c.crms[0].addCustomer(r, hiddenCustomer)
+	if err := ops.Decide(context.Background(), decision{Verb: "release", Tx: story.Sealing.Tx, Why: "mended"}); err == nil {
+		t.Error("a daemon that was killed has answered")
+	}
+}
+
+// operate runs an operation of the store that no command has yet, in a process of its own.
+func (c *chain) operate(t *testing.T, p plunge) {
+	t.Helper()
+	if c.erased == "" {
+		c.erased = c.sacrifice(t)
+	}
+	exe, err := os.Executable()
+	must(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, exe)
+	cmd.Args = []string{"operate", c.config, p.alone[0], string(c.erased)}
+	cmd.Env = append(os.Environ(), "DEALSEAL_CRASH_AT="+p.point)
+	out, _ := cmd.CombinedOutput() // mustBeKilled tells how it ended
+	mustBeKilled(t, p.point, cmd, func() string { return string(out) })
+}
+
+// sacrifice takes a deal to its end that may be erased.
+func (c *chain) sacrifice(t *testing.T) deal.TxID {
+	t.Helper()
+	d := c.start(t)
+	defer d.stop(t)
+	return awaitDone(t, c.control(t, c.stateDir), c.enter(ruleMemo)).Sealing.Tx
+}
+
+// operate is the main function of those processes.
+func operate() {
+	if err := operateOn(os.Args[1], os.Args[2], deal.TxID(os.Args[3])); err != nil {
+		fmt.Fprintln(os.Stderr, "operate:", err)
+		os.Exit(1)
+	}
+}
+
+func operateOn(file, operation string, tx deal.TxID) error {
+	cfg, err := config.Load(file)
+	if err != nil {
+		return err
+	}
+	master, err := masterKey(cfg.MasterKey)
+	if err != nil {
+		return err
+	}
+	ctx, at := context.Background(), os.Getenv("DEALSEAL_CRASH_AT")
+	s, err := store.Open(ctx, store.Options{Dir: cfg.StateDir, MasterKey: master, Hook: func(point string) {
+		if point == at {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	sealing, err := s.Load(ctx, tx)
+	switch {
+	case err != nil && !(operation == "commit/erase" || operation == "rename/manifest"):
+		return err
+	case operation == "commit/rewind":
+		return s.Rewind(ctx, sealing.Account, time.Date(2021, 1, 1, 0, 0, 0, 0, time.UTC))
+	case operation == "commit/memory":
+		m := s.Memory(sealing.Tenant)
+		_, version, err := m.Get(ctx, "crash")
+		if err != nil {
+			return err
+		}
+		return m.Put(ctx, "crash", []byte(at), version)
+	}
+	return s.Erase(ctx, tx, "test", "its time has come")
+}
+
+// saveCheckpoint keeps a signed checkpoint outside of the state directory.
+func (c *chain) saveCheckpoint(t *testing.T) {
+	t.Helper()
+	file := c.path("checkpoint")
+	if _, stderr, code := c.world.run(t, "audit", "checkpoint", "-o", file); code != exitOK {
+		t.Fatalf("audit checkpoint: exit code %d\n%s", code, stderr)
+	}
+	var err error
+	c.checkpoint, err = os.ReadFile(file)
+	must(t, err)
+}
+
+// finish waits until all deals are done, releasing those whose release was lost.
+func (c *chain) finish(t *testing.T, ops operations) {
+	t.Helper()
+	for _, r := range c.records {
+		eventually(t, "deal "+r+" is done", func() (bool, string) {
+			list := sealings(t, ops, r)
+			if len(list) == 0 {
+				return false, "not noticed"
+			}
+			m := list[0]
+			if c.waiting[r] && m.Condition == deal.Held {
+				conclude(t, ops, "release", m.Tx)
+			}
+			if c.waiting[r] && m.Step != deal.Done {
+				return false, "released"
+			}
+			return isDone(m), fmt.Sprintf("%s, %s: %s", m.Step, m.Condition, m.Reason)
+		})
+	}
+}
+
+// compare holds every deal against one that nothing befell.
+func (c *chain) compare(t *testing.T) {
+	t.Helper()
+	s := c.openState(t)
+	defer s.Close()
+	for _, r := range c.records {
+		if diff := cmp.Diff(c.calm.outcomes[c.rules[r]], c.outcomeOf(t, s, c.crms[0], r)); diff != "" {
+			t.Errorf("%s: without a crash (-), with crashes (+):\n%s", r, diff)
+		}
+	}
+}
+
+// recoverWithCrashes loses the database and rebuilds it from the archive, with a crash on the way.
+func (c *chain) recoverWithCrashes(t *testing.T) {
+	t.Helper()
+	before := c.everyFile()
+	files, err := filepath.Glob(filepath.Join(c.stateDir, "dealseal.db*"))
+	must(t, err)
+	for _, f := range files {
+		must(t, os.Remove(f))
+	}
+	for _, point := range []string{"commit/recover:before", "commit/recover:after"} {
+		cmd := c.command(context.Background(), c.config, "recover")
+		cmd.Env = append(os.Environ(), "DEALSEAL_CRASH_AT="+point)
+		out, _ := cmd.CombinedOutput() // mustBeKilled tells how it ended
+		mustBeKilled(t, point, cmd, func() string { return string(out) })
+	}
+	if _, stderr, code := c.world.run(t, "recover"); code != exitOK {
+		t.Fatalf("recover: exit code %d\n%s", code, stderr)
+	}
+	d := c.start(t)
+	ops := c.control(t, c.stateDir)
+	c.finish(t, ops)
+	for _, r := range c.records {
+		if n := intents(storyOf(t, ops, sealings(t, ops, r)[0].Tx), "sign"); n > 0 {
+			t.Errorf("%s was sealed again after its ledger was lost", r)
+		}
+	}
+	auditIsWhole(t, ops, nil)
+	d.stop(t)
+	if diff := cmp.Diff(before, c.everyFile()); diff != "" {
+		t.Errorf("files on the records before (-) and after (+) the ledger was lost:\n%s", diff)
+	}
+}
+
+// everyFile lists the names of all files on all records.
+func (c *chain) everyFile() map[string][]string {
+	out := map[string][]string{}
+	for _, r := range c.records {
+		for _, f := range c.crms[0].files(r) {
+			out[r] = append(out[r], f.name)
+		}
+		slices.Sort(out[r])
+	}
+	return out
+}

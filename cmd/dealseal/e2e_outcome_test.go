@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/signing/verify"
+	"github.com/dealseal/dealseal/store"
+)
+
+// outcome is what became of a deal, without what differs from deal to deal: two deals that went the same way have the
+// same outcome.
+type outcome struct {
+	Step      deal.Step
+	Condition deal.Condition
+	Level     string
+	Verdict   string
+	Second    string
+	Digests   int // ever signed
+	Files     []string
+	Status    string
+	Shown     []string // names of the fields that are set
+}
+
+// outcomeOf compares ledger, archive, CRM and file with each other, and returns what became of the deal. The state
+// belongs to no daemon meanwhile.
+func (w *world) outcomeOf(t *testing.T, s *store.Store, c crm, record string) outcome {
+	t.Helper()
+	list := sealings(t, &local{Store: s}, record)
+	if len(list) != 1 {
+		t.Fatalf("%s: %d sealings of one entry", record, len(list))
+	}
+	story := storyOf(t, &local{Store: s}, list[0].Tx)
+	sealing := story.Sealing
+	o := outcome{Step: sealing.Step, Condition: sealing.Condition, Level: sealing.Facts.Level, Verdict: sealing.Facts.Verdict, Second: sealing.Facts.SecondOpinion,
+		Digests: len(signedDigests(t, story))}
+	contracts, trails := 0, 0
+	for _, f := range c.files(record) {
+		o.Files = append(o.Files, strings.ReplaceAll(f.name, string(sealing.Tx), "TX"))
+		switch {
+		case f.trail():
+			trails++
+			w.sameAsKept(t, s, sealing, "evidence/audit-trail.pdf", f.content)
+		case f.sealed():
+			contracts++
+			w.sameAsKept(t, s, sealing, "contract.pdf", f.content)
+			w.verifies(t, f.content)
+		}
+	}
+	slices.Sort(o.Files)
+	wantTrails := 0
+	if sealing.Plan.AuditTrail != "" {
+		wantTrails = 1
+	}
+	if contracts != 1 || trails != wantTrails {
+		t.Errorf("%s bears %d contracts and %d audit trails, want 1 and %d: %q", record, contracts, trails, wantTrails, o.Files)
+	}
+	shown := c.shown(record)
+	for name := range shown {
+		o.Shown = append(o.Shown, name)
+	}
+	slices.Sort(o.Shown)
+	o.Status = shown["status"]
+	if shown["transaction_id"] != string(sealing.Tx) {
+		t.Errorf("%s shows transaction %q, want %s", record, shown["transaction_id"], sealing.Tx)
+	}
+	if a, ok := deal.ReadAuditRecord(shown["audit"]); !ok || a.Tx != sealing.Tx || a.Sequence != story.Receipt.Sequence {
+		t.Errorf("%s shows audit record %+v, want that of %s with sequence %d", record, a, sealing.Tx, story.Receipt.Sequence)
+	}
+	return o
+}
+
+// signedDigests lists every digest that the key was ever about to sign; it must be the committed one.
+func signedDigests(t *testing.T, story *store.Story) (digests []string) {
+	t.Helper()
+	for _, i := range story.Intents {
+		if i.What == "sign" && !slices.Contains(digests, i.Digest) {
+			digests = append(digests, i.Digest)
+		}
+	}
+	if n := entries(story, "digest-committed"); n > 1 || len(digests) == 1 && digests[0] != story.Sealing.Facts.Digest {
+		t.Errorf("%s: %d digests were committed, the last is %s, signed were %q", story.Sealing.Tx, n, story.Sealing.Facts.Digest, digests)
+	}
+	return digests
+}
+
+func (w *world) sameAsKept(t *testing.T, s *store.Store, sealing *deal.Sealing, name string, content []byte) {
+	t.Helper()
+	f, err := s.OpenKept(context.Background(), sealing.Facts.Archive, name)
+	if err != nil {
+		t.Errorf("%s: %v", sealing.Tx, err)
+		return
+	}
+	defer f.Close()
+	kept, err := io.ReadAll(f.Open())
+	must(t, err)
+	if !bytes.Equal(kept, content) {
+		t.Errorf("%s: %s on the record has %d bytes, the archive's %d others", sealing.Tx, name, len(content), len(kept))
+	}
+}
+
+func (w *world) verifies(t *testing.T, content []byte) {
+	t.Helper()
+	roots, err := readCertificates(w.path("root.pem"))
+	must(t, err)
+	report, err := verify.Verify(context.Background(), bytes.NewReader(content), verify.Options{Roots: roots})
+	must(t, err)
+	if report.Verdict != verify.Valid || len(report.Signatures) != 1 {
+		t.Errorf("a sealed file is %s: %+v", report.Verdict, report.Reasons)
+	}
+}
+
+// auditIsWhole checks the audit log against itself and an older checkpoint.
+func auditIsWhole(t *testing.T, ops operations, checkpoint []byte) {
+	t.Helper()
+	if _, err := ops.VerifyAudit(context.Background(), checkpoint); err != nil {
+		t.Error(fmt.Errorf("audit verify: %w", err))
+	}
+}
