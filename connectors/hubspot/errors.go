@@ -255,6 +255,7 @@ func failure(status int, header http.Header, body []byte, zone *time.Location) *
 		e.Correlation = matching(correlationForm, header.Get("X-HubSpot-Correlation-Id"))
 	}
 	switch {
+	case status < 500 && e.loginRefused():
 	case status == http.StatusUnauthorized:
 		e.class, e.cure = expired, "HubSpot does not accept the access token: it has expired, or it was revoked or replaced"
 	case status == http.StatusForbidden:
@@ -274,6 +275,21 @@ func failure(status int, header http.Header, body []byte, zone *time.Location) *
 		e.rejected(said)
 	}
 	return e
+}
+
+// loginRefused judges the answers of the token endpoint that a person has to do something about.
+func (e *Error) loginRefused() bool {
+	switch e.Category {
+	case "invalid_grant", "BAD_REFRESH_TOKEN":
+		e.Category = "invalid_grant"
+		e.cure = "the refresh token is revoked or used up: install the app in HubSpot again and put its new refresh token where auth.refresh_token says"
+	case "invalid_client", "unauthorized_client", "BAD_CLIENT_ID", "BAD_CLIENT_SECRET":
+		e.cure = "HubSpot does not know the OAuth app: check auth.client_id and auth.client_secret"
+	default:
+		return false
+	}
+	e.class = permanent
+	return true
 }
 
 // limited judges 429. The policy is TEN_SECONDLY_ROLLING, SECONDLY or DAILY; some replies have it in the message only.
@@ -308,11 +324,6 @@ func untilMidnight(header http.Header, zone *time.Location) time.Duration {
 // rejected judges the statuses that say that the request is at fault.
 func (e *Error) rejected(said envelope) {
 	switch {
-	case e.Category == "invalid_grant", e.Category == "BAD_REFRESH_TOKEN":
-		e.Category, e.class = "invalid_grant", permanent
-		e.cure = "the refresh token is revoked or used up: install the app in HubSpot again and put its new refresh token where auth.refresh_token says"
-	case e.Category == "invalid_client", strings.HasPrefix(e.Category, "BAD_CLIENT"):
-		e.class, e.cure = permanent, "HubSpot does not know the OAuth app: check auth.client_id and auth.client_secret"
 	case e.Status == http.StatusNotFound && e.Category == "OBJECT_NOT_FOUND":
 		e.class, e.cure = permanent, "it does not exist or is archived"
 	case e.Status == http.StatusNotFound, e.Status == http.StatusMethodNotAllowed, e.Status == http.StatusGone,

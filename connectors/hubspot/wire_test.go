@@ -57,6 +57,7 @@ func TestFailuresAreJudged(t *testing.T) {
 		"400 with an empty list":   {400, nil, `[]`, false, 5 * time.Second, false, "HTTP 400"},
 		"fields of other types":    {400, nil, `{"category":7,"errors":"x","message":[],"correlationId":{}}`, false, 5 * time.Second, false, "HTTP 400"},
 		"redirect":                 {302, http.Header{"Location": {"https://evil.example"}}, ``, false, 5 * time.Second, false, "302"},
+		"unknown app":              {401, nil, `{"error":"invalid_client"}`, true, 0, false, "client_secret"},
 		"old invalid grant":        {400, nil, `{"status":"BAD_REFRESH_TOKEN","message":"m"}`, true, 0, false, "install the app"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -88,12 +89,10 @@ type canned struct {
 	header http.Header
 	body   string
 	calls  int
-	seen   []*http.Request
 }
 
 func (c *canned) RoundTrip(r *http.Request) (*http.Response, error) {
 	c.calls++
-	c.seen = append(c.seen, r)
 	if r.Body != nil {
 		_, _ = io.Copy(io.Discard, r.Body)
 	}

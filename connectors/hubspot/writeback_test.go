@@ -123,3 +123,13 @@ func TestTimesAreComparedAndNotTheirSpelling(t *testing.T) {
 		}
 	}
 }
+
+// TestTimeInAnotherSpellingIsNotWrittenAgain: HubSpot leaves out milliseconds that are zero.
+func TestTimeInAnotherSpellingIsNotWrittenAgain(t *testing.T) {
+	server := &canned{status: 200, body: `{"id":"1","properties":{"dealseal_signed_at":"2026-11-20T20:00:00Z"}}`}
+	at := time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC)
+	err := bubbleConnector(t, server, Config{}).WriteBack(t.Context(), dealRef("1"), receiptOf(1, deal.Field{Name: "dealseal_signed_at", Value: at}))
+	if err != nil || server.calls != 1 {
+		t.Errorf("%d calls, %v; want the one that looks", server.calls, err)
+	}
+}
