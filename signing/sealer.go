@@ -3,6 +3,8 @@ package signing
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"time"
 
@@ -77,6 +79,20 @@ func (s *Sealer) open(ctx context.Context, name string) (Key, error) {
 		return nil, err
 	}
 	return key, nil
+}
+
+// KeySPKI returns the SHA-256 of the public key that a key name stands for now, in hexadecimal.
+func (s *Sealer) KeySPKI(ctx context.Context, key string) (string, error) {
+	k, err := s.keys.Open(ctx, key)
+	if err != nil {
+		return "", err
+	}
+	chain := k.Chain()
+	if len(chain) == 0 {
+		return "", &KeyError{Key: key, Reason: "it has no certificate"}
+	}
+	sum := sha256.Sum256(chain[0].RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:]), nil
 }
 
 // Redeem has the key sign the ticket's digest, and checks the value with the public key. The value must be committed
