@@ -2,6 +2,9 @@ package engine
 
 import (
 	"context"
+	"errors"
+	"io"
+	"io/fs"
 	"path"
 	"strings"
 
@@ -35,7 +38,7 @@ func (r *run) put(ctx context.Context, role deal.Role, staged string, want deal.
 	if err != nil {
 		return at, err
 	}
-	f, closer, err := r.Files.OpenStaged(ctx, r.s.Tx, staged, want)
+	f, closer, err := r.open(ctx, role, staged, want)
 	if err != nil {
 		return at, err
 	}
@@ -51,4 +54,14 @@ func (r *run) put(ctx context.Context, role deal.Role, staged string, want deal.
 // trailName puts the audit trail beside its contract in an alphabetical list.
 func trailName(contract string) string {
 	return strings.TrimSuffix(contract, path.Ext(contract)) + " - audit trail.pdf"
+}
+
+// open takes the staged file, or the archive's where nothing is staged any more: a deal that was recovered from there.
+func (r *run) open(ctx context.Context, role deal.Role, staged string, want deal.FileFact) (deal.File, io.Closer, error) {
+	f, closer, err := r.Files.OpenStaged(ctx, r.s.Tx, staged, want)
+	if !errors.Is(err, fs.ErrNotExist) || r.s.Facts.Archive == "" {
+		return f, closer, err
+	}
+	kept := map[deal.Role]string{deal.RoleContract: "contract.pdf", deal.RoleAuditTrail: "evidence/" + fileTrail}
+	return r.Files.OpenKept(ctx, r.s.Facts.Archive, kept[role])
 }

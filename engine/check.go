@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
@@ -50,6 +51,9 @@ func (r *run) check(ctx context.Context) error {
 	if err := r.judge(profile, verdict); err != nil {
 		return err
 	}
+	if err := r.recognise(ctx, profile, verdict); err != nil {
+		return err
+	}
 	return r.advance(ctx, "checked", deal.Checked, deal.Entry{What: "verified", Why: fmt.Sprintf("%s, level %s, second reader: %s", verdict.verdict, verdict.level, verdict.opinion), Cert: certOf(s),
 		Detail: map[string]string{"verdict": verdict.verdict, "level": string(verdict.level), "second_opinion": verdict.opinion},
 		Events: []deal.Event{{Type: "document.validated", Data: map[string]string{"level": string(verdict.level), "verdict": verdict.verdict}}}})
@@ -77,6 +81,26 @@ func (r *run) judge(p signing.Profile, f finding) error {
 	}
 }
 
+// recognise is for a contract that was found on the record instead of being made here: whoever may attach files there can
+// attach one that bears our marker. It is ours if our key sealed it and the seal names this transaction.
+func (r *run) recognise(ctx context.Context, p signing.Profile, f finding) error {
+	s := r.s
+	if !s.Facts.Adopted || r.released(holdAdopted) {
+		return nil
+	}
+	spki, err := r.Sealer.KeySPKI(ctx, p.Key)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !strings.Contains(f.reason, string(s.Tx)):
+		return held(holdAdopted, "a file on the record claims to be the contract of this transaction, but its seal does not name the transaction: look at it, then release to accept it, or remove it and drop the deal")
+	case f.cert == nil || f.cert.SPKI != spki:
+		return held(holdAdopted, "a file on the record is the contract of this transaction, but another key than %q sealed it: release to accept it (after a change of keys), or remove it and drop the deal", p.Key)
+	}
+	return nil
+}
+
 func certOf(s *deal.Sealing) string {
 	if s.Facts.Cert == nil {
 		return ""
@@ -93,6 +117,7 @@ type finding struct {
 	opinion string
 	at      time.Time
 	cert    *deal.CertFact
+	reason  string // as the seal states it
 	json    []byte
 }
 
@@ -111,6 +136,7 @@ func findingOf(report *verify.Report) (f finding, err error) {
 		return f, nil
 	}
 	f.verdict, f.valid, f.level = string(ours.Verdict), ours.Verdict == verify.Valid, ours.Level
+	f.reason = ours.Reason
 	for _, r := range slices.Concat(report.Reasons, ours.Reasons) {
 		if r.Verdict != verify.Valid {
 			f.verdict, f.valid, f.why = string(r.Verdict), false, r.Text

@@ -113,6 +113,10 @@ func (e *Engine) Handle(ctx context.Context, job deal.Job) deal.Outcome {
 	return r.steps(ctx)
 }
 
+// farFuture is further away than any wait that this engine or a CRM asks for: only a clock that was set back puts an
+// attempt there, and such an attempt is due.
+const farFuture = 26 * time.Hour
+
 // run is one worker taking one sealing as far as it goes.
 type run struct {
 	*Engine
@@ -126,7 +130,7 @@ func (r *run) steps(ctx context.Context) deal.Outcome {
 	if s.Condition.Waiting() {
 		return deal.Outcome{}
 	}
-	if wait := s.Next.Sub(r.Now()); s.Condition == deal.Retrying && wait > 0 {
+	if wait := s.Next.Sub(r.Now()); s.Condition == deal.Retrying && wait > 0 && wait < farFuture {
 		return deal.Outcome{Again: wait}
 	}
 	for !s.Condition.Waiting() {
@@ -163,8 +167,9 @@ func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 		return deal.Outcome{Again: 2 * time.Second} // someone else has it
 	case errors.As(err, &hold):
 		s.Condition, s.Reason = deal.Held, hold.Reason
+		r.startOver()
 		r.log.Warn("held", "step", r.step.name, "reason", hold.Reason)
-	case deal.IsPermanent(err):
+	case deal.IsPermanent(err) && !deal.IsLogin(err):
 		s.Condition, s.Reason = deal.Dead, r.sentence(err)
 		r.log.Error("given up", "step", r.step.name, "err", err)
 	case s.Attempts+1 >= r.Retry.Attempts:
@@ -179,6 +184,17 @@ func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 		r.log.Warn("will try again", "step", r.step.name, "attempt", s.Attempts, "in", wait.Round(time.Millisecond), "err", err)
 	}
 	return r.settle(ctx)
+}
+
+// startOver puts a held sealing back to the beginning as long as no digest is committed: whoever mends the record and
+// releases the deal wants what is on the record then.
+func (r *run) startOver() {
+	s := r.s
+	if s.Facts.Digest != "" || s.Facts.Contract != nil || !s.Step.Before(deal.Sealed) {
+		return
+	}
+	s.Step = deal.Noticed
+	s.Private.Ticket, s.Facts.Unsigned = nil, nil
 }
 
 // reload puts what the ledger holds in the place of what it did not take, so that only the failure is committed: this

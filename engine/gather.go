@@ -37,11 +37,14 @@ const maxAttachment = 256 << 20
 
 // Names of holds that a person can release; a released one does not hold again.
 const (
-	holdRestored = "restored"
-	holdReEntry  = "re-entry"
-	holdLeft     = "left"
-	holdOpinion  = "second-opinion"
-	holdLevel    = "level"
+	holdRestored  = "restored"
+	holdReEntry   = "re-entry"
+	holdLeft      = "left"
+	holdOpinion   = "second-opinion"
+	holdLevel     = "level"
+	holdCommitted = "committed"
+	holdAdopted   = "adopted"
+	holdMissing   = "missing"
 )
 
 // Staged files.
@@ -83,7 +86,7 @@ func (r *run) gather(ctx context.Context) error {
 // sealing, a contract that is already there is adopted, and without proof either way a restored state waits for a person.
 // stop means that the sealing is no longer at this step.
 func (r *run) look(ctx context.Context, call string) (rec deal.Record, stop bool, err error) {
-	rec, err = r.read(ctx, call)
+	rec, shown, err := r.read(ctx, call)
 	if errors.Is(err, deal.ErrGone) {
 		return rec, true, r.void(ctx, err.Error())
 	}
@@ -93,6 +96,9 @@ func (r *run) look(ctx context.Context, call string) (rec deal.Record, stop bool
 	r.s.Facts.RecordURL = rec.URL
 	if file, ok := rec.Sealed(r.s.Tx, deal.RoleContract); ok {
 		return rec, true, r.adopt(ctx, rec, file)
+	}
+	if shown.sealed(r.s) && !r.released(holdMissing) {
+		return rec, false, held(holdMissing, "the record says that this transaction is signed, but its contract is not on the record: find it (dealseal recover, backups), or release to seal again")
 	}
 	if r.predatesState() && !r.released(holdRestored) {
 		return rec, false, held(holdRestored, "this state was copied or restored at %s, after the deal entered its stage, and nothing proves that it was not sealed elsewhere in between: "+
@@ -107,17 +113,40 @@ func (r *run) predatesState() bool {
 	return r.s.Change.At.Before(r.Ledger.Epoch())
 }
 
-// read reads the fields that the plan needs, and our own.
-func (r *run) read(ctx context.Context, name string) (rec deal.Record, err error) {
+// read reads the fields that the plan needs and takes note of every ID that the CRM knows the record by. shown is what
+// our own fields say; they are not among the values that make the document.
+func (r *run) read(ctx context.Context, name string) (rec deal.Record, shown shown, err error) {
+	s := r.s
 	t, err := r.tenant()
 	if err != nil {
-		return rec, err
+		return rec, shown, err
+	}
+	var own []string
+	for _, field := range []string{s.Plan.WriteBack.TransactionID, s.Plan.WriteBack.Status} {
+		if field != "" && !slices.Contains(s.Plan.Fields, field) {
+			own = append(own, field)
+		}
 	}
 	err = r.call(ctx, name, crmLimit, func(ctx context.Context) error {
-		rec, err = t.CRM.Record(ctx, r.s.Change.Ref, r.s.Plan.Fields)
+		rec, err = t.CRM.Record(ctx, s.Change.Ref, slices.Concat(s.Plan.Fields, own))
 		return err
 	})
-	return rec, err
+	if err != nil {
+		return rec, shown, err
+	}
+	shown.tx, shown.status = rec.Text(s.Plan.WriteBack.TransactionID), rec.Text(s.Plan.WriteBack.Status)
+	for _, field := range own {
+		delete(rec.Values, field)
+	}
+	return rec, shown, nil
+}
+
+// shown is what the record's own fields of ours say.
+type shown struct{ tx, status string }
+
+// sealed reports whether the record says that this transaction was signed.
+func (w shown) sealed(s *deal.Sealing) bool {
+	return w.tx == string(s.Tx) && w.status == s.Plan.WriteBack.Word(deal.StatusSigned)
 }
 
 // fingerprint is over what goes into the document: for an attachment its name pattern's newest match, else the fields.
@@ -147,7 +176,7 @@ func (r *run) mayBeSealedAgain(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if other.Condition != deal.Ended {
+		if other.Condition != deal.Ended || other.Facts.Signature || other.Facts.Adopted {
 			return held(holdReEntry, "the record entered the stage before and rule %q made %s of it: release to seal it again, or drop", s.Plan.Rule, tx)
 		}
 	}
@@ -267,6 +296,17 @@ func (r *run) compose(rec deal.Record) error {
 	return err
 }
 
+// aboutRecord holds a deal for what a person can mend on its record; what is wrong with a template stays an error.
+func aboutRecord(err error) error {
+	var field *documents.FieldError
+	var text *documents.TextError
+	var amount *documents.AmountError
+	if errors.As(err, &field) || errors.As(err, &text) || errors.As(err, &amount) {
+		return asHold(err)
+	}
+	return err
+}
+
 // asHold turns a permanent complaint about the record into a hold: the deal goes on when the record is mended.
 func asHold(err error) error {
 	if deal.IsPermanent(err) {
@@ -280,8 +320,11 @@ func (r *run) void(ctx context.Context, why string) error {
 	s := r.s
 	s.Condition, s.Reason = deal.Ended, "voided: "+why
 	r.log.Info("ended", "reason", s.Reason)
-	if err := r.Ledger.Advance(ctx, s, deal.Entry{Who: "daemon", What: "ended", Why: s.Reason}); err != nil {
+	if err := r.Ledger.Advance(ctx, s, deal.Entry{Who: "daemon", What: "ended", Why: s.Reason, Events: []deal.Event{{Type: "envelope.voided"}}}); err != nil {
 		return &commitError{err}
+	}
+	if err := r.Files.Unstage(ctx, s.Tx); err != nil {
+		r.log.Warn("what was staged could not be removed; the next start does", "err", err)
 	}
 	return nil
 }

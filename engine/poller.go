@@ -19,6 +19,7 @@ type poller struct {
 	watches []deal.Watch
 	state   deal.PollState
 	fails   int
+	odd     map[string]bool // quarantined rows that were logged
 }
 
 // Shares of the CRM's allowance at which polling slows down, and at which no new work is taken on.
@@ -79,6 +80,7 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	p.quarantined(page.Quarantined)
 	for _, tx := range fresh {
 		p.Log.Info("noticed", "tenant", p.tenant.ID, "tx", tx)
 	}
@@ -88,6 +90,20 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 		p.state.Lag = p.Now().Sub(page.Next.Since)
 	}
 	return page.More, nil
+}
+
+// quarantined says once per row that something of the CRM could not be understood: it may be a deal.
+func (p *poller) quarantined(rows []deal.Quarantine) {
+	for _, q := range rows {
+		if p.odd[q.Row] {
+			continue
+		}
+		if p.odd == nil || len(p.odd) > 10_000 {
+			p.odd = map[string]bool{}
+		}
+		p.odd[q.Row] = true
+		p.Log.Error("a row of the CRM could not be understood: a deal may be waiting behind it", "tenant", p.tenant.ID, "record", q.Ref, "row", q.Row, "reason", q.Reason)
+	}
 }
 
 // identify asks the CRM who it is, refuses to guess when that is not what is configured, and activates the rules.

@@ -18,6 +18,7 @@ import (
 type Ledger interface {
 	// Activate commits the activation time of a rule the first time and returns the committed time ever after. If the
 	// account has been read past a new activation, its cursor moves back in the same transaction.
+	// A rule whose object, pipeline or stage was edited is activated anew.
 	Activate(ctx context.Context, tenant deal.TenantID, account deal.AccountID, rule string, at time.Time) (time.Time, error)
 	Cursor(ctx context.Context, account deal.AccountID) (deal.Cursor, error)
 	// Notice takes in a page: new sealings, their jobs and receipts, quarantined rows, the next cursor and the audit
@@ -50,6 +51,8 @@ type Files interface {
 	// OpenStaged returns the file after comparing all of it with what was committed. The closer must be called.
 	OpenStaged(ctx context.Context, tx deal.TxID, name string, want deal.FileFact) (deal.File, io.Closer, error)
 	Unstage(ctx context.Context, tx deal.TxID) error
+	// OpenKept returns a file of the archive after comparing all of it with its manifest.
+	OpenKept(ctx context.Context, folder, name string) (deal.File, io.Closer, error)
 	// Keep puts the staged contract (s.Facts.Contract) and the evidence into the archive, atomically and once, and
 	// returns the folder.
 	Keep(ctx context.Context, s *deal.Sealing, staged string, evidence map[string][]byte) (folder string, err error)
@@ -68,6 +71,8 @@ type Bundles interface {
 // Sealer is signing.Sealer.
 type Sealer interface {
 	Prepare(ctx context.Context, doc pades.Document, r signing.Request) (*signing.Ticket, error)
+	// KeySPKI is the SHA-256 of the public key that a configured key name stands for now, in hexadecimal.
+	KeySPKI(ctx context.Context, key string) (string, error)
 	Redeem(ctx context.Context, t *signing.Ticket) ([]byte, error)
 	Timestamp(ctx context.Context, t *signing.Ticket, value []byte) ([]byte, error)
 	Complete(t *signing.Ticket, value, token []byte) (tail []byte, e signing.Evidence, err error)

@@ -51,7 +51,7 @@ func (r *run) fromTemplate(ctx context.Context) (deal.FileFact, error) {
 	defer cancel()
 	out, err := r.Documents.Render(ctx, b, s.Private.Document)
 	if err != nil {
-		return deal.FileFact{}, err
+		return deal.FileFact{}, aboutRecord(err)
 	}
 	s.Facts.RenderKey = out.Key
 	if s.Private.Boxes, err = json.Marshal(out.Boxes); err != nil {

@@ -32,23 +32,18 @@ func (r *run) finish(ctx context.Context) error {
 	return err
 }
 
-// tellJob brings the record up to date outside of the flow: queued, held, failed.
+// tellJob brings the record up to date outside of the flow: queued, held, failed. It never gives up, because nothing else
+// would tell: the wait grows with the time that has passed, up to an hour.
 func (e *Engine) tellJob(ctx context.Context, s *deal.Sealing) deal.Outcome {
 	err := e.tell(ctx, s)
-	switch {
-	case err == nil || ctx.Err() != nil:
-		return deal.Outcome{}
-	case deal.IsPermanent(err):
-		e.Log.Warn("the CRM refuses to be told", "tx", s.Tx, "tenant", s.Tenant, "err", err)
+	if err == nil || ctx.Err() != nil {
 		return deal.Outcome{}
 	}
-	// The wait grows with the age of what is to be told; after a day the page goes on showing it as not told.
-	age := e.Now().Sub(s.Updated)
-	if age > 24*time.Hour {
-		e.Log.Error("the CRM could not be told for a day", "tx", s.Tx, "tenant", s.Tenant, "err", err)
-		return deal.Outcome{}
+	wait := min(max(e.Now().Sub(s.Updated)/2, 2*time.Second), time.Hour)
+	if deal.IsPermanent(err) {
+		wait = time.Hour // somebody has to mend the field, the rule or the login
 	}
-	wait := max(2*time.Second, min(age/2, 10*time.Minute), deal.RetryAfter(err))
+	wait = max(wait, deal.RetryAfter(err))
 	e.Log.Warn("the CRM could not be told", "tx", s.Tx, "tenant", s.Tenant, "in", wait.Round(time.Second), "err", err)
 	return deal.Outcome{Again: wait}
 }

@@ -38,15 +38,20 @@ func (r *run) seal(ctx context.Context) error {
 	return r.complete(ctx, t, unsigned)
 }
 
-// prepare makes the ticket once; a retry gets the stored one.
+// ticketLife is how long a staged signature waits for its digest to be committed: it states the time and the key.
+const ticketLife = 10 * time.Minute
+
+// prepare makes the ticket once; a retry gets the stored one. Only before its digest is committed it may grow old.
 func (r *run) prepare(ctx context.Context, unsigned deal.File) (*signing.Ticket, error) {
 	s := r.s
 	if len(s.Private.Ticket) > 0 {
 		var t signing.Ticket
 		if err := json.Unmarshal(s.Private.Ticket, &t); err != nil {
-			return nil, fmt.Errorf("the staged signature is damaged: %w", err)
+			return nil, &permanentError{fmt.Errorf("the staged signature is damaged: %w", err)}
 		}
-		return &t, nil
+		if s.Facts.Digest != "" || r.Now().Sub(t.Time) < ticketLife {
+			return &t, nil
+		}
 	}
 	if err := r.begin(ctx, deal.Intent{What: "prepare"}); err != nil {
 		return nil, err
@@ -81,7 +86,7 @@ func (r *run) request(profile signing.Profile) (signing.Request, error) {
 		return signing.Request{}, fmt.Errorf("the tenant's time zone: %w", err)
 	}
 	now := r.Now().In(zone)
-	req := signing.Request{Profile: profile, Reason: strings.ReplaceAll(profile.Reason, "{tx}", string(s.Tx)), Time: now}
+	req := signing.Request{Profile: profile, Reason: reason(profile, s.Tx), Time: now}
 	if s.Plan.Bundle == "" {
 		return req, nil
 	}
@@ -96,14 +101,20 @@ func (r *run) request(profile signing.Profile) (signing.Request, error) {
 	if by == "" {
 		by = s.Plan.TenantName
 	}
-	req.Text = []string{"Sealed by " + by, now.Format("2 January 2006, 15:04:05 MST"), "Transaction " + string(s.Tx)}
-	if req.Reason != "" && req.Reason != profile.Reason {
-		req.Text = req.Text[:2] // the reason names the transaction already
-	}
-	if req.Reason != "" {
-		req.Text = append(req.Text, req.Reason)
-	}
+	req.Text = []string{"Sealed by " + by, now.Format("2 January 2006, 15:04:05 MST"), req.Reason}
 	return req, nil
+}
+
+// reason always names the transaction: it is what a contract found on a record is recognised by.
+func reason(p signing.Profile, tx deal.TxID) string {
+	text := strings.ReplaceAll(p.Reason, "{tx}", string(tx))
+	switch {
+	case strings.Contains(text, string(tx)):
+		return text
+	case text == "":
+		return "Transaction " + string(tx)
+	}
+	return text + " (transaction " + string(tx) + ")"
 }
 
 // asHoldForSource: what is wrong with a file that people attached, people can mend.
@@ -156,22 +167,39 @@ func (r *run) gatherAgain(ctx context.Context) error {
 	return err
 }
 
-// commitDigest is the point of no return: from here on this digest, and no other, is signed for this TxID. Once it is
-// committed only a restored state looks at the record again, for what another copy of it may have made.
+// commitDigest is the point of no return: from here on this digest, and no other, is signed for this TxID.
 func (r *run) commitDigest(ctx context.Context, t *signing.Ticket) (stop bool, err error) {
 	s := r.s
 	if s.Facts.Digest != "" {
-		if !r.predatesState() {
-			return false, nil
-		}
-		_, stop, err = r.look(ctx, "reread")
-		return stop, err
+		return r.lookAgain(ctx)
 	}
 	if stop, err := r.lastLook(ctx); err != nil || stop {
 		return stop, err
 	}
 	s.Facts.Digest = hex.EncodeToString(t.Digest())
 	return false, r.advance(ctx, "digest", "", deal.Entry{What: "digest-committed", Why: "this digest and no other is signed: " + s.Facts.Digest, Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": s.Facts.Digest, "key": hex.EncodeToString(t.SPKISHA256)}})
+}
+
+// lookAgain is for an attempt that finds its digest committed. The key may have been used, so there is no other document
+// to be made; but as long as no value is known, a record that has changed since is for a person to judge.
+func (r *run) lookAgain(ctx context.Context) (stop bool, err error) {
+	s := r.s
+	if s.Facts.Signature && !r.predatesState() {
+		return false, nil
+	}
+	rec, stop, err := r.look(ctx, "reread")
+	if err != nil || stop || s.Facts.Signature || r.released(holdCommitted) {
+		return stop, err
+	}
+	now, err := fingerprint(rec, s.Plan)
+	if err != nil {
+		return false, err
+	}
+	left := rec.Stage != s.Plan.Stage && s.Plan.IfLeft != "seal" && !r.released(holdLeft)
+	if left || now != s.Facts.Record {
+		return false, held(holdCommitted, "the record has changed since this document was made, and the key may have been used for it: release to seal it as it was, or drop")
+	}
+	return false, nil
 }
 
 // redeem uses the key, unless it has been used.

@@ -190,6 +190,14 @@ func (f files) OpenStaged(ctx context.Context, tx deal.TxID, name string, want d
 	return file.File, file, nil
 }
 
+func (f files) OpenKept(ctx context.Context, folder, name string) (deal.File, io.Closer, error) {
+	file, err := f.Store.OpenKept(ctx, folder, name)
+	if err != nil {
+		return deal.File{}, nil, err
+	}
+	return file.File, file, nil
+}
+
 func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*store.Store, error) {
 	master, err := masterKey(cfg.MasterKey)
 	if err != nil {
