@@ -558,6 +558,14 @@ func (j *journal) String() string {
 // files and queue are what the assembly in cmd/dealseal puts between store and engine.
 type files struct{ *store.Store }
 
+func (f files) OpenKept(ctx context.Context, folder, name string) (deal.File, io.Closer, error) {
+	file, err := f.Store.OpenKept(ctx, folder, name)
+	if err != nil {
+		return deal.File{}, nil, err
+	}
+	return file.File, file, nil
+}
+
 func (f files) OpenStaged(ctx context.Context, tx deal.TxID, name string, want deal.FileFact) (deal.File, io.Closer, error) {
 	file, err := f.Store.OpenStaged(ctx, tx, name, want)
 	if err != nil {
