@@ -14,6 +14,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/deal"
@@ -198,7 +199,11 @@ func (f files) OpenKept(ctx context.Context, folder, name string) (deal.File, io
 	return file.File, file, nil
 }
 
+// openStore opens the state with its master key. From then on the process holds what must not land in a core file.
 func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*store.Store, error) {
+	if err := errors.Join(unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0), unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})); err != nil {
+		return nil, fmt.Errorf("core dumps cannot be switched off: %w", err)
+	}
 	master, err := masterKey(cfg.MasterKey)
 	if err != nil {
 		return nil, cfg.At("master_key", "%v", err)

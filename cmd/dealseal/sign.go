@@ -98,7 +98,12 @@ func (p *press) seal(ctx context.Context, in *file, out string) (*verify.Signatu
 	if _, err := temp.Write(tail); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(temp.Chmod(0o644), temp.Sync()); err != nil {
+	info, err := in.Stat()
+	if err != nil {
+		return nil, err
+	}
+	// Who may read the sealed file is who may read the unsealed one.
+	if err := errors.Join(temp.Chmod(info.Mode().Perm()), temp.Sync()); err != nil {
 		return nil, err
 	}
 	made, err := p.check(ctx, &file{temp, in.size + int64(len(tail))})

@@ -35,7 +35,7 @@ func template(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(c.out, out.PDF, 0o644); err != nil {
+	if err := os.WriteFile(c.out, out.PDF, 0o600); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(c.stdout, "%s: %d bytes, watermarked\n", c.out, len(out.PDF))
