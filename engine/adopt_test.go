@@ -121,3 +121,63 @@ func TestAnUploadWhoseReplyIsLostIsFoundAndNotRepeated(t *testing.T) {
 	w.wantContracts(record, 1)
 	w.wantUses(1)
 }
+
+func TestAContractThatAnotherKeySealedIsAdoptedOnlyWhenReleased(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.daemon()
+	record := w.won()
+	first.wantDone(first.run())
+	first.close()
+	old := w.key
+	w.key = newHouse(t, w.authority)
+	second := w.daemon()
+	s := second.run()
+	second.want(s, deal.Held, deal.Sealed, "[adopted] ")
+	second.want(s, deal.Held, deal.Sealed, "another key")
+	second.release(s.Tx)
+	second.finish()
+	second.wantDone(second.load(s.Tx))
+	w.wantUses(0)
+	w.wantContracts(record, 1)
+	if old.uses() != 1 {
+		t.Errorf("the old key was used %d times, want once", old.uses())
+	}
+}
+
+func TestTheContractOfAnotherTransactionIsNotAdopted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	other := w.won()
+	d.wantDone(d.run())
+	record := w.won()
+	tx := d.notice()
+	w.plant(record, tx, w.contracts(other)[0])
+	d.finish()
+	d.want(d.load(tx), deal.Held, deal.Sealed, "does not name the transaction")
+	w.wantUses(1)
+}
+
+func TestARecordThatSaysSignedWithoutItsContractIsHeld(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.daemon()
+	record := w.won()
+	first.wantDone(first.run())
+	first.close()
+	for _, f := range w.org.Files(record) {
+		if strings.Contains(string(f.Versions[0].Content), "/ByteRange") {
+			must(t, w.org.Delete(f.DocumentID))
+		}
+	}
+	w.wantContracts(record, 0)
+	second := w.daemon()
+	s := second.run()
+	second.want(s, deal.Held, deal.Noticed, "[missing] ")
+	w.wantUses(1)
+	second.release(s.Tx)
+	second.finish()
+	second.wantDone(second.load(s.Tx))
+	w.wantContracts(record, 1)
+}

@@ -135,36 +135,27 @@ type downError struct{ wait time.Duration }
 func (e *downError) Error() string             { return "the key store does not answer" }
 func (e *downError) RetryAfter() time.Duration { return e.wait }
 
-// brittle is the ledger with a disk that fails once: at its n-th Begin or Advance, before or after the commit.
+// brittle is a ledger whose disk fails the first time that each intent and each entry is committed: before the commit, or
+// after it, so that nobody is told.
 type brittle struct {
 	Ledger
-	mu     sync.Mutex
-	left   int
-	after  bool // the commit happens, but nobody is told
-	failed bool
-	refuse error
-}
+	after   bool
+	failure error
 
-func (b *brittle) strikes() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.left--
-	if b.left == 0 {
-		b.failed = true
-	}
-	return b.left == 0
+	mu     sync.Mutex
+	struck map[string]bool
 }
 
 func (b *brittle) Begin(ctx context.Context, s *deal.Sealing, i deal.Intent) error {
-	return b.commit(func() error { return b.Ledger.Begin(ctx, s, i) })
+	return b.commit("begin "+i.What, func() error { return b.Ledger.Begin(ctx, s, i) })
 }
 
 func (b *brittle) Advance(ctx context.Context, s *deal.Sealing, e deal.Entry) error {
-	return b.commit(func() error { return b.Ledger.Advance(ctx, s, e) })
+	return b.commit("advance "+e.What, func() error { return b.Ledger.Advance(ctx, s, e) })
 }
 
-func (b *brittle) commit(do func() error) error {
-	if !b.strikes() {
+func (b *brittle) commit(name string, do func() error) error {
+	if !b.strikes(name) {
 		return do()
 	}
 	if b.after {
@@ -172,5 +163,18 @@ func (b *brittle) commit(do func() error) error {
 			return err
 		}
 	}
-	return b.refuse
+	return b.failure
+}
+
+func (b *brittle) strikes(name string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.struck[name] {
+		return false
+	}
+	if b.struck == nil {
+		b.struck = map[string]bool{}
+	}
+	b.struck[name] = true
+	return true
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
+	mock "github.com/dealseal/dealseal/mocks/crm/salesforce"
 	"github.com/dealseal/dealseal/mocks/pki"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/verify"
@@ -34,7 +35,7 @@ func TestADealThatLeftItsStageIsHeldAndSealedOnlyWhenReleased(t *testing.T) {
 	record := w.won()
 	d.until(beforeTheLastLook, func() { w.move(record, stageLost) })
 	s := d.run()
-	d.want(s, deal.Held, deal.Rendered, "[left] ")
+	d.want(s, deal.Held, deal.Noticed, "[left] ")
 	w.wantUses(0)
 	if len(d.digests(s.Tx)) > 0 || s.Facts.Digest != "" {
 		t.Error("a digest was committed although the deal had left")
@@ -290,7 +291,12 @@ func TestAnAttachmentThatIsNoPDFIsHeldUntilItIsReplaced(t *testing.T) {
 	w.id(w.org.AddFile(record, "quote.pdf", []byte("GIF89a, and much more")))
 	w.move(record, stageWon)
 	s := d.run()
-	d.want(s, deal.Held, deal.Gathered, "is not a PDF")
+	d.want(s, deal.Held, deal.Noticed, "is not a PDF")
+	w.tick()
+	w.quote(record, 1)
+	d.release(s.Tx)
+	d.finish()
+	d.wantDone(d.load(s.Tx))
 }
 
 func TestARecordWithoutARequiredFieldIsHeldWithTheFieldsName(t *testing.T) {
@@ -385,32 +391,116 @@ func TestARecordThatNeverHoldsStillIsHeld(t *testing.T) {
 	d.wantDone(d.load(s.Tx))
 }
 
-func TestNothingIsLookedAtAgainOnceTheDigestIsCommitted(t *testing.T) {
+// spoil edits the record and moves it on, and forgets the requests so far.
+func (w *world) spoil(record string) {
+	w.t.Helper()
+	must(w.t, w.org.Update(record, map[string]any{"Name": "too late"}))
+	w.move(record, stageLost)
+	w.org.ResetRequests()
+}
+
+// reads is how often the fields of a document were read.
+func (w *world) reads() (n int) {
+	for _, r := range w.org.Requests() {
+		if strings.Contains(r.Query, "OpportunityLineItems") {
+			n++
+		}
+	}
+	return n
+}
+
+func TestAnAttemptThatHasCommittedItsDigestLooksAtNothingAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	d := w.daemon(withTemplate(t))
 	record := w.won()
-	d.until("seal.advance.digest/after", func() {
-		must(t, w.org.Update(record, map[string]any{"Name": "too late"}))
-		w.move(record, stageLost)
-		w.org.ResetRequests()
-		w.key.fail(2, &downError{}) // so that the step is entered again, too
-	})
-	read := 0
+	d.until("seal.advance.digest/after", func() { w.spoil(record) })
 	s := d.run()
 	d.wantDone(s)
-	for _, r := range w.org.Requests() {
-		if strings.Contains(r.Query, "OpportunityLineItems") {
-			read++
-		}
-	}
-	if read > 0 {
-		t.Errorf("the record was read %d times after its digest was committed", read)
-	}
-	if s.Facts.Generation != 1 {
-		t.Errorf("%d documents were prepared, want 1", s.Facts.Generation)
+	if n := w.reads(); n > 0 || s.Facts.Generation != 1 {
+		t.Errorf("the record was read %d times after its digest was committed, and %d documents were prepared", n, s.Facts.Generation)
 	}
 	w.wantShown(record, "Signed")
+}
+
+func TestNothingIsLookedAtAgainOnceASignatureExists(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon(withTemplate(t))
+	record := w.won()
+	w.authority.SetFault(pki.ServiceTSA, pki.Down, 2)
+	d.until("seal.advance.signature/after", func() { w.spoil(record) })
+	s := d.run()
+	d.wantDone(s)
+	if n := w.reads(); n > 0 || s.Facts.Level != "B-T" {
+		t.Errorf("the record was read %d times after it was signed; level %s", n, s.Facts.Level)
+	}
+}
+
+// An attempt that failed with the digest committed may have used the key: no other document may be made, and a person
+// judges whether the record as it was is to be sealed.
+func TestARecordThatChangesWhileTheKeyIsDownIsHeldWithItsDigest(t *testing.T) {
+	for name, spoil := range map[string]func(*world, string){
+		"an edit": func(w *world, record string) { must(w.t, w.org.Update(record, map[string]any{"Name": "too late"})) },
+		"a move":  func(w *world, record string) { w.move(record, stageLost) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			d := w.daemon(withTemplate(t))
+			record := w.won()
+			w.key.fail(1, &downError{})
+			d.until("seal.advance.digest/after", func() { spoil(w, record) })
+			s := d.run()
+			d.want(s, deal.Held, deal.Rendered, "[committed] ")
+			digest := s.Facts.Digest
+			d.release(s.Tx)
+			d.finish()
+			s = d.load(s.Tx)
+			d.wantDone(s)
+			if digests := d.digests(s.Tx); len(digests) != 1 || !digests[digest] {
+				t.Errorf("the digests %v were committed, want %s alone", digests, digest)
+			}
+			w.wantUses(1)
+		})
+	}
+}
+
+func TestAStagedSignatureThatHasGrownOldIsPreparedAnewBeforeItsDigestIsCommitted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	w.won()
+	d.until(beforeTheLastLook, func() {
+		w.fault(mock.Fault{Kind: mock.KindQuery, Path: "FROM Opportunity WHERE", Effect: mock.EmptyBody, Times: 1})
+	})
+	tx := d.notice()
+	d.work()
+	d.want(d.load(tx), deal.Retrying, deal.Rendered, "seal: ")
+	w.clock.advance(time.Hour)
+	begun := w.now()
+	d.finish()
+	s := d.load(tx)
+	d.wantDone(s)
+	if s.Facts.Generation != 2 || s.Facts.SealedAt.Before(begun.Truncate(time.Second)) || len(d.digests(tx)) != 1 {
+		t.Errorf("%d documents were prepared, sealed at %s, %d digests; want the second one, an hour later", s.Facts.Generation, s.Facts.SealedAt, len(d.digests(tx)))
+	}
+}
+
+func TestAnAttemptThatAClockSetBackHasPutFarAwayIsDue(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	w.key.fail(1, &downError{})
+	w.won()
+	tx := d.notice()
+	d.work()
+	w.clock.advance(-48 * time.Hour)
+	out := d.Handle(t.Context(), deal.Job{Kind: deal.JobSeal, Tx: tx})
+	if s := d.load(tx); s.Condition == deal.Retrying && s.Reason == "" || out.Again > farFuture {
+		t.Errorf("the deal waits for %s", out.Again)
+	}
+	w.wantUses(1)
 }
 
 func TestTheLevelOfAnOlderProfileIsTheDealsOwn(t *testing.T) {

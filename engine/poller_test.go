@@ -193,3 +193,26 @@ func TestAPageThatWasReadBehindAMovedCursorIsReadAgain(t *testing.T) {
 	})
 	d.notice()
 }
+
+func TestARowThatCannotBeUnderstoodIsLoggedOnceAndStopsNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	d.poll()
+	w.won()
+	rows := w.org.Records("OpportunityHistory")
+	must(t, w.org.SetRaw(rows[len(rows)-1], "CreatedDate", "yesterday"))
+	good := w.won()
+	for range 3 {
+		d.poll()
+	}
+	list := d.all()
+	if n := strings.Count(d.log.String(), "could not be understood"); n != 1 || len(list) != 1 {
+		t.Fatalf("the row was logged %d times, and %d deals were noticed; want one of each", n, len(list))
+	}
+	for tx := range list {
+		if ref := d.load(tx).Change.Ref; ref.ID != good {
+			t.Errorf("%s was noticed, want %s", ref, good)
+		}
+	}
+}

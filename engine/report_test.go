@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"net/http"
-	"strings"
 	"testing"
 	"time"
 
@@ -124,33 +122,34 @@ func TestAnUpdateWhoseReplyIsLostIsNotRepeated(t *testing.T) {
 	w.wantShown(record, "Signed")
 }
 
-func TestTellingIsTriedAgainForADayAndNeverWhenItIsRefused(t *testing.T) {
+func TestTellingNeverGivesUpAndBothersTheCRMLessAndLess(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	d := w.daemon()
-	w.won()
+	record := w.won()
 	tx := d.notice()
-	tell := func() deal.Outcome { return d.Handle(t.Context(), deal.Job{Kind: deal.JobTell, Tx: tx}) }
+	tell := func() time.Duration { return d.Handle(t.Context(), deal.Job{Kind: deal.JobTell, Tx: tx}).Again }
 	w.fault(mock.Fault{Kind: mock.KindUpdate, Effect: mock.EmptyList})
 	var waits []time.Duration
-	for _, later := range []time.Duration{0, 2 * time.Minute, time.Hour, 22 * time.Hour} {
+	for _, later := range []time.Duration{0, 2 * time.Minute, time.Hour, 24 * time.Hour} {
 		w.clock.advance(later)
-		waits = append(waits, tell().Again)
+		waits = append(waits, tell())
 	}
 	asked := 30 * time.Second // by the connector after such an error
-	if diff := cmp.Diff([]time.Duration{asked, time.Minute, 10 * time.Minute, 10 * time.Minute}, waits); diff != "" {
+	if diff := cmp.Diff([]time.Duration{asked, time.Minute, 31 * time.Minute, time.Hour}, waits); diff != "" {
 		t.Errorf("waits by age (-want +got):\n%s", diff)
 	}
-	w.clock.advance(2 * time.Hour)
-	if out := tell(); out.Again != 0 || !strings.Contains(d.log.String(), "could not be told for a day") {
-		t.Errorf("after a day it is tried again in %s", out.Again)
-	}
 	w.org.ClearFaults()
-	w.fault(mock.Fault{Kind: mock.KindUpdate, Effect: mock.APIError, Status: http.StatusBadRequest, Code: "INVALID_FIELD_FOR_INSERT_UPDATE"})
-	if out := tell(); out.Again != 0 || !strings.Contains(d.log.String(), "the CRM refuses to be told") {
-		t.Errorf("what is refused is tried again in %s", out.Again)
+	w.fault(mock.Fault{Kind: mock.KindUpdate, Effect: mock.ValidationRule})
+	if wait := tell(); wait != time.Hour {
+		t.Errorf("what is refused is tried again in %s, want an hour", wait)
 	}
 	if !d.story(tx).Receipt.Due() {
 		t.Error("a receipt that was never accepted is not due any more")
 	}
+	w.org.ClearFaults()
+	if wait := tell(); wait != 0 {
+		t.Errorf("what was told is told again in %s", wait)
+	}
+	w.wantShown(record, "Queued")
 }

@@ -195,38 +195,34 @@ func TestAnEngineWithoutAScheduleHasOne(t *testing.T) {
 	}
 }
 
-// A ledger that fails once, at any of its commits, with the commit made or not, costs a retry and nothing else.
-func TestALedgerThatFailsOnceAnywhereCostsOnlyARetry(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	d := w.daemon(func(p *deal.Plan) { p.AuditTrail = trailBundle(t) })
-	for _, after := range []bool{false, true} {
-		for n, struck := 1, true; struck; n++ {
-			record := w.won()
-			b := &brittle{Ledger: d.store, left: n, after: after, refuse: errors.New("disk I/O error")}
+func TestALedgerThatFailsOnceAtEachCommitCostsOnlyRetries(t *testing.T) {
+	for name, after := range map[string]bool{"before the commit": false, "after the commit": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			d := w.daemon(withTemplate(t))
+			b := &brittle{Ledger: d.store, after: after, failure: errors.New("disk I/O error")}
 			d.Ledger = b
-			tx := d.notice()
-			before := w.key.uses()
-			d.finish()
-			struck = b.failed
-			s := d.load(tx)
-			name := fmt.Sprintf("commit %d, made %v", n, after)
-			if s.Step != deal.Done || s.Condition != deal.Running {
-				t.Fatalf("%s: the deal is %s at %q: %s\n%s", name, s.Condition, s.Step, s.Reason, d.log)
-			}
-			digests := d.digests(tx)
-			for _, signed := range w.key.signed[before:] {
+			record := w.won()
+			s := d.run()
+			d.wantDone(s)
+			digests := d.digests(s.Tx)
+			for _, signed := range w.key.signed {
 				if !digests[hex.EncodeToString(signed)] {
-					t.Errorf("%s: a digest was signed that was not committed", name)
+					t.Error("a digest was signed that was not committed")
 				}
 			}
 			if files := len(w.org.Files(record)); len(digests) != 1 || files != 3 {
-				t.Errorf("%s: %d digests and %d files, want 1, and 3 with quotation and trail", name, len(digests), files)
+				t.Errorf("%d digests and %d files, want 1, and 3 with quotation and trail", len(digests), files)
 			}
-		}
-	}
-	if _, err := d.store.VerifyAudit(t.Context(), nil); err != nil {
-		t.Error(err)
+			commits := 1 // of the failures themselves
+			for _, st := range flow {
+				commits += len(st.begins) + len(st.advances)
+			}
+			if len(b.struck) != commits {
+				t.Errorf("the ledger failed at %d commits, want all %d: %v", len(b.struck), commits, b.struck)
+			}
+		})
 	}
 }
 
@@ -234,15 +230,14 @@ func TestWhatTheLedgerRefusesForGoodIsShownAndNotTriedForEver(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	d := w.daemon()
-	record := w.won()
-	d.Ledger = &brittle{Ledger: d.store, left: 3, refuse: &store.RefusedError{Reason: "another digest is committed"}}
+	d.Ledger = &brittle{Ledger: d.store, failure: &store.RefusedError{Reason: "another digest is committed"}, struck: map[string]bool{"advance dead": true}}
+	w.won()
 	s := d.run()
-	d.want(s, deal.Dead, deal.Gathered, "render: ")
-	d.want(s, deal.Dead, deal.Gathered, "another digest is committed")
-	w.wantContracts(record, 0)
+	d.want(s, deal.Dead, deal.Noticed, "gather: ")
+	d.want(s, deal.Dead, deal.Noticed, "another digest is committed")
 }
 
-// stale is a ledger in which someone else is always faster.
+// staleLedger is a ledger in which someone else is always faster.
 type staleLedger struct{ Ledger }
 
 func (staleLedger) Begin(context.Context, *deal.Sealing, deal.Intent) error {
@@ -278,7 +273,7 @@ func TestAJobThatIsCutOffByTheShutdownChangesNothing(t *testing.T) {
 	out := d.Handle(ctx, deal.Job{Kind: deal.JobSeal, Tx: tx})
 	s := d.load(tx)
 	d.want(s, deal.Running, deal.Noticed, "")
-	if out.Again <= 0 || s.Attempts > 0 || strings.Contains(d.log.String(), "level=WARN") {
+	if out.Again <= 0 || s.Attempts > 0 || strings.Contains(d.log.String(), "will try again") {
 		t.Errorf("again in %s, %d attempts: the shutdown was taken for a failure\n%s", out.Again, s.Attempts, d.log)
 	}
 	d.finish()
