@@ -20,6 +20,7 @@ var cases = []testCase{
 	{"OwnWriteBackIsNoChange", testOwnWriteBack},
 	{"RuleAddedLaterWithNow", testRuleAddedWithNow},
 	{"RuleAddedLaterWithPastDate", testRuleAddedWithPastDate},
+	{"RuleAddedDuringAPausedCatchUp", testRuleAddedDuringCatchUp},
 	{"SeveralRulesSeeTheSameEntry", testSeveralWatches},
 	{"PageHasAtMost500Entries", testPageStaysBounded},
 	{"UnknownObjectIsRefused", testUnknownObject},

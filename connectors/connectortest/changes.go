@@ -298,6 +298,30 @@ func testRuleAddedWithPastDate(t *testing.T, w World) {
 	}
 }
 
+// testRuleAddedDuringCatchUp holds that a rule which is added while a long catch-up is paused sees the entries that the
+// catch-up has passed already, although its start lies after what was read to the end before: moving the cursor back does
+// not help it. The same entries for the rule that was there are not fresh again.
+func testRuleAddedDuringCatchUp(t *testing.T, w World) {
+	crm, l := begin(t, w)
+	expect(t, "nothing yet", later(w, l, crm, time.Second))
+	w.Advance(2 * w.Traits().Overlap)
+	since := w.Now()
+	third := w.CreateDeals(3, w.Traits().Third)
+	ids := w.CreateDeals(1100, w.Traits().Stage)
+	w.Advance(time.Second)
+	page, err := crm.Changes(callContext(t), l.cursor, l.watches)
+	if err != nil {
+		t.Fatalf("Changes: %v", err)
+	}
+	fresh := l.notice(page)
+	if !page.More || len(fresh) == 0 {
+		t.Fatalf("the first page has %d entries, more: %t; the case needs a catch-up that has begun and is not at its end", len(fresh), page.More)
+	}
+	l.watch("addendum", w.Traits().Third, since)
+	fresh = append(fresh, l.poll(w.Connector(quiet()))...)
+	expect(t, "both rules", fresh, append(third, ids...)...)
+}
+
 func testSeveralWatches(t *testing.T, w World) {
 	crm, l := begin(t, w)
 	l.watch("copy", w.Traits().Stage, w.Now())

@@ -1,13 +1,11 @@
 package hubspot
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
 
@@ -67,20 +65,11 @@ func parsePosition(state string) (position, error) {
 	return p, nil
 }
 
-// watchesKey names a set of watches.
-func watchesKey(watches []deal.Watch) string {
-	h := sha256.New()
-	for _, w := range watches {
-		fmt.Fprintf(h, "%q %q %q %q %d\n", w.Rule, w.Object, w.Pipeline, w.Stage, w.Since.UnixMilli())
-	}
-	return hex.EncodeToString(h.Sum(nil)[:8])
-}
-
 // resume returns the scan that goes on after the cursor. A scan that began for other watches begins again: what it has
 // passed may have been of interest to a watch that it did not know. Deals that did not change since the earliest watch
 // are never asked for.
 func (c *Connector) resume(after deal.Cursor, p position, watches []deal.Watch) scan {
-	key := watchesKey(watches)
+	key := connectors.WatchesKey(watches)
 	if p.From != nil && p.Watches == key {
 		return scan{
 			from: *p.From, asOf: p.AsOf, newest: p.Newest, last: p.Last, within: p.Within, returned: p.Returned, watches: key,

@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
 
@@ -118,7 +119,7 @@ func FuzzCursorState(f *testing.F) {
 		if s.last < 0 || s.returned < 0 {
 			t.Fatalf("a scan at %d, %d", s.last, s.returned)
 		}
-		if p.From == nil || p.Watches != watchesKey(watches) {
+		if p.From == nil || p.Watches != connectors.WatchesKey(watches) {
 			return
 		}
 		stored := s.pause(deal.Cursor{Since: at}, p.Page)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
 
@@ -19,6 +20,8 @@ type scan struct {
 	asOf time.Time
 	// last is the last row that was read; its zero value stands before the first.
 	last position
+	// watches tells for which watches the scan began.
+	watches string
 }
 
 // position orders the rows of the history: by stamp, then by ID.
@@ -29,15 +32,16 @@ type position struct {
 
 // scanState is the stored form of a scan under way.
 type scanState struct {
-	From string `json:"from"`
-	AsOf string `json:"as_of,omitempty"`
-	At   string `json:"at"`
-	ID   string `json:"id"`
+	From    string `json:"from"`
+	AsOf    string `json:"as_of,omitempty"`
+	At      string `json:"at"`
+	ID      string `json:"id"`
+	Watches string `json:"watches"`
 }
 
 // state stores the scan for deal.Cursor.
 func (s scan) state() string {
-	stored := scanState{From: s.from.Format(queryTime), At: s.last.at.Format(queryTime), ID: s.last.id}
+	stored := scanState{From: s.from.Format(queryTime), At: s.last.at.Format(queryTime), ID: s.last.id, Watches: s.watches}
 	if !s.asOf.IsZero() {
 		stored.AsOf = s.asOf.Format(queryTime)
 	}
@@ -54,7 +58,7 @@ func parseState(text string) (scan, error) {
 	if err := json.Unmarshal([]byte(text), &stored); err != nil {
 		return scan{}, errors.New("is no JSON of this connector")
 	}
-	var s scan
+	s := scan{watches: stored.Watches}
 	var errs [3]error
 	s.from, errs[0] = time.Parse(queryTime, stored.From)
 	s.last.at, errs[1] = time.Parse(queryTime, stored.At)
@@ -72,14 +76,18 @@ func parseState(text string) (scan, error) {
 	return s, nil
 }
 
-// resume returns the scan that goes on after the cursor. Rows from before the earliest watch are never asked for.
+// resume returns the scan that goes on after the cursor. A scan that began for other watches begins again: a row that it
+// has passed may be an entry for a watch that it did not know. Rows from before the earliest watch are never asked for.
 func (c *Connector) resume(after deal.Cursor, watches []deal.Watch) scan {
+	key := connectors.WatchesKey(watches)
 	if after.State != "" {
 		s, err := parseState(after.State)
-		if err == nil {
+		if err == nil && s.watches == key {
 			return s
 		}
-		c.log.Warn("the position inside the stage history is damaged; the window is read again", "error", err)
+		if err != nil {
+			c.log.Warn("the position inside the stage history is damaged; the window is read again", "error", err)
+		}
 	}
 	earliest := watches[0].Since
 	for _, w := range watches[1:] {
@@ -91,7 +99,7 @@ func (c *Connector) resume(after deal.Cursor, watches []deal.Watch) scan {
 	if overlapping := after.Since.Add(-c.cfg.Overlap); !after.Since.IsZero() && overlapping.After(earliest) {
 		from = overlapping
 	}
-	return scan{from: from.UTC()}
+	return scan{from: from.UTC(), watches: key}
 }
 
 // pause stores a scan that has more to read. Since stays where it was: nothing is returned for good before the end.

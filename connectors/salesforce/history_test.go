@@ -187,7 +187,7 @@ func TestDamagedStateReadsTheWindowAgain(t *testing.T) {
 }
 
 func FuzzCursorState(f *testing.F) {
-	good := scan{from: t20, asOf: t20.Add(time.Hour), last: position{t20, "008000000000001AAA"}}
+	good := scan{from: t20, asOf: t20.Add(time.Hour), last: position{t20, "008000000000001AAA"}, watches: "0123456789abcdef"}
 	for _, seed := range []string{"", "{}", good.state(), `{"from":"x"}`, `{"from":"2026-11-20T20:00:00.000Z","at":"2026-11-20T20:00:00.000Z","id":"' OR Id != '"}`} {
 		f.Add(seed)
 	}

@@ -1,0 +1,26 @@
+package connectors
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// WatchesKey names a set of watches, whatever their order. A connector keeps it with its position inside a window that is
+// not read to its end: what that position has passed was judged for these watches and for no other, so with another key
+// the window is read from its beginning.
+func WatchesKey(watches []deal.Watch) string {
+	lines := make([]string, len(watches))
+	for i, w := range watches {
+		lines[i] = fmt.Sprintf("%q %q %q %q %d\n", w.Rule, w.Object, w.Pipeline, w.Stage, w.Since.UnixMilli())
+	}
+	slices.Sort(lines)
+	h := sha256.New()
+	for _, line := range lines {
+		h.Write([]byte(line))
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
