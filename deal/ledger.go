@@ -11,6 +11,8 @@ type Noticing struct {
 	Previous Cursor
 	// Plans holds the plan of each rule of the page, by rule id.
 	Plans map[string]Plan
+	// Watches holds every watch that the page was read with, by rule id. Each must have been activated.
+	Watches map[string]Watch
 }
 
 // ReceiptState is what the ledger knows of the receipt that a sealing's record should show.

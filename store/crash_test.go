@@ -77,19 +77,17 @@ func life(ctx context.Context, dir string, hook func(string)) (err error) {
 }
 
 func intake(ctx context.Context, s *Store) (deal.TxID, error) {
-	if _, err := s.Activate(ctx, acme, org, ruleA, start); err != nil {
+	if _, err := s.Activate(ctx, acme, org, watch(ruleA), start); err != nil {
 		return "", err
 	}
-	c, err := s.Cursor(ctx, org)
+	c, err := s.Cursor(ctx, acme, org)
 	if err != nil {
 		return "", err
 	}
+	entry := change("006A", "h1")
 	_, err = s.Notice(ctx, deal.Noticing{Tenant: acme, Account: org, Previous: c, Plans: map[string]deal.Plan{ruleA: plan()},
-		Page: deal.Page{Entries: []deal.Change{change("006A", "h1")}, Next: deal.Cursor{Since: start}}})
-	if err != nil {
-		return "", err
-	}
-	return change("006A", "h1").TxIDs(org)[0], s.Rewind(ctx, org, start.Add(-time.Minute))
+		Watches: map[string]deal.Watch{ruleA: watch(ruleA)}, Page: deal.Page{Entries: []deal.Change{entry}, Next: deal.Cursor{Since: start}}})
+	return entry.TxIDs(org)[0], err
 }
 
 // decide holds a fresh deal and releases it.

@@ -56,9 +56,23 @@ func newStore(t *testing.T) (*Store, *testClock) {
 
 func activate(t *testing.T, s *Store, tenant deal.TenantID, rule string) {
 	t.Helper()
-	if _, err := s.Activate(t.Context(), tenant, account(tenant), rule, start.Add(-time.Hour)); err != nil {
+	if _, err := s.Activate(t.Context(), tenant, account(tenant), watch(rule), start.Add(-time.Hour)); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// watch is what finds the entries that change makes.
+func watch(rule string) deal.Watch {
+	return deal.Watch{Rule: rule, Object: "Opportunity", Stage: "Closed Won"}
+}
+
+func cursor(t *testing.T, s *Store, tenant deal.TenantID, account deal.AccountID) deal.Cursor {
+	t.Helper()
+	c, err := s.Cursor(t.Context(), tenant, account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // account gives each tenant one; acme's is org.
@@ -85,15 +99,15 @@ func page(t *testing.T, s *Store, changes ...deal.Change) deal.Noticing {
 
 func pageOf(t *testing.T, s *Store, tenant deal.TenantID, changes ...deal.Change) deal.Noticing {
 	t.Helper()
-	c, err := s.Cursor(t.Context(), account(tenant))
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := cursor(t, s, tenant, account(tenant))
 	next := deal.Cursor{Since: start}
 	if !c.IsZero() {
 		next.Since = c.Since.Add(time.Second)
 	}
-	return deal.Noticing{Tenant: tenant, Account: account(tenant), Previous: c, Plans: map[string]deal.Plan{ruleA: plan()}, Page: deal.Page{Entries: changes, Next: next}}
+	return deal.Noticing{
+		Tenant: tenant, Account: account(tenant), Previous: c, Page: deal.Page{Entries: changes, Next: next},
+		Plans: map[string]deal.Plan{ruleA: plan()}, Watches: map[string]deal.Watch{ruleA: watch(ruleA)},
+	}
 }
 
 func notice(t *testing.T, s *Store, changes ...deal.Change) []deal.TxID {

@@ -13,116 +13,31 @@ import (
 	"github.com/dealseal/dealseal/deal"
 )
 
-// Activate returns since when entries count for a rule. The first call commits at, which comes from the CRM's clock or
-// from the configuration; later calls change nothing and return what was committed. An account and rule belong to one
-// tenant for ever.
-func (s *Store) Activate(ctx context.Context, tenant deal.TenantID, account deal.AccountID, rule string, at time.Time) (since time.Time, err error) {
-	if err := checkTenant(tenant); err != nil {
-		return time.Time{}, err
-	}
-	if at.IsZero() {
-		return time.Time{}, fmt.Errorf("activation of rule %q: no time given", rule)
-	}
-	err = s.update(ctx, "commit/activate", func(t *txn) error {
-		owner, committed, found, err := t.activation(account, rule)
-		if err != nil {
-			return err
-		}
-		if found {
-			since = committed
-			return checkOwner(account, rule, owner, tenant)
-		}
-		since = at.UTC().Truncate(time.Millisecond)
-		if err := t.exec(`INSERT INTO activations (account, rule, tenant, since) VALUES ($1, $2, $3, $4)`, account, rule, tenant, since.UnixMilli()); err != nil {
-			return err
-		}
-		if err := t.rewind(account, since); err != nil {
-			return err
-		}
-		return t.auditShared(tenant, "", deal.Entry{Who: "daemon", What: "activated", Detail: map[string]string{
-			"account": string(account), "rule": rule, "since": since.Format(time.RFC3339Nano)}})
-	})
-	return since, err
-}
-
-func (t *txn) activation(account deal.AccountID, rule string) (owner deal.TenantID, since time.Time, found bool, err error) {
-	var ms int64
-	found, err = t.get([]any{&owner, &ms}, `SELECT tenant, since FROM activations WHERE account = $1 AND rule = $2`, account, rule)
-	return owner, time.UnixMilli(ms).UTC(), found, err
-}
-
-func checkOwner(account deal.AccountID, rule string, owner, tenant deal.TenantID) error {
-	if owner != tenant {
-		return fmt.Errorf("rule %q of account %s belongs to tenant %q, not to %q: the same account and rule id under two tenants would seal twice", rule, account, owner, tenant)
-	}
-	return nil
-}
-
-// Cursor returns how far the account's history has been read; the zero cursor when it never was.
-func (s *Store) Cursor(ctx context.Context, account deal.AccountID) (c deal.Cursor, err error) {
-	err = s.view(ctx, func(t *txn) error {
-		c, err = t.cursor(account)
-		return err
-	})
-	return c, err
-}
-
-func (t *txn) cursor(account deal.AccountID) (deal.Cursor, error) {
-	var text string
-	if _, err := t.get([]any{&text}, `SELECT cursor FROM cursors WHERE account = $1`, account); err != nil {
-		return deal.Cursor{}, err
-	}
-	return deal.ParseCursor(text)
-}
-
-func (t *txn) setCursor(account deal.AccountID, c deal.Cursor) error {
-	return t.exec(`INSERT INTO cursors (account, cursor, updated) VALUES ($1, $2, $3)
-		ON CONFLICT (account) DO UPDATE SET cursor = excluded.cursor, updated = excluded.updated`, account, c.String(), t.now.UnixMilli())
-}
-
-// Rewind makes the account's history be read again from at, if it was read further. It costs calls and seals nothing
-// twice.
-func (s *Store) Rewind(ctx context.Context, account deal.AccountID, at time.Time) error {
-	return s.update(ctx, "commit/rewind", func(t *txn) error {
-		if err := t.auditShared("", "", deal.Entry{Who: "daemon", What: "rewound", Detail: map[string]string{
-			"account": string(account), "to": at.UTC().Format(time.RFC3339Nano)}}); err != nil {
-			return err
-		}
-		return t.rewind(account, at)
-	})
-}
-
-// rewind moves the cursor back, never forward.
-func (t *txn) rewind(account deal.AccountID, at time.Time) error {
-	c, err := t.cursor(account)
-	if err != nil || c.IsZero() || !at.Before(c.Since) {
-		return err
-	}
-	return t.setCursor(account, c.Rewind(at))
-}
-
 // Notice takes in one page: the entries that the ledger does not know under any of their names become sealings, each
 // with its data key, receipt, job and audit entry, and the cursor moves, all in one transaction. deal.ErrStale means
-// that the cursor is not the one that the page was read with. Entries from before their rule's activation are passed
-// over. It returns the transactions that are new, in the page's order.
+// that the cursor is not the one that the page was read with. Entries from before the activation of the watch that found
+// them are passed over. It returns the transactions that are new, in the page's order.
 func (s *Store) Notice(ctx context.Context, n deal.Noticing) (fresh []deal.TxID, err error) {
 	if err := checkTenant(n.Tenant); err != nil {
 		return nil, err
 	}
 	err = s.update(ctx, "commit/notice", func(t *txn) error {
-		at, err := t.cursor(n.Account)
+		at, err := t.cursor(n.Tenant, n.Account)
 		if err != nil {
 			return err
 		}
 		if at.String() != n.Previous.String() {
-			return stale("cursor of %s", n.Account)
+			return stale("cursor of tenant %q in %s", n.Tenant, n.Account)
+		}
+		since, err := t.watch(n)
+		if err != nil {
+			return err
 		}
 		for _, q := range n.Page.Quarantined {
 			if err := t.quarantine(n.Account, q); err != nil {
 				return err
 			}
 		}
-		since := map[string]time.Time{}
 		for _, c := range n.Page.Entries {
 			tx, err := t.notice(n, c, since)
 			if err != nil {
@@ -132,7 +47,7 @@ func (s *Store) Notice(ctx context.Context, n deal.Noticing) (fresh []deal.TxID,
 				fresh = append(fresh, tx)
 			}
 		}
-		return t.setCursor(n.Account, n.Page.Next)
+		return t.setCursor(n.Tenant, n.Account, n.Page.Next)
 	})
 	if err != nil {
 		return nil, err
@@ -146,20 +61,11 @@ func (t *txn) notice(n deal.Noticing, c deal.Change, since map[string]time.Time)
 	if !ok {
 		return "", fmt.Errorf("no plan for rule %q", c.Rule)
 	}
-	if _, ok := since[c.Rule]; !ok {
-		owner, at, found, err := t.activation(n.Account, c.Rule)
-		if err != nil {
-			return "", err
-		}
-		if !found {
-			return "", fmt.Errorf("rule %q was never activated", c.Rule)
-		}
-		if err := checkOwner(n.Account, c.Rule, owner, n.Tenant); err != nil {
-			return "", err
-		}
-		since[c.Rule] = at
+	active, ok := since[c.Rule]
+	if !ok {
+		return "", fmt.Errorf("no watch for rule %q", c.Rule)
 	}
-	if c.At.Before(since[c.Rule]) {
+	if c.At.Before(active) {
 		return "", nil
 	}
 	names := c.TxIDs(n.Account)

@@ -2,30 +2,12 @@ package store
 
 import (
 	"errors"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
 	"github.com/google/go-cmp/cmp"
 )
-
-func TestActivationIsCommittedOnceAndForOneTenant(t *testing.T) {
-	s, _ := newStore(t)
-	committed := start.Add(-time.Hour)
-	got, err := s.Activate(t.Context(), acme, org, ruleA, start.Add(time.Hour))
-	if err != nil || !got.Equal(committed) {
-		t.Fatalf("a later call returns %s, %v; want %s", got, err, committed)
-	}
-	if _, err := s.Activate(t.Context(), "other", org, ruleA, start); err == nil || !strings.Contains(err.Error(), `"acme"`) {
-		t.Fatalf("another tenant got %v", err)
-	}
-	for _, bad := range []deal.TenantID{"", "../x", "A", "a/b"} {
-		if _, err := s.Activate(t.Context(), bad, org, "r", start); err == nil {
-			t.Errorf("tenant id %q was accepted", bad)
-		}
-	}
-}
 
 func TestNoticeTakesAnEntryInOnce(t *testing.T) {
 	s, _ := newStore(t)
@@ -46,44 +28,6 @@ func TestNoticeRefusesAPageThatWasReadWithAnotherCursor(t *testing.T) {
 	}
 	if n := query[int](t, s, `SELECT count(*) FROM sealings`); n != 1 {
 		t.Fatalf("%d sealings, want 1", n)
-	}
-}
-
-func TestARuleThatIsAddedLaterMovesTheCursorBackToItsActivation(t *testing.T) {
-	s, _ := newStore(t)
-	notice(t, s, change("006A", "h1"))
-	read, err := s.Cursor(t.Context(), org)
-	if err != nil {
-		t.Fatal(err)
-	}
-	past := read.Since.Add(-24 * time.Hour)
-	for _, want := range []time.Time{past, past} { // the second call changes nothing
-		if _, err := s.Activate(t.Context(), acme, org, "added-later", past); err != nil {
-			t.Fatal(err)
-		}
-		if c, _ := s.Cursor(t.Context(), org); !c.Since.Equal(want) {
-			t.Fatalf("cursor %v, want %s", c, want)
-		}
-	}
-	if _, err := s.Activate(t.Context(), acme, org, "from-now", read.Since.Add(time.Hour)); err != nil {
-		t.Fatal(err)
-	}
-	if c, _ := s.Cursor(t.Context(), org); !c.Since.Equal(past) {
-		t.Fatalf("an activation in the future moved the cursor to %v", c)
-	}
-}
-
-func TestRewindReadsAgainAndSealsNothingTwice(t *testing.T) {
-	s, _ := newStore(t)
-	notice(t, s, change("006A", "h1"))
-	if err := s.Rewind(t.Context(), org, start.Add(-time.Minute)); err != nil {
-		t.Fatal(err)
-	}
-	if c, _ := s.Cursor(t.Context(), org); !c.Since.Equal(start.Add(-time.Minute)) {
-		t.Fatalf("cursor %v", c)
-	}
-	if fresh := notice(t, s, change("006A", "h1")); len(fresh) != 0 {
-		t.Fatalf("fresh again: %v", fresh)
 	}
 }
 
@@ -132,23 +76,12 @@ func TestTwoSealedRecordsThatMergeShareOneReceipt(t *testing.T) {
 	}
 }
 
-func TestEntriesFromBeforeTheActivationAreNotSealed(t *testing.T) {
-	s, _ := newStore(t)
-	early := change("006A", "h1")
-	early.At = start.Add(-time.Hour - time.Millisecond)
-	if fresh := notice(t, s, early); len(fresh) != 0 {
-		t.Fatalf("fresh: %v", fresh)
-	}
-	early.At = early.At.Add(time.Millisecond)
-	if fresh := notice(t, s, early); len(fresh) != 1 {
-		t.Fatalf("an entry at the activation: %v", fresh)
-	}
-}
-
 func TestNoticeIsAllOrNothing(t *testing.T) {
 	for name, spoil := range map[string]func(*deal.Noticing){
 		"no plan":         func(n *deal.Noticing) { n.Page.Entries[1].Rule = "unknown" },
-		"never activated": func(n *deal.Noticing) { n.Page.Entries[1].Rule = "new"; n.Plans["new"] = plan() },
+		"no watch":        func(n *deal.Noticing) { n.Page.Entries[1].Rule = "new"; n.Plans["new"] = plan() },
+		"never activated": func(n *deal.Noticing) { n.Watches["new"] = watch("new") },
+		"another rule's":  func(n *deal.Noticing) { n.Watches["new"] = watch(ruleA) },
 		"other tenant":    func(n *deal.Noticing) { n.Tenant = "other" },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -158,7 +91,7 @@ func TestNoticeIsAllOrNothing(t *testing.T) {
 			if _, err := s.Notice(t.Context(), n); err == nil {
 				t.Fatal("accepted")
 			}
-			if c, _ := s.Cursor(t.Context(), org); !c.IsZero() {
+			if c := cursor(t, s, acme, org); !c.IsZero() {
 				t.Errorf("the cursor moved to %v", c)
 			}
 			if n := query[int](t, s, `SELECT (SELECT count(*) FROM sealings) + (SELECT count(*) FROM jobs) + (SELECT count(*) FROM river_job) + (SELECT count(*) FROM known)`); n != 0 {

@@ -82,7 +82,7 @@ func TestTheNewestEntryOwnsTheReceipt(t *testing.T) {
 
 func TestRulesThatWriteOtherFieldsHaveReceiptsOfTheirOwn(t *testing.T) {
 	s, _ := newStore(t)
-	if _, err := s.Activate(t.Context(), acme, org, "nda", start); err != nil {
+	if _, err := s.Activate(t.Context(), acme, org, watch("nda"), start); err != nil {
 		t.Fatal(err)
 	}
 	a, b := change("006A", "h1"), change("006A", "h1")
@@ -90,7 +90,7 @@ func TestRulesThatWriteOtherFieldsHaveReceiptsOfTheirOwn(t *testing.T) {
 	n := page(t, s, a, b)
 	nda := plan()
 	nda.WriteBack = deal.WriteBack{Status: "NDA_Status__c"}
-	n.Plans["nda"] = nda
+	n.Plans["nda"], n.Watches["nda"] = nda, watch("nda")
 	fresh, err := s.Notice(t.Context(), n)
 	if err != nil {
 		t.Fatal(err)

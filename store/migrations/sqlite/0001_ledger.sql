@@ -7,17 +7,23 @@ CREATE TABLE meta (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE activations (
-    account TEXT NOT NULL,
-    rule    TEXT NOT NULL,
-    tenant  TEXT NOT NULL,
-    since   INTEGER NOT NULL,
-    PRIMARY KEY (account, rule)
+    account  TEXT NOT NULL,
+    rule     TEXT NOT NULL,
+    object   TEXT NOT NULL,
+    pipeline TEXT NOT NULL, -- empty: any
+    stage    TEXT NOT NULL,
+    tenant   TEXT NOT NULL,
+    since    INTEGER NOT NULL, -- entries before it are never sealed unasked
+    watched  INTEGER NOT NULL, -- until when the history was read with this watch
+    PRIMARY KEY (account, rule, object, pipeline, stage)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE cursors (
-    account TEXT PRIMARY KEY,
+    tenant  TEXT NOT NULL,
+    account TEXT NOT NULL,
     cursor  TEXT NOT NULL,
-    updated INTEGER NOT NULL
+    updated INTEGER NOT NULL,
+    PRIMARY KEY (tenant, account)
 ) STRICT, WITHOUT ROWID;
 
 -- Plans are shared by all sealings that were noticed under the same configuration.
