@@ -45,6 +45,8 @@ var cases = []testCase{
 
 	{"WriteBackSetsAndClearsEveryField", testWriteBack},
 	{"OlderReceiptNeverOverwritesANewerOne", testOlderReceipt},
+	{"SequenceThatCannotBeIsNotBelieved", testSequenceOfTheFuture},
+	{"SequenceOfAClockThatIsALittleAheadCounts", testSequenceALittleAhead},
 	{"WriteWhoseReplyIsLostIsNotRepeated", testWriteReplyLost},
 	{"WriteRefusedByARuleIsPermanent", testRefusedForEver},
 	{"EditByAUserMeanwhileStopsNothing", testChangedMeanwhile},

@@ -116,6 +116,56 @@ func testOlderReceipt(t *testing.T, w World) {
 	}
 }
 
+// testSequenceOfTheFuture holds that a sequence which lies further ahead than clocks may differ does not silence a record,
+// whether somebody typed it or this daemon wrote it while its clock was wrong; and that order is kept after that.
+func testSequenceOfTheFuture(t *testing.T, w World) {
+	now := w.Now().UnixMilli()
+	audit := w.Traits().WriteBack.Audit
+	foreign := deal.Receipt{Sequence: 1, Fields: []deal.Field{{Name: audit, Value: `{"tx":"x","seq":9223372036854775807}`}}}
+	for name, first := range map[string]func(id string) deal.Receipt{
+		"foreign text": func(string) deal.Receipt { return foreign },
+		"a clock ahead by two days": func(id string) deal.Receipt {
+			return receipt(w, txFor(id), now+48*time.Hour.Milliseconds(), deal.StatusHeld)
+		},
+	} {
+		for _, restart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, restart %t", name, restart), func(t *testing.T) {
+				crm := w.Connector(quiet())
+				id := w.CreateDeals(1, w.Traits().Stage)[0]
+				writeBack(t, crm, ref(w, id), first(id))
+				if restart {
+					crm = w.Connector(quiet())
+				}
+				w.Advance(2 * time.Second)
+				signed := receipt(w, txFor(id), now, deal.StatusSigned)
+				writeBack(t, crm, ref(w, id), signed)
+				shown(t, w, id, signed)
+				w.Advance(2 * time.Second)
+				writeBack(t, crm, ref(w, id), receipt(w, txFor(id), now-1, deal.StatusQueued))
+				withoutSequence := receipt(w, txFor(id), now-1, deal.StatusQueued)
+				withoutSequence.SequenceField = ""
+				if !restart {
+					writeBack(t, crm, ref(w, id), withoutSequence) // then only the connector's memory keeps the order
+				}
+				shown(t, w, id, signed)
+			})
+		}
+	}
+}
+
+func testSequenceALittleAhead(t *testing.T, w World) {
+	crm := w.Connector(quiet())
+	id := w.CreateDeals(1, w.Traits().Stage)[0]
+	now := w.Now()
+	ahead := receipt(w, txFor(id), now.Add(23*time.Hour).UnixMilli(), deal.StatusSigned)
+	writeBack(t, crm, ref(w, id), ahead)
+	for _, c := range []connectors.CRM{crm, w.Connector(quiet())} {
+		w.Advance(2 * time.Second)
+		writeBack(t, c, ref(w, id), receipt(w, txFor(id), now.UnixMilli(), deal.StatusQueued))
+		shown(t, w, id, ahead)
+	}
+}
+
 func testWriteReplyLost(t *testing.T, w World) {
 	id := w.CreateDeals(1, w.Traits().Stage)[0]
 	r := receipt(w, txFor(id), 7, deal.StatusSigned)

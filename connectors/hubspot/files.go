@@ -75,7 +75,7 @@ func (c *Connector) attach(ctx context.Context, id string, tx deal.TxID, role de
 	if err != nil {
 		return deal.Attachment{}, err
 	}
-	d, err := c.readDeal(ctx, id, nil)
+	d, _, err := c.readDeal(ctx, id, nil)
 	if err != nil {
 		return deal.Attachment{}, err
 	}

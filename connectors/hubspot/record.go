@@ -77,7 +77,7 @@ func (c *Connector) readRecord(ctx context.Context, ref deal.Ref, fields []strin
 	if err != nil {
 		return deal.Record{}, err
 	}
-	d, err := c.readDeal(ctx, ref.ID, wanted.dealProperties())
+	d, _, err := c.readDeal(ctx, ref.ID, wanted.dealProperties())
 	if err != nil {
 		return deal.Record{}, err
 	}
@@ -103,9 +103,9 @@ func (c *Connector) readRecord(ctx context.Context, ref deal.Ref, fields []strin
 	return record, nil
 }
 
-// readDeal reads one deal by an ID that may be an old one. Long lists of properties are read through a batch, which takes
-// only the ID of today.
-func (c *Connector) readDeal(ctx context.Context, id string, properties []string) (object, error) {
+// readDeal reads one deal by an ID that may be an old one, and says HubSpot's time of that. Long lists of properties are
+// read through a batch, which takes only the ID of today.
+func (c *Connector) readDeal(ctx context.Context, id string, properties []string) (object, time.Time, error) {
 	always := []string{"dealstage", "hs_lastmodifieddate", "hs_merged_object_ids"}
 	list := strings.Join(properties, ",")
 	inURL := strings.Join(always, ",")
@@ -113,23 +113,24 @@ func (c *Connector) readDeal(ctx context.Context, id string, properties []string
 		inURL += "," + list
 	}
 	var d object
-	if _, err := c.getJSON(ctx, c.objects(Object)+"/"+id, url.Values{"properties": {strings.Trim(inURL, ",")}}, &d); err != nil {
-		return object{}, gone(err)
+	r, err := c.getJSON(ctx, c.objects(Object)+"/"+id, url.Values{"properties": {strings.Trim(inURL, ",")}}, &d)
+	if err != nil {
+		return object{}, time.Time{}, gone(err)
 	}
 	if _, ok := parseID(d.ID); !ok {
-		return object{}, malformed("the deal has no ID")
+		return object{}, time.Time{}, malformed("the deal has no ID")
 	}
 	if len(list) > maxQuery {
 		more, err := c.readObjects(ctx, Object, []string{d.ID}, properties)
 		if err != nil {
-			return object{}, err
+			return object{}, time.Time{}, err
 		}
 		if len(more) == 0 {
-			return object{}, deal.ErrGone
+			return object{}, time.Time{}, deal.ErrGone
 		}
 		maps.Copy(d.Properties, more[0].Properties)
 	}
-	return d, nil
+	return d, r.date, nil
 }
 
 // readObjects reads records of one type. Those that do not exist any more are left out.

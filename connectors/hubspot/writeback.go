@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
 
@@ -15,8 +16,8 @@ import (
 const maxText = 65_536
 
 // WriteBack implements connectors.CRM. HubSpot has no conditional write: the last one wins. So the properties are read
-// first, and a receipt that is not newer than what the deal shows, or that it shows already, costs no write. An empty
-// value clears a property. One PATCH is applied as a whole or not at all.
+// first, and a receipt that is not newer than what the deal shows, or that it shows already, costs no write. A sequence
+// that cannot be one of ours is overwritten. An empty value clears a property. One PATCH is applied as a whole or not at all.
 func (c *Connector) WriteBack(ctx context.Context, ref deal.Ref, r deal.Receipt) error {
 	if err := checkRef(ref); err != nil {
 		return fmt.Errorf("hubspot: write receipt: %w", err)
@@ -36,18 +37,15 @@ func (c *Connector) writeBack(ctx context.Context, id string, r deal.Receipt) er
 		return err
 	}
 	defer release()
-	if r.Sequence < c.told.highest(id) {
-		return nil
-	}
 	values, err := propertyValues(r)
 	if err != nil {
 		return err
 	}
-	shown, err := c.shows(ctx, id, r, values)
-	if err != nil {
+	found, err := c.look(ctx, id, r, values)
+	if err != nil || found == overtaken {
 		return err
 	}
-	if !shown {
+	if found != current {
 		if err := c.patchDeal(ctx, id, r, values); err != nil {
 			return err
 		}
@@ -64,15 +62,24 @@ func (c *Connector) patchDeal(ctx context.Context, id string, r deal.Receipt, va
 		err = answer.decode(&said)
 	}
 	if isUnclear(err) && ctx.Err() == nil {
-		if shown, lookErr := c.shows(ctx, id, r, values); lookErr == nil && shown {
+		if found, lookErr := c.look(ctx, id, r, values); lookErr == nil && found != outdated {
 			return nil
 		}
 	}
 	return gone(err)
 }
 
-// shows reports whether the deal shows the receipt or a newer one.
-func (c *Connector) shows(ctx context.Context, id string, r deal.Receipt, values map[string]string) (bool, error) {
+// standing is how a deal stands to a receipt.
+type standing int
+
+const (
+	outdated  standing = iota // it shows something else
+	current                   // it shows the receipt
+	overtaken                 // a receipt that is not older was written already
+)
+
+// look compares the deal with the receipt, and the receipt with what this connector remembers.
+func (c *Connector) look(ctx context.Context, id string, r deal.Receipt, values map[string]string) (standing, error) {
 	names := make([]string, 0, len(values)+1)
 	for name := range values {
 		names = append(names, name)
@@ -80,21 +87,25 @@ func (c *Connector) shows(ctx context.Context, id string, r deal.Receipt, values
 	if r.SequenceField != "" {
 		names = append(names, r.SequenceField)
 	}
-	d, err := c.readDeal(ctx, id, sortedSet(names))
+	d, now, err := c.readDeal(ctx, id, sortedSet(names))
 	if err != nil {
-		return false, err
+		return outdated, err
+	}
+	if told := c.told.last(id); told > r.Sequence && connectors.Believable(told, now) {
+		return overtaken, nil
 	}
 	if r.SequenceField != "" {
-		if a, ok := deal.ReadAuditRecord(value(d.Properties, r.SequenceField)); ok {
-			return a.Sequence >= r.Sequence, nil
+		a, ok := deal.ReadAuditRecord(value(d.Properties, r.SequenceField))
+		if ok && a.Sequence >= r.Sequence && connectors.Believable(a.Sequence, now) {
+			return overtaken, nil
 		}
 	}
 	for name, want := range values {
 		if got := value(d.Properties, name); got != want && !sameTime(got, want) {
-			return false, nil
+			return outdated, nil
 		}
 	}
-	return true, nil
+	return current, nil
 }
 
 func sameTime(a, b string) bool {
@@ -127,7 +138,7 @@ func propertyValues(r deal.Receipt) (map[string]string, error) {
 	return values, nil
 }
 
-// told keeps the highest sequence that was written to each deal. It is only the first guard: the sequence on the deal
+// told keeps the sequence of the last receipt for each deal. It is only the first guard: the sequence on the deal
 // itself survives a restart.
 type told struct {
 	mu        sync.Mutex
@@ -138,7 +149,7 @@ const maxTold = 20_000
 
 func newTold() *told { return &told{sequences: map[string]int64{}} }
 
-func (t *told) highest(id string) int64 {
+func (t *told) last(id string) int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.sequences[id]
@@ -150,5 +161,5 @@ func (t *told) note(id string, sequence int64) {
 	if len(t.sequences) >= maxTold {
 		clear(t.sequences)
 	}
-	t.sequences[id] = max(t.sequences[id], sequence)
+	t.sequences[id] = sequence
 }

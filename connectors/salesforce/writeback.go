@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
 
@@ -18,7 +19,7 @@ import (
 const maxConflicts = 4
 
 // WriteBack implements connectors.CRM. It reads the fields before it writes: a receipt that is not newer than what the
-// record shows, or that the record shows already, costs no write. The write itself is conditional on the record being
+// record shows, or that the record shows already, costs no write. A sequence that cannot be one of ours is overwritten. The write itself is conditional on the record being
 // unchanged since then.
 func (c *Connector) WriteBack(ctx context.Context, ref deal.Ref, r deal.Receipt) error {
 	ref, err := checkRef(ref)
@@ -40,9 +41,6 @@ func (c *Connector) writeBack(ctx context.Context, id string, r deal.Receipt) er
 		return err
 	}
 	defer release()
-	if r.Sequence < c.told.highest(id) {
-		return nil
-	}
 	values, err := c.fieldValues(ctx, r)
 	if err != nil {
 		return err
@@ -54,11 +52,7 @@ func (c *Connector) writeBack(ctx context.Context, id string, r deal.Receipt) er
 			break
 		}
 	}
-	if err != nil {
-		return err
-	}
-	c.told.note(id, r.Sequence)
-	return nil
+	return err
 }
 
 // lookAndWrite makes one attempt.
@@ -67,13 +61,11 @@ func (c *Connector) lookAndWrite(ctx context.Context, id string, r deal.Receipt,
 	if err != nil {
 		return err
 	}
-	if r.SequenceField != "" {
-		text, _ := shown[r.SequenceField].(string)
-		if a, ok := deal.ReadAuditRecord(text); ok && a.Sequence >= r.Sequence {
-			return nil
-		}
+	if c.overtaken(id, r, shown, date) {
+		return nil
 	}
 	if showsAll(shown, values) {
+		c.told.note(id, r.Sequence)
 		return nil
 	}
 	body, err := json.Marshal(values)
@@ -84,8 +76,25 @@ func (c *Connector) lookAndWrite(ctx context.Context, id string, r deal.Receipt,
 	if !date.IsZero() {
 		header.Set("If-Unmodified-Since", date.Format(http.TimeFormat))
 	}
-	_, err = c.call(ctx, http.MethodPatch, c.wire.path("sobjects/"+Object+"/"+id), header, body)
-	return gone(err)
+	if _, err = c.call(ctx, http.MethodPatch, c.wire.path("sobjects/"+Object+"/"+id), header, body); err != nil {
+		return gone(err)
+	}
+	c.told.note(id, r.Sequence)
+	return nil
+}
+
+// overtaken reports whether a receipt that is not older was written already, by what the record shows and by what this
+// connector remembers.
+func (c *Connector) overtaken(id string, r deal.Receipt, shown map[string]any, now time.Time) bool {
+	if told := c.told.last(id); told > r.Sequence && connectors.Believable(told, now) {
+		return true
+	}
+	if r.SequenceField == "" {
+		return false
+	}
+	text, _ := shown[r.SequenceField].(string)
+	a, ok := deal.ReadAuditRecord(text)
+	return ok && a.Sequence >= r.Sequence && connectors.Believable(a.Sequence, now)
 }
 
 // look reads the fields as they are, and the CRM's time of that.
@@ -206,8 +215,8 @@ func fitAudit(f field, text string) (any, error) {
 	return nil, refuse("field %s holds %d characters, too few for the shortest audit record: use a long text area", f.Name, f.Length)
 }
 
-// receipts keeps the highest sequence that was written to each record, and lets one write per record run at a time. It
-// is only the first guard: the sequence on the record itself survives a restart.
+// receipts keeps the sequence of the last receipt for each record, and lets one write per record run at a time. It is only
+// the first guard: the sequence on the record itself survives a restart.
 type receipts struct {
 	mu      sync.Mutex
 	records map[string]*receiptState
@@ -260,7 +269,7 @@ func (r *receipts) forget() {
 	}
 }
 
-func (r *receipts) highest(id string) int64 {
+func (r *receipts) last(id string) int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.records[id].sequence
@@ -269,5 +278,5 @@ func (r *receipts) highest(id string) int64 {
 func (r *receipts) note(id string, sequence int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.records[id].sequence = max(r.records[id].sequence, sequence)
+	r.records[id].sequence = sequence
 }
