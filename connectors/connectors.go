@@ -7,6 +7,7 @@ package connectors
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/dealseal/dealseal/deal"
@@ -15,8 +16,9 @@ import (
 // CRM is one org or portal. Implementations are safe for concurrent use.
 //
 // Errors are asked, not named: Permanent() bool says that trying again cannot help, RetryAfter() time.Duration how long
-// the CRM wants to be left alone. deal.ErrGone means that the record does not exist. Error texts carry the CRM's error
-// code and field names, never record values, queries or tokens.
+// the CRM wants to be left alone. Login() bool says that the trouble is with the login and not with the record that was
+// asked for (see IsLogin). deal.ErrGone means that the record does not exist. Error texts carry the CRM's error code and
+// field names, never record values, queries or tokens.
 type CRM interface {
 	// Identity asks the CRM who it is. It costs one or two calls and proves that the login works.
 	Identity(ctx context.Context) (deal.Account, error)
@@ -39,6 +41,15 @@ type CRM interface {
 	// WriteBack sets the receipt's fields in one write. An older receipt (by Sequence) never overwrites a newer one:
 	// that is success and changes nothing.
 	WriteBack(ctx context.Context, ref deal.Ref, r deal.Receipt) error
+}
+
+// IsLogin reports whether err says that the login fails, or that the CRM no longer lets it in: a refused or expired
+// credential, a secret that cannot be read, a missing scope of the app, an API that is switched off. Such an error may be
+// permanent, and yet it says nothing about the record: every other one fails in the same way, and all of them go on once
+// the login is mended. So no record should be given up for it.
+func IsLogin(err error) bool {
+	var l interface{ Login() bool }
+	return errors.As(err, &l) && l.Login()
 }
 
 // Files is the ability to read the content of a file on a record.

@@ -54,6 +54,7 @@ var cases = []testCase{
 
 	{"SessionKilledMidWay", testSessionKilled},
 	{"DeadSessionMakesOneLogin", testOneLoginForAll},
+	{"LoginTroubleIsToldFromTroubleWithARecord", testLoginTrouble},
 	{"PassingTroubleLeavesNoTrace", testPassingTrouble},
 	{"UsedUpAllowanceSaysWhenToComeBack", testLimited},
 	{"NothingNewIsBegunNearTheLimit", testNearTheLimit},

@@ -84,6 +84,43 @@ func testOneLoginForAll(t *testing.T, w World) {
 	}
 }
 
+// testLoginTrouble holds that a refused login says so whichever call meets it, and that a record's own trouble does not.
+func testLoginTrouble(t *testing.T, w World) {
+	crm, l := begin(t, w)
+	id := w.CreateDeals(2, w.Traits().Stage)
+	gone := id[1]
+	w.Delete(gone)
+	w.Advance(time.Second)
+	f, r := file(t, "contract.pdf", 3000), receipt(w, txFor(id[0]), 3, deal.StatusSigned)
+	ctx := callContext(t)
+	calls := map[string]func(record string) error{
+		"Identity":  func(string) error { _, err := crm.Identity(ctx); return err },
+		"Changes":   func(string) error { _, err := crm.Changes(ctx, l.cursor, l.watches); return err },
+		"Record":    func(id string) error { _, err := crm.Record(ctx, ref(w, id), nil); return err },
+		"Attach":    func(id string) error { _, err := crm.Attach(ctx, ref(w, id), r.Tx, deal.RoleContract, f); return err },
+		"WriteBack": func(id string) error { return crm.WriteBack(ctx, ref(w, id), r) },
+	}
+	for _, name := range []string{"Record", "Attach", "WriteBack"} {
+		if err := calls[name](gone); err == nil || connectors.IsLogin(err) {
+			t.Errorf("%s of a record that is gone gives %v (login %t), want trouble with the record", name, err, connectors.IsLogin(err))
+		}
+	}
+	if _, err := crm.Record(ctx, ref(w, id[0]), []string{w.Traits().NoSuchField}); err == nil || connectors.IsLogin(err) {
+		t.Errorf("Record of an unknown field gives %v (login %t), want trouble with the record", err, connectors.IsLogin(err))
+	}
+	supported(t, w.Fail(LoginCall, Forbidden, -1))
+	for name, call := range calls {
+		w.KillSessions()
+		if err := call(id[0]); !connectors.IsLogin(err) {
+			t.Errorf("%s without a login gives %v, want trouble with the login", name, err)
+		}
+	}
+	w.Heal()
+	if err := job(ctx, t, w, crm, id[0], f, r); err != nil {
+		t.Errorf("once the login is mended: %v", err)
+	}
+}
+
 // testPassingTrouble holds for every call and every kind of passing trouble: an error that is worth another try, and
 // afterwards the same end as without it.
 func testPassingTrouble(t *testing.T, w World) {

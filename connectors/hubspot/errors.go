@@ -43,7 +43,9 @@ type Error struct {
 	cure  string
 	// unclear says that the call may have been carried out all the same.
 	unclear bool
-	cause   error
+	// login says that no call of this kind can succeed until the login is mended.
+	login bool
+	cause error
 }
 
 // Problem is what HubSpot does not like about one property.
@@ -95,6 +97,18 @@ func (e *Error) Permanent() bool { return e.class == permanent }
 
 // RetryAfter is how long HubSpot should be left alone; 0 when it does not matter.
 func (e *Error) RetryAfter() time.Duration { return e.after }
+
+// Login reports whether the trouble is with the token, or with what the app was granted, and not with one record.
+func (e *Error) Login() bool { return e.login }
+
+// inLogin marks an error as trouble with the login.
+func inLogin(err error) error {
+	var e *Error
+	if errors.As(err, &e) {
+		e.login = true
+	}
+	return err
+}
 
 // malformed is an answer that says success and cannot be understood: it may have been cut on its way.
 func malformed(format string, args ...any) *Error {
@@ -257,9 +271,10 @@ func failure(status int, header http.Header, body []byte, zone *time.Location) *
 	switch {
 	case status < 500 && e.loginRefused():
 	case status == http.StatusUnauthorized:
-		e.class, e.cure = expired, "HubSpot does not accept the access token: it has expired, or it was revoked or replaced"
+		e.class, e.login, e.cure = expired, true, "HubSpot does not accept the access token: it has expired, or it was revoked or replaced"
 	case status == http.StatusForbidden:
-		e.class, e.cure = permanent, "give the app or service key the missing scope, or its user the permission"
+		e.class, e.login = permanent, e.Category == "MISSING_SCOPES"
+		e.cure = "give the app or service key the missing scope, or its user the permission"
 	case status == http.StatusTooManyRequests:
 		e.limited(said, header, zone)
 	case status == http.StatusLocked:

@@ -81,7 +81,7 @@ func (s *session) fetch(ctx context.Context, f *flight) {
 	defer cancel()
 	token, life, err := s.source.fetch(ctx)
 	if err != nil {
-		token, err = "", fmt.Errorf("get an access token: %w", err)
+		token, err = "", fmt.Errorf("get an access token: %w", inLogin(err))
 	}
 	s.mu.Lock()
 	f.token, f.err = token, err

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 
 	mock "github.com/dealseal/dealseal/mocks/crm/hubspot"
@@ -126,7 +127,7 @@ func TestWrongSecretIsPermanentAndNotRepeated(t *testing.T) {
 	const wrong = "some-other-secret"
 	w.config.Auth.ClientSecret = secretFile(t, wrong)
 	err := identify(t, w.connector(quiet()))
-	if !deal.IsPermanent(err) || !strings.Contains(err.Error(), "client_secret") || strings.Contains(err.Error(), wrong) {
+	if !deal.IsPermanent(err) || !connectors.IsLogin(err) || !strings.Contains(err.Error(), "client_secret") || strings.Contains(err.Error(), wrong) {
 		t.Errorf("a wrong client secret gives %v, want a permanent error that names the key and not the secret", err)
 	}
 }
@@ -137,8 +138,8 @@ func TestRevokedStaticTokenIsReadAgainOnceAndThenPermanent(t *testing.T) {
 	path, err := w.config.Auth.Token.Path()
 	w.must(err)
 	w.must(os.WriteFile(path, []byte("pat-na1-revoked"), 0o600))
-	if err := identify(t, c); !deal.IsPermanent(err) {
-		t.Errorf("a revoked token gives %v, want a permanent error", err)
+	if err := identify(t, c); !deal.IsPermanent(err) || !connectors.IsLogin(err) {
+		t.Errorf("a revoked token gives %v, want a permanent error of the login", err)
 	}
 	w.must(os.WriteFile(path, []byte(testToken+"\n"), 0o600))
 	if err := identify(t, c); err != nil {
@@ -185,7 +186,7 @@ func TestMissingSecretNamesTheReferenceOnly(t *testing.T) {
 	w := newWorld(t, FlowToken)
 	w.config.Auth.Token = ref(t, "env:DEALSEAL_TEST_NO_SUCH_VARIABLE")
 	err := identify(t, w.connectorOver(never{t}, quiet()))
-	if !deal.IsPermanent(err) || !strings.Contains(err.Error(), "env:DEALSEAL_TEST_NO_SUCH_VARIABLE") {
+	if !deal.IsPermanent(err) || !connectors.IsLogin(err) || !strings.Contains(err.Error(), "env:DEALSEAL_TEST_NO_SUCH_VARIABLE") {
 		t.Errorf("a secret that is not there gives %v, want a permanent error that names the reference", err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
 
@@ -69,6 +70,24 @@ func TestFailuresAreJudged(t *testing.T) {
 				t.Errorf("says %q, want %q in it and no value", err, c.says)
 			}
 		})
+	}
+}
+
+func TestTroubleWithTheLoginIsToldFromTroubleWithARecord(t *testing.T) {
+	for name, c := range map[string]struct {
+		status int
+		body   string
+		login  bool
+	}{
+		"expired token":      {401, `{"category":"EXPIRED_AUTHENTICATION"}`, true},
+		"missing scope":      {403, `{"category":"MISSING_SCOPES"}`, true},
+		"missing permission": {403, `{"category":"FORBIDDEN"}`, false},
+		"missing record":     {404, `{"category":"OBJECT_NOT_FOUND"}`, false},
+		"refused value":      {400, `{"category":"VALIDATION_ERROR"}`, false},
+	} {
+		if err := failure(c.status, nil, []byte(c.body), time.UTC); connectors.IsLogin(err) != c.login {
+			t.Errorf("%s: login %t, want %t", name, !c.login, c.login)
+		}
 	}
 }
 

@@ -37,7 +37,9 @@ type Error struct {
 	cure  string
 	// unclear says that the call may have been carried out all the same.
 	unclear bool
-	cause   error
+	// login says that no call can succeed until the login is mended.
+	login bool
+	cause error
 }
 
 func (e *Error) Error() string {
@@ -72,6 +74,18 @@ func (e *Error) Permanent() bool { return e.class == permanent }
 
 // RetryAfter is how long Salesforce should be left alone; 0 when it does not matter.
 func (e *Error) RetryAfter() time.Duration { return e.after }
+
+// Login reports whether the trouble is with the login, or with what the org lets it do at all, and not with one record.
+func (e *Error) Login() bool { return e.login }
+
+// inLogin marks an error as trouble with the login.
+func inLogin(err error) error {
+	var e *Error
+	if errors.As(err, &e) {
+		e.login = true
+	}
+	return err
+}
 
 // malformed is an answer that says success and cannot be understood: it may have been cut on its way.
 func malformed(format string, args ...any) *Error {
@@ -199,6 +213,7 @@ func failure(status int, header http.Header, body []byte) *Error {
 		r = statusRule(status)
 	}
 	e.class, e.after, e.cure = r.class, r.after, r.cure
+	e.login = e.class == expired || e.Code == "INVALID_SESSION_ID" || e.Code == "API_DISABLED_FOR_ORG" || e.Code == "API_CURRENTLY_DISABLED"
 	if s := retryAfter(header); s > 0 && e.class == passing {
 		e.after = s
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
 
@@ -59,6 +60,25 @@ func TestFailureIsJudgedByItsCode(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestTroubleWithTheLoginIsToldFromTroubleWithARecord(t *testing.T) {
+	for code, tc := range map[string]struct {
+		status int
+		login  bool
+	}{
+		"INVALID_SESSION_ID":                {401, true},
+		"API_DISABLED_FOR_ORG":              {403, true},
+		"API_CURRENTLY_DISABLED":            {403, true},
+		"INSUFFICIENT_ACCESS":               {403, false},
+		"REQUEST_LIMIT_EXCEEDED":            {403, false},
+		"NOT_FOUND":                         {404, false},
+		"FIELD_CUSTOM_VALIDATION_EXCEPTION": {400, false},
+	} {
+		if err := failure(tc.status, http.Header{}, []byte(`[{"errorCode":"`+code+`"}]`)); connectors.IsLogin(err) != tc.login {
+			t.Errorf("%s: login %t, want %t", code, !tc.login, tc.login)
+		}
 	}
 }
 

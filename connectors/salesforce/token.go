@@ -92,22 +92,29 @@ func newLogin(cfg Config, transport http.RoundTripper) func(context.Context) (st
 		}
 		return jwtBearer(ctx, cfg.Auth, tokenURL)
 	}
-	return func(ctx context.Context) (string, error) {
+	login := func(ctx context.Context) (string, error) {
 		// x/oauth2 builds the jwt flow's request without a context, so the transport brings it.
 		bound := &loginTransport{ctx: ctx, base: transport}
 		client := &http.Client{Transport: bound, CheckRedirect: noRedirect}
 		source, err := flow(context.WithValue(ctx, oauth2.HTTPClient, client))
 		if err != nil {
-			return "", fmt.Errorf("log in: %w", &Error{class: permanent, cause: err})
+			return "", &Error{class: permanent, cause: err}
 		}
 		token, err := source.Token()
 		if err != nil {
-			return "", fmt.Errorf("log in: %w", loginError(bound.failed, err))
+			return "", loginError(bound.failed, err)
 		}
 		if token.AccessToken == "" {
-			return "", fmt.Errorf("log in: %w", malformed("it has no access token"))
+			return "", malformed("it has no access token")
 		}
 		return token.AccessToken, nil
+	}
+	return func(ctx context.Context) (string, error) {
+		token, err := login(ctx)
+		if err != nil {
+			return "", fmt.Errorf("log in: %w", inLogin(err))
+		}
+		return token, nil
 	}
 }
 

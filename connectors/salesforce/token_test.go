@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 
 	mock "github.com/dealseal/dealseal/mocks/crm/salesforce"
@@ -120,11 +121,14 @@ func TestLoginErrorsNameTheCure(t *testing.T) {
 			_, cfg := jwtOrg(t)
 			tc.change(t, &cfg)
 			_, err := mustNew(t, cfg).Identity(t.Context())
-			if err == nil || deal.IsPermanent(err) != tc.permanent || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("error %v (permanent %t), want %q", err, deal.IsPermanent(err), tc.want)
+			if err == nil {
+				t.Fatal("the login succeeded")
+			}
+			if deal.IsPermanent(err) != tc.permanent || !connectors.IsLogin(err) || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v (permanent %t, login %t), want %q", err, deal.IsPermanent(err), connectors.IsLogin(err), tc.want)
 			}
 			for _, leak := range []string{"hunter2", username, "http://", "assertion="} {
-				if err != nil && strings.Contains(err.Error(), leak) {
+				if strings.Contains(err.Error(), leak) {
 					t.Errorf("the error says %q: %v", leak, err)
 				}
 			}
