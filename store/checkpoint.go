@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/dealseal/dealseal/deal"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -56,9 +57,9 @@ func (s *Store) AuditKey() string { return s.vkey }
 // Checkpoint signs the audit tree as it is now and keeps the result; if nothing was added since the last one it returns
 // that. Copies kept elsewhere are what VerifyAudit can be held against.
 func (s *Store) Checkpoint(ctx context.Context) (signed []byte, err error) {
+	var head deal.TreeHead
 	err = s.update(ctx, "commit/checkpoint", func(t *txn) error {
-		head, err := t.treeHead()
-		if err != nil {
+		if head, err = t.treeHead(); err != nil {
 			return err
 		}
 		found, err := t.get([]any{&signed}, `SELECT note FROM checkpoints WHERE size = $1`, head.Size)
@@ -71,6 +72,9 @@ func (s *Store) Checkpoint(ctx context.Context) (signed []byte, err error) {
 		}
 		return t.exec(`INSERT INTO checkpoints (size, at, note) VALUES ($1, $2, $3)`, head.Size, t.now.UnixMilli(), signed)
 	})
+	if err == nil {
+		err = s.raiseHighWater(head.Size)
+	}
 	return signed, err
 }
 

@@ -252,24 +252,11 @@ func TestRecoverBringsAnOlderLedgerForward(t *testing.T) {
 	s, c := newStore(t)
 	sl := one(t, s, "006A")
 	dir := s.dir
-	backup := filepath.Join(t.TempDir(), "backup.db")
-	if _, err := s.read.ExecContext(t.Context(), `VACUUM INTO $1`, backup); err != nil {
-		t.Fatal(err)
-	}
+	old := backup(t, s)
 	toSealed(t, s, sl, "the contract")
 	folder := keep(t, s, sl)
 	s.release()
-	restored, err := os.ReadFile(backup)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, suffix := range []string{"", "-wal", "-shm"} {
-		os.Remove(filepath.Join(dir, databaseName+suffix))
-	}
-	if err := os.WriteFile(filepath.Join(dir, databaseName), restored, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s = open(t, options(dir, c.Now))
+	s = restore(t, dir, old, c.Now)
 	before := receipt(t, s, sl.Tx)
 	if got := load(t, s, sl.Tx); got.Step != deal.Noticed {
 		t.Fatalf("the backup has the sealing at %s", got.Step)

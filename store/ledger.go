@@ -299,10 +299,12 @@ func (r *row) leased(owner string, now time.Time) bool {
 }
 
 // Begin commits that an outside effect is about to happen and takes the lease for it. The effect must not begin unless
-// Begin returned nil. It compares and raises sl.Version; deal.ErrStale means that someone else moved the sealing or
+// Begin returned nil. An intent to sign is also marked outside of the database, so that an older database put in its place
+// is recognised: if only that fails, the intent stands and the error is the disk's. It compares and raises sl.Version; deal.ErrStale means that someone else moved the sealing or
 // holds an unexpired lease. A *RefusedError means that the effect would sign a second digest.
 func (s *Store) Begin(ctx context.Context, sl *deal.Sealing, i deal.Intent) error {
 	owner := s.ownerOf(ctx)
+	var size int64
 	err := s.update(ctx, "commit/begin", func(t *txn) error {
 		r, key, err := t.current(sl, owner)
 		if err != nil {
@@ -323,13 +325,18 @@ func (s *Store) Begin(ctx context.Context, sl *deal.Sealing, i deal.Intent) erro
 		if err != nil {
 			return err
 		}
+		size = n + 1
 		return t.exec(`UPDATE sealings SET version = $2, lease_owner = $3, lease_until = $4, last_entry = $5 WHERE tx = $1`,
 			sl.Tx, r.version+1, owner, until.UnixMilli(), n)
 	})
-	if err == nil {
-		sl.Version++
+	if err != nil {
+		return err
 	}
-	return err
+	sl.Version++
+	if i.What == "sign" {
+		return s.raiseHighWater(size)
+	}
+	return nil
 }
 
 // current reads the row behind sl and checks that sl is still what it was read as.

@@ -8,6 +8,7 @@ var operations = [...]string{
 	"fsync/staging-file", "rename/staging", "fsync/staging-dir",
 	"fsync/archive-file", "fsync/archive-manifest", "fsync/archive-new-dir", "rename/archive", "fsync/archive-dir",
 	"rename/manifest",
+	"fsync/high-water", "rename/high-water", "fsync/state-dir",
 }
 
 // Points lists the names that Options.Hook is called with: each commit, fsync and rename, before and after. The names

@@ -64,6 +64,7 @@ type Store struct {
 	vkey      string
 	epoch     atomic.Int64 // milliseconds, 0 when there is none
 	owner     string       // of leases that are taken outside of a job
+	mark      highWater
 }
 
 // Open locks the state directory, brings its schema up to date and makes good what a crash left behind. The errors
@@ -189,7 +190,11 @@ func (s *Store) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.update(ctx, "commit/open", func(t *txn) error {
+	if s.mark.size, err = s.readHighWater(); err != nil {
+		return err
+	}
+	var size int64
+	err = s.update(ctx, "commit/open", func(t *txn) error {
 		if err := t.checkMasterKey(); err != nil {
 			return err
 		}
@@ -202,8 +207,16 @@ func (s *Store) settle(ctx context.Context) error {
 		if err := t.exec(`UPDATE sealings SET lease_until = 0, lease_owner = '' WHERE lease_until > 0`); err != nil {
 			return err
 		}
-		return t.restoreJobs()
+		if err := t.restoreJobs(); err != nil {
+			return err
+		}
+		size, err = t.treeSize()
+		return err
 	})
+	if err != nil || size >= s.mark.size {
+		return err
+	}
+	return s.writeHighWater(size) // the epoch is committed: it begins once
 }
 
 // WrongKeyError means that the database was written under another master key.
@@ -230,50 +243,6 @@ func (t *txn) checkMasterKey() error {
 	}
 	return nil
 }
-
-// noteEpoch compares where the database lives with where it lived. A difference, or a new database beside an old
-// archive, starts an epoch: what the CRM shows may be newer than what is known here.
-func (t *txn) noteEpoch(here string) error {
-	last, err := t.meta("place")
-	if err != nil {
-		return err
-	}
-	why := ""
-	switch {
-	case last == nil && t.s.archive.Exists():
-		why = "a new database beside an existing archive: run recover"
-	case last != nil && string(last) != here:
-		why = "the database was copied, restored or moved"
-	}
-	if why != "" {
-		if err := t.beginEpoch(why); err != nil {
-			return err
-		}
-	}
-	if err := t.setMeta("place", []byte(here)); err != nil {
-		return err
-	}
-	at, err := t.meta("epoch")
-	if err != nil || at == nil {
-		return err
-	}
-	began, err := time.Parse(time.RFC3339Nano, string(at))
-	t.s.epoch.Store(millis(began))
-	return err
-}
-
-func (t *txn) beginEpoch(why string) error {
-	t.s.log.Warn("a new epoch begins: older deals without proof are held", "reason", why)
-	if err := t.setMeta("epoch", []byte(t.now.Format(time.RFC3339Nano))); err != nil {
-		return err
-	}
-	t.s.epoch.Store(t.now.UnixMilli())
-	return t.auditShared("", "", deal.Entry{Who: "daemon", What: "epoch", Why: why})
-}
-
-// Epoch is when this database began to live where it is, if it was copied or restored; otherwise the zero time. An
-// entry that was noticed before it and bears no proof of what became of it must be held, not sealed.
-func (s *Store) Epoch() time.Time { return fromMillis(s.epoch.Load()) }
 
 // FreeSpace returns how many bytes an unprivileged process can still write to the file system of dir.
 func FreeSpace(dir string) (int64, error) {

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/secret"
@@ -108,41 +107,6 @@ func TestEveryTableIsStrict(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Errorf("table %s is not STRICT", name)
-	}
-}
-
-func TestAnUnmovedDirectoryBeginsNoEpoch(t *testing.T) {
-	s, c := newStore(t)
-	dir := s.dir
-	s.Close()
-	if s = open(t, options(dir, c.Now)); !s.Epoch().IsZero() {
-		t.Fatalf("epoch %s", s.Epoch())
-	}
-}
-
-func TestACopiedDirectoryBeginsAnEpochThatLasts(t *testing.T) {
-	s, c := newStore(t)
-	one(t, s, "006A")
-	dir := s.dir
-	s.Close()
-	twin := filepath.Join(t.TempDir(), "twin")
-	if err := os.CopyFS(twin, os.DirFS(dir)); err != nil {
-		t.Fatal(err)
-	}
-	c.advance(time.Hour)
-	s = open(t, options(twin, c.Now))
-	if !s.Epoch().Equal(c.now) {
-		t.Fatalf("epoch %s, want %s", s.Epoch(), c.now)
-	}
-	if n := query[int](t, s, `SELECT count(*) FROM audit WHERE CAST(leaf AS TEXT) LIKE '%"what":"epoch"%'`); n != 1 {
-		t.Fatalf("%d epoch entries in the audit log, want 1", n)
-	}
-	verified(t, s)
-	began := c.now
-	s.Close()
-	c.advance(time.Hour)
-	if s = open(t, options(twin, c.Now)); !s.Epoch().Equal(began) {
-		t.Fatalf("epoch %s after another start, want %s", s.Epoch(), began)
 	}
 }
 

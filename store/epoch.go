@@ -1,0 +1,106 @@
+package store
+
+import (
+	"fmt"
+	"path"
+	"strconv"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// noteEpoch begins an epoch if the database is not the one that last worked here, and remembers what it has seen.
+func (t *txn) noteEpoch(here string) error {
+	ahead, err := t.archiveAhead()
+	if err != nil {
+		return err
+	}
+	why, err := t.whyEpoch(here, ahead)
+	if err != nil {
+		return err
+	}
+	if why != "" {
+		if err := t.beginEpoch(why); err != nil {
+			return err
+		}
+	}
+	if err := t.setMeta("place", []byte(here)); err != nil {
+		return err
+	}
+	if err := t.setMeta("archive_ahead", strconv.AppendInt(nil, ahead, 10)); err != nil {
+		return err
+	}
+	at, err := t.meta("epoch")
+	if err != nil || at == nil {
+		return err
+	}
+	began, err := time.Parse(time.RFC3339Nano, string(at))
+	t.s.epoch.Store(millis(began))
+	return err
+}
+
+// whyEpoch says why what the CRM shows may be newer than what is known here, "" if it is not.
+func (t *txn) whyEpoch(here string, ahead int64) (string, error) {
+	last, err := t.meta("place")
+	if err != nil {
+		return "", err
+	}
+	size, err := t.treeSize()
+	if err != nil {
+		return "", err
+	}
+	text, err := t.meta("archive_ahead")
+	if err != nil {
+		return "", err
+	}
+	var known int64
+	if text != nil {
+		if known, err = strconv.ParseInt(string(text), 10, 64); err != nil {
+			return "", fmt.Errorf("stored size of the archive's tree: %w", errDamaged)
+		}
+	}
+	switch {
+	case last == nil && t.s.archive.Exists():
+		return "a new database beside an existing archive: run recover", nil
+	case last != nil && string(last) != here:
+		return "the database was copied, restored or moved", nil
+	case size < t.s.mark.size:
+		return "the database is older than what was done with it: it was restored in place", nil
+	case ahead > max(size, known):
+		return "the archive has contracts that the database does not know: run recover", nil
+	}
+	return "", nil
+}
+
+// archiveAhead returns the largest size that the audit tree had when a contract was kept that the ledger does not know as
+// kept, 0 if it knows them all. What it does know was kept while its own tree was smaller than it is now.
+func (t *txn) archiveAhead() (size int64, err error) {
+	err = t.s.archive.Walk(t.ctx, func(folder string) error {
+		var step deal.Step
+		found, err := t.get([]any{&step}, `SELECT step FROM sealings WHERE tx = $1`, path.Base(folder))
+		if err != nil || found && !step.Before(deal.Kept) {
+			return err
+		}
+		m, err := t.s.archive.Read(folder, t.s.master.manifest)
+		if err != nil {
+			t.s.log.Warn("a manifest of the archive cannot be used", "error", err)
+			return nil
+		}
+		size = max(size, m.Tree.Size)
+		return nil
+	})
+	return size, err
+}
+
+func (t *txn) beginEpoch(why string) error {
+	t.s.log.Warn("a new epoch begins: older deals without proof are held", "reason", why)
+	if err := t.setMeta("epoch", []byte(t.now.Format(time.RFC3339Nano))); err != nil {
+		return err
+	}
+	t.s.epoch.Store(t.now.UnixMilli())
+	return t.auditShared("", "", deal.Entry{Who: "daemon", What: "epoch", Why: why})
+}
+
+// Epoch is when this database began to live where it is, if it was copied or restored; otherwise the zero time. An
+// entry that was noticed before it and bears no proof of what became of it must be held, not sealed.
+func (s *Store) Epoch() time.Time { return fromMillis(s.epoch.Load()) }
