@@ -61,7 +61,7 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 		return false, &pausedError{share}
 	}
 	id := p.account.AccountID()
-	cursor, err := p.Ledger.Cursor(ctx, id)
+	cursor, err := p.Ledger.Cursor(ctx, p.tenant.ID, id)
 	if err != nil {
 		return false, err
 	}
@@ -69,9 +69,9 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	n := deal.Noticing{Tenant: p.tenant.ID, Account: id, Page: page, Previous: cursor, Plans: map[string]deal.Plan{}}
-	for _, r := range p.tenant.Rules {
-		n.Plans[r.Watch.Rule] = r.Plan
+	n := deal.Noticing{Tenant: p.tenant.ID, Account: id, Page: page, Previous: cursor, Plans: map[string]deal.Plan{}, Watches: map[string]deal.Watch{}}
+	for i, r := range p.tenant.Rules {
+		n.Plans[r.Watch.Rule], n.Watches[r.Watch.Rule] = r.Plan, p.watches[i]
 	}
 	fresh, err := p.Ledger.Notice(ctx, n)
 	if errors.Is(err, deal.ErrStale) {
@@ -122,7 +122,7 @@ func (p *poller) identify(ctx context.Context) error {
 		if at.IsZero() {
 			at = account.Clock
 		}
-		since, err := p.Ledger.Activate(ctx, p.tenant.ID, account.AccountID(), r.Watch.Rule, at)
+		since, err := p.Ledger.Activate(ctx, p.tenant.ID, account.AccountID(), r.Watch, at)
 		if err != nil {
 			return err
 		}

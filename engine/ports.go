@@ -19,8 +19,8 @@ type Ledger interface {
 	// Activate commits the activation time of a rule the first time and returns the committed time ever after. If the
 	// account has been read past a new activation, its cursor moves back in the same transaction.
 	// A rule whose object, pipeline or stage was edited is activated anew.
-	Activate(ctx context.Context, tenant deal.TenantID, account deal.AccountID, rule string, at time.Time) (time.Time, error)
-	Cursor(ctx context.Context, account deal.AccountID) (deal.Cursor, error)
+	Activate(ctx context.Context, tenant deal.TenantID, account deal.AccountID, w deal.Watch, at time.Time) (time.Time, error)
+	Cursor(ctx context.Context, tenant deal.TenantID, account deal.AccountID) (deal.Cursor, error)
 	// Notice takes in a page: new sealings, their jobs and receipts, quarantined rows, the next cursor and the audit
 	// entries in one transaction. deal.ErrStale when the cursor is not the page's.
 	Notice(ctx context.Context, n deal.Noticing) (fresh []deal.TxID, err error)

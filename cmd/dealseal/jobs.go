@@ -101,6 +101,9 @@ func decide(ctx context.Context, c *call, verb string) error {
 	if len(c.args) != 2 {
 		return usagef("name one transaction")
 	}
+	if verb == "retry" && c.args[1] == "all" {
+		return retryAll(ctx, c)
+	}
 	tx, err := deal.ParseTxID(c.args[1])
 	if err != nil {
 		return usagef("%v", err)
@@ -121,6 +124,37 @@ func decide(ctx context.Context, c *call, verb string) error {
 	}
 	_, err = fmt.Fprintf(c.stdout, "%s: %s\n", tx, map[string]string{"retry": "goes on now", "release": "released, goes on now", "drop": "dropped"}[verb])
 	return err
+}
+
+// retryAll lets every deal that was given up go on: after an outage, or a secret that was mended.
+func retryAll(ctx context.Context, c *call) error {
+	if c.why == "" {
+		c.why = "all were retried by hand"
+	}
+	ops, err := openOperations(ctx, c.config)
+	if err != nil {
+		return err
+	}
+	defer ops.Close()
+	dead := store.Filter{Tenant: deal.TenantID(c.tenant), Condition: deal.Dead, Limit: pageSize}
+	retried := 0
+	for {
+		page, err := ops.List(ctx, dead)
+		if err != nil {
+			return err
+		}
+		for _, m := range page {
+			if err := ops.Decide(ctx, decision{Verb: "retry", Tx: m.Tx, Why: c.why}); err != nil {
+				return fmt.Errorf("%d deals go on; then: %w", retried, err)
+			}
+			retried++
+		}
+		if len(page) < pageSize {
+			_, err := fmt.Fprintf(c.stdout, "%d deals go on now\n", retried)
+			return err
+		}
+		dead.Before = page[len(page)-1].Seq
+	}
 }
 
 func printJSON(w io.Writer, v any) error {

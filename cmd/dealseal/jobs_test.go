@@ -63,10 +63,11 @@ func deals(t *testing.T, s *store.Store, n int) (txs []deal.TxID) {
 	t.Helper()
 	ctx, start := t.Context(), time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 	const tenant, account, rule = deal.TenantID("acme"), deal.AccountID("salesforce:00D000000000001"), "order-form"
-	if _, err := s.Activate(ctx, tenant, account, rule, start.Add(-time.Hour)); err != nil {
+	watch := deal.Watch{Rule: rule, Object: "Opportunity", Stage: "Closed Won"}
+	if _, err := s.Activate(ctx, tenant, account, watch, start.Add(-time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	previous, err := s.Cursor(ctx, account)
+	previous, err := s.Cursor(ctx, tenant, account)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +76,7 @@ func deals(t *testing.T, s *store.Store, n int) (txs []deal.TxID) {
 		page.Entries = append(page.Entries, deal.Change{Rule: rule, Ref: deal.Ref{Object: "Opportunity", ID: fmt.Sprintf("006%d", i)}, Stage: "Closed Won", Occurrence: "1", At: start})
 	}
 	plan := deal.Plan{TenantName: "Acme", Rule: rule, Stage: "Closed Won", Profile: []byte("{}"), Template: "order-form@1", WriteBack: deal.WriteBack{TransactionID: "Tx__c", Status: "Status__c"}}
-	if txs, err = s.Notice(ctx, deal.Noticing{Tenant: tenant, Account: account, Previous: previous, Plans: map[string]deal.Plan{rule: plan}, Page: page}); err != nil {
+	if txs, err = s.Notice(ctx, deal.Noticing{Tenant: tenant, Account: account, Previous: previous, Plans: map[string]deal.Plan{rule: plan}, Watches: map[string]deal.Watch{rule: watch}, Page: page}); err != nil {
 		t.Fatal(err)
 	}
 	for _, tx := range txs {
