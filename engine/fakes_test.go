@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -87,7 +88,8 @@ func (c *checker) Check(ctx context.Context, doc pades.Document) (*verify.Report
 	return report, err
 }
 
-// renderer returns a fixed document with the bundle's signature boxes, where the product has a child that lays it out.
+// renderer returns a document that differs with its record and has the bundle's signature box, where the product has a
+// child that lays it out.
 type renderer struct{}
 
 func (renderer) Render(_ context.Context, b *documents.Bundle, record []byte) (documents.Output, error) {
@@ -95,7 +97,7 @@ func (renderer) Render(_ context.Context, b *documents.Bundle, record []byte) (d
 		return documents.Output{}, err
 	}
 	sum := sha256.Sum256(record)
-	return documents.Output{PDF: document(sealBox(b), 0), Key: hex.EncodeToString(sum[:])}, nil
+	return documents.Output{PDF: document(sealBox(b), int(binary.BigEndian.Uint32(sum[:]))), Key: hex.EncodeToString(sum[:])}, nil
 }
 
 // document is a PDF of one page, with an empty signature field if box names one.

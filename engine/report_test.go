@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -46,24 +47,35 @@ func TestReceiptsOfARecordGoOutInTheirOrderEvenIfTheFirstIsSlow(t *testing.T) {
 	record := w.won()
 	tx := d.notice()
 
-	arrived, goOn, told := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	arrived, second, goOn, told := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
+	letGo := sync.OnceFunc(func() { close(goOn) })
+	t.Cleanup(letGo)
 	w.at(updates, func() { close(arrived); <-goOn })
 	go func() {
 		defer close(told)
 		d.Handle(t.Context(), deal.Job{Kind: deal.JobTell, Tx: tx})
 	}()
 	within(t, "the first update is under way", arrived)
-	reporting, finished := make(chan struct{}), make(chan struct{})
-	d.until("report.call.write-back/before", func() { close(reporting) })
+	w.at(updates, func() { close(second) })
+	finished := make(chan struct{})
 	go func() {
 		defer close(finished)
 		d.Handle(t.Context(), deal.Job{Kind: deal.JobSeal, Tx: tx})
 	}()
-	within(t, "the flow has something to report", reporting)
-	if n := w.updates(); n != 0 {
-		t.Errorf("%d updates were accepted while the first one hung", n)
-	}
-	close(goOn)
+	waiting := make(chan struct{})
+	go func() {
+		defer close(waiting)
+		for !d.records.contended() && t.Context().Err() == nil {
+			select {
+			case <-second:
+				t.Error("a second update was sent while the first one hung")
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+	}()
+	within(t, "the flow waits for its turn to report", waiting)
+	letGo()
 	within(t, "the first update is done", told)
 	within(t, "the flow is done", finished)
 	d.wantDone(d.load(tx))
@@ -74,6 +86,18 @@ func TestReceiptsOfARecordGoOutInTheirOrderEvenIfTheFirstIsSlow(t *testing.T) {
 	if st := d.story(tx).Receipt; st.Due() {
 		t.Errorf("the receipt is still due: %+v", st)
 	}
+}
+
+// contended reports whether someone waits for a lock.
+func (k *keyed) contended() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, l := range k.locks {
+		if l.users > 1 {
+			return true
+		}
+	}
+	return false
 }
 
 func TestTheNewestEntryOwnsTheReceiptOfTheRecord(t *testing.T) {

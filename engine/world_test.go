@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,12 +128,12 @@ func (w *world) secretFile(value string) secret.Ref {
 
 // at has do called once, in the moment that the first matching request arrives, before it is answered.
 func (w *world) at(matches func(*http.Request) bool, do func()) {
-	var once sync.Once
+	var done atomic.Bool
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.gates = append(w.gates, func(r *http.Request) {
-		if matches(r) {
-			once.Do(do)
+		if matches(r) && done.CompareAndSwap(false, true) {
+			do()
 		}
 	})
 }
