@@ -176,12 +176,16 @@ func aside(ctx context.Context, s *Store, tx deal.TxID) error {
 	if err != nil {
 		return err
 	}
+	sl, err := s.Load(ctx, tx)
+	if err != nil {
+		return err
+	}
 	m := s.Memory(acme)
 	_, version, err := m.Get(ctx, "token")
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.Told(ctx, tx, r.Sequence), m.Put(ctx, "token", []byte("t"), version), s.SetPoll(ctx, deal.PollState{Tenant: acme}))
+	return errors.Join(s.Identify(ctx, sl, []string{"006B"}), s.Told(ctx, tx, r.Sequence), m.Put(ctx, "token", []byte("t"), version), s.SetPoll(ctx, deal.PollState{Tenant: acme}))
 }
 
 // crash runs a life in a process of its own that is killed at a point; it reports whether it came there.

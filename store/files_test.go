@@ -293,6 +293,7 @@ func TestRecoverReportsAForgedManifestAndGoesOn(t *testing.T) {
 	tamper(t, s, `DELETE FROM digests`)
 	tamper(t, s, `DELETE FROM record_ids`)
 	tamper(t, s, `DELETE FROM sealings`)
+	tamper(t, s, `DELETE FROM receipts`)
 	errs := map[string]error{}
 	if err := s.Recover(t.Context(), func(folder string, _ deal.TxID, err error) { errs[folder] = err }); err != nil {
 		t.Fatal(err)

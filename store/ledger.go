@@ -129,19 +129,19 @@ func (t *txn) insert(sl *deal.Sealing, key *dataKey, e deal.Entry) error {
 		return err
 	}
 	if err := t.exec(`INSERT INTO sealings (tx, tenant, account, object, record, rule, at, change, plan, step, condition, reason,
-			attempts, next, noticed, updated, step_at, version, facts, private, signature, events, last_entry, lease_owner,
-			lease_until, retention, legal_hold, delete_after)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17, $18, $19, $20, 0, 0, '', 0, $21, 0, NULL)`,
+			attempts, next, noticed, updated, step_at, version, facts, private, signature, adopted, events, last_entry,
+			lease_owner, lease_until, retention, legal_hold, delete_after)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17, $18, $19, $20, $21, 0, 0, '', 0, $22, 0, NULL)`,
 		sl.Tx, sl.Tenant, sl.Account, sl.Change.Ref.Object, sl.Change.Ref.ID, sl.Change.Rule, millis(sl.Change.At), change, plan,
 		sl.Step, sl.Condition, sl.Reason, sl.Attempts, millis(sl.Next), millis(sl.Noticed), millis(sl.Updated), sl.Version, facts,
-		private, sl.Facts.Signature, sl.Plan.Retention); err != nil {
+		private, sl.Facts.Signature, sl.Facts.Adopted, sl.Plan.Retention); err != nil {
 		return err
 	}
 	r, err := t.row(sl.Tx)
 	if err != nil {
 		return err
 	}
-	if err := t.fileUnderRecord(r, sl.Change); err != nil {
+	if _, err := t.fileUnder(r, sl.Change, append([]string{sl.Change.Ref.ID}, sl.Change.Aliases...)); err != nil {
 		return err
 	}
 	if err := t.own(r, sl); err != nil {
@@ -151,17 +151,6 @@ func (t *txn) insert(sl *deal.Sealing, key *dataKey, e deal.Entry) error {
 		return err
 	}
 	return t.conclude(r, sl, key, e)
-}
-
-// fileUnderRecord makes the sealing findable under every ID of its record.
-func (t *txn) fileUnderRecord(r *row, c deal.Change) error {
-	for _, id := range append([]string{c.Ref.ID}, c.Aliases...) {
-		if err := t.exec(`INSERT INTO record_ids (account, object, record, rule, seq) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
-			r.account, c.Ref.Object, id, c.Rule, r.seq); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (t *txn) quarantine(account deal.AccountID, q deal.Quarantine) error {
@@ -423,9 +412,9 @@ func (t *txn) save(r *row, sl *deal.Sealing, key *dataKey) error {
 		stepAt = t.now.UnixMilli()
 	}
 	return t.exec(`UPDATE sealings SET step = $2, condition = $3, reason = $4, attempts = $5, next = $6, updated = $7, step_at = $8,
-			version = $9, facts = $10, private = $11, signature = $12, lease_owner = '', lease_until = 0 WHERE tx = $1`,
+			version = $9, facts = $10, private = $11, signature = $12, adopted = $13, lease_owner = '', lease_until = 0 WHERE tx = $1`,
 		sl.Tx, sl.Step, sl.Condition, sl.Reason, sl.Attempts, millis(sl.Next), millis(sl.Updated), stepAt,
-		sl.Version, facts, private, sl.Facts.Signature)
+		sl.Version, facts, private, sl.Facts.Signature, sl.Facts.Adopted)
 }
 
 // conclude writes what every change of a sealing ends with: the audit entry, the events, the next job.

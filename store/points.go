@@ -2,7 +2,7 @@ package store
 
 // operations name every moment at which the store makes something durable.
 var operations = [...]string{
-	"commit/open", "commit/activate", "commit/notice", "commit/begin", "commit/advance",
+	"commit/open", "commit/activate", "commit/notice", "commit/identify", "commit/begin", "commit/advance",
 	"commit/told", "commit/operate", "commit/erase", "commit/poll", "commit/memory", "commit/checkpoint",
 	"commit/recover", "commit/job",
 	"fsync/staging-file", "rename/staging", "fsync/staging-dir",

@@ -61,6 +61,7 @@ func TestNoQueryReadsWholeTables(t *testing.T) {
 	queries := map[string][]any{
 		oldestQuery:   {acme, "noticed", "running"},
 		lostJobsQuery: nil,
+		earlierQuery:  {1},
 		`SELECT n, tx, shared, leaf, private FROM audit WHERE tx = $1 ORDER BY n`: {"t"},
 	}
 	for _, f := range []Filter{{}, {Tenant: acme}, {Condition: deal.Held}, {Tenant: acme, Condition: deal.Held}, {Step: deal.Kept}, {Tenant: acme, Step: deal.Kept},

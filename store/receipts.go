@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"slices"
 	"strconv"
 
 	"github.com/dealseal/dealseal/deal"
@@ -51,7 +52,7 @@ func (t *txn) own(r *row, sl *deal.Sealing) error {
 	if field == "" {
 		return nil
 	}
-	id, err := t.receiptOf(sl, field)
+	id, err := t.receiptUnder(sl, field, append([]string{sl.Change.Ref.ID}, sl.Change.Aliases...))
 	if err != nil {
 		return err
 	}
@@ -81,27 +82,29 @@ func (t *txn) newReceipt(r *row, sl *deal.Sealing, field string) (id int64, err 
 	return id, err
 }
 
-// receiptOf finds the receipt of the record under any of its IDs, 0 when there is none. After a merge the older IDs
-// have become one record: their receipts become one, under the ID that the record has now.
-func (t *txn) receiptOf(sl *deal.Sealing, field string) (int64, error) {
+// receiptUnder finds the receipt that speaks through field of the record with these IDs, 0 when there is none. IDs that
+// had receipts of their own have become one record: their receipts become one.
+func (t *txn) receiptUnder(sl *deal.Sealing, field string, ids []string) (int64, error) {
 	var found []int64
-	for _, record := range append([]string{sl.Change.Ref.ID}, sl.Change.Aliases...) {
-		ids, err := column[int64](t, `SELECT id FROM receipts WHERE account = $1 AND object = $2 AND record = $3 AND field = $4`,
-			sl.Account, sl.Change.Ref.Object, record, field)
+	for _, record := range ids {
+		more, err := column[int64](t, `SELECT DISTINCT r.id FROM record_ids i JOIN sealings s ON s.seq = i.seq JOIN receipts r ON r.id = s.receipt
+			WHERE i.account = $1 AND i.object = $2 AND i.record = $3 AND r.field = $4`, sl.Account, sl.Change.Ref.Object, record, field)
 		if err != nil {
 			return 0, err
 		}
-		found = append(found, ids...)
+		found = append(found, more...)
 	}
 	if len(found) == 0 {
 		return 0, nil
 	}
+	slices.Sort(found)
+	found = slices.Compact(found)
 	for _, other := range found[1:] {
 		if err := t.joinReceipts(found[0], other); err != nil {
 			return 0, err
 		}
 	}
-	return found[0], t.exec(`UPDATE receipts SET record = $2 WHERE id = $1`, found[0], sl.Change.Ref.ID)
+	return found[0], nil
 }
 
 // joinReceipts moves everything of one receipt to another.

@@ -73,6 +73,7 @@ CREATE TABLE sealings (
     facts        TEXT NOT NULL,
     private      BLOB NOT NULL, -- ciphertext under the data key; empty when there is none
     signature    INTEGER NOT NULL CHECK (signature IN (0, 1)),
+    adopted      INTEGER NOT NULL CHECK (adopted IN (0, 1)),
     receipt      INTEGER REFERENCES receipts (id),
     events       INTEGER NOT NULL,
     last_entry   INTEGER NOT NULL, -- index of the newest audit entry
@@ -100,6 +101,7 @@ CREATE TABLE known (
     owner TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Every ID that the record of a sealing is or was known by.
 CREATE TABLE record_ids (
     account TEXT NOT NULL,
     object  TEXT NOT NULL,
@@ -108,6 +110,7 @@ CREATE TABLE record_ids (
     seq     INTEGER NOT NULL,
     PRIMARY KEY (account, object, record, rule, seq)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX record_ids_seq ON record_ids (seq);
 
 -- A missing row means that the key was destroyed.
 CREATE TABLE data_keys (
