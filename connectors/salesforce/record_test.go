@@ -90,7 +90,7 @@ func TestWrongPathsAreNamed(t *testing.T) {
 	c := w.connector(nil)
 	id := w.CreateDeals(1, "Closed Won")[0]
 	for path, want := range map[string]string{
-		"amount":                             "did you mean Amount?",
+		"amount":                             `did you mean "Amount"?`,
 		"Acount.Name":                        `no relationship "Acount"`,
 		"Account.Nme":                        `no field "Nme"`,
 		"OpportunityLineItems.Product2.Nme":  `no field "Nme"`,

@@ -29,6 +29,7 @@ var (
 	_ connectors.CRM     = (*Connector)(nil)
 	_ connectors.Files   = (*Connector)(nil)
 	_ connectors.Metered = (*Connector)(nil)
+	_ connectors.Prober  = (*Connector)(nil)
 )
 
 // Connector is one Salesforce org. It is safe for concurrent use and holds nothing that a restart would lose.

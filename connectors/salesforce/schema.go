@@ -3,11 +3,14 @@ package salesforce
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"regexp"
-	"strings"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/dealseal/dealseal/connectors"
 )
 
 // sobject is what describe says of an object type: only what the user may see.
@@ -30,6 +33,18 @@ type field struct {
 	ExternalID       bool     `json:"externalId"`
 	RelationshipName string   `json:"relationshipName"`
 	ReferenceTo      []string `json:"referenceTo"`
+	// Restricted is set for a picklist that refuses other values than its own.
+	Restricted bool        `json:"restrictedPicklist"`
+	Values     []pickValue `json:"picklistValues"`
+	// Rich is set for text that Salesforce keeps as HTML.
+	Rich bool `json:"htmlFormatted"`
+}
+
+// pickValue is a value of a picklist. Value is its API name, which is what records hold and queries compare.
+type pickValue struct {
+	Value  string `json:"value"`
+	Label  string `json:"label"`
+	Active bool   `json:"active"`
 }
 
 var nameForm = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,79}$`)
@@ -112,7 +127,12 @@ func (s *schema) object(ctx context.Context, name string, has func(*sobject) boo
 
 // field returns a field of an object.
 func (s *schema) field(ctx context.Context, objectName, name string) (field, error) {
-	o, err := s.object(ctx, objectName, func(o *sobject) bool { _, ok := o.fields[name]; return ok })
+	return s.fieldThat(ctx, objectName, name, func(field) bool { return true })
+}
+
+// fieldThat returns a field of an object, if possible one that fits.
+func (s *schema) fieldThat(ctx context.Context, objectName, name string, fits func(field) bool) (field, error) {
+	o, err := s.object(ctx, objectName, func(o *sobject) bool { f, ok := o.fields[name]; return ok && fits(f) })
 	if err != nil {
 		return field{}, err
 	}
@@ -123,12 +143,10 @@ func (s *schema) field(ctx context.Context, objectName, name string) (field, err
 	return f, nil
 }
 
-// suggest finds a field that differs only in case; names are case-sensitive here because they are keys of the record.
+// suggest finds fields with a similar name. Names are case-sensitive here because they are keys of the record.
 func (o *sobject) suggest(name string) string {
-	for known := range o.fields {
-		if strings.EqualFold(known, name) {
-			return ": did you mean " + known + "?"
-		}
+	if s := connectors.Suggest(name, slices.Collect(maps.Keys(o.fields))); s != "" {
+		return ": " + s
 	}
 	return ""
 }

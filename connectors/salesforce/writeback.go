@@ -146,14 +146,15 @@ func (c *Connector) fieldValues(ctx context.Context, r deal.Receipt) (map[string
 		}
 	}
 	for _, f := range r.Fields {
-		described, err := c.schema.field(ctx, Object, f.Name)
+		isAudit := f.Name == r.SequenceField
+		described, err := c.schema.fieldThat(ctx, Object, f.Name, func(d field) bool {
+			_, err := fieldValue(d, f.Value, isAudit)
+			return err == nil
+		})
 		if err != nil {
 			return nil, err
 		}
-		if !described.Updateable {
-			return nil, refuse("field %s cannot be written: give the integration user edit access to it", f.Name)
-		}
-		if values[f.Name], err = fieldValue(described, f.Value, f.Name == r.SequenceField); err != nil {
+		if values[f.Name], err = fieldValue(described, f.Value, isAudit); err != nil {
 			return nil, err
 		}
 	}
@@ -161,6 +162,9 @@ func (c *Connector) fieldValues(ctx context.Context, r deal.Receipt) (map[string
 }
 
 func fieldValue(f field, value any, isAudit bool) (any, error) {
+	if !f.Updateable {
+		return nil, refuse("field %s cannot be written: give the integration user edit access to it", f.Name)
+	}
 	switch v := value.(type) {
 	case nil:
 		return nil, nil

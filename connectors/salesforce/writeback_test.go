@@ -169,6 +169,21 @@ func TestAuditRecordIsFittedByWholeParts(t *testing.T) {
 	}
 }
 
+func TestPermissionThatIsGivenLaterIsNoticedWithoutARestart(t *testing.T) {
+	w := newWorld(t, "")
+	c := w.connector(nil)
+	id := w.CreateDeals(1, "Closed Won")[0]
+	w.org.DenyEdit("Opportunity.DealSeal_Status__c")
+	if err := c.WriteBack(t.Context(), opportunity(id), auditReceipt(t, 5)); !deal.IsPermanent(err) {
+		t.Fatalf("a field that may not be written gives %v", err)
+	}
+	w.org.AllowEdit("Opportunity.DealSeal_Status__c")
+	w.Advance(2 * freshEnough)
+	if err := c.WriteBack(t.Context(), opportunity(id), auditReceipt(t, 5)); err != nil {
+		t.Errorf("once the permission is given: %v", err)
+	}
+}
+
 func TestWritesToOneRecordTakeTurns(t *testing.T) {
 	r := newReceipts()
 	release, err := r.hold(t.Context(), "a")

@@ -1,0 +1,202 @@
+package salesforce
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/dealseal/dealseal/connectors"
+	"github.com/dealseal/dealseal/deal"
+)
+
+// Probe implements connectors.Prober. It costs one description of Opportunity, which the connector remembers, and one of
+// each further object that a path leads to. That the history can be read is proved by Identity.
+func (c *Connector) Probe(ctx context.Context, p connectors.Probe) ([]connectors.Problem, error) {
+	problems, err := c.probe(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("salesforce: compare the configuration with the org: %w", err)
+	}
+	return problems, nil
+}
+
+func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors.Problem, error) {
+	link := len(c.page("ContentDocument", strings.Repeat("0", 18)))
+	fits := func(o *sobject) bool { return len(o.misfits(p, link)) == 0 }
+	opportunity, err := c.schema.object(ctx, Object, fits)
+	if err != nil {
+		return nil, err
+	}
+	problems := opportunity.misfits(p, link)
+	for _, path := range p.Read {
+		_, err := c.selectPaths(ctx, []string{path})
+		switch {
+		case isMisfit(err):
+			problems = append(problems, connectors.Problem{
+				What: fmt.Sprintf("the path %q cannot be read: %s", path, cureOf(err)),
+				Cure: "correct it in the template or in the rule's fields, or give the integration user read access to it",
+			})
+		case err != nil:
+			return nil, err
+		}
+	}
+	switch err := c.checkMarkerField(ctx); {
+	case isMisfit(err):
+		problems = append(problems, connectors.Problem{
+			What: cureOf(err),
+			Cure: "make the field on ContentVersion in Salesforce, or leave crm.with.tx_marker out",
+		})
+	case err != nil:
+		return nil, err
+	}
+	return problems, nil
+}
+
+// isMisfit reports whether an error says that a name in the configuration does not fit, and not that Salesforce could not
+// be asked.
+func isMisfit(err error) bool { return deal.IsPermanent(err) && !connectors.IsLogin(err) }
+
+func cureOf(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.cure
+	}
+	return err.Error()
+}
+
+// misfits compares the description of Opportunity with what is watched and what will be written. link is how long the
+// address of a document's page is.
+func (o *sobject) misfits(p connectors.Probe, link int) []connectors.Problem {
+	var problems []connectors.Problem
+	for _, w := range p.Watches {
+		if what, cure := o.stageMisfit(w); what != "" {
+			problems = append(problems, connectors.Problem{Rule: w.Rule, What: what, Cure: cure})
+		}
+	}
+	for _, w := range p.WriteBack {
+		for _, t := range targets(w, link) {
+			what, cure := o.targetMisfit(t)
+			problem := connectors.Problem{What: "write_back." + t.key + ": " + what, Cure: cure}
+			if what != "" && !slices.Contains(problems, problem) { // several rules write to the same fields
+				problems = append(problems, problem)
+			}
+		}
+	}
+	return problems
+}
+
+// stageMisfit says why a watch can find nothing; what is empty when it can.
+func (o *sobject) stageMisfit(w deal.Watch) (what, cure string) {
+	if w.Object != Object {
+		return fmt.Sprintf("object %q cannot be watched", w.Object), "only " + Object + " has a stage history in every org: watch that"
+	}
+	stages, ok := o.fields["StageName"]
+	if !ok {
+		return "the integration user cannot see the field StageName of " + Object, "give it read access to the field"
+	}
+	var active []string
+	for _, v := range stages.Values {
+		switch {
+		case v.Value == w.Stage && v.Active:
+			return "", ""
+		case v.Value == w.Stage:
+			return fmt.Sprintf("the stage %q is not active", w.Stage), "activate it in Salesforce, or watch another one in when.stage"
+		case v.Active:
+			active = append(active, v.Value)
+		}
+	}
+	what = fmt.Sprintf("there is no stage with the API name %q", w.Stage)
+	if name, ok := labelled(stages.Values, w.Stage); ok {
+		return what, fmt.Sprintf("%q is a label: the stage so labelled has the API name %q; write that in when.stage", w.Stage, name)
+	}
+	return what, strings.TrimSpace("correct when.stage: it is the API name of an active stage; " + connectors.Suggest(w.Stage, active))
+}
+
+// labelled finds the API name of an active value by its label.
+func labelled(values []pickValue, label string) (name string, ok bool) {
+	for _, v := range values {
+		if v.Active && strings.EqualFold(v.Label, label) && v.Value != label {
+			return v.Value, true
+		}
+	}
+	return "", false
+}
+
+// target is a field that a receipt is written to.
+type target struct {
+	key, field string
+	types      []string // that will do
+	typeCure   string
+	length     int      // that a text must hold at least
+	words      []string // that will be written, for a status
+}
+
+// textTypes hold any text up to their length.
+var textTypes = []string{"string", "textarea"}
+
+// shortAudit is how long a field for audit records must be at least. A shorter one would lose parts of most of them.
+const shortAudit = 1000
+
+// targets lists the fields of a write-back.
+func targets(w deal.WriteBack, link int) []target {
+	status := target{key: "status", field: w.Status, types: slices.Concat(textTypes, []string{"picklist", "combobox", "multipicklist"}),
+		typeCure: "name a picklist or text field"}
+	for _, s := range deal.Statuses {
+		word := w.Word(s.Status)
+		status.words = append(status.words, word)
+		status.length = max(status.length, utf8.RuneCountInString(word))
+	}
+	all := []target{
+		{key: "transaction_id", field: w.TransactionID, types: textTypes, typeCure: "name a text field", length: len(deal.NewTxID("", deal.Ref{}, "", ""))},
+		status,
+		{key: "signed_at", field: w.SignedAt, types: slices.Concat(textTypes, []string{"datetime"}), typeCure: "name a date/time field", length: len(recordTime)},
+		{key: "url", field: w.URL, types: slices.Concat(textTypes, []string{"url"}), typeCure: "name a URL or text field", length: link},
+		{key: "audit", field: w.Audit, types: textTypes, typeCure: "name a long text area", length: shortAudit},
+	}
+	return slices.DeleteFunc(all, func(t target) bool { return t.field == "" })
+}
+
+// targetMisfit says why a receipt could not be written; what is empty when it could.
+func (o *sobject) targetMisfit(t target) (what, cure string) {
+	f, ok := o.fields[t.field]
+	switch {
+	case !ok:
+		return fmt.Sprintf("%s has no field %q that the integration user can see%s", o.Name, t.field, o.suggest(t.field)),
+			"make the field in Salesforce, give the integration user access to it, or correct its name"
+	case !f.Updateable:
+		return "field " + f.Name + " cannot be written",
+			"give the integration user edit access to it; a formula or a field of Salesforce's own can never be written"
+	case !slices.Contains(t.types, f.Type):
+		return fmt.Sprintf("field %s is of type %s", f.Name, f.Type), t.typeCure
+	case f.Rich:
+		return "field " + f.Name + " is a rich text area, which changes what is written", "use a plain (long) text area"
+	case slices.Contains(textTypes, f.Type) || f.Type == "url":
+		if f.Length > 0 && f.Length < t.length {
+			return fmt.Sprintf("field %s holds %d characters, %d are needed", f.Name, f.Length, t.length), "make the field longer in Salesforce"
+		}
+	case f.Restricted:
+		return f.wordMisfit(t.words)
+	}
+	return "", ""
+}
+
+// wordMisfit says which words a restricted picklist would refuse.
+func (f field) wordMisfit(words []string) (what, cure string) {
+	var missing, labels []string
+	for _, word := range words {
+		if slices.ContainsFunc(f.Values, func(v pickValue) bool { return v.Active && v.Value == word }) {
+			continue
+		}
+		missing = append(missing, fmt.Sprintf("%q", word))
+		if name, ok := labelled(f.Values, word); ok {
+			labels = append(labels, fmt.Sprintf("; %q is a label, its API name is %q", word, name))
+		}
+	}
+	if missing == nil {
+		return "", ""
+	}
+	return fmt.Sprintf("the restricted picklist %s lacks the active value %s", f.Name, strings.Join(missing, ", ")),
+		"add it in Salesforce, or name the org's own words (API names) in write_back.status.values" + strings.Join(labels, "")
+}
