@@ -51,9 +51,6 @@ func (t *txn) fileUnder(r *row, c deal.Change, ids []string) (added []string, er
 
 // shareReceipt makes one receipt of those that speak of the sealing's record under any of its IDs.
 func (t *txn) shareReceipt(r *row, sl *deal.Sealing) error {
-	if r.receipt == 0 {
-		return nil
-	}
 	ids, err := column[string](t, `SELECT record FROM record_ids WHERE seq = $1`, r.seq)
 	if err != nil {
 		return err

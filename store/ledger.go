@@ -499,10 +499,14 @@ func (t *txn) guardDigest(r *row, sl *deal.Sealing, e deal.Entry) error {
 	case e.What != preparedAgain || e.Why == "":
 		return refuse(sl.Tx, "another digest is committed; a new one needs an entry %q that says why", preparedAgain)
 	}
-	if err := t.exec(`UPDATE digests SET superseded = $2 WHERE tx = $1 AND superseded IS NULL`, sl.Tx, t.now.UnixMilli()); err != nil {
+	if err := t.giveUpDigest(sl.Tx); err != nil {
 		return err
 	}
 	return t.commitDigest(sl.Tx, digest)
+}
+
+func (t *txn) giveUpDigest(tx deal.TxID) error {
+	return t.exec(`UPDATE digests SET superseded = $2 WHERE tx = $1 AND superseded IS NULL`, tx, t.now.UnixMilli())
 }
 
 // guardSigning lets only the committed digest go to the key.

@@ -11,7 +11,7 @@ import (
 
 // Retry lets a dead or retrying sealing go on at its step at once. Who and why go into the audit log; why is required.
 func (s *Store) Retry(ctx context.Context, tx deal.TxID, who, why string) error {
-	return s.operate(ctx, tx, deal.Entry{Who: who, What: "retried", Why: why}, func(sl *deal.Sealing) error {
+	return s.operate(ctx, tx, deal.Entry{Who: who, What: "retried", Why: why}, func(_ *txn, sl *deal.Sealing) error {
 		if sl.Condition != deal.Dead && sl.Condition != deal.Retrying {
 			return refuse(tx, "it is %s; only what is dead or waits for its next attempt can be retried", state(sl))
 		}
@@ -22,7 +22,7 @@ func (s *Store) Retry(ctx context.Context, tx deal.TxID, who, why string) error 
 
 // Release lets a held sealing go on at its step. The hold's name is remembered, so that it does not hold again.
 func (s *Store) Release(ctx context.Context, tx deal.TxID, hold, who, why string) error {
-	return s.operate(ctx, tx, deal.Entry{Who: who, What: "released", Why: why, Detail: map[string]string{"hold": hold}}, func(sl *deal.Sealing) error {
+	return s.operate(ctx, tx, deal.Entry{Who: who, What: "released", Why: why, Detail: map[string]string{"hold": hold}}, func(_ *txn, sl *deal.Sealing) error {
 		if sl.Condition != deal.Held {
 			return refuse(tx, "it is %s; only what is held can be released", state(sl))
 		}
@@ -36,12 +36,36 @@ func (s *Store) Release(ctx context.Context, tx deal.TxID, hold, who, why string
 
 // Drop ends a sealing that is held, dead or retrying: a person has decided that nothing more is to happen.
 func (s *Store) Drop(ctx context.Context, tx deal.TxID, who, why string) error {
-	return s.operate(ctx, tx, deal.Entry{Who: who, What: "dropped", Why: why}, func(sl *deal.Sealing) error {
+	return s.operate(ctx, tx, deal.Entry{Who: who, What: "dropped", Why: why}, func(_ *txn, sl *deal.Sealing) error {
 		if sl.Condition == deal.Ended || sl.Condition == deal.Running {
 			return refuse(tx, "it is %s; only what is held, dead or waits for its next attempt can be dropped", state(sl))
 		}
 		sl.Condition, sl.Reason, sl.Next = deal.Ended, "dropped: "+why, time.Time{}
 		return nil
+	})
+}
+
+// PrepareAgain gives up the digest that was committed for a sealing that is held, dead or retrying, and lets it begin anew
+// with the record as it is now: a person answers for the key not having been used, or for what it signed being lost. It is
+// refused once a signature value exists or a contract was found on the record. The given-up digest never comes back.
+func (s *Store) PrepareAgain(ctx context.Context, tx deal.TxID, who, why string) error {
+	return s.operate(ctx, tx, deal.Entry{Who: who, What: preparedAgain, Why: why}, func(t *txn, sl *deal.Sealing) error {
+		if sl.Condition == deal.Running || sl.Condition == deal.Ended {
+			return refuse(tx, "it is %s; only what is held, dead or waits for its next attempt can be prepared again", state(sl))
+		}
+		if sl.Facts.Signature || !sl.Step.Before(deal.Sealed) {
+			return refuse(tx, "it has a signature: retry it to go on with that one, or drop it")
+		}
+		digest, err := t.digest(tx)
+		if err != nil {
+			return err
+		}
+		if digest == "" {
+			return refuse(tx, "no digest is committed yet: retry or release it, and the record is read anew")
+		}
+		sl.Step, sl.Facts.Digest, sl.Facts.Unsigned, sl.Private.Ticket = deal.Noticed, "", nil, nil
+		resume(sl)
+		return t.giveUpDigest(tx)
 	})
 }
 
@@ -57,7 +81,7 @@ func resume(sl *deal.Sealing) {
 }
 
 // operate carries out what a person has decided, unless a step is under way: then the error is deal.ErrStale.
-func (s *Store) operate(ctx context.Context, tx deal.TxID, e deal.Entry, decide func(*deal.Sealing) error) error {
+func (s *Store) operate(ctx context.Context, tx deal.TxID, e deal.Entry, decide func(*txn, *deal.Sealing) error) error {
 	if e.Who == "" || e.Why == "" {
 		return fmt.Errorf("%s: say who and why: both go into the audit log", tx)
 	}
@@ -73,7 +97,7 @@ func (s *Store) operate(ctx context.Context, tx deal.TxID, e deal.Entry, decide 
 		if sl.Step == deal.Done {
 			return refuse(tx, "it is done")
 		}
-		if err := decide(sl); err != nil {
+		if err := decide(t, sl); err != nil {
 			return err
 		}
 		if err := t.advance(r, sl, key, e); err != nil {

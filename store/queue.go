@@ -210,6 +210,11 @@ func (t *txn) enqueue(kind deal.JobKind, key string, tenant deal.TenantID, due t
 	if err != nil {
 		return fmt.Errorf("queue %s: %w", kind, err)
 	}
+	// River looks at what is scheduled every five seconds only. What is available it does not fetch before its time
+	// either, and looks every fetchPoll.
+	if err := t.exec(`UPDATE river_job SET state = 'available' WHERE id = $1 AND state = 'scheduled'`, r.Job.ID); err != nil {
+		return err
+	}
 	return t.exec(`UPDATE jobs SET job = $3 WHERE kind = $1 AND key = $2`, kind, key, r.Job.ID)
 }
 

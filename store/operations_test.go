@@ -1,0 +1,171 @@
+package store
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestPeopleDecideWithTheirNameAndReason(t *testing.T) {
+	type op func(s *Store, t *testing.T, tx deal.TxID) error
+	retry := func(s *Store, t *testing.T, tx deal.TxID) error {
+		return s.Retry(t.Context(), tx, "anna", "CRM is back")
+	}
+	release := func(s *Store, t *testing.T, tx deal.TxID) error {
+		return s.Release(t.Context(), tx, "re-entry", "anna", "checked")
+	}
+	drop := func(s *Store, t *testing.T, tx deal.TxID) error { return s.Drop(t.Context(), tx, "anna", "test deal") }
+	for _, c := range []struct {
+		from deal.Condition
+		name string
+		op   op
+		to   deal.Condition // "" means refused
+	}{
+		{deal.Dead, "retried", retry, deal.Running}, {deal.Retrying, "retried", retry, deal.Running}, {deal.Held, "retried", retry, ""}, {deal.Running, "retried", retry, ""}, {deal.Ended, "retried", retry, ""},
+		{deal.Held, "released", release, deal.Running}, {deal.Dead, "released", release, ""}, {deal.Running, "released", release, ""},
+		{deal.Held, "dropped", drop, deal.Ended}, {deal.Dead, "dropped", drop, deal.Ended}, {deal.Retrying, "dropped", drop, deal.Ended}, {deal.Running, "dropped", drop, ""}, {deal.Ended, "dropped", drop, ""},
+	} {
+		t.Run(string(c.from)+" "+c.name, func(t *testing.T) {
+			s, _ := newStore(t)
+			sl := one(t, s, "006A")
+			sl.Condition, sl.Reason, sl.Attempts, sl.Next = c.from, "because", 5, start.Add(time.Hour)
+			advance(t, s, sl, "so")
+			err := c.op(s, t, sl.Tx)
+			got := load(t, s, sl.Tx)
+			if c.to == "" {
+				var refused *RefusedError
+				if !errors.As(err, &refused) || got.Condition != c.from {
+					t.Fatalf("got %v and %s, want it refused", err, got.Condition)
+				}
+				return
+			}
+			if err != nil || got.Condition != c.to || !got.Next.IsZero() {
+				t.Fatalf("%v; now %s, next %s", err, got.Condition, got.Next)
+			}
+			jobs := query[int](t, s, `SELECT count(*) FROM river_job WHERE state = 'available' AND json_extract(args, '$.kind') = 'seal'`)
+			if want := map[deal.Condition]int{deal.Running: 1}[c.to]; jobs != want {
+				t.Errorf("%d jobs, want %d", jobs, want)
+			}
+			trail, err := s.Trail(t.Context(), sl.Tx)
+			if last := trail[len(trail)-1]; err != nil || last.Who != "anna" || last.What != c.name || last.Why == "" {
+				t.Errorf("%v, last line %+v", err, last)
+			}
+			if c.name == "released" && !cmp.Equal(got.Facts.Released, []string{"re-entry"}) {
+				t.Errorf("released holds: %v", got.Facts.Released)
+			}
+			verified(t, s)
+		})
+	}
+}
+
+func TestPeopleMustSayWhoAndWhyAndWaitForAStepUnderWay(t *testing.T) {
+	s, _ := newStore(t)
+	sl := one(t, s, "006A")
+	if err := s.Drop(t.Context(), sl.Tx, "anna", ""); err == nil {
+		t.Error("dropped without a reason")
+	}
+	sl.Condition, sl.Next = deal.Retrying, start.Add(time.Hour)
+	advance(t, s, sl, "so")
+	if err := s.Begin(otherOwner(t.Context()), sl, deal.Intent{Step: sl.Step, What: "gather", Lease: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Drop(t.Context(), sl.Tx, "anna", "test"); !errors.Is(err, deal.ErrStale) {
+		t.Errorf("dropped within a lease: %v", err)
+	}
+}
+
+func TestPrepareAgainGivesUpTheDigestAndBeginsAnew(t *testing.T) {
+	for _, c := range []deal.Condition{deal.Held, deal.Dead, deal.Retrying} {
+		t.Run(string(c), func(t *testing.T) {
+			s, _ := newStore(t)
+			sl := prepared(t, s, "006A")
+			begin(t, s, sl, "sign", "d1")
+			sl.Private.Ticket, sl.Facts.Unsigned = []byte(`{}`), &deal.FileFact{Name: "unsigned.pdf"}
+			sl.Condition, sl.Reason, sl.Attempts, sl.Next = c, "the HSM did not answer", 3, start.Add(time.Hour)
+			advance(t, s, sl, "stopped")
+			if err := s.PrepareAgain(t.Context(), sl.Tx, "anna", "the token was reset, its log shows no signature"); err != nil {
+				t.Fatal(err)
+			}
+			got := load(t, s, sl.Tx)
+			if got.Step != deal.Noticed || got.Condition != deal.Running || got.Reason != "" || got.Attempts != 0 || !got.Next.IsZero() {
+				t.Errorf("it is %s, %s (%q), %d attempts, next %s", got.Step, got.Condition, got.Reason, got.Attempts, got.Next)
+			}
+			if got.Facts.Digest != "" || got.Private.Ticket != nil || got.Facts.Unsigned != nil {
+				t.Errorf("left of the given-up document: digest %q, ticket %s, %v", got.Facts.Digest, got.Private.Ticket, got.Facts.Unsigned)
+			}
+			if n := query[int](t, s, `SELECT count(*) FROM river_job WHERE state = 'available' AND json_extract(args, '$.kind') = 'seal'`); n != 1 {
+				t.Errorf("%d jobs, want 1", n)
+			}
+			trail, err := s.Trail(t.Context(), sl.Tx)
+			if last := trail[len(trail)-1]; err != nil || last.Who != "anna" || last.What != "prepared-again" || last.Why == "" {
+				t.Errorf("%v, last line %+v", err, last)
+			}
+			var refused *RefusedError
+			back := load(t, s, sl.Tx)
+			back.Step, back.Facts.Digest = deal.Rendered, "d1"
+			if err := s.Advance(t.Context(), back, deal.Entry{Who: "daemon", What: "prepared"}); !errors.As(err, &refused) {
+				t.Errorf("the given-up digest came back: %v", err)
+			}
+			if err := s.Begin(t.Context(), got, deal.Intent{Step: got.Step, What: "sign", Digest: "d1", Lease: time.Minute}); !errors.As(err, &refused) {
+				t.Errorf("the given-up digest may be signed: %v", err)
+			}
+			got.Step, got.Facts.Digest = deal.Rendered, "d2"
+			advance(t, s, got, "prepared")
+			begin(t, s, got, "sign", "d2")
+			verified(t, s)
+		})
+	}
+}
+
+func TestPrepareAgainIsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		why   string
+		given func(t *testing.T, s *Store) *deal.Sealing
+	}{
+		"while it runs": {"because", func(t *testing.T, s *Store) *deal.Sealing { return prepared(t, s, "006A") }},
+		"without a reason": {"", func(t *testing.T, s *Store) *deal.Sealing {
+			sl := prepared(t, s, "006A")
+			sl.Condition = deal.Held
+			return sl
+		}},
+		"once it has ended": {"because", func(t *testing.T, s *Store) *deal.Sealing {
+			sl := prepared(t, s, "006A")
+			sl.Condition = deal.Ended
+			return sl
+		}},
+		"before a digest is committed": {"because", func(t *testing.T, s *Store) *deal.Sealing {
+			sl := one(t, s, "006A")
+			sl.Condition = deal.Held
+			return sl
+		}},
+		"once a signature exists": {"because", func(t *testing.T, s *Store) *deal.Sealing {
+			sl := prepared(t, s, "006A")
+			begin(t, s, sl, "sign", "d1")
+			sl.Facts.Signature, sl.Condition = true, deal.Dead
+			return sl
+		}},
+		"once a contract was found on the record": {"because", func(t *testing.T, s *Store) *deal.Sealing {
+			sl := prepared(t, s, "006A")
+			sl.Step, sl.Facts.Adopted, sl.Condition = deal.Attached, true, deal.Held
+			return sl
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := newStore(t)
+			sl := c.given(t, s)
+			advance(t, s, sl, "so")
+			if err := s.PrepareAgain(t.Context(), sl.Tx, "anna", c.why); err == nil {
+				t.Fatal("accepted")
+			}
+			if got := load(t, s, sl.Tx); !cmp.Equal(sl, got) {
+				t.Fatalf("the refusal left a trace: %s", cmp.Diff(sl, got))
+			}
+			if digest := query[int](t, s, `SELECT count(*) FROM digests WHERE superseded IS NOT NULL`); digest != 0 {
+				t.Fatal("the digest was given up")
+			}
+		})
+	}
+}
