@@ -25,7 +25,7 @@ var flow = []step{
 		begins: []string{"render"}, calls: []string{"document"}, advances: []string{"rendered"}},
 	{name: "seal", from: deal.Rendered, do: (*run).seal,
 		begins:   []string{"prepare", "sign", "timestamp", "complete"},
-		calls:    []string{"reread", "redeem", "tsa"},
+		calls:    []string{"rehearsal", "reread", "redeem", "tsa"},
 		advances: []string{"prepared", "digest", "signature", "token", "sealed"}},
 	{name: "check", from: deal.Sealed, do: (*run).check,
 		begins: []string{"check"}, calls: []string{"verify"}, advances: []string{"checked"}},

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"io"
 	"time"
@@ -71,6 +72,8 @@ type Bundles interface {
 // Sealer is signing.Sealer.
 type Sealer interface {
 	Prepare(ctx context.Context, doc pades.Document, r signing.Request) (*signing.Ticket, error)
+	// Rehearse completes the staged seal with a throw-away key that root certifies.
+	Rehearse(t *signing.Ticket) (tail []byte, root *x509.Certificate, err error)
 	// KeySPKI is the SHA-256 of the public key that a configured key name stands for now, in hexadecimal.
 	KeySPKI(ctx context.Context, key string) (string, error)
 	Redeem(ctx context.Context, t *signing.Ticket) ([]byte, error)
@@ -81,6 +84,8 @@ type Sealer interface {
 // Checker reads what was sealed, in a process of its own.
 type Checker interface {
 	Check(ctx context.Context, doc pades.Document) (*verify.Report, error)
+	// CheckRehearsal reads a document that only root vouches for, without a second reader.
+	CheckRehearsal(ctx context.Context, doc pades.Document, root *x509.Certificate) (*verify.Report, error)
 }
 
 // profileOf reads what a plan keeps of a signing profile.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/pades"
+	"github.com/dealseal/dealseal/signing/verify"
 )
 
 // seal stages the exact bytes and attributes, looks at the record once more, commits the digest, and only then uses the
@@ -24,6 +26,9 @@ func (r *run) seal(ctx context.Context) error {
 	defer closer.Close()
 	t, err := r.prepare(ctx, unsigned)
 	if err != nil {
+		return err
+	}
+	if err := r.rehearse(ctx, t, unsigned); err != nil {
 		return err
 	}
 	if stop, err := r.commitDigest(ctx, t); err != nil || stop {
@@ -75,6 +80,50 @@ func (r *run) prepare(ctx context.Context, unsigned deal.File) (*signing.Ticket,
 	}
 	s.Facts.Generation++
 	return t, r.advance(ctx, "prepared", "", deal.Entry{What: "prepared", Why: "level " + string(t.Profile.Level) + ", key " + t.Profile.Key, Detail: map[string]string{"digest": hex.EncodeToString(t.Digest())}})
+}
+
+// rehearse seals with a throw-away key and has the result read before the real key is used, which cannot be undone. What
+// it makes never leaves the house.
+func (r *run) rehearse(ctx context.Context, t *signing.Ticket, unsigned deal.File) error {
+	if r.s.Facts.Digest != "" {
+		return nil
+	}
+	tail, root, err := r.Sealer.Rehearse(t)
+	if err != nil {
+		return err
+	}
+	var report *verify.Report
+	err = r.call(ctx, "rehearsal", checkLimit, func(ctx context.Context) (err error) {
+		report, err = r.Checker.CheckRehearsal(ctx, joined{unsigned, tail}, root)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	f, err := findingOf(report)
+	if err == nil && !f.valid {
+		err = deal.Hold("a rehearsal of the seal gives a file that our own verification calls %s (%s): the key was not used; replace the file on the record or the template, then release the deal", f.verdict, f.why)
+	}
+	return err
+}
+
+// joined is a file with more behind it.
+type joined struct {
+	deal.File
+	tail []byte
+}
+
+func (j joined) Size() int64 { return j.Length + int64(len(j.tail)) }
+
+func (j joined) ReadAt(p []byte, off int64) (n int, err error) {
+	if off < j.Length {
+		n, err = j.File.ReadAt(p[:min(int64(len(p)), j.Length-off)], off)
+		if n == len(p) || err != nil && err != io.EOF || int64(n) < j.Length-off {
+			return n, err
+		}
+	}
+	m, err := bytes.NewReader(j.tail).ReadAt(p[n:], off+int64(n)-j.Length)
+	return n + m, err
 }
 
 // request says what to seal and what the seal shows. A document of ours has a box for it; into a file of others nothing

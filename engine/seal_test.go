@@ -55,6 +55,25 @@ func TestWithoutATSAForTheWholeScheduleTheProfileDecidesAndTheKeyIsUsedOnce(t *t
 	}
 }
 
+func TestTheKeyIsNotUsedForAFileWhoseRehearsalIsNotValid(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	w.won()
+	d.checker.distrust = true
+	s := d.run()
+	d.want(s, deal.Held, deal.Noticed, "a rehearsal of the seal")
+	w.wantUses(0)
+	if s.Facts.Digest != "" {
+		t.Errorf("the digest %s was committed", s.Facts.Digest)
+	}
+	d.checker.distrust = false
+	d.release(s.Tx)
+	d.finish()
+	d.wantDone(d.load(s.Tx))
+	w.wantUses(1)
+}
+
 func TestATSAThatComesBackStampsTheSameSignature(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -146,6 +146,10 @@ func (c *checker) Check(ctx context.Context, doc pades.Document) (*verify.Report
 	return c.Checker.Check(ctx, doc, verify.Options{Roots: c.roots})
 }
 
+func (c *checker) CheckRehearsal(ctx context.Context, doc pades.Document, root *x509.Certificate) (*verify.Report, error) {
+	return c.Checker.Verify(ctx, doc, verify.Options{Roots: []*x509.Certificate{root}})
+}
+
 // newLogQuiet is for commands: only what goes wrong, and not when, which whoever waits for the command knows.
 func newLogQuiet(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelWarn, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {

@@ -69,14 +69,32 @@ func (c *Checker) Check(ctx context.Context, doc pades.Document, o Options) (*Re
 		return nil, err
 	}
 	defer done()
-	o = o.withDefaults()
-	report := new(Report)
-	request := checkRequest{target: target{doc.Size()}, Roots: rawAll(o.Roots), TSARoots: rawAll(o.TSARoots), Intermediates: rawAll(o.Intermediates), Now: o.Now}
-	if err := call(ctx, c.reader, c.options.Timeout, opCheck, request, file, report); err != nil {
-		return nil, fmt.Errorf("check the document: %w", err)
+	report, err := c.read(ctx, file, doc.Size(), o)
+	if err != nil {
+		return nil, err
 	}
 	if report.SecondOpinion, err = c.ask(ctx, file, report); err != nil {
 		return nil, err
+	}
+	return report, nil
+}
+
+// Verify is the function Verify in a child, without the second opinion.
+func (c *Checker) Verify(ctx context.Context, doc pades.Document, o Options) (*Report, error) {
+	file, done, err := fileOf(doc)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return c.read(ctx, file, doc.Size(), o)
+}
+
+func (c *Checker) read(ctx context.Context, file *os.File, size int64, o Options) (*Report, error) {
+	o = o.withDefaults()
+	report := new(Report)
+	request := checkRequest{target: target{size}, Roots: rawAll(o.Roots), TSARoots: rawAll(o.TSARoots), Intermediates: rawAll(o.Intermediates), Now: o.Now}
+	if err := call(ctx, c.reader, c.options.Timeout, opCheck, request, file, report); err != nil {
+		return nil, fmt.Errorf("check the document: %w", err)
 	}
 	return report, nil
 }
