@@ -42,7 +42,7 @@ func (w *world) outcomeOf(t *testing.T, s *store.Store, c crm, record string) ou
 		Digests: len(signedDigests(t, story))}
 	contracts, trails := 0, 0
 	for _, f := range c.files(record) {
-		o.Files = append(o.Files, strings.ReplaceAll(f.name, string(sealing.Tx), "TX"))
+		o.Files = append(o.Files, strings.NewReplacer(string(sealing.Tx), "TX", record, "RECORD").Replace(f.name))
 		switch {
 		case f.trail():
 			trails++

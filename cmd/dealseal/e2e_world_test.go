@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -76,6 +77,8 @@ type worldOptions struct {
 	crms   []deal.Kind
 	binary string // instead of this test binary, which is the command too
 	hsm    bool
+	// attempts is how often a step is tried; 0 is 3.
+	attempts int
 }
 
 var bothCRMs = []deal.Kind{deal.Salesforce, deal.HubSpot}
@@ -93,7 +96,7 @@ func newWorld(t *testing.T, o worldOptions) *world {
 		w.binary, err = os.Executable()
 		must(t, err)
 	}
-	for _, d := range []string{"tenants", "state", "token"} {
+	for _, d := range []string{"tenants", "state", "token", "token/tokens"} {
 		must(t, os.Mkdir(w.path(d), 0o700))
 	}
 	w.shareRendererCache(w.stateDir)
@@ -109,7 +112,7 @@ func newWorld(t *testing.T, o worldOptions) *world {
 		}
 	}
 	w.newAuthority()
-	w.configure(w.config, w.stateDir, w.newKey(o.hsm))
+	w.configure(w.newKey(o.hsm), cmp.Or(o.attempts, 3))
 	return w
 }
 
@@ -236,8 +239,8 @@ func (w *world) cheapen(file, passphrase string) {
 func (w *world) newToken() string {
 	module := softHSM(w.t)
 	pin := rand.Text()
-	conf := w.path("softhsm2.conf")
-	must(w.t, os.WriteFile(conf, fmt.Appendf(nil, "directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n", w.path("token")), 0o600))
+	conf := w.path("token/softhsm2.conf") // the key's own process may read there
+	must(w.t, os.WriteFile(conf, fmt.Appendf(nil, "directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n", w.path("token/tokens")), 0o600))
 	env := append(os.Environ(), "SOFTHSM2_CONF="+conf, "E2E_PIN="+pin)
 	tool(w.t, env, "softhsm2-util", "--init-token", "--free", "--label", "e2e", "--pin", pin, "--so-pin", rand.Text())
 	login := []string{"--module", module, "--token-label", "e2e", "--login", "--pin", "env:E2E_PIN"}
@@ -277,17 +280,17 @@ func tool(t *testing.T, env []string, name string, args ...string) []byte {
 }
 
 // configure writes what an administrator would.
-func (w *world) configure(file, stateDir, key string) {
+func (w *world) configure(key string, attempts int) {
 	w.t.Helper()
 	master := make([]byte, 32)
 	rand.Read(master)
 	root := repository(w.t)
-	must(w.t, os.WriteFile(file, fmt.Appendf(nil, `state_dir: %q
+	must(w.t, os.WriteFile(w.config, fmt.Appendf(nil, `state_dir: %q
 master_key: %q
 templates: %q
 listen: {admin: "127.0.0.1:0"}
 renderer: {wasm: %q, children: 1}
-retry: {first: 10ms, max: 20ms, attempts: 12}
+retry: {first: 10ms, max: 20ms, attempts: %d}
 signing:
   keys: {house: %s}
   tsa: [{url: %q}]
@@ -296,7 +299,7 @@ signing:
     normal: {key: house, level: B-T, reason: "Contract of transaction {tx}", on_downgrade: hold}
     strict: {key: house, level: B-T, on_downgrade: fail}
     lenient: {key: house, level: B-T, on_downgrade: accept-and-flag}
-`, stateDir, w.secretFile("master", base64.StdEncoding.EncodeToString(master)), filepath.Join(root, "templates"), filepath.Join(root, "build/typst.wasm"),
+`, w.stateDir, w.secretFile("master", base64.StdEncoding.EncodeToString(master)), filepath.Join(root, "templates"), filepath.Join(root, "build/typst.wasm"), attempts,
 		key, w.authority.URL(pki.PathTSA), w.path("root.pem")), 0o600))
 	for _, c := range w.crms {
 		must(w.t, os.WriteFile(w.path("tenants/"+c.tenant()+".yaml"), []byte(tenantFile(c)), 0o600))
@@ -360,7 +363,7 @@ type crm interface {
 	// reads tells the request that reads the record for a document.
 	reads(record string) func(*http.Request) bool
 	uploads(*http.Request) bool
-	// refuseUpdates makes the CRM refuse every write of fields for good, failReads every reading; heal ends both.
+	// refuseUpdates makes the CRM refuse every write of fields for good, failReads every reading of a deal; heal ends both.
 	refuseUpdates()
 	failReads()
 	heal()
@@ -371,7 +374,7 @@ type crm interface {
 // sale is a deal to be made.
 type sale struct {
 	nobody bool   // it has no customer
-	quote  []byte // attached as Quote.pdf
+	quote  []byte // attached as "Quote <record>.pdf"
 }
 
 // stored is a file on a record.
@@ -436,7 +439,7 @@ func (c *salesforceCRM) open(s sale) string {
 	}
 	c.id(c.org.AddContactRole(record, map[string]any{"Role": "Decision Maker", "IsPrimary": true, "Contact": map[string]any{"LastName": hiddenPerson, "Email": hiddenMail}}))
 	if s.quote != nil {
-		c.addFile(record, "Quote.pdf", s.quote)
+		c.addFile(record, "Quote "+record+".pdf", s.quote)
 	}
 	return record
 }
@@ -508,7 +511,7 @@ func (c *salesforceCRM) refuseUpdates() {
 }
 
 func (c *salesforceCRM) failReads() {
-	c.fault(salesforce.Fault{Kind: salesforce.KindQuery, Path: "OpportunityLineItems", Effect: salesforce.EmptyBody})
+	c.fault(salesforce.Fault{Kind: salesforce.KindQuery, Path: "OpportunityLineItems", Effect: salesforce.APIError, Status: 400, Code: "INVALID_FIELD"})
 }
 
 func (c *salesforceCRM) heal()      { c.org.ClearFaults() }
@@ -572,7 +575,7 @@ func (c *hubspotCRM) open(s sale) string {
 		must(c.t, err)
 	}
 	if s.quote != nil {
-		c.addFile(id, "Quote.pdf", s.quote)
+		c.addFile(id, "Quote "+id+".pdf", s.quote)
 	}
 	return id
 }
@@ -646,7 +649,7 @@ func (c *hubspotCRM) refuseUpdates() {
 }
 
 func (c *hubspotCRM) failReads() {
-	c.fault(hubspot.Fault{Kind: hubspot.KindGet, Effect: hubspot.EffectBadGateway})
+	c.fault(hubspot.Fault{Kind: hubspot.KindGet, Effect: hubspot.EffectForbidden})
 }
 
 func (c *hubspotCRM) heal()      { c.portal.ClearFaults() }

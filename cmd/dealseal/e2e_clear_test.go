@@ -1,0 +1,128 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/mocks/pki"
+	"github.com/dealseal/dealseal/store"
+)
+
+// TestNothingSecretOrPersonalIsInTheClear lets deals end well, wait and fail, and then looks for their values, the
+// document's text and every secret in all that the daemon has written and says of itself.
+func TestNothingSecretOrPersonalIsInTheClear(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, worldOptions{hsm: true})
+	var stamped []string
+	for _, c := range s.crms {
+		enter := func(rule string, sl sale) string {
+			r := c.open(sl)
+			c.move(r, rule)
+			return r
+		}
+		awaitDone(t, s.ops, enter(ruleContract, sale{}))
+		awaitDone(t, s.ops, enter(ruleQuote, sale{quote: quotation(1)}))
+		awaitHeld(t, s.ops, enter(ruleContract, sale{nobody: true}), 1, "customer")
+		c.failReads()
+		await(t, s.ops, enter(ruleContract, sale{}), 1, "given up", func(m store.Summary) bool { return m.Condition == deal.Dead })
+		c.heal()
+		c.refuseUpdates()
+		await(t, s.ops, enter(ruleContract, sale{}), 1, "not told", func(m store.Summary) bool { return m.Condition == deal.Dead })
+		c.heal()
+	}
+	s.authority.SetFault(pki.ServiceTSA, pki.Garbage, -1)
+	for _, c := range s.crms {
+		r := c.open(sale{quote: quotation(1)})
+		c.move(r, ruleMemo)
+		awaitHeld(t, s.ops, r, 1, "[level]") // its document is staged
+		stamped = append(stamped, r)
+	}
+	found := &finder{t: t, needles: s.needles()}
+	found.file("metrics", []byte(s.daemon.get(t, "/metrics")))
+	must(t, filepath.WalkDir(s.stateDir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		found.file(strings.TrimPrefix(path, s.stateDir), b)
+		return err
+	}))
+	for _, part := range []string{"/archive/", "/staging/", "/dealseal.db"} {
+		if !found.seen(part) {
+			t.Errorf("no file of %s was searched", part)
+		}
+	}
+	s.daemon.stop(t)
+	found.file("log", []byte(s.daemon.log()))
+	if len(stamped) == 0 || len(s.daemon.log()) == 0 {
+		t.Error("there was nothing to search")
+	}
+}
+
+// needles are what must not be found, by name.
+func (w *world) needles() map[string]string {
+	n := map[string]string{"customer": hiddenCustomer, "subject": hiddenSubject, "person": hiddenPerson, "mail": hiddenMail, "goods": hiddenGoods, "text": hiddenText,
+		"document": "%PDF-"}
+	for _, s := range w.secrets {
+		for line := range strings.Lines(s) {
+			if line = strings.TrimSpace(line); len(line) >= 16 && !strings.HasPrefix(line, "-----") {
+				n["secret"+line[:4]] = line
+			}
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for token := range w.tokens {
+		n["token "+token[:4]] = token
+	}
+	return n
+}
+
+// finder searches for needles, as they are and as they are often written.
+type finder struct {
+	t       *testing.T
+	needles map[string]string
+	names   []string
+}
+
+func (f *finder) file(name string, content []byte) {
+	f.names = append(f.names, name)
+	for what, needle := range f.needles {
+		for form, text := range map[string]string{"": needle, " in hexadecimal": hex.EncodeToString([]byte(needle)), " in base64": base64.StdEncoding.EncodeToString([]byte(needle))} {
+			if bytes.Contains(content, []byte(text)) {
+				f.t.Errorf("%s holds the %s%s", name, what, form)
+			}
+		}
+	}
+}
+
+func (f *finder) seen(part string) bool {
+	for _, n := range f.names {
+		if strings.Contains(n, part) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestTheProductContainsNoMocks(t *testing.T) {
+	t.Parallel()
+	out, err := exec.Command("go", "list", "-deps", ".").Output()
+	must(t, err)
+	if !bytes.Contains(out, []byte("github.com/dealseal/dealseal/engine\n")) {
+		t.Fatalf("go list does not list the engine:\n%s", out)
+	}
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, "dealseal/mocks") || strings.TrimSpace(line) == "testing" {
+			t.Errorf("the product contains %s", line)
+		}
+	}
+}
