@@ -7,6 +7,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 )
@@ -79,14 +80,22 @@ func (t *crashingTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 
 var (
 	// identifier matches those of Salesforce (15 or 18 characters that begin with 0) and of HubSpot (digits).
-	identifier = regexp.MustCompile(`/(?:0[0-9A-Za-z]{14}(?:[0-9A-Za-z]{3})?|[0-9]{3,})\b`)
+	identifier = regexp.MustCompile(`^(?:0[0-9A-Za-z]{14}(?:[0-9A-Za-z]{3})?|[0-9]{3,})$`)
 	// queried finds the objects that a SOQL query and its subqueries select from.
 	queried = regexp.MustCompile(`(?i)\bFROM\s+(\w+)`)
 )
 
 // callName names what kind of call it is, the same for every record.
 func callName(r *http.Request) string {
-	name := r.Method + " " + identifier.ReplaceAllString(r.URL.Path, "/{id}")
+	path, _, found := strings.Cut(r.URL.Path, "/stat/") // HubSpot's look for a file by its path
+	if found {
+		path += "/stat/{path}"
+	}
+	parts := strings.Split(path, "/")
+	for i, part := range parts {
+		parts[i] = identifier.ReplaceAllString(part, "{id}")
+	}
+	name := r.Method + " " + strings.Join(parts, "/")
 	if from := queried.FindAllStringSubmatch(r.URL.Query().Get("q"), -1); len(from) > 0 {
 		name += " FROM"
 		for _, f := range from {

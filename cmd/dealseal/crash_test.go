@@ -40,7 +40,8 @@ func TestACrashAtAnyPointLosesAndDoublesNothing(t *testing.T) {
 
 // calm is what happens without a crash.
 type calm struct {
-	calls    []string // HTTP points, in the order of their first passing
+	calls    []string          // HTTP points, in the order of their first passing
+	rules    map[string]string // the rule whose deal was the first to pass an HTTP point
 	outcomes map[string]outcome
 }
 
@@ -51,25 +52,17 @@ func faultFree(t *testing.T, binary string, kind deal.Kind) calm {
 	passed := w.path("points.log")
 	d := w.start(t, "DEALSEAL_CRASH_LOG="+passed)
 	ops := w.control(t, w.stateDir)
+	out := calm{rules: map[string]string{}, outcomes: map[string]outcome{}}
 	records := map[string]string{}
 	for _, rule := range []string{ruleContract, ruleMemo} {
 		records[rule] = w.enter(rule)
-	}
-	for _, r := range records {
-		awaitDone(t, ops, r)
+		awaitDone(t, ops, records[rule])
+		out.note(t, passed, rule)
 	}
 	d.stop(t)
 	s := w.openState(t)
-	out := calm{outcomes: map[string]outcome{}}
 	for rule, r := range records {
 		out.outcomes[rule] = w.outcomeOf(t, s, w.crms[0], r)
-	}
-	b, err := os.ReadFile(passed)
-	must(t, err)
-	for point := range strings.Lines(string(b)) {
-		if point = strings.TrimSpace(point); strings.HasPrefix(point, "http/") {
-			out.calls = append(out.calls, point)
-		}
 	}
 	for _, p := range out.calls {
 		if other := strings.NewReplacer("/before", "/after", "/after", "/before").Replace(p); !slices.Contains(out.calls, other) {
@@ -83,6 +76,20 @@ func faultFree(t *testing.T, binary string, kind deal.Kind) calm {
 		}
 	}
 	return out
+}
+
+// note takes in the HTTP points of a log of passed points.
+func (c *calm) note(t *testing.T, passed, rule string) {
+	t.Helper()
+	b, err := os.ReadFile(passed)
+	must(t, err)
+	for point := range strings.Lines(string(b)) {
+		point = strings.TrimSpace(point)
+		if strings.HasPrefix(point, "http/") && c.rules[point] == "" {
+			c.calls = append(c.calls, point)
+			c.rules[point] = rule
+		}
+	}
 }
 
 // enter makes a deal and moves it into the stage of a rule.
@@ -152,16 +159,19 @@ func (c *chain) plunges() (list []plunge) {
 		case "commit/recover":
 			continue // see recoverWithCrashes
 		default:
-			way.reach = func(t *testing.T, _ *process) { c.add(ruleFor(p)) }
+			way.reach = func(t *testing.T, _ *process) { c.add(c.ruleFor(p)) }
 		}
 		list = append(list, way)
 	}
 	return list
 }
 
-// ruleFor chooses the cheapest deal that passes the point.
-func ruleFor(point string) string {
-	if strings.HasPrefix(point, "http/") || strings.Contains(point, ":") {
+// ruleFor chooses a deal that passes the point, the cheapest where any does.
+func (c *chain) ruleFor(point string) string {
+	if rule := c.calm.rules[point]; rule != "" {
+		return rule
+	}
+	if strings.Contains(point, ":") { // a point of the store
 		return ruleMemo
 	}
 	return ruleContract
