@@ -9,14 +9,38 @@ import (
 	"github.com/dealseal/dealseal/deal"
 )
 
-// Retry lets a dead or retrying sealing go on at its step at once. Who and why go into the audit log; why is required.
+// Retry lets a dead or retrying sealing go on at its step at once. What a sealing's record should show and the CRM has not
+// been told is told at once as well, and that even if the sealing is held, has ended or is done. Who and why go into the
+// audit log; both are required.
 func (s *Store) Retry(ctx context.Context, tx deal.TxID, who, why string) error {
-	return s.operate(ctx, tx, deal.Entry{Who: who, What: "retried", Why: why}, func(_ *txn, sl *deal.Sealing) error {
-		if sl.Condition != deal.Dead && sl.Condition != deal.Retrying {
-			return refuse(tx, "it is %s; only what is dead or waits for its next attempt can be retried", state(sl))
+	return s.decide(ctx, tx, who, why, func(t *txn) error {
+		sl, key, err := t.load(tx)
+		if err != nil {
+			return err
 		}
-		resume(sl)
-		return nil
+		shown, err := t.receipt(tx)
+		if err != nil {
+			return err
+		}
+		stopped := sl.Step != deal.Done && (sl.Condition == deal.Dead || sl.Condition == deal.Retrying)
+		untold := shown.Due() && (sl.Step == deal.Done || sl.Condition.Waiting())
+		switch {
+		case stopped:
+			resume(sl)
+			err = t.carryOut(sl, deal.Entry{Who: who, What: "retried", Why: why})
+		case untold:
+			_, err = t.appendLeaf(leaf{Tenant: sl.Tenant, Tx: tx, What: "receipt-retried"}, testimony{Who: who, Why: why}, key)
+		default:
+			return refuse(tx, "it is %s; only what is dead, waits for its next attempt or has not been told to the CRM can be retried", state(sl))
+		}
+		if err != nil || !shown.Due() {
+			return err
+		}
+		r, err := t.row(tx)
+		if err != nil {
+			return err
+		}
+		return t.tell(r.receipt)
 	})
 }
 
@@ -80,29 +104,39 @@ func resume(sl *deal.Sealing) {
 	sl.Condition, sl.Reason, sl.Attempts, sl.Next = deal.Running, "", 0, time.Time{}
 }
 
-// operate carries out what a person has decided, unless a step is under way: then the error is deal.ErrStale.
-func (s *Store) operate(ctx context.Context, tx deal.TxID, e deal.Entry, decide func(*txn, *deal.Sealing) error) error {
-	if e.Who == "" || e.Why == "" {
-		return fmt.Errorf("%s: say who and why: both go into the audit log", tx)
-	}
-	return s.update(ctx, "commit/operate", func(t *txn) error {
+// operate changes a sealing as a person has decided, unless a step is under way: then the error is deal.ErrStale.
+func (s *Store) operate(ctx context.Context, tx deal.TxID, e deal.Entry, change func(*txn, *deal.Sealing) error) error {
+	return s.decide(ctx, tx, e.Who, e.Why, func(t *txn) error {
 		sl, _, err := t.load(tx)
-		if err != nil {
-			return err
-		}
-		r, key, err := t.current(sl, s.ownerOf(ctx))
 		if err != nil {
 			return err
 		}
 		if sl.Step == deal.Done {
 			return refuse(tx, "it is done")
 		}
-		if err := decide(t, sl); err != nil {
+		if err := change(t, sl); err != nil {
 			return err
 		}
-		if err := t.advance(r, sl, key, e); err != nil {
-			return err
-		}
-		return t.show(r, sl)
+		return t.carryOut(sl, e)
 	})
+}
+
+// decide commits what a person, who must give a name and a reason, has decided.
+func (s *Store) decide(ctx context.Context, tx deal.TxID, who, why string, do func(*txn) error) error {
+	if who == "" || why == "" {
+		return fmt.Errorf("%s: say who and why: both go into the audit log", tx)
+	}
+	return s.update(ctx, "commit/operate", do)
+}
+
+// carryOut writes a changed sealing and what its record should show of it.
+func (t *txn) carryOut(sl *deal.Sealing, e deal.Entry) error {
+	r, key, err := t.current(sl, t.s.ownerOf(t.ctx))
+	if err != nil {
+		return err
+	}
+	if err := t.advance(r, sl, key, e); err != nil {
+		return err
+	}
+	return t.show(r, sl)
 }

@@ -9,6 +9,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// told makes the CRM accept the newest receipt of a sealing.
+func told(t *testing.T, s *Store, tx deal.TxID) {
+	t.Helper()
+	if err := s.Told(t.Context(), tx, receipt(t, s, tx).Sequence); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestPeopleDecideWithTheirNameAndReason(t *testing.T) {
 	type op func(s *Store, t *testing.T, tx deal.TxID) error
 	retry := func(s *Store, t *testing.T, tx deal.TxID) error {
@@ -33,6 +41,7 @@ func TestPeopleDecideWithTheirNameAndReason(t *testing.T) {
 			sl := one(t, s, "006A")
 			sl.Condition, sl.Reason, sl.Attempts, sl.Next = c.from, "because", 5, start.Add(time.Hour)
 			advance(t, s, sl, "so")
+			told(t, s, sl.Tx)
 			err := c.op(s, t, sl.Tx)
 			got := load(t, s, sl.Tx)
 			if c.to == "" {
@@ -167,5 +176,52 @@ func TestPrepareAgainIsRefused(t *testing.T) {
 				t.Fatal("the digest was given up")
 			}
 		})
+	}
+}
+
+func TestRetryTellsTheCRMWhatItHasNotBeenTold(t *testing.T) {
+	for _, c := range []struct {
+		step      deal.Step
+		condition deal.Condition
+		goesOn    bool
+	}{
+		{deal.Noticed, deal.Held, false}, {deal.Noticed, deal.Ended, false}, {deal.Done, deal.Running, false},
+		{deal.Noticed, deal.Dead, true}, {deal.Kept, deal.Dead, true},
+	} {
+		t.Run(string(c.step)+" "+string(c.condition), func(t *testing.T) {
+			s, _ := newStore(t)
+			sl := one(t, s, "006A")
+			sl.Step, sl.Condition = c.step, c.condition
+			advance(t, s, sl, "so")
+			tamper(t, s, `DELETE FROM jobs WHERE kind = 'tell'`) // the job has given up
+			tamper(t, s, `DELETE FROM river_job WHERE json_extract(args, '$.kind') = 'tell'`)
+			if err := s.Retry(t.Context(), sl.Tx, "anna", "the field is mended"); err != nil {
+				t.Fatal(err)
+			}
+			if n := query[int](t, s, `SELECT count(*) FROM jobs j JOIN river_job r ON r.id = j.job WHERE j.kind = 'tell' AND r.state = 'available'`); n != 1 {
+				t.Errorf("%d jobs tell the CRM, want 1", n)
+			}
+			got := load(t, s, sl.Tx)
+			if goesOn := got.Condition == deal.Running && got.Version > sl.Version; goesOn != c.goesOn {
+				t.Errorf("it is %s, version %d, was version %d", got.Condition, got.Version, sl.Version)
+			}
+			trail, err := s.Trail(t.Context(), sl.Tx)
+			if last := trail[len(trail)-1]; err != nil || last.Who != "anna" || last.Why == "" {
+				t.Errorf("%v, last line %+v", err, last)
+			}
+			verified(t, s)
+		})
+	}
+}
+
+func TestRetryIsRefusedOfWhatIsDoneAndTold(t *testing.T) {
+	s, _ := newStore(t)
+	sl := one(t, s, "006A")
+	sl.Step = deal.Done
+	advance(t, s, sl, "done")
+	told(t, s, sl.Tx)
+	var refused *RefusedError
+	if err := s.Retry(t.Context(), sl.Tx, "anna", "why not"); !errors.As(err, &refused) {
+		t.Fatalf("got %v, want it refused", err)
 	}
 }

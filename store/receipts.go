@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/dealseal/dealseal/deal"
 )
@@ -39,6 +40,23 @@ func (s *Store) Told(ctx context.Context, tx deal.TxID, sequence int64) error {
 		}
 		return t.exec(`UPDATE receipts SET sent = $2 WHERE id = $1 AND sent < $2`, r.receipt, sequence)
 	})
+}
+
+// untoldAfter is how long telling a CRM may take before it counts as untold.
+const untoldAfter = time.Minute
+
+const untoldQuery = `SELECT count(*), coalesce(min(due), 0) FROM receipts WHERE sent < sequence AND due < $1`
+
+// Untold returns how many records have been showing something older than what is true for more than a minute, and since
+// when the oldest of them has; the zero time if there are none.
+func (s *Store) Untold(ctx context.Context) (n int64, oldest time.Time, err error) {
+	err = s.view(ctx, func(t *txn) error {
+		var since int64
+		_, err := t.get([]any{&n, &since}, untoldQuery, t.now.Add(-untoldAfter).UnixMilli())
+		oldest = fromMillis(since)
+		return err
+	})
+	return n, oldest, err
 }
 
 // target names the set of fields that a plan writes: two plans with the same one speak in the same place.
@@ -76,8 +94,8 @@ func (t *txn) own(r *row, sl *deal.Sealing) error {
 }
 
 func (t *txn) newReceipt(r *row, sl *deal.Sealing, field string) (id int64, err error) {
-	_, err = t.get([]any{&id}, `INSERT INTO receipts (tenant, account, object, record, field, owner, owner_at, owner_seq, status, sequence, sent)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0) RETURNING id`,
+	_, err = t.get([]any{&id}, `INSERT INTO receipts (tenant, account, object, record, field, owner, owner_at, owner_seq, status, sequence, sent, due)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, 0) RETURNING id`,
 		sl.Tenant, sl.Account, sl.Change.Ref.Object, sl.Change.Ref.ID, field, sl.Tx, millis(sl.Change.At), r.seq, deal.ShownAs(sl.Step, sl.Condition))
 	return id, err
 }
@@ -113,7 +131,8 @@ func (t *txn) joinReceipts(id, other int64) error {
 		WHERE id = $1 AND (owner_at, owner_seq) < (SELECT owner_at, owner_seq FROM receipts WHERE id = $2)`, id, other); err != nil {
 		return err
 	}
-	if err := t.exec(`UPDATE receipts SET sequence = 1 + max(sequence, (SELECT sequence FROM receipts WHERE id = $2)) WHERE id = $1`, id, other); err != nil {
+	if err := t.exec(`UPDATE receipts SET sequence = 1 + max(sequence, (SELECT sequence FROM receipts WHERE id = $2)),
+		due = CASE WHEN sent < sequence THEN due ELSE $3 END WHERE id = $1`, id, other, t.now.UnixMilli()); err != nil {
 		return err
 	}
 	if err := t.exec(`UPDATE sealings SET receipt = $1 WHERE receipt = $2`, id, other); err != nil {
@@ -142,8 +161,8 @@ func (t *txn) desire(id int64, tx deal.TxID, status deal.Status) error {
 	if id == 0 {
 		return nil
 	}
-	changed, err := t.execOne(`UPDATE receipts SET status = $3, sequence = max($4, sequence + 1) WHERE id = $1 AND owner = $2`,
-		id, tx, status, t.now.UnixMilli())
+	changed, err := t.execOne(`UPDATE receipts SET status = $3, sequence = max($4, sequence + 1),
+		due = CASE WHEN sent < sequence THEN due ELSE $4 END WHERE id = $1 AND owner = $2`, id, tx, status, t.now.UnixMilli())
 	if err != nil || !changed {
 		return err
 	}

@@ -122,3 +122,32 @@ func TestAPlanThatWritesNothingHasNoReceipt(t *testing.T) {
 		t.Fatalf("%d jobs to tell nothing", n)
 	}
 }
+
+func TestUntoldCountsRecordsFromWhenTheyFellBehind(t *testing.T) {
+	s, c := newStore(t)
+	untold := func(n int64, oldest time.Time) {
+		t.Helper()
+		if got, at, err := s.Untold(t.Context()); err != nil || got != n || !at.Equal(oldest) {
+			t.Fatalf("%d since %s, %v, want %d since %s", got, at, err, n, oldest)
+		}
+	}
+	first := one(t, s, "006A")
+	c.advance(time.Minute)
+	untold(0, time.Time{}) // a minute is usual
+	second := one(t, s, "006B")
+	c.advance(time.Millisecond)
+	untold(1, start)
+	first.Condition = deal.Held
+	advance(t, s, first, "held") // what is newer does not make it younger
+	untold(1, start)
+	told(t, s, first.Tx)
+	untold(0, time.Time{})
+	c.advance(time.Minute)
+	untold(1, start.Add(time.Minute))
+	told(t, s, second.Tx)
+	first.Condition = deal.Running
+	advance(t, s, first, "released")
+	behind := c.now
+	c.advance(time.Hour)
+	untold(1, behind)
+}

@@ -46,9 +46,10 @@ CREATE TABLE receipts (
     status    TEXT NOT NULL,
     sequence  INTEGER NOT NULL,
     sent      INTEGER NOT NULL,
+    due       INTEGER NOT NULL, -- since when the CRM has to be told, while sent < sequence
     UNIQUE (account, object, record, field)
 ) STRICT;
-CREATE INDEX receipts_due ON receipts (id) WHERE sent < sequence;
+CREATE INDEX receipts_due ON receipts (due) WHERE sent < sequence;
 
 CREATE TABLE sealings (
     seq          INTEGER PRIMARY KEY,
