@@ -138,7 +138,7 @@ func (r *run) read(ctx context.Context, name string) (rec deal.Record, shown sho
 	for _, field := range own {
 		delete(rec.Values, field)
 	}
-	return rec, shown, nil
+	return rec, shown, r.Ledger.Identify(ctx, s, append([]string{rec.Ref.ID}, rec.Aliases...))
 }
 
 // shown is what the record's own fields of ours say.

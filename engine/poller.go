@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/dealseal/dealseal/connectors"
@@ -116,6 +118,9 @@ func (p *poller) identify(ctx context.Context) error {
 		return &permanentError{fmt.Errorf("tenant %q is configured as environment: %s, but the CRM says that it is a %s: correct tenant.environment or crm.with",
 			p.tenant.ID, environment(p.tenant.Production), map[bool]string{true: "sandbox", false: "production account"}[account.Sandbox])}
 	}
+	if err := p.probe(ctx); err != nil {
+		return err
+	}
 	var watches []deal.Watch
 	for _, r := range p.tenant.Rules {
 		at := r.StartFrom
@@ -134,6 +139,31 @@ func (p *poller) identify(ctx context.Context) error {
 	p.state.Account, p.state.Kind, p.state.Name = account.AccountID(), account.Kind, account.Name
 	p.Log.Info("connected", "tenant", p.tenant.ID, "account", account.AccountID(), "rules", len(watches))
 	return nil
+}
+
+// probe refuses to poll for a stage that does not exist or to write into a field that cannot take it.
+func (p *poller) probe(ctx context.Context) error {
+	prober, ok := p.tenant.CRM.(connectors.Prober)
+	if !ok {
+		return nil
+	}
+	var ask connectors.Probe
+	for _, r := range p.tenant.Rules {
+		ask.Watches = append(ask.Watches, r.Watch)
+		ask.Read = append(ask.Read, r.Plan.Fields...)
+		ask.WriteBack = append(ask.WriteBack, r.Plan.WriteBack)
+	}
+	slices.Sort(ask.Read)
+	ask.Read = slices.Compact(ask.Read)
+	problems, err := prober.Probe(ctx, ask)
+	if err != nil || len(problems) == 0 {
+		return err
+	}
+	var text []string
+	for _, q := range problems {
+		text = append(text, strings.TrimPrefix(q.Rule+": ", ": ")+q.What+": "+q.Cure)
+	}
+	return &permanentError{fmt.Errorf("the configuration does not fit the CRM: %s", strings.Join(text, "; "))}
 }
 
 func environment(production bool) string {

@@ -46,6 +46,22 @@ func TestATenantOfTheOtherEnvironmentIsNeverPolled(t *testing.T) {
 	}
 }
 
+func TestAConfigurationThatDoesNotFitTheAccountIsRefusedBeforeTheFirstPoll(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	d.Tenants[0].Rules[0].Watch.Stage = "Closed won"
+	d.Tenants[0].Rules[0].Plan.Stage = "Closed won"
+	w.won()
+	err := d.pollers[0].try(t.Context())
+	if !deal.IsPermanent(err) || !strings.Contains(err.Error(), "Closed Won") || !strings.Contains(err.Error(), d.Tenants[0].Rules[0].Watch.Rule) {
+		t.Fatalf("the error is %v, want a permanent one that names the rule and the right stage", err)
+	}
+	if n := len(d.all()); n > 0 {
+		t.Errorf("%d entries were noticed", n)
+	}
+}
+
 func TestARuleThatIsAddedLaterStartsWhereItSays(t *testing.T) {
 	for name, c := range map[string]struct {
 		start func(w *world) time.Time

@@ -33,6 +33,9 @@ type Ledger interface {
 	// Advance commits what s has become, with its audit entry, events, counters and the receipt that follows from it.
 	// It refuses a second digest for the same TxID, and a step back once a signature exists.
 	Advance(ctx context.Context, s *deal.Sealing, e deal.Entry) error
+	// Identify takes note of every ID that the CRM knows the sealing's record by, so that Earlier and the record's receipt
+	// find what was noticed under another one. It does not change the sealing.
+	Identify(ctx context.Context, s *deal.Sealing, ids []string) error
 	// Earlier lists other sealings of the same record and rule that were noticed before s and not dropped.
 	Earlier(ctx context.Context, s *deal.Sealing) ([]deal.TxID, error)
 	// Trail returns the audit lines of a sealing, oldest first.

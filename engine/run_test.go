@@ -34,8 +34,12 @@ func (w *world) hubspotTenant() (p *portal.Portal, record string, tenant Tenant)
 	must(w.t, err)
 	rule := w.rule(func(p *deal.Plan) {
 		p.Stage = "closedwon"
+		words := map[deal.Status]string{}
+		for _, s := range deal.Statuses {
+			words[s.Status] = string(s.Status)
+		}
 		p.WriteBack = deal.WriteBack{TransactionID: "dealseal_transaction_id", Status: "dealseal_status", SignedAt: "dealseal_signed_at", URL: "dealseal_document_url", Audit: "dealseal_audit",
-			Words: map[deal.Status]string{deal.StatusQueued: "queued", deal.StatusSigned: "signed"}}
+			Words: words}
 	})
 	rule.Watch.Object, rule.Watch.Pipeline = "deals", "default"
 	return p, record, Tenant{ID: contoso, Name: "Contoso", CRM: crm, Poll: 10 * time.Millisecond, Rules: []Rule{rule}}

@@ -24,6 +24,9 @@ type House interface {
 	Deal(ctx context.Context, tx deal.TxID) (*Deal, error)
 	// Quarantined returns the rows that connectors could not understand, newest first, at most limit.
 	Quarantined(ctx context.Context, limit int) ([]deal.Quarantine, error)
+	// Untold returns how many records have been showing something older than what is true for a while, and since when the
+	// oldest has.
+	Untold(ctx context.Context) (n int64, oldest time.Time, err error)
 	// TreeHead returns the state of the audit tree.
 	TreeHead(ctx context.Context) (deal.TreeHead, error)
 	// Keys returns the keys that seal.

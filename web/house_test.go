@@ -22,6 +22,7 @@ type village struct {
 	tenants     []Tenant
 	deals       []*Deal // oldest first
 	quarantined []deal.Quarantine
+	untold      int64
 	keys        []Key
 	err         error // of every method, when set
 }
@@ -35,6 +36,10 @@ func (v *village) TreeHead(context.Context) (deal.TreeHead, error) {
 
 func (v *village) Quarantined(_ context.Context, limit int) ([]deal.Quarantine, error) {
 	return v.quarantined[:min(limit, len(v.quarantined))], v.err
+}
+
+func (v *village) Untold(context.Context) (int64, time.Time, error) {
+	return v.untold, time.Time{}, v.err
 }
 
 func (v *village) Deal(_ context.Context, tx deal.TxID) (*Deal, error) {

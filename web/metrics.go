@@ -31,6 +31,8 @@ var (
 	oldestDesc   = prometheus.NewDesc("dealseal_queue_oldest_seconds", "Time since the deal that has waited longest in the queue last moved; 0 when the queue is empty. Deals that wait for a person do not count.", []string{"tenant"}, nil)
 	pollDesc     = prometheus.NewDesc("dealseal_poll_age_seconds", "Time since the last poll that succeeded, or since the start of the daemon when none has.", []string{"tenant"}, nil)
 	budgetDesc   = prometheus.NewDesc("dealseal_crm_budget_used_ratio", "Used share of the CRM's API allowance, 0 to 1; absent until the CRM has said it.", []string{"tenant"}, nil)
+	untoldDesc   = prometheus.NewDesc("dealseal_records_untold", "Records in a CRM that have been showing something older than what is true for more than a minute.", nil, nil)
+	oddDesc      = prometheus.NewDesc("dealseal_quarantined_rows", "Rows of CRMs that could not be understood; behind each a deal may be waiting. Counted up to 1000.", nil, nil)
 	notAfterDesc = prometheus.NewDesc("dealseal_certificate_not_after_seconds", "Unix time at which the certificate of a sealing key ends.", []string{"key"}, nil)
 )
 
@@ -63,7 +65,7 @@ func (m *Metrics) Seen(call string, took time.Duration, err error) {
 
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sealingsDesc, oldestDesc, pollDesc, budgetDesc, notAfterDesc} {
+	for _, d := range []*prometheus.Desc{sealingsDesc, oldestDesc, pollDesc, budgetDesc, untoldDesc, oddDesc, notAfterDesc} {
 		ch <- d
 	}
 	m.calls.Describe(ch)
@@ -79,6 +81,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	m.errors.Collect(ch)
 	m.build.Collect(ch)
 	m.collectDeals(ctx, ch)
+	m.collectLoose(ctx, ch)
 	m.collectKeys(ctx, ch)
 }
 
@@ -106,6 +109,20 @@ func (m *Metrics) collectDeals(ctx context.Context, ch chan<- prometheus.Metric)
 	}
 	for tenant, age := range oldest {
 		ch <- gauge(oldestDesc, age, string(tenant))
+	}
+}
+
+// collectLoose reports what no deal's state shows.
+func (m *Metrics) collectLoose(ctx context.Context, ch chan<- prometheus.Metric) {
+	if n, _, err := m.house.Untold(ctx); err != nil {
+		ch <- prometheus.NewInvalidMetric(untoldDesc, err)
+	} else {
+		ch <- gauge(untoldDesc, float64(n))
+	}
+	if rows, err := m.house.Quarantined(ctx, 1000); err != nil {
+		ch <- prometheus.NewInvalidMetric(oddDesc, err)
+	} else {
+		ch <- gauge(oddDesc, float64(len(rows)))
 	}
 }
 

@@ -106,7 +106,11 @@ func (s *server) statusView(ctx context.Context) (*statusView, error) {
 	for _, q := range quarantined {
 		v.Quarantined = append(v.Quarantined, quarantineView{Record: q.Ref.String(), Row: q.Row, Reason: short(q.Reason, 300), At: at(q.At, now)})
 	}
-	v.Headline = headline(v.WaitingAll, v.Tenants)
+	untold, _, err := s.House.Untold(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("untold records: %w", err)
+	}
+	v.Headline = headline(v.WaitingAll, v.Tenants, untold, int64(len(v.Quarantined)))
 	if v.Tree, err = s.House.TreeHead(ctx); err != nil {
 		return nil, fmt.Errorf("audit tree: %w", err)
 	}
@@ -117,7 +121,7 @@ func (s *server) statusView(ctx context.Context) (*statusView, error) {
 func (v *statusView) MoreWaiting() bool { return v.WaitingAll > int64(len(v.Waiting)) }
 
 // headline says what needs a person, so that a glance at the title is enough.
-func headline(waiting int64, tenants []tenantView) string {
+func headline(waiting int64, tenants []tenantView, untold, quarantined int64) string {
 	var needs []string
 	if waiting > 0 {
 		needs = append(needs, plural(waiting, "deal waits for a person", "deals wait for a person"))
@@ -130,6 +134,12 @@ func headline(waiting int64, tenants []tenantView) string {
 	}
 	if silent > 0 {
 		needs = append(needs, plural(silent, "CRM is not being read", "CRMs are not being read"))
+	}
+	if untold > 0 {
+		needs = append(needs, plural(untold, "record does not show what is true", "records do not show what is true"))
+	}
+	if quarantined > 0 {
+		needs = append(needs, plural(quarantined, "row of a CRM could not be understood", "rows of CRMs could not be understood"))
 	}
 	if len(needs) == 0 {
 		return "Nothing waits for a person"

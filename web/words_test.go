@@ -80,16 +80,18 @@ func TestPollingIsCalledWhatItIs(t *testing.T) {
 
 func TestTheHeadlineIsNeverBetterThanTheState(t *testing.T) {
 	for _, c := range []struct {
-		waiting int64
-		tenants []tenantView
-		want    string
+		waiting     int64
+		tenants     []tenantView
+		untold, odd int64
+		want        string
 	}{
-		{0, nil, "Nothing waits for a person"},
-		{1, nil, "1 deal waits for a person"},
-		{1200, []tenantView{{Silent: true}}, "1\u202f200 deals wait for a person, 1 CRM is not being read"},
-		{0, []tenantView{{Silent: true}, {}, {Silent: true}}, "2 CRMs are not being read"},
+		{0, nil, 0, 0, "Nothing waits for a person"},
+		{1, nil, 0, 0, "1 deal waits for a person"},
+		{1200, []tenantView{{Silent: true}}, 0, 0, "1\u202f200 deals wait for a person, 1 CRM is not being read"},
+		{0, []tenantView{{Silent: true}, {}, {Silent: true}}, 0, 0, "2 CRMs are not being read"},
+		{0, nil, 1, 2, "1 record does not show what is true, 2 rows of CRMs could not be understood"},
 	} {
-		if got := headline(c.waiting, c.tenants); got != c.want {
+		if got := headline(c.waiting, c.tenants, c.untold, c.odd); got != c.want {
 			t.Errorf("%q, want %q", got, c.want)
 		}
 	}

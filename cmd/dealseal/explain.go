@@ -107,7 +107,11 @@ func whatNext(s *deal.Sealing) string {
 	case deal.Held:
 		return fmt.Sprintf("mend the cause, then: dealseal jobs release %s --why \"…\"   or: dealseal jobs drop %[1]s --why \"…\"", s.Tx)
 	case deal.Dead:
-		return fmt.Sprintf("mend the cause, then: dealseal jobs retry %s", s.Tx)
+		next := fmt.Sprintf("mend the cause, then: dealseal jobs retry %s", s.Tx)
+		if s.Facts.Digest != "" && !s.Facts.Signature {
+			next += fmt.Sprintf("   or, when its key can sign no more: dealseal jobs prepare %s --why \"…\"", s.Tx)
+		}
+		return next
 	}
 	return ""
 }

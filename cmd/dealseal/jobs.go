@@ -21,10 +21,10 @@ func jobs(ctx context.Context, c *call) error {
 	switch verb {
 	case "list":
 		return listJobs(ctx, c)
-	case "retry", "release", "drop":
+	case "retry", "release", "prepare", "drop":
 		return decide(ctx, c, verb)
 	}
-	return usagef("%q cannot be done with jobs: it is list, retry, release or drop", verb)
+	return usagef("%q cannot be done with jobs: it is list, retry, release, prepare or drop", verb)
 }
 
 func listJobs(ctx context.Context, c *call) error {
@@ -122,7 +122,7 @@ func decide(ctx context.Context, c *call, verb string) error {
 	if err := ops.Decide(ctx, decision{Verb: verb, Tx: tx, Why: c.why}); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(c.stdout, "%s: %s\n", tx, map[string]string{"retry": "goes on now", "release": "released, goes on now", "drop": "dropped"}[verb])
+	_, err = fmt.Fprintf(c.stdout, "%s: %s\n", tx, map[string]string{"retry": "goes on now", "release": "released, goes on now", "prepare": "its document is made anew, from what is on the record now", "drop": "dropped"}[verb])
 	return err
 }
 

@@ -21,7 +21,7 @@ import (
 type operations interface {
 	List(ctx context.Context, f store.Filter) ([]store.Summary, error)
 	Story(ctx context.Context, tx deal.TxID) (*store.Story, error)
-	// Decide retries, releases or drops a deal.
+	// Decide retries, releases, prepares again or drops a deal.
 	Decide(ctx context.Context, d decision) error
 	// Checkpoint signs the audit log as it is now.
 	Checkpoint(ctx context.Context) (signed []byte, err error)
@@ -32,7 +32,7 @@ type operations interface {
 
 // decision is what a person has decided about a deal.
 type decision struct {
-	Verb string    `json:"verb"` // retry, release or drop
+	Verb string    `json:"verb"` // retry, release, prepare or drop
 	Tx   deal.TxID `json:"tx"`
 	Why  string    `json:"why"`
 	// Who is filled in by whoever knows it for sure: the socket's peer credentials, or the process itself.
@@ -119,6 +119,8 @@ func (l *local) Decide(ctx context.Context, d decision) error {
 			return err
 		}
 		return l.Release(ctx, d.Tx, engine.HoldName(s.Reason), d.Who, d.Why)
+	case "prepare":
+		return l.PrepareAgain(ctx, d.Tx, d.Who, d.Why)
 	case "drop":
 		return l.Drop(ctx, d.Tx, d.Who, d.Why)
 	}
