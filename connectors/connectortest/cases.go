@@ -52,6 +52,12 @@ var cases = []testCase{
 	{"EditByAUserMeanwhileStopsNothing", testChangedMeanwhile},
 	{"WriteToAFieldThatDoesNotExistIsNamed", testUnknownWriteField},
 
+	{"ProbeOfWhatFitsFindsNothing", testProbeOfWhatFits},
+	{"ProbeNamesStagesThatDoNotExist", testProbeOfStages},
+	{"ProbeNamesPathsThatDoNotExist", testProbeOfPaths},
+	{"ProbeNamesFieldsThatCannotTakeAReceipt", testProbeOfWriteBack},
+	{"ProbeThatCannotAskIsAnError", testProbeThatCannotAsk},
+
 	{"SessionKilledMidWay", testSessionKilled},
 	{"DeadSessionMakesOneLogin", testOneLoginForAll},
 	{"LoginTroubleIsToldFromTroubleWithARecord", testLoginTrouble},

@@ -80,13 +80,15 @@ type Traits struct {
 	// Stage is watched, Other is another open stage, Third one more; all of the same pipeline.
 	Stage, Other, Third string
 	Pipeline            string
+	// NoSuchStage is no stage, and so close to Stage (or its label) that the cure for it is Stage.
+	NoSuchStage string
 
 	// Amount is the path of the amount. Lines is the path of the list of line items ("OpportunityLineItems"); LineName,
 	// LineQuantity and LinePrice are paths below it ("Product2.Name").
 	Amount                                   string
 	Lines, LineName, LineQuantity, LinePrice string
-	// NoSuchField is a path that does not exist in the account.
-	NoSuchField string
+	// NoSuchField is a path that does not exist in the account, ReadOnlyTime a date-time that nobody may write.
+	NoSuchField, ReadOnlyTime string
 
 	// WriteBack names the fields that the mock's administrator has made for dealseal.
 	WriteBack deal.WriteBack

@@ -30,6 +30,7 @@ var (
 	_ connectors.CRM     = (*Connector)(nil)
 	_ connectors.Files   = (*Connector)(nil)
 	_ connectors.Metered = (*Connector)(nil)
+	_ connectors.Prober  = (*Connector)(nil)
 )
 
 // Connector is one HubSpot account (portal). It is safe for concurrent use. What it remembers between calls only saves

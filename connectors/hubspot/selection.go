@@ -2,8 +2,8 @@ package hubspot
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -118,15 +118,12 @@ func (s *schema) check(ctx context.Context, objectType, property string) error {
 	return nil
 }
 
-// describe asks HubSpot for the definition of a property.
-func (c *Connector) describe(ctx context.Context, objectType, property string) error {
-	var definition struct{}
-	_, err := c.getJSON(ctx, "/crm/properties/"+c.cfg.APIVersion+"/"+objectType+"/"+url.PathEscape(property), nil, &definition)
-	switch {
-	case isMissing(err):
-		return refuse("%s have no property %q: correct the field's name, or make the property in HubSpot", objectType, property)
-	case deal.IsPermanent(err):
-		return fmt.Errorf("HubSpot leaves out property %q of %s and does not say why: %w", property, objectType, err)
+// describe asks HubSpot whether a property exists.
+func (c *Connector) describe(ctx context.Context, objectType, name string) error {
+	_, err := c.definition(ctx, objectType, name)
+	var e *Error
+	if errors.As(err, &e) && e.Status != 0 && deal.IsPermanent(err) {
+		return fmt.Errorf("HubSpot leaves out property %q of %s and does not say why: %w", name, objectType, err)
 	}
 	return err
 }

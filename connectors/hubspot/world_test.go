@@ -249,7 +249,8 @@ func (w *world) Traits() connectortest.Traits {
 	}
 	return connectortest.Traits{
 		Object: "deals", Stage: "contractsent", Other: "appointmentscheduled", Third: "qualifiedtobuy", Pipeline: "default",
-		Amount: "amount", Lines: "line_items", LineName: "name", LineQuantity: "quantity", LinePrice: "price", NoSuchField: "no_such_property",
+		Amount: "amount", Lines: "line_items", LineName: "name", LineQuantity: "quantity", LinePrice: "price",
+		NoSuchStage: "Contract Sent", NoSuchField: "no_such_property", ReadOnlyTime: "createdate",
 		WriteBack: deal.WriteBack{
 			TransactionID: "dealseal_transaction_id", Status: "dealseal_status", Words: words, SignedAt: "dealseal_signed_at",
 			URL: "dealseal_document_url", Audit: "dealseal_audit",

@@ -123,7 +123,7 @@ func (w *world) Traits() connectortest.Traits {
 	return connectortest.Traits{
 		Object: "Opportunity", Stage: "Closed Won", Other: "Prospecting", Third: "Negotiation/Review",
 		Amount: "Amount", Lines: "OpportunityLineItems", LineName: "Product2.Name", LineQuantity: "Quantity", LinePrice: "UnitPrice",
-		NoSuchField: "NoSuchField__c",
+		NoSuchStage: "Closed Wonn", NoSuchField: "NoSuchField__c", ReadOnlyTime: "LastStageChangeDate",
 		WriteBack: deal.WriteBack{
 			TransactionID: "DealSeal_Transaction_ID__c", Status: "DealSeal_Status__c", SignedAt: "DealSeal_Signed_At__c",
 			URL: "DealSeal_Document_URL__c", Audit: "DealSeal_Audit__c",
