@@ -154,7 +154,7 @@ func (c *chain) plunges() (list []plunge) {
 				d.awaitReady(t)
 				must(t, d.cmd.Process.Signal(syscall.SIGTERM))
 			}
-		case "commit/rewind", "commit/memory", "commit/erase", "rename/manifest":
+		case "commit/memory", "commit/erase", "rename/manifest":
 			way.alone = []string{operation}
 		case "commit/recover":
 			continue // see recoverWithCrashes
@@ -287,8 +287,6 @@ func operateOn(file, operation string, tx deal.TxID) error {
 	switch {
 	case err != nil && !(operation == "commit/erase" || operation == "rename/manifest"):
 		return err
-	case operation == "commit/rewind":
-		return s.Rewind(ctx, sealing.Account, time.Date(2021, 1, 1, 0, 0, 0, 0, time.UTC))
 	case operation == "commit/memory":
 		m := s.Memory(sealing.Tenant)
 		_, version, err := m.Get(ctx, "crash")
