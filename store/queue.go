@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +27,8 @@ import (
 
 // Workers is how a Queue spends the machine.
 type Workers struct {
-	// Tenants whose jobs are worked. Others wait.
+	// Tenants that are configured. One that is not, but has deals under way or records that were not told, is worked
+	// too: what becomes of those is the handler's to say, and they do not wait in silence.
 	Tenants []deal.TenantID
 	// PerTenant is how many jobs of one tenant run at once, so that a tenant with thousands of deals does not keep the
 	// others waiting; 4 when zero.
@@ -232,7 +234,11 @@ func (q *Queue) Run(ctx context.Context, handle Handler) error {
 		return fmt.Errorf("queue: %w", err)
 	}
 	queues := map[string]river.QueueConfig{}
-	for _, tenant := range q.w.Tenants {
+	tenants, err := q.tenants(ctx)
+	if err != nil {
+		return err
+	}
+	for _, tenant := range tenants {
 		queues[queueName(tenant)] = river.QueueConfig{MaxWorkers: q.w.PerTenant}
 	}
 	client, err := river.NewClient(riversqlite.New(s.write), &river.Config{
@@ -252,6 +258,26 @@ func (q *Queue) Run(ctx context.Context, handle Handler) error {
 		return fmt.Errorf("queue: stop: %w", err)
 	}
 	return nil
+}
+
+const unfinishedQuery = `SELECT tenant FROM counts WHERE n > 0 AND step <> 'done' AND condition <> 'ended'
+	UNION SELECT tenant FROM receipts WHERE sent < sequence`
+
+// tenants returns those that are configured and those that are not, but are not finished with.
+func (q *Queue) tenants(ctx context.Context) (all []deal.TenantID, err error) {
+	all = slices.Clone(q.w.Tenants)
+	err = q.s.view(ctx, func(t *txn) error {
+		unfinished, err := column[deal.TenantID](t, unfinishedQuery)
+		for _, tenant := range unfinished {
+			if slices.Contains(all, tenant) {
+				continue
+			}
+			q.s.log.Warn("a tenant is not configured, but is not finished with", "tenant", tenant)
+			all = append(all, tenant)
+		}
+		return err
+	})
+	return all, err
 }
 
 type worker struct {

@@ -292,6 +292,52 @@ func TestATenantWithManyDealsLetsTheOthersPass(t *testing.T) {
 	}
 }
 
+func TestATenantThatIsNotConfiguredAnyMoreIsWorkedToItsEnd(t *testing.T) {
+	for name, given := range map[string]struct {
+		told bool
+		to   deal.Condition
+		kind deal.JobKind // "" when nothing is left to do
+	}{
+		"a deal under way":          {true, deal.Running, deal.JobSeal},
+		"a record that is not told": {false, deal.Ended, deal.JobTell},
+		"a held deal, released":     {true, deal.Held, deal.JobSeal},
+		"nothing":                   {true, deal.Ended, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := wallStore(t)
+			sl := one(t, s, "006A")
+			sl.Condition = given.to
+			advance(t, s, sl, "so")
+			if given.told {
+				told(t, s, sl.Tx)
+			}
+			q := s.Queue(Workers{})
+			tenants, err := q.tenants(t.Context())
+			if want := given.kind != ""; err != nil || slices.Contains(tenants, acme) != want {
+				t.Fatalf("worked: %v, %v", tenants, err)
+			}
+			if given.kind == "" {
+				return
+			}
+			ran := make(chan deal.TxID, 100)
+			work(t, s, Workers{}, func(_ context.Context, j deal.Job) deal.Outcome {
+				if j.Kind == given.kind {
+					ran <- j.Tx
+				}
+				return deal.Outcome{Again: time.Hour}
+			})
+			if given.to == deal.Held {
+				if err := s.Release(t.Context(), sl.Tx, "x", "anna", "checked"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := receive(t, ran, "the job"); got != sl.Tx {
+				t.Fatalf("ran %s", got)
+			}
+		})
+	}
+}
+
 func TestAPanickingJobIsTriedAgainAndItsValueIsNotLogged(t *testing.T) {
 	var out syncBuffer
 	o := options(t.TempDir(), nil)
