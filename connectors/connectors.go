@@ -66,9 +66,8 @@ type Metered interface {
 // Prober is the ability to say, before the first poll, what of the configuration does not fit the account.
 type Prober interface {
 	// Probe compares p with what the account tells of itself, and returns what would make a rule find nothing, a record
-	// be unreadable or a receipt be refused; nothing when all fits. It reads no record and changes nothing, and it asks
-	// the account again each time that something did not fit, at most about once a minute. err means that the account
-	// could not be asked.
+	// be unreadable or a receipt be refused; nothing when all fits. It reads no deal and changes nothing. What was
+	// mended in the account is noticed after a minute at most. err means that the account could not be asked.
 	Probe(ctx context.Context, p Probe) ([]Problem, error)
 }
 

@@ -64,7 +64,7 @@ func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors
 type dictionary struct {
 	connector *Connector
 	types     map[string]map[string]property
-	owners    bool // may be seen
+	owners    bool // are known to be visible
 }
 
 // list returns the properties of a type of record that HubSpot lists.
