@@ -122,7 +122,7 @@ func decide(ctx context.Context, c *call, verb string) error {
 	if err := ops.Decide(ctx, decision{Verb: verb, Tx: tx, Why: c.why}); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(c.stdout, "%s: %s\n", tx, map[string]string{"retry": "goes on now", "release": "released, goes on now", "prepare": "its document is made anew, from what is on the record now", "drop": "dropped"}[verb])
+	_, err = fmt.Fprintf(c.stdout, "%s: %s\n", tx, map[string]string{"retry": "tried again now", "release": "released, goes on now", "prepare": "its document is made anew, from what is on the record now", "drop": "dropped"}[verb])
 	return err
 }
 
