@@ -282,9 +282,10 @@ func (t *txn) row(tx deal.TxID) (*row, error) {
 	return &r, err
 }
 
-// leased reports whether someone else may be at an outside effect of this sealing.
+// leased reports whether someone else may be at an outside effect of this sealing. A lease that ends in the far future
+// was taken before the clock was set back, and nobody knows for how long.
 func (r *row) leased(owner string, now time.Time) bool {
-	return r.leaseUntil > now.UnixMilli() && r.leaseOwner != owner
+	return r.leaseOwner != owner && r.leaseUntil > now.UnixMilli() && r.leaseUntil <= now.Add(farFuture).UnixMilli()
 }
 
 // Begin commits that an outside effect is about to happen and takes the lease for it. The effect must not begin unless

@@ -178,6 +178,17 @@ func TestALeaseKeepsOthersOutUntilItExpires(t *testing.T) {
 	}
 }
 
+func TestALeaseFromBeforeTheClockWasSetBackKeepsNobodyOut(t *testing.T) {
+	s, c := newStore(t)
+	c.advance(365 * 24 * time.Hour)
+	sl := one(t, s, "006A")
+	begin(t, s, sl, "gather", "")
+	c.now = start
+	if err := s.Begin(otherOwner(t.Context()), sl, deal.Intent{Step: deal.Noticed, What: "gather", Lease: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestLeasesOfADeadProcessEndWithItsLock(t *testing.T) {
 	s, c := newStore(t)
 	sl := one(t, s, "006A")

@@ -73,6 +73,9 @@ const (
 	idle = 30 * time.Second
 	// settlePause is the time between two attempts to commit the end of a job.
 	settlePause = time.Second
+	// farFuture is further away than any wait that is asked for. Only a clock that was set back puts something there, and
+	// it is due.
+	farFuture = 26 * time.Hour
 	// afterPanic is when a job is tried again that has panicked.
 	afterPanic = time.Minute
 )
@@ -111,6 +114,9 @@ func openTimetable(ctx context.Context, s *Store) (*timetable, error) {
 // restoreJobs puts the timetable in line with the tables after a start: jobs that a dead process ran are available
 // again, and whatever should run and has no job gets one.
 func (t *txn) restoreJobs() error {
+	if err := t.exec(`DELETE FROM river_job WHERE state <> 'completed' AND id IN (SELECT job FROM jobs WHERE due > $1)`, t.now.Add(farFuture).UnixMilli()); err != nil {
+		return fmt.Errorf("queue: %w", err)
+	}
 	for _, query := range []string{
 		`UPDATE river_job SET state = 'available' WHERE state = 'running'`,
 		`DELETE FROM river_leader`,
@@ -159,6 +165,7 @@ func (t *txn) lostJobs() (lost []lostJob, err error) {
 
 // want makes a job due at a time. While the job runs it only leaves word; the job is then queued again at its end.
 func (t *txn) want(kind deal.JobKind, key string, tenant deal.TenantID, due time.Time) error {
+	due = t.believable(due)
 	if err := t.exec(`INSERT INTO jobs (kind, key, tenant, due, wants) VALUES ($1, $2, $3, $4, 1)
 		ON CONFLICT (kind, key) DO UPDATE SET due = excluded.due, wants = wants + 1`, kind, key, tenant, millis(due)); err != nil {
 		return err
@@ -168,6 +175,14 @@ func (t *txn) want(kind deal.JobKind, key string, tenant deal.TenantID, due time
 		return err
 	}
 	return t.enqueue(kind, key, tenant, due)
+}
+
+// believable returns when something that is stored as due at a time is due.
+func (t *txn) believable(due time.Time) time.Time {
+	if due.After(t.now.Add(farFuture)) {
+		return t.now
+	}
+	return due
 }
 
 // never is the time of a job that is wanted no more, but still runs.
@@ -363,7 +378,7 @@ func (t *txn) afterJob(a jobArgs, wants int64, out deal.Outcome) error {
 	if now != wants && due == never {
 		return t.forget(a.What, a.Key)
 	}
-	at := fromMillis(due)
+	at := t.believable(fromMillis(due))
 	if now == wants {
 		if at, err = t.nextTime(a, out); err != nil {
 			return err
@@ -381,7 +396,7 @@ func (t *txn) afterJob(a jobArgs, wants int64, out deal.Outcome) error {
 // nextTime is when the handler wants the job again. Nothing waits in silence: a sealing that should move keeps its job.
 func (t *txn) nextTime(a jobArgs, out deal.Outcome) (time.Time, error) {
 	if out.Again > 0 {
-		return t.now.Add(out.Again), nil
+		return t.now.Add(min(out.Again, farFuture)), nil
 	}
 	if a.What != deal.JobSeal {
 		return time.Time{}, nil

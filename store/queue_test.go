@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -245,6 +246,64 @@ func TestAfterACrashEveryJobIsThereAgainAtOnce(t *testing.T) {
 		t.Error("what is held ran")
 	}
 	for receive(t, told, "telling the held sealing's record") != held.Tx {
+	}
+}
+
+// waits returns how many jobs of the queue may not run yet, by the clock of the machine, on which River goes.
+func waits(t *testing.T, s *Store) int {
+	t.Helper()
+	return query[int](t, s, `SELECT count(*) FROM river_job WHERE json_extract(args, '$.kind') = 'seal' AND scheduled_at > datetime('now', '+1 second')`)
+}
+
+func TestWhatTheClockWasSetBackBeforeIsDue(t *testing.T) {
+	dir, c := t.TempDir(), &testClock{now: time.Now().Add(365 * 24 * time.Hour)}
+	s := open(t, options(dir, c.Now))
+	activate(t, s, acme, ruleA)
+	retrying, lost := one(t, s, "006A"), one(t, s, "006B")
+	for _, sl := range []*deal.Sealing{retrying, lost} {
+		sl.Condition, sl.Next = deal.Retrying, c.now.Add(time.Hour)
+		advance(t, s, sl, "failed")
+	}
+	tamper(t, s, `DELETE FROM jobs WHERE key = $1`, lost.Tx)
+	tamper(t, s, `DELETE FROM river_job WHERE json_extract(args, '$.key') = $1`, lost.Tx)
+	if n := waits(t, s); n != 1 {
+		t.Fatalf("%d jobs wait, want 1", n)
+	}
+	s.release()
+	c.now = time.Now()
+	s = open(t, options(dir, c.Now))
+	if n := waits(t, s); n != 0 {
+		t.Errorf("%d jobs wait for a time that is a year away", n)
+	}
+	if n := query[int](t, s, `SELECT count(*) FROM jobs j JOIN river_job r ON r.id = j.job WHERE j.kind = 'seal' AND j.due <= $1`, c.now.UnixMilli()); n != 2 {
+		t.Errorf("%d jobs are due, want 2", n)
+	}
+}
+
+func TestAWaitThatNobodyAsksForIsNone(t *testing.T) {
+	for wait, want := range map[time.Duration]int{farFuture: 1, farFuture + time.Hour: 0} {
+		s := wallStore(t)
+		sl := one(t, s, "006A")
+		sl.Condition, sl.Next = deal.Retrying, s.now().Add(wait)
+		advance(t, s, sl, "failed")
+		if n := waits(t, s); n != want {
+			t.Errorf("%s: %d jobs wait, want %d", wait, n, want)
+		}
+	}
+}
+
+func TestAHandlerCannotPutOffItsJobForEver(t *testing.T) {
+	s := wallStore(t)
+	sl := one(t, s, "006A")
+	ran := make(chan bool, 1)
+	stop := work(t, s, Workers{Tenants: []deal.TenantID{acme}}, seals(func(context.Context, deal.TxID) deal.Outcome {
+		ran <- true
+		return deal.Outcome{Again: math.MaxInt64}
+	}))
+	receive(t, ran, "the run")
+	stop()
+	if due := fromMillis(query[int64](t, s, `SELECT due FROM jobs WHERE kind = 'seal' AND key = $1`, sl.Tx)); time.Until(due) > farFuture || time.Until(due) < farFuture-time.Hour {
+		t.Fatalf("due in %s", time.Until(due))
 	}
 }
 
