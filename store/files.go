@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"mime"
 	"os"
@@ -45,6 +46,9 @@ func (e *MismatchError) Error() string {
 // Permanent is always true.
 func (e *MismatchError) Permanent() bool { return true }
 
+// halfWritten ends the name of a file until all of it is on stable storage.
+const halfWritten = ".unfinished"
+
 // stagedForm is what a staged file may be called.
 var stagedForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 
@@ -72,7 +76,7 @@ func (s *Store) Stage(ctx context.Context, tx deal.TxID, name string, write func
 	if err := s.makeStaging(filepath.Dir(final)); err != nil {
 		return deal.FileFact{}, s.explain(err)
 	}
-	temp := final + ".unfinished"
+	temp := final + halfWritten
 	fact, err := s.writeStaged(temp, key, write)
 	if err != nil {
 		return deal.FileFact{}, s.explain(errors.Join(fmt.Errorf("stage %s of %s: %w", name, tx, err), os.Remove(temp)))
@@ -155,6 +159,58 @@ func (s *Store) Unstage(_ context.Context, tx deal.TxID) error {
 		return fmt.Errorf("remove staged documents of %s: %w", tx, err)
 	}
 	return nil
+}
+
+// dispose removes the staged documents of a sealing that has ended. If that fails, the next Open does it.
+func (s *Store) dispose(ctx context.Context, tx deal.TxID) {
+	if err := s.Unstage(ctx, tx); err != nil {
+		s.log.WarnContext(ctx, "staged documents of an ended deal are left for the next start", "tx", tx, "error", err)
+	}
+}
+
+// sweepStaging removes what crashes left: half-written files, and the documents of sealings that are done or have ended.
+// What the ledger does not know stays, because recover may yet need it.
+func (s *Store) sweepStaging(ctx context.Context) error {
+	root := filepath.Join(s.dir, "staging")
+	folders, err := os.ReadDir(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("staged documents: %w", err)
+	}
+	for _, d := range folders {
+		tx, err := deal.ParseTxID(d.Name())
+		if err != nil {
+			continue // not ours
+		}
+		half, err := filepath.Glob(filepath.Join(root, d.Name(), "*"+halfWritten))
+		if err != nil {
+			return fmt.Errorf("staged documents: %w", err)
+		}
+		for _, name := range half {
+			if err := os.Remove(name); err != nil {
+				return fmt.Errorf("staged documents: %w", err)
+			}
+		}
+		over, err := s.isOver(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if over {
+			s.dispose(ctx, tx)
+		}
+	}
+	return nil
+}
+
+// isOver reports whether nothing more will happen to a sealing.
+func (s *Store) isOver(ctx context.Context, tx deal.TxID) (over bool, err error) {
+	err = s.view(ctx, func(t *txn) error {
+		_, err := t.get([]any{&over}, `SELECT step = 'done' OR condition = 'ended' FROM sealings WHERE tx = $1`, tx)
+		return err
+	})
+	return over, err
 }
 
 // openFile takes over stored, and closes it if it is not what want says.

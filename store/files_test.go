@@ -52,6 +52,73 @@ func TestAStagedDocumentComesBackWholeAndEncrypted(t *testing.T) {
 	}
 }
 
+// isStaged reports whether anything of a sealing is staged.
+func isStaged(t *testing.T, s *Store, tx deal.TxID) bool {
+	t.Helper()
+	_, err := os.Stat(filepath.Join(s.dir, "staging", string(tx)))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+func TestStagedDocumentsGoWithADealThatEnds(t *testing.T) {
+	s, _ := newStore(t)
+	dropped, voided, held := one(t, s, "006A"), one(t, s, "006B"), one(t, s, "006C")
+	for _, sl := range []*deal.Sealing{dropped, voided, held} {
+		stage(t, s, sl.Tx, "unsigned.pdf", private)
+		sl.Condition = deal.Held
+		advance(t, s, sl, "held")
+	}
+	if err := s.Drop(t.Context(), dropped.Tx, "anna", "not wanted"); err != nil {
+		t.Fatal(err)
+	}
+	voided.Condition = deal.Ended
+	advance(t, s, voided, "voided")
+	for sl, want := range map[*deal.Sealing]bool{dropped: false, voided: false, held: true} {
+		if got := isStaged(t, s, sl.Tx); got != want {
+			t.Errorf("%s (%s): staged %t, want %t", sl.Change.Ref.ID, sl.Reason, got, want)
+		}
+	}
+}
+
+func TestAStartSweepsWhatCrashesLeftStaged(t *testing.T) {
+	s, c := newStore(t)
+	done, ended, running := one(t, s, "006A"), one(t, s, "006B"), one(t, s, "006C")
+	done.Step, ended.Condition = deal.Done, deal.Ended
+	advance(t, s, done, "done")
+	advance(t, s, ended, "voided")
+	var fact deal.FileFact
+	for _, sl := range []*deal.Sealing{done, ended, running} {
+		fact = stage(t, s, sl.Tx, "unsigned.pdf", "text")
+	}
+	staging := filepath.Join(s.dir, "staging")
+	half := filepath.Join(staging, string(running.Tx), "contract.pdf.age.unfinished")
+	foreign := filepath.Join(staging, "lost+found")
+	unknown := filepath.Join(staging, strings.Repeat("a", 26))
+	if err := errors.Join(os.WriteFile(half, []byte("half"), 0o600), os.Mkdir(foreign, 0o700), os.Mkdir(unknown, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	dir := s.dir
+	s.release()
+	s = open(t, options(dir, c.Now))
+	if isStaged(t, s, done.Tx) || isStaged(t, s, ended.Tx) {
+		t.Error("documents of finished deals are left")
+	}
+	f, err := s.OpenStaged(t.Context(), running.Tx, "unsigned.pdf", fact)
+	if err != nil || content(t, f) != "text" {
+		t.Errorf("the document of a deal under way is lost: %v", err)
+	}
+	if _, err := os.Stat(half); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a half-written file is left: %v", err)
+	}
+	for _, name := range []string{foreign, unknown} {
+		if _, err := os.Stat(name); err != nil {
+			t.Errorf("what the ledger does not know is gone: %v", err)
+		}
+	}
+}
+
 func TestAFailedStageLeavesTheEarlierDocument(t *testing.T) {
 	s, _ := newStore(t)
 	sl := one(t, s, "006A")

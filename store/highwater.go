@@ -60,7 +60,7 @@ func (s *Store) raiseHighWater(size int64) error {
 // writeHighWater needs the lock.
 func (s *Store) writeHighWater(size int64) error {
 	name := filepath.Join(s.dir, highWaterName)
-	temp := name + ".unfinished"
+	temp := name + halfWritten
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return s.explain(fmt.Errorf("state directory: %w", err))

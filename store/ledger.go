@@ -346,7 +346,7 @@ func (t *txn) current(sl *deal.Sealing, owner string) (*row, *dataKey, error) {
 }
 
 // Advance commits what became of a step: sl as it now is, with its audit entry, events, counters, receipt and next job,
-// in one transaction, and ends the lease. It compares and raises sl.Version; deal.ErrStale means that someone else moved
+// in one transaction, and ends the lease. The staged documents of a sealing that has ended are removed. It compares and raises sl.Version; deal.ErrStale means that someone else moved
 // the sealing. A *RefusedError means that the change would go back behind a signature or sign a second digest.
 func (s *Store) Advance(ctx context.Context, sl *deal.Sealing, e deal.Entry) error {
 	owner := s.ownerOf(ctx)
@@ -361,10 +361,14 @@ func (s *Store) Advance(ctx context.Context, sl *deal.Sealing, e deal.Entry) err
 		}
 		return t.show(r, next)
 	})
-	if err == nil {
-		*sl = *next
+	if err != nil {
+		return err
 	}
-	return err
+	*sl = *next
+	if sl.Condition == deal.Ended {
+		s.dispose(ctx, sl.Tx)
+	}
+	return nil
 }
 
 // clone copies what advance changes.

@@ -58,15 +58,20 @@ func (s *Store) Release(ctx context.Context, tx deal.TxID, hold, who, why string
 	})
 }
 
-// Drop ends a sealing that is held, dead or retrying: a person has decided that nothing more is to happen.
+// Drop ends a sealing that is held, dead or retrying: a person has decided that nothing more is to happen. Its staged
+// documents are removed.
 func (s *Store) Drop(ctx context.Context, tx deal.TxID, who, why string) error {
-	return s.operate(ctx, tx, deal.Entry{Who: who, What: "dropped", Why: why}, func(_ *txn, sl *deal.Sealing) error {
+	err := s.operate(ctx, tx, deal.Entry{Who: who, What: "dropped", Why: why}, func(_ *txn, sl *deal.Sealing) error {
 		if sl.Condition == deal.Ended || sl.Condition == deal.Running {
 			return refuse(tx, "it is %s; only what is held, dead or waits for its next attempt can be dropped", state(sl))
 		}
 		sl.Condition, sl.Reason, sl.Next = deal.Ended, "dropped: "+why, time.Time{}
 		return nil
 	})
+	if err == nil {
+		s.dispose(ctx, tx)
+	}
+	return err
 }
 
 // PrepareAgain gives up the digest that was committed for a sealing that is held, dead or retrying, and lets it begin anew

@@ -106,6 +106,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err := s.settle(ctx); err != nil {
 		return nil, err
 	}
+	if err := s.sweepStaging(ctx); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
