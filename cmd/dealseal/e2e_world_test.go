@@ -630,7 +630,7 @@ func (c *hubspotCRM) shown(record string) map[string]string {
 
 func (c *hubspotCRM) reads(record string) func(*http.Request) bool {
 	return func(r *http.Request) bool {
-		return r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/"+record) && strings.Contains(r.URL.Path, "/objects/")
+		return r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/deals/"+record) && strings.Contains(r.URL.RawQuery, "dealname")
 	}
 }
 
