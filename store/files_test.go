@@ -315,6 +315,42 @@ func TestRecoverRebuildsALostLedger(t *testing.T) {
 	verified(t, s)
 }
 
+func TestTheDocumentsOfARecoveredDealCanBeRead(t *testing.T) {
+	s, c := newStore(t)
+	sl := one(t, s, "006A")
+	toSealed(t, s, sl, "the contract")
+	if _, err := s.Keep(t.Context(), sl, contractName, map[string][]byte{"audit-trail.pdf": []byte("the trail")}); err != nil {
+		t.Fatal(err)
+	}
+	dir := s.dir
+	s.Close()
+	if err := errors.Join(os.Remove(filepath.Join(dir, databaseName)), os.RemoveAll(filepath.Join(dir, "staging"))); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, options(dir, c.Now))
+	if err := s.Recover(t.Context(), func(_ string, _ deal.TxID, err error) {
+		if err != nil {
+			t.Error(err)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	folder := load(t, s, sl.Tx).Facts.Archive
+	for name, want := range map[string]string{"contract.pdf": "the contract", "evidence/audit-trail.pdf": "the trail"} {
+		f, err := s.OpenKept(t.Context(), folder, name)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if f.MediaType != "application/pdf" || f.Name != filepath.Base(name) {
+			t.Errorf("%s is called %q, of type %s", name, f.Name, f.MediaType)
+		}
+		if got := content(t, f); got != want {
+			t.Errorf("%s holds %q, want %q", name, got, want)
+		}
+	}
+}
+
 func TestRecoverBringsAnOlderLedgerForward(t *testing.T) {
 	s, c := newStore(t)
 	sl := one(t, s, "006A")
