@@ -25,13 +25,6 @@ func IsPermanent(err error) bool {
 	return errors.As(err, &p) && p.Permanent()
 }
 
-// IsLogin reports whether the CRM refused the login rather than the request. No deal is given up for that: the secret is
-// mended once, for all of them.
-func IsLogin(err error) bool {
-	var l interface{ Login() bool }
-	return errors.As(err, &l) && l.Login()
-}
-
 // RetryAfter returns how long the other side asked us to wait, or 0.
 func RetryAfter(err error) time.Duration {
 	var r interface{ RetryAfter() time.Duration }

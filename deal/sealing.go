@@ -40,8 +40,8 @@ type Facts struct {
 	RecordURL string    `json:"record_url,omitempty"`
 	Gathered  time.Time `json:"gathered,omitzero"`
 	// Unsigned, Contract are the staged files.
-	Unsigned  *FileFact `json:"unsigned,omitempty"`
-	Contract  *FileFact `json:"contract,omitempty"`
+	Unsigned *FileFact `json:"unsigned,omitempty"`
+	Contract *FileFact `json:"contract,omitempty"`
 	// Trail is the staged audit trail.
 	Trail     *FileFact `json:"trail,omitempty"`
 	RenderKey string    `json:"render_key,omitempty"`

@@ -169,7 +169,7 @@ func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 		s.Condition, s.Reason = deal.Held, hold.Reason
 		r.startOver()
 		r.log.Warn("held", "step", r.step.name, "reason", hold.Reason)
-	case deal.IsPermanent(err) && !deal.IsLogin(err):
+	case deal.IsPermanent(err) && !connectors.IsLogin(err):
 		s.Condition, s.Reason = deal.Dead, r.sentence(err)
 		r.log.Error("given up", "step", r.step.name, "err", err)
 	case s.Attempts+1 >= r.Retry.Attempts:

@@ -163,7 +163,7 @@ func (p *poller) probe(ctx context.Context) error {
 	for _, q := range problems {
 		text = append(text, strings.TrimPrefix(q.Rule+": ", ": ")+q.What+": "+q.Cure)
 	}
-	return &permanentError{fmt.Errorf("the configuration does not fit the CRM: %s", strings.Join(text, "; "))}
+	return &permanentError{fmt.Errorf("the configuration does not fit the CRM:\n%s", strings.Join(text, "\n"))}
 }
 
 func environment(production bool) string {
