@@ -28,7 +28,6 @@ require (
 	golang.org/x/sys v0.48.0
 	golang.org/x/term v0.46.0
 	golang.org/x/text v0.42.0
-	golang.org/x/time v0.12.0
 	modernc.org/sqlite v1.60.0
 	pgregory.net/rapid v1.3.0
 )
