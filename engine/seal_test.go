@@ -181,6 +181,21 @@ func TestAPermanentErrorEndsAtOnceAndNamesItsStep(t *testing.T) {
 	}
 }
 
+func TestARefusedLoginGivesNoDealUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	w.won()
+	tx := d.notice()
+	w.org.KillSessions()
+	w.fault(mock.Fault{Kind: mock.KindToken, Effect: mock.APIError, Status: 400, Code: "invalid_grant", Message: "expired"})
+	d.handle(tx)
+	d.want(d.load(tx), deal.Retrying, deal.Noticed, "gather: ")
+	w.org.ClearFaults()
+	d.finish()
+	d.wantDone(d.load(tx))
+}
+
 func TestWaitsGrowToTheirBoundAndHeedWhatWasAsked(t *testing.T) {
 	holds := func(first, most uint32, attempts uint8, asked uint32) bool {
 		r := Retry{First: time.Duration(first) * time.Microsecond, Max: time.Duration(most) * time.Millisecond}
