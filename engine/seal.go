@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -226,6 +227,8 @@ func (r *run) commitDigest(ctx context.Context, t *signing.Ticket) (stop bool, e
 		return stop, err
 	}
 	s.Facts.Digest = hex.EncodeToString(t.Digest())
+	// Whoever released an earlier document as it was has not seen this one.
+	s.Facts.Released = slices.DeleteFunc(slices.Clone(s.Facts.Released), func(hold string) bool { return hold == holdCommitted })
 	return false, r.advance(ctx, "digest", "", deal.Entry{What: "digest-committed", Why: "this digest and no other is signed: " + s.Facts.Digest, Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": s.Facts.Digest, "key": hex.EncodeToString(t.SPKISHA256)}})
 }
 
