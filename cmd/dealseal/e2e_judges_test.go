@@ -15,9 +15,7 @@ import (
 // TestJudgesOfOthersAcceptWhatTheDaemonSealed asks poppler, qpdf and OpenSSL about the files on the records.
 func TestJudgesOfOthersAcceptWhatTheDaemonSealed(t *testing.T) {
 	eachCRM(t, worldOptions{hsm: true}, func(t *testing.T, s *stage, c crm) {
-		nss := t.TempDir()
-		tool(t, nil, "certutil", "-N", "-d", "sql:"+nss, "--empty-password")
-		tool(t, nil, "certutil", "-A", "-d", "sql:"+nss, "-n", "root", "-t", "CT,C,C", "-a", "-i", s.path("root.pem"))
+		bench := newBench(t, s.path("root.pem"))
 		for _, rule := range []string{ruleContract, ruleQuote} {
 			r := c.open(sale{quote: quotation(1)})
 			c.move(r, rule)
@@ -26,7 +24,7 @@ func TestJudgesOfOthersAcceptWhatTheDaemonSealed(t *testing.T) {
 			for _, f := range c.files(r) {
 				if f.sealed() {
 					judged++
-					s.judge(t, nss, f.content, evidenceOf(t, f.content))
+					bench.judge(t, f.content, evidenceOf(t, f.content))
 				}
 			}
 			if judged != 1 {
@@ -39,7 +37,21 @@ func TestJudgesOfOthersAcceptWhatTheDaemonSealed(t *testing.T) {
 // evidence is what a sealed file carries beside its pages.
 type evidence struct{ cms, covered, value, token []byte }
 
-func (s *stage) judge(t *testing.T, nss string, sealed []byte, e evidence) {
+// bench is the judges of others, who trust one root.
+type bench struct {
+	root, nss string
+	pdfsig    []string // further flags
+}
+
+func newBench(t *testing.T, root string) *bench {
+	t.Helper()
+	b := &bench{root: root, nss: "sql:" + t.TempDir()}
+	tool(t, nil, "certutil", "-N", "-d", b.nss, "--empty-password")
+	tool(t, nil, "certutil", "-A", "-d", b.nss, "-n", "root", "-t", "CT,C,C", "-a", "-i", root)
+	return b
+}
+
+func (b *bench) judge(t *testing.T, sealed []byte, e evidence) {
 	t.Helper()
 	dir := t.TempDir()
 	file := func(name string, content []byte) string {
@@ -48,7 +60,7 @@ func (s *stage) judge(t *testing.T, nss string, sealed []byte, e evidence) {
 		return path
 	}
 	pdf := file("sealed.pdf", sealed)
-	out := string(tool(t, nil, "pdfsig", "-nssdir", "sql:"+nss, pdf))
+	out := string(tool(t, nil, "pdfsig", append(b.pdfsig, "-nssdir", b.nss, pdf)...))
 	for _, want := range []string{"Signature is Valid.", "Certificate is Trusted.", "Total document signed"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("pdfsig does not say %q:\n%s", want, out)
@@ -58,9 +70,9 @@ func (s *stage) judge(t *testing.T, nss string, sealed []byte, e evidence) {
 		t.Errorf("qpdf warns:\n%s", out)
 	}
 	tool(t, nil, "openssl", "cms", "-verify", "-binary", "-inform", "DER", "-in", file("cms", e.cms), "-content", file("covered", e.covered),
-		"-CAfile", s.path("root.pem"), "-purpose", "any", "-cades", "-out", os.DevNull)
+		"-CAfile", b.root, "-purpose", "any", "-cades", "-out", os.DevNull)
 	digest := sha256.Sum256(e.value)
-	tool(t, nil, "openssl", "ts", "-verify", "-token_in", "-in", file("token", e.token), "-digest", hex.EncodeToString(digest[:]), "-CAfile", s.path("root.pem"))
+	tool(t, nil, "openssl", "ts", "-verify", "-token_in", "-in", file("token", e.token), "-digest", hex.EncodeToString(digest[:]), "-CAfile", b.root)
 }
 
 // oidTimestampToken is id-aa-timeStampToken (RFC 3161, appendix A).
