@@ -48,7 +48,9 @@ type Options struct {
 	BaseURL      string           // where the handler will be reachable, without a final slash; default http://pki.invalid
 	Organisation string           // O of every name; default "Mock Trust"
 	Now          func() time.Time // clock of all certificates, CRLs, OCSP answers and time-stamps; default time.Now
-	Hang         time.Duration    // how long Slow holds an answer unless the client leaves earlier; default 30 s
+	// NoLocations leaves responder, CRL and issuer addresses out of certificates, for documents that outlive the services.
+	NoLocations bool
+	Hang        time.Duration // how long Slow holds an answer unless the client leaves earlier; default 30 s
 }
 
 // Identity is a certificate with its key and the certificates above it, root excluded.
@@ -207,6 +209,9 @@ func (a *Authority) issue(key crypto.Signer, pub crypto.PublicKey, template *x50
 }
 
 func (a *Authority) addLocations(template *x509.Certificate, issuer *Identity) {
+	if a.options.NoLocations {
+		return
+	}
 	crl, issuerAt := PathRootCRL, PathRoot
 	if issuer == a.Issuing {
 		crl, issuerAt = PathIssuingCRL, PathIssuing
