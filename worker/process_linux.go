@@ -230,7 +230,8 @@ func (p *process) deliver(reply packet) error {
 
 // call sends f and returns the reply. When ctx ends the child is killed.
 func (p *process) call(ctx context.Context, f Frame) (Frame, error) {
-	stop := context.AfterFunc(ctx, func() { p.kill("a call outlived its context") })
+	outlived := func() { p.kill("a call outlived its context") }
+	stop := context.AfterFunc(ctx, outlived) // also while the frame is being written
 	defer stop()
 	id, replies := p.register()
 	defer p.forget(id, replies)
@@ -252,6 +253,7 @@ func (p *process) call(ctx context.Context, f Frame) (Frame, error) {
 			return Frame{}, p.err
 		}
 	case <-ctx.Done():
+		outlived() // the deferred stop may come before the AfterFunc has begun, and then it never does
 		return Frame{}, ctx.Err()
 	}
 }
