@@ -59,8 +59,10 @@ func (t *txn) shareReceipt(r *row, sl *deal.Sealing) error {
 	return err
 }
 
-// Earlier returns the other sealings of the same record, under any of its IDs, and the same rule that were noticed
-// before sl, oldest first. One that ended without a signature and without a contract found on the record does not count.
+// Earlier returns the other sealings of the same record, under any of its IDs, and the same rule whose contract sl may
+// not follow unasked, in the order in which they were noticed: those noticed before sl, and those of any time that have a
+// signature or a contract found on the record, since sl may have waited while a later one was sealed. One that ended with
+// neither does not count.
 func (s *Store) Earlier(ctx context.Context, sl *deal.Sealing) (earlier []deal.TxID, err error) {
 	err = s.view(ctx, func(t *txn) error {
 		earlier, err = t.earlierThan(sl)
@@ -71,9 +73,9 @@ func (s *Store) Earlier(ctx context.Context, sl *deal.Sealing) (earlier []deal.T
 
 const earlierQuery = `SELECT tx FROM sealings WHERE seq IN (
 		SELECT i.seq FROM record_ids mine JOIN record_ids i
-		ON i.account = mine.account AND i.object = mine.object AND i.record = mine.record AND i.rule = mine.rule AND i.seq < mine.seq
+		ON i.account = mine.account AND i.object = mine.object AND i.record = mine.record AND i.rule = mine.rule AND i.seq <> mine.seq
 		WHERE mine.seq = $1)
-	AND NOT (condition = 'ended' AND signature = 0 AND adopted = 0) ORDER BY seq`
+	AND (signature = 1 OR adopted = 1 OR (seq < $1 AND condition <> 'ended')) ORDER BY seq`
 
 func (t *txn) earlierThan(sl *deal.Sealing) ([]deal.TxID, error) {
 	r, err := t.row(sl.Tx)

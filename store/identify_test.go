@@ -31,6 +31,38 @@ func TestAnEndedDealIsAnEarlierOneOnlyIfItHasAContract(t *testing.T) {
 	}
 }
 
+func TestALaterDealIsAnEarlierOneOnceItHasAContract(t *testing.T) {
+	for name, c := range map[string]struct {
+		later func(*deal.Sealing)
+		want  bool
+	}{
+		"only noticed":          {func(*deal.Sealing) {}, false},
+		"held":                  {func(sl *deal.Sealing) { sl.Condition = deal.Held }, false},
+		"signed":                {func(sl *deal.Sealing) { sl.Step, sl.Facts.Signature = deal.Rendered, true }, true},
+		"done":                  {func(sl *deal.Sealing) { sl.Step, sl.Facts.Signature = deal.Done, true }, true},
+		"found on the record":   {func(sl *deal.Sealing) { sl.Step, sl.Facts.Adopted = deal.Sealed, true }, true},
+		"dropped once signed":   {func(sl *deal.Sealing) { sl.Condition, sl.Facts.Signature = deal.Ended, true }, true},
+		"dropped with no trace": {func(sl *deal.Sealing) { sl.Condition = deal.Ended }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := newStore(t)
+			waiting := one(t, s, "006A")
+			waiting.Condition = deal.Held
+			advance(t, s, waiting, "held")
+			later := load(t, s, notice(t, s, change("006A", "h2"))[0])
+			c.later(later)
+			advance(t, s, later, "so")
+			var want []deal.TxID
+			if c.want {
+				want = []deal.TxID{later.Tx}
+			}
+			if got, err := s.Earlier(t.Context(), waiting); err != nil || !cmp.Equal(got, want) {
+				t.Fatalf("got %v, %v, want %v", got, err, want)
+			}
+		})
+	}
+}
+
 // merged notices a deal in each of two records; a person has since merged the first into the second.
 func merged(t *testing.T, s *Store, c *testClock) (older, newer *deal.Sealing) {
 	t.Helper()
