@@ -314,6 +314,9 @@ func (c *Config) check() (errs []error) {
 	}
 	oneOf("log.format", c.Log.Format, "text", "json")
 	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	if c.Retry.Max > 12*time.Hour || c.Retry.First > c.Retry.Max || c.Retry.First < 0 {
+		fail("retry.max", "retry.first is %s and retry.max %s: first must not be above max, and max at most 12h", c.Retry.First, c.Retry.Max)
+	}
 	if len(c.Signing.Trust) == 0 {
 		fail("signing.trust", "signing.trust is missing: name the PEM files of the roots that seals and time-stamps must chain to")
 	}

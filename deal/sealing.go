@@ -35,6 +35,8 @@ type Sealing struct {
 type Facts struct {
 	// Generation counts how often a document was prepared for sealing. A second generation needs an audited reason.
 	Generation int `json:"generation,omitempty"`
+	// Edits counts how often the record was found edited just before it was sealed.
+	Edits int `json:"edits,omitempty"`
 	// Record is the fingerprint of the CRM values that went into the document.
 	Record    string    `json:"record,omitempty"`
 	RecordURL string    `json:"record_url,omitempty"`

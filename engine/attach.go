@@ -34,7 +34,7 @@ func (r *run) attach(ctx context.Context) error {
 }
 
 func (r *run) put(ctx context.Context, role deal.Role, staged string, want deal.FileFact, name string) (at deal.Attachment, err error) {
-	t, err := r.tenant()
+	t, err := r.tenant(ctx, r.s)
 	if err != nil {
 		return at, err
 	}

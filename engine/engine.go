@@ -65,9 +65,10 @@ type Engine struct {
 	// Seen is told of every finished outside call, for metrics; nil is fine. It must not block.
 	Seen func(call string, took time.Duration, err error)
 
-	once    sync.Once
-	tenants map[deal.TenantID]*Tenant
-	records keyed // serialises what is told about one record
+	once     sync.Once
+	tenants  map[deal.TenantID]*Tenant
+	accounts sync.Map // deal.Account by deal.TenantID, of CRMs that proved to be the configured ones
+	records  keyed    // serialises what is told about one record
 }
 
 // Run polls every tenant and works the queue until ctx ends. A tenant whose CRM cannot be reached does not stop the
@@ -172,6 +173,11 @@ func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 	case deal.IsPermanent(err) && !connectors.IsLogin(err):
 		s.Condition, s.Reason = deal.Dead, r.sentence(err)
 		r.log.Error("given up", "step", r.step.name, "err", err)
+	case connectors.IsLogin(err):
+		// The secret is mended once, for all deals; until then no attempt of theirs is used up.
+		s.Condition, s.Reason = deal.Retrying, r.sentence(err)
+		s.Next = r.Now().Add(r.Retry.after(r.Retry.Attempts, deal.RetryAfter(err)))
+		r.log.Warn("waits for the login to work", "step", r.step.name, "err", err)
 	case s.Attempts+1 >= r.Retry.Attempts:
 		s.Condition, s.Reason = deal.Dead, fmt.Sprintf("%s (after %d attempts)", r.sentence(err), s.Attempts+1)
 		s.Attempts++
@@ -298,14 +304,55 @@ func (e *Engine) hook(point string) {
 	}
 }
 
-// tenant returns the configured tenant of the sealing. A tenant that was removed holds its deals; it does not lose them.
-func (r *run) tenant() (*Tenant, error) {
-	t, ok := r.tenants[r.s.Tenant]
+// tenant returns the configured tenant of the sealing, once its CRM has proved to be the account that the deal was noticed
+// in. A tenant that was removed holds its deals; it does not lose them.
+func (e *Engine) tenant(ctx context.Context, s *deal.Sealing) (*Tenant, error) {
+	t, ok := e.tenants[s.Tenant]
 	if !ok {
-		return nil, deal.Hold("tenant %q is no longer configured: put its file back and release the deal, or drop it", r.s.Tenant)
+		return nil, deal.Hold("tenant %q is no longer configured: put its file back and release the deal, or drop it", s.Tenant)
+	}
+	account, err := e.identify(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	if got := account.AccountID(); got != s.Account {
+		return nil, deal.Hold("tenant %q is now connected to %s, and this deal was noticed in %s: connect it to that account again and release the deal, or drop it", s.Tenant, got, s.Account)
 	}
 	return t, nil
 }
+
+// identify asks a tenant's CRM once who it is, and refuses to guess when that is not what is configured.
+func (e *Engine) identify(ctx context.Context, t *Tenant) (deal.Account, error) {
+	if known, ok := e.accounts.Load(t.ID); ok {
+		return known.(deal.Account), nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, crmLimit)
+	defer cancel()
+	account, err := t.CRM.Identity(ctx)
+	if err != nil {
+		return account, err
+	}
+	if account.Sandbox == t.Production {
+		return account, &accountError{fmt.Errorf("tenant %q is configured as environment: %s, but the CRM says that it is a %s: correct tenant.environment or crm.with",
+			t.ID, environment(t.Production), map[bool]string{true: "sandbox", false: "production account"}[account.Sandbox])}
+	}
+	e.accounts.Store(t.ID, account)
+	return account, nil
+}
+
+func environment(production bool) string {
+	if production {
+		return "production"
+	}
+	return "sandbox"
+}
+
+// accountError says that a tenant is connected to the wrong account: permanent, and yet nothing about one deal.
+type accountError struct{ error }
+
+func (e *accountError) Permanent() bool { return true }
+func (e *accountError) Login() bool     { return true }
+func (e *accountError) Unwrap() error   { return e.error }
 
 // keyed is a set of locks by name. The zero value is ready.
 type keyed struct {

@@ -88,7 +88,7 @@ func (r *run) gather(ctx context.Context) error {
 func (r *run) look(ctx context.Context, call string) (rec deal.Record, stop bool, err error) {
 	rec, shown, err := r.read(ctx, call)
 	if errors.Is(err, deal.ErrGone) {
-		return rec, true, r.void(ctx, err.Error())
+		return rec, false, deal.Hold("%v: if a permission was taken away, give it back and release the deal; if the record was deleted, drop it", err)
 	}
 	if err != nil {
 		return rec, false, err
@@ -117,7 +117,7 @@ func (r *run) predatesState() bool {
 // our own fields say; they are not among the values that make the document.
 func (r *run) read(ctx context.Context, name string) (rec deal.Record, shown shown, err error) {
 	s := r.s
-	t, err := r.tenant()
+	t, err := r.tenant(ctx, r.s)
 	if err != nil {
 		return rec, shown, err
 	}
@@ -189,16 +189,26 @@ func held(name, format string, args ...any) *deal.HoldError {
 }
 
 func (r *run) released(name string) bool {
-	return slices.Contains(r.s.Facts.Released, name)
+	return slices.Contains(r.s.Facts.Released, releaseName(name, r.Ledger.Epoch()))
 }
 
-// HoldName returns the name of the hold that a reason states, to be put among Facts.Released when a person releases it.
-func HoldName(reason string) string {
+// releaseName is what is remembered of a release. Who vouched for a deal after one restore has not vouched for it after the
+// next.
+func releaseName(hold string, epoch time.Time) string {
+	if hold == holdRestored || hold == holdMissing {
+		return fmt.Sprintf("%s@%d", hold, epoch.UnixMilli())
+	}
+	return hold
+}
+
+// HoldName returns the name of the hold that a reason states, to be put among Facts.Released when a person releases it in
+// the given epoch of the state; empty for a hold that is judged anew each time.
+func HoldName(reason string, epoch time.Time) string {
 	name, _, ok := strings.Cut(strings.TrimPrefix(reason, "["), "] ")
 	if !ok || !strings.HasPrefix(reason, "[") {
 		return ""
 	}
-	return name
+	return releaseName(name, epoch)
 }
 
 // adopt takes over a contract of this TxID that the record already bears: it is fetched, checked and archived like one
@@ -222,7 +232,7 @@ func (r *run) adopt(ctx context.Context, rec deal.Record, file deal.RecordFile) 
 
 // download stages a file that is attached to the record.
 func (r *run) download(ctx context.Context, file deal.RecordFile, as string) (fact deal.FileFact, err error) {
-	t, err := r.tenant()
+	t, err := r.tenant(ctx, r.s)
 	if err != nil {
 		return fact, err
 	}

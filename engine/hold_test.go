@@ -311,7 +311,7 @@ func TestARecordWithoutARequiredFieldIsHeldWithTheFieldsName(t *testing.T) {
 	w.wantUses(0)
 }
 
-func TestADeletedDealIsVoided(t *testing.T) {
+func TestARecordThatCannotBeSeenIsHeldUntilItCan(t *testing.T) {
 	for _, point := range []string{"gather.begin.gather/before", beforeTheLastLook} {
 		t.Run(strings.ReplaceAll(point, "/", " "), func(t *testing.T) {
 			t.Parallel()
@@ -320,10 +320,12 @@ func TestADeletedDealIsVoided(t *testing.T) {
 			record := w.won()
 			d.until(point, func() { must(t, w.org.Delete(record)) })
 			s := d.run()
-			if s.Condition != deal.Ended || !strings.HasPrefix(s.Reason, "voided: ") {
-				t.Fatalf("the deal is %s: %s", s.Condition, s.Reason)
-			}
+			d.want(s, deal.Held, deal.Noticed, "give it back and release the deal")
 			w.wantUses(0)
+			must(t, d.store.Drop(t.Context(), s.Tx, "alice", "the customer withdrew"))
+			if s = d.load(s.Tx); s.Condition != deal.Ended {
+				t.Errorf("the deal is %s", s.Condition)
+			}
 		})
 	}
 }
@@ -378,7 +380,7 @@ func TestARecordThatNeverHoldsStillIsHeld(t *testing.T) {
 	record := w.won()
 	edits := 0
 	d.Hook = func(p string) {
-		if p == beforeTheLastLook && edits < maxGenerations {
+		if p == beforeTheLastLook && edits < maxEdits {
 			edits++
 			must(t, w.org.Update(record, map[string]any{"Name": "edit " + strings.Repeat("i", edits)}))
 		}
@@ -515,5 +517,19 @@ func TestTheLevelOfAnOlderProfileIsTheDealsOwn(t *testing.T) {
 	d.wantDone(s)
 	if s.Facts.Level != "B-B" || w.authority.Requests(pki.ServiceTSA) > 0 {
 		t.Errorf("level %s, %d questions to the TSA; the deal was noticed with B-B", s.Facts.Level, w.authority.Requests(pki.ServiceTSA))
+	}
+}
+
+func TestAReleaseAfterOneRestoreDoesNotCoverTheNext(t *testing.T) {
+	first, second := time.Unix(1, 0), time.Unix(2, 0)
+	for reason, same := range map[string]bool{"[restored] look": false, "[missing] look": false, "[left] look": true, "[level] look": true} {
+		if a, b := HoldName(reason, first), HoldName(reason, second); a == "" || (a == b) != same {
+			t.Errorf("%s is remembered as %q, then %q", reason, a, b)
+		}
+	}
+	for _, nameless := range []string{"", "no file matches", "a [left] b", "[left"} {
+		if got := HoldName(nameless, first); got != "" {
+			t.Errorf("%q is remembered as %q", nameless, got)
+		}
 	}
 }

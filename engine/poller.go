@@ -51,7 +51,7 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, crmLimit)
 	defer cancel()
 	if p.watches == nil {
-		if err := p.identify(ctx); err != nil {
+		if err := p.connect(ctx); err != nil {
 			return false, err
 		}
 	}
@@ -108,17 +108,10 @@ func (p *poller) quarantined(rows []deal.Quarantine) {
 	}
 }
 
-// identify asks the CRM who it is, refuses to guess when that is not what is configured, and activates the rules.
-func (p *poller) identify(ctx context.Context) error {
-	account, err := p.tenant.CRM.Identity(ctx)
+// connect settles who the CRM is, activates the rules, and refuses to guess when the configuration does not fit.
+func (p *poller) connect(ctx context.Context) error {
+	account, err := p.Engine.identify(ctx, p.tenant)
 	if err != nil {
-		return err
-	}
-	if account.Sandbox == p.tenant.Production {
-		return &permanentError{fmt.Errorf("tenant %q is configured as environment: %s, but the CRM says that it is a %s: correct tenant.environment or crm.with",
-			p.tenant.ID, environment(p.tenant.Production), map[bool]string{true: "sandbox", false: "production account"}[account.Sandbox])}
-	}
-	if err := p.probe(ctx); err != nil {
 		return err
 	}
 	var watches []deal.Watch
@@ -134,6 +127,10 @@ func (p *poller) identify(ctx context.Context) error {
 		w := r.Watch
 		w.Since = since
 		watches = append(watches, w)
+	}
+	// Activated first: what enters a stage while the configuration is being mended is not lost.
+	if err := p.probe(ctx); err != nil {
+		return err
 	}
 	p.account, p.watches = account, watches
 	p.state.Account, p.state.Kind, p.state.Name = account.AccountID(), account.Kind, account.Name
@@ -164,13 +161,6 @@ func (p *poller) probe(ctx context.Context) error {
 		text = append(text, strings.TrimPrefix(q.Rule+": ", ": ")+q.What+": "+q.Cure)
 	}
 	return &permanentError{fmt.Errorf("the configuration does not fit the CRM:\n%s", strings.Join(text, "\n"))}
-}
-
-func environment(production bool) string {
-	if production {
-		return "production"
-	}
-	return "sandbox"
 }
 
 func (p *poller) budget() deal.Budget {

@@ -204,7 +204,7 @@ func TestAPageThatWasReadBehindAMovedCursorIsReadAgain(t *testing.T) {
 	moved := false
 	w.at(func(r *http.Request) bool { return strings.Contains(r.URL.Query().Get("q"), "FROM OpportunityHistory") }, func() {
 		moved = true
-		if err := other.identify(t.Context()); err != nil {
+		if err := other.connect(t.Context()); err != nil {
 			t.Error(err)
 		}
 	})

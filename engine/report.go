@@ -50,18 +50,21 @@ func (e *Engine) tellJob(ctx context.Context, s *deal.Sealing) deal.Outcome {
 
 // tell sends the newest receipt of the record that s is about, one at a time per record, whichever sealing owns it.
 func (e *Engine) tell(ctx context.Context, s *deal.Sealing) error {
-	unlock := e.records.lock(string(s.Account) + "/" + s.Change.Ref.String())
-	defer unlock()
 	st, err := e.Ledger.Receipt(ctx, s.Tx)
 	if err != nil || !st.Due() {
+		return err
+	}
+	unlock := e.records.lock(string(st.Owner)) // one owner per record, whatever the record was called before a merge
+	defer unlock()
+	if st, err = e.Ledger.Receipt(ctx, s.Tx); err != nil || !st.Due() {
 		return err
 	}
 	if s, err = e.Ledger.Load(ctx, st.Owner); err != nil { // after the sequence, so that it is never older than that
 		return err
 	}
-	t, ok := e.tenants[s.Tenant]
-	if !ok {
-		return deal.Hold("tenant %q is no longer configured", s.Tenant)
+	t, err := e.tenant(ctx, s)
+	if err != nil {
+		return err
 	}
 	head, err := e.Ledger.TreeHead(ctx)
 	if err != nil {

@@ -103,7 +103,7 @@ func (r *run) rehearse(ctx context.Context, t *signing.Ticket, unsigned deal.Fil
 	}
 	f, err := findingOf(report)
 	if err == nil && !f.valid {
-		err = deal.Hold("a rehearsal of the seal gives a file that our own verification calls %s (%s): the key was not used; replace the file on the record or the template, then release the deal", f.verdict, f.why)
+		err = deal.Hold("a rehearsal of the seal gives a file that our own verification calls %s (%s): the key was not used; replace the file on the record and release the deal; if the template is at fault, drop it, mend the template and let the record enter its stage again", f.verdict, f.why)
 	}
 	return err
 }
@@ -202,17 +202,18 @@ func (r *run) lastLook(ctx context.Context) (stop bool, err error) {
 	return true, r.gatherAgain(ctx)
 }
 
-// maxGenerations is how many documents are prepared of a record that does not hold still before a person is asked.
-const maxGenerations = 10
+// maxEdits is how often a record that does not hold still is gathered again before a person is asked.
+const maxEdits = 10
 
 // gatherAgain goes back to the beginning. A formula that changes by itself must not turn this into a circle.
 func (r *run) gatherAgain(ctx context.Context) error {
 	s := r.s
 	r.log.Info("the record was edited before it was sealed: gathering again")
 	s.Private.Ticket, s.Facts.Unsigned = nil, nil
+	s.Facts.Edits++
 	err := r.advance(ctx, "prepared", deal.Noticed, deal.Entry{What: "gather-again", Why: "the record was edited before it was sealed"})
-	if err == nil && s.Facts.Generation >= maxGenerations {
-		return deal.Hold("the record was edited %d times just before it was sealed: find the mapped field that changes by itself, then release the deal", s.Facts.Generation)
+	if err == nil && s.Facts.Edits%maxEdits == 0 {
+		return deal.Hold("the record was edited %d times just before it was sealed: find the mapped field that changes by itself, then release the deal", s.Facts.Edits)
 	}
 	return err
 }
@@ -249,7 +250,7 @@ func (r *run) lookAgain(ctx context.Context) (stop bool, err error) {
 	}
 	left := rec.Stage != s.Plan.Stage && s.Plan.IfLeft != "seal" && !r.released(holdLeft)
 	if left || now != s.Facts.Record {
-		return false, held(holdCommitted, "the record has changed since this document was made, and the key may have been used for it: release to seal it as it was, or drop")
+		return false, held(holdCommitted, "the record has changed since this document was made, and the key may have been used for it: release to seal it as it was, prepare it again to seal what is on the record now, or drop")
 	}
 	return false, nil
 }

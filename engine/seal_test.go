@@ -189,11 +189,32 @@ func TestARefusedLoginGivesNoDealUp(t *testing.T) {
 	tx := d.notice()
 	w.org.KillSessions()
 	w.fault(mock.Fault{Kind: mock.KindToken, Effect: mock.APIError, Status: 400, Code: "invalid_grant", Message: "expired"})
-	d.handle(tx)
-	d.want(d.load(tx), deal.Retrying, deal.Noticed, "gather: ")
+	for range 2 * d.Retry.Attempts {
+		d.handle(tx)
+		s := d.load(tx)
+		d.want(s, deal.Retrying, deal.Noticed, "gather: ")
+		w.clock.advance(s.Next.Sub(w.now()))
+	}
 	w.org.ClearFaults()
 	d.finish()
 	d.wantDone(d.load(tx))
+}
+
+func TestADealOfAnotherAccountIsNotTouched(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	record := w.won()
+	tx := d.notice()
+	elsewhere := newWorld(t)
+	elsewhere.open(mock.Options{OrgID: "00DWs00000ELSEW", Sandbox: true})
+	d.Engine = &Engine{Ledger: d.Ledger, Files: d.Files, Documents: d.Documents, Bundles: d.Bundles, Checker: d.checker, Log: d.Log, Now: d.Now, Sealer: d.Sealer, Retry: d.Retry}
+	d.Tenants = nil
+	d.addTenant(Tenant{ID: acme, Name: "Acme", CRM: elsewhere.connector(), Poll: time.Minute, Rules: []Rule{w.rule()}})
+	d.handle(tx)
+	d.want(d.load(tx), deal.Held, deal.Noticed, "connect it to that account again")
+	w.wantUses(0)
+	w.wantContracts(record, 0)
 }
 
 func TestWaitsGrowToTheirBoundAndHeedWhatWasAsked(t *testing.T) {

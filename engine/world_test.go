@@ -467,7 +467,7 @@ func (d *daemon) story(tx deal.TxID) *store.Story {
 // release does what a person does with the hold that the deal shows.
 func (d *daemon) release(tx deal.TxID) {
 	d.t.Helper()
-	must(d.t, d.store.Release(d.t.Context(), tx, HoldName(d.load(tx).Reason), "alice", "it is in order"))
+	must(d.t, d.store.Release(d.t.Context(), tx, HoldName(d.load(tx).Reason, d.store.Epoch()), "alice", "it is in order"))
 }
 
 // digests are all digests that the ledger has ever committed for a transaction.

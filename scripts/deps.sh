@@ -86,4 +86,4 @@ done
 [ -n "$there" ] || exit 0
 # Container images leave documentation out; the PDFs are what some packages are installed for.
 # shellcheck disable=SC2086 # a list of packages
-DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends -o 'Dpkg::Options::=--path-include=/usr/share/doc/*.pdf*' $there >/dev/null
+$sudo env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=a apt-get install -y -qq --no-install-recommends -o 'Dpkg::Options::=--path-include=/usr/share/doc/*.pdf*' $there >/dev/null

@@ -63,7 +63,7 @@ func (t *throwAwayKeys) like(pub crypto.PublicKey, now time.Time) (*throwAwayKey
 		kind = ec.Params().Name
 	}
 	k := t.keys[kind]
-	if k != nil && now.Before(k.cert.NotAfter) && now.After(k.cert.NotBefore) {
+	if k != nil && now.Add(time.Hour).Before(k.cert.NotAfter) && now.After(k.cert.NotBefore) {
 		return k, nil
 	}
 	var key crypto.Signer

@@ -105,7 +105,11 @@ func situation(s *deal.Sealing) string {
 func whatNext(s *deal.Sealing) string {
 	switch s.Condition {
 	case deal.Held:
-		return fmt.Sprintf("mend the cause, then: dealseal jobs release %s --why \"…\"   or: dealseal jobs drop %[1]s --why \"…\"", s.Tx)
+		next := fmt.Sprintf("mend the cause, then: dealseal jobs release %s --why \"…\"   or: dealseal jobs drop %[1]s --why \"…\"", s.Tx)
+		if s.Facts.Digest != "" && !s.Facts.Signature || s.Facts.Adopted {
+			next += fmt.Sprintf("   or, to make the document anew: dealseal jobs prepare %s --why \"…\"", s.Tx)
+		}
+		return next
 	case deal.Dead:
 		next := fmt.Sprintf("mend the cause, then: dealseal jobs retry %s", s.Tx)
 		if s.Facts.Digest != "" && !s.Facts.Signature {

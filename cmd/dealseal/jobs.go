@@ -137,7 +137,7 @@ func retryAll(ctx context.Context, c *call) error {
 	}
 	defer ops.Close()
 	dead := store.Filter{Tenant: deal.TenantID(c.tenant), Condition: deal.Dead, Limit: pageSize}
-	retried := 0
+	retried, refused := 0, 0
 	for {
 		page, err := ops.List(ctx, dead)
 		if err != nil {
@@ -145,13 +145,18 @@ func retryAll(ctx context.Context, c *call) error {
 		}
 		for _, m := range page {
 			if err := ops.Decide(ctx, decision{Verb: "retry", Tx: m.Tx, Why: c.why}); err != nil {
-				return fmt.Errorf("%d deals go on; then: %w", retried, err)
+				fmt.Fprintf(c.stderr, "dealseal jobs: %v\n", err)
+				refused++
+				continue
 			}
 			retried++
 		}
 		if len(page) < pageSize {
-			_, err := fmt.Fprintf(c.stdout, "%d deals go on now\n", retried)
-			return err
+			fmt.Fprintf(c.stdout, "%d deals go on now\n", retried)
+			if refused > 0 {
+				return &exitError{exitFailed}
+			}
+			return nil
 		}
 		dead.Before = page[len(page)-1].Seq
 	}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	_ "time/tzdata" // tenants have time zones, and bare systems have none
 
 	"github.com/dealseal/dealseal/documents/typst"
 	"github.com/dealseal/dealseal/signing/pkcs11"

@@ -118,7 +118,7 @@ func (l *local) Decide(ctx context.Context, d decision) error {
 		if err != nil {
 			return err
 		}
-		return l.Release(ctx, d.Tx, engine.HoldName(s.Reason), d.Who, d.Why)
+		return l.Release(ctx, d.Tx, engine.HoldName(s.Reason, l.Epoch()), d.Who, d.Why)
 	case "prepare":
 		return l.PrepareAgain(ctx, d.Tx, d.Who, d.Why)
 	case "drop":
