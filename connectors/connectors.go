@@ -39,7 +39,7 @@ type CRM interface {
 	Attach(ctx context.Context, ref deal.Ref, tx deal.TxID, role deal.Role, f deal.File) (deal.Attachment, error)
 
 	// WriteBack sets the receipt's fields in one write. An older receipt (by Sequence) never overwrites a newer one:
-	// that is success and changes nothing.
+	// that is success and changes nothing. While the record bears a newer one from the future, the error is a *FutureError.
 	WriteBack(ctx context.Context, ref deal.Ref, r deal.Receipt) error
 }
 

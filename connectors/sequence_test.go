@@ -1,28 +1,40 @@
 package connectors
 
 import (
+	"errors"
 	"math"
 	"testing"
 	"time"
+
+	"github.com/dealseal/dealseal/deal"
 )
 
-func TestSequenceIsBelievedUpToADayAheadOfTheCRM(t *testing.T) {
+func TestSequenceHoldsAReceiptBackUnlessItIsAheadOfTheCRM(t *testing.T) {
 	now := time.Date(2026, 11, 20, 8, 0, 0, 0, time.UTC)
-	limit := now.Add(24 * time.Hour).UnixMilli()
+	ahead := func(d time.Duration) int64 { return now.Add(d).UnixMilli() }
 	for _, tc := range []struct {
 		name     string
 		sequence int64
 		now      time.Time
 		want     bool
+		wait     time.Duration // 0: no error
 	}{
-		{"old", 1, now, true},
-		{"a day ahead", limit, now, true},
-		{"more than a day ahead", limit + 1, now, false},
-		{"the greatest number", math.MaxInt64, now, false},
-		{"the CRM does not say its time", math.MaxInt64, time.Time{}, true},
+		{"old", 1, now, true, 0},
+		{"five minutes ahead", ahead(5 * time.Minute), now, true, 0},
+		{"more than five minutes ahead", ahead(5*time.Minute) + 1, now, false, 5*time.Minute + time.Millisecond},
+		{"an hour ahead", ahead(time.Hour), now, false, time.Hour},
+		{"a day ahead", ahead(24 * time.Hour), now, false, time.Hour},
+		{"more than a day ahead", ahead(24*time.Hour) + 1, now, false, 0},
+		{"the greatest number", math.MaxInt64, now, false, 0},
+		{"the CRM does not say its time", math.MaxInt64, time.Time{}, true, 0},
 	} {
-		if got := Believable(tc.sequence, tc.now); got != tc.want {
-			t.Errorf("%s: %t, want %t", tc.name, got, tc.want)
+		got, err := HoldsBack(tc.sequence, tc.now)
+		if got != tc.want || deal.RetryAfter(err) != tc.wait || (err != nil) != (tc.wait > 0) {
+			t.Errorf("%s: %t, %v, wait %s, want %t and %s", tc.name, got, err, deal.RetryAfter(err), tc.want, tc.wait)
+		}
+		var future *FutureError
+		if err != nil && (deal.IsPermanent(err) || !errors.As(err, &future)) {
+			t.Errorf("%s: %v is no *FutureError that passes", tc.name, err)
 		}
 	}
 }

@@ -47,6 +47,7 @@ var cases = []testCase{
 	{"OlderReceiptNeverOverwritesANewerOne", testOlderReceipt},
 	{"SequenceThatCannotBeIsNotBelieved", testSequenceOfTheFuture},
 	{"SequenceOfAClockThatIsALittleAheadCounts", testSequenceALittleAhead},
+	{"SequenceFarAheadIsNeitherObeyedNorOverwritten", testSequenceFarAhead},
 	{"WriteWhoseReplyIsLostIsNotRepeated", testWriteReplyLost},
 	{"WriteRefusedByARuleIsPermanent", testRefusedForEver},
 	{"EditByAUserMeanwhileStopsNothing", testChangedMeanwhile},

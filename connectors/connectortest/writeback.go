@@ -157,13 +157,41 @@ func testSequenceALittleAhead(t *testing.T, w World) {
 	crm := w.Connector(quiet())
 	id := w.CreateDeals(1, w.Traits().Stage)[0]
 	now := w.Now()
-	ahead := receipt(w, txFor(id), now.Add(23*time.Hour).UnixMilli(), deal.StatusSigned)
+	ahead := receipt(w, txFor(id), now.Add(4*time.Minute).UnixMilli(), deal.StatusSigned)
 	writeBack(t, crm, ref(w, id), ahead)
 	for _, c := range []connectors.CRM{crm, w.Connector(quiet())} {
 		w.Advance(2 * time.Second)
 		writeBack(t, c, ref(w, id), receipt(w, txFor(id), now.UnixMilli(), deal.StatusQueued))
 		shown(t, w, id, ahead)
 	}
+}
+
+// testSequenceFarAhead holds that a receipt which a newer one from the future holds back is neither written nor answered
+// with success, which would silence the record; and that the very receipt that is ahead counts as written.
+func testSequenceFarAhead(t *testing.T, w World) {
+	crm := w.Connector(quiet())
+	id := w.CreateDeals(1, w.Traits().Stage)[0]
+	now := w.Now()
+	ahead := receipt(w, txFor(id), now.Add(23*time.Hour).UnixMilli(), deal.StatusSigned)
+	writeBack(t, crm, ref(w, id), ahead)
+	writes := w.Requests(WriteCall)
+	other := receipt(w, txFor(id+"#0"), ahead.Sequence, deal.StatusQueued)
+	for name, c := range map[string]connectors.CRM{"the same daemon": crm, "after a restart": w.Connector(quiet())} {
+		for _, r := range []deal.Receipt{receipt(w, txFor(id), now.UnixMilli(), deal.StatusQueued), other} {
+			err := c.WriteBack(callContext(t), ref(w, id), r)
+			if wait := deal.RetryAfter(err); err == nil || deal.IsPermanent(err) || wait <= 0 || wait > time.Hour {
+				t.Errorf("%s: WriteBack gives %v, to be tried again in %s, want an error that passes and a wait of at most an hour", name, err, wait)
+			}
+		}
+		writeBack(t, c, ref(w, id), ahead)
+	}
+	shown(t, w, id, ahead)
+	if n := w.Requests(WriteCall) - writes; n != 0 {
+		t.Errorf("%d writes over a receipt from the future", n)
+	}
+	w.Advance(23 * time.Hour)
+	writeBack(t, crm, ref(w, id), receipt(w, txFor(id), now.UnixMilli(), deal.StatusQueued))
+	shown(t, w, id, ahead)
 }
 
 func testWriteReplyLost(t *testing.T, w World) {

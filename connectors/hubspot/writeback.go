@@ -17,7 +17,8 @@ const maxText = 65_536
 
 // WriteBack implements connectors.CRM. HubSpot has no conditional write: the last one wins. So the properties are read
 // first, and a receipt that is not newer than what the deal shows, or that it shows already, costs no write. A sequence
-// that cannot be one of ours is overwritten. An empty value clears a property. One PATCH is applied as a whole or not at all.
+// that cannot be one of ours is overwritten (see connectors.HoldsBack). An empty value clears a property. One PATCH is
+// applied as a whole or not at all.
 func (c *Connector) WriteBack(ctx context.Context, ref deal.Ref, r deal.Receipt) error {
 	if err := checkRef(ref); err != nil {
 		return fmt.Errorf("hubspot: write receipt: %w", err)
@@ -91,14 +92,12 @@ func (c *Connector) look(ctx context.Context, id string, r deal.Receipt, values 
 	if err != nil {
 		return outdated, err
 	}
-	if told := c.told.last(id); told > r.Sequence && connectors.Believable(told, now) {
-		return overtaken, nil
+	held, err := c.heldBack(id, r, value(d.Properties, r.SequenceField), now)
+	if err != nil {
+		return outdated, err
 	}
-	if r.SequenceField != "" {
-		a, ok := deal.ReadAuditRecord(value(d.Properties, r.SequenceField))
-		if ok && a.Sequence >= r.Sequence && connectors.Believable(a.Sequence, now) {
-			return overtaken, nil
-		}
+	if held {
+		return overtaken, nil
 	}
 	for name, want := range values {
 		if got := value(d.Properties, name); got != want && !sameTime(got, want) {
@@ -106,6 +105,17 @@ func (c *Connector) look(ctx context.Context, id string, r deal.Receipt, values 
 		}
 	}
 	return current, nil
+}
+
+// heldBack reports whether a receipt that is not older was written already, by the audit record that the deal shows and by
+// what this connector remembers.
+func (c *Connector) heldBack(id string, r deal.Receipt, shown string, now time.Time) (bool, error) {
+	if told := c.told.last(id); told > r.Sequence {
+		if held, err := connectors.HoldsBack(told, now); err != nil || held {
+			return held, err
+		}
+	}
+	return connectors.ShownHoldsBack(shown, r, now)
 }
 
 func sameTime(a, b string) bool {

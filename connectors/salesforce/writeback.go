@@ -19,8 +19,8 @@ import (
 const maxConflicts = 4
 
 // WriteBack implements connectors.CRM. It reads the fields before it writes: a receipt that is not newer than what the
-// record shows, or that the record shows already, costs no write. A sequence that cannot be one of ours is overwritten. The write itself is conditional on the record being
-// unchanged since then.
+// record shows, or that the record shows already, costs no write. A sequence that cannot be one of ours is overwritten
+// (see connectors.HoldsBack). The write itself is conditional on the record being unchanged since then.
 func (c *Connector) WriteBack(ctx context.Context, ref deal.Ref, r deal.Receipt) error {
 	ref, err := checkRef(ref)
 	if err != nil {
@@ -61,8 +61,8 @@ func (c *Connector) lookAndWrite(ctx context.Context, id string, r deal.Receipt,
 	if err != nil {
 		return err
 	}
-	if c.overtaken(id, r, shown, date) {
-		return nil
+	if overtaken, err := c.overtaken(id, r, shown, date); err != nil || overtaken {
+		return err
 	}
 	if showsAll(shown, values) {
 		c.told.note(id, r.Sequence)
@@ -85,16 +85,14 @@ func (c *Connector) lookAndWrite(ctx context.Context, id string, r deal.Receipt,
 
 // overtaken reports whether a receipt that is not older was written already, by what the record shows and by what this
 // connector remembers.
-func (c *Connector) overtaken(id string, r deal.Receipt, shown map[string]any, now time.Time) bool {
-	if told := c.told.last(id); told > r.Sequence && connectors.Believable(told, now) {
-		return true
-	}
-	if r.SequenceField == "" {
-		return false
+func (c *Connector) overtaken(id string, r deal.Receipt, shown map[string]any, now time.Time) (bool, error) {
+	if told := c.told.last(id); told > r.Sequence {
+		if held, err := connectors.HoldsBack(told, now); err != nil || held {
+			return held, err
+		}
 	}
 	text, _ := shown[r.SequenceField].(string)
-	a, ok := deal.ReadAuditRecord(text)
-	return ok && a.Sequence >= r.Sequence && connectors.Believable(a.Sequence, now)
+	return connectors.ShownHoldsBack(text, r, now)
 }
 
 // look reads the fields as they are, and the CRM's time of that.
