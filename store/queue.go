@@ -167,7 +167,7 @@ func (t *txn) lostJobs() (lost []lostJob, err error) {
 func (t *txn) want(kind deal.JobKind, key string, tenant deal.TenantID, due time.Time) error {
 	due = t.believable(due)
 	if err := t.exec(`INSERT INTO jobs (kind, key, tenant, due, wants) VALUES ($1, $2, $3, $4, 1)
-		ON CONFLICT (kind, key) DO UPDATE SET due = excluded.due, wants = wants + 1`, kind, key, tenant, millis(due)); err != nil {
+		ON CONFLICT (kind, key) DO UPDATE SET tenant = excluded.tenant, due = excluded.due, wants = wants + 1`, kind, key, tenant, millis(due)); err != nil {
 		return err
 	}
 	running, err := t.unqueue(kind, key)

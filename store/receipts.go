@@ -64,7 +64,8 @@ func target(w deal.WriteBack) string {
 	return cmp.Or(w.TransactionID, w.Status, w.Audit, w.SignedAt, w.URL)
 }
 
-// own attaches a new sealing to its record's receipt, and takes it over if the entry is the newest.
+// own attaches a new sealing to its record's receipt, and takes it over if the entry is the newest. The CRM is then told
+// in the queue of the new owner's tenant: that of the old one may be worked no more.
 func (t *txn) own(r *row, sl *deal.Sealing) error {
 	field := target(sl.Plan.WriteBack)
 	if field == "" {
@@ -83,14 +84,27 @@ func (t *txn) own(r *row, sl *deal.Sealing) error {
 	if err := t.exec(`UPDATE sealings SET receipt = $2 WHERE seq = $1`, r.seq, id); err != nil {
 		return err
 	}
-	if err := t.exec(`UPDATE receipts SET owner = $2, owner_at = $3, owner_seq = $4
-		WHERE id = $1 AND (owner_at < $3 OR (owner_at = $3 AND owner_seq < $4))`, id, sl.Tx, millis(sl.Change.At), r.seq); err != nil {
+	if err := t.exec(`UPDATE receipts SET owner = $2, owner_at = $3, owner_seq = $4, tenant = $5
+		WHERE id = $1 AND (owner_at < $3 OR (owner_at = $3 AND owner_seq < $4))`, id, sl.Tx, millis(sl.Change.At), r.seq, sl.Tenant); err != nil {
 		return err
 	}
-	if sl.Step != deal.Noticed {
-		return nil // recovered: the record may show more than is known here, and is looked at first
+	if sl.Step != deal.Noticed { // recovered: the record may show more than is known here, and is looked at first
+		return t.moveTelling(id)
 	}
 	return t.desire(id, sl.Tx, deal.ShownAs(sl.Step, sl.Condition))
+}
+
+// moveTelling brings what is already queued of a receipt into the queue of its tenant, at the time that it is due.
+func (t *txn) moveTelling(id int64) error {
+	key := strconv.FormatInt(id, 10)
+	var tenant deal.TenantID
+	var due int64
+	found, err := t.get([]any{&tenant, &due}, `SELECT r.tenant, j.due FROM receipts r JOIN jobs j ON j.kind = $1 AND j.key = $2
+		WHERE r.id = $3 AND j.tenant <> r.tenant AND j.due <> $4`, deal.JobTell, key, id, never)
+	if err != nil || !found {
+		return err
+	}
+	return t.want(deal.JobTell, key, tenant, fromMillis(due))
 }
 
 func (t *txn) newReceipt(r *row, sl *deal.Sealing, field string) (id int64, err error) {
@@ -127,7 +141,7 @@ func (t *txn) receiptUnder(sl *deal.Sealing, field string, ids []string) (int64,
 
 // joinReceipts moves everything of one receipt to another.
 func (t *txn) joinReceipts(id, other int64) error {
-	if err := t.exec(`UPDATE receipts SET (owner, owner_at, owner_seq, status) = (SELECT owner, owner_at, owner_seq, status FROM receipts WHERE id = $2)
+	if err := t.exec(`UPDATE receipts SET (tenant, owner, owner_at, owner_seq, status) = (SELECT tenant, owner, owner_at, owner_seq, status FROM receipts WHERE id = $2)
 		WHERE id = $1 AND (owner_at, owner_seq) < (SELECT owner_at, owner_seq FROM receipts WHERE id = $2)`, id, other); err != nil {
 		return err
 	}

@@ -80,6 +80,76 @@ func TestTheNewestEntryOwnsTheReceipt(t *testing.T) {
 	}
 }
 
+func TestTheCRMIsToldInTheQueueOfTheOwnersTenant(t *testing.T) {
+	const beta = deal.TenantID("beta")
+	// noticed makes a sealing of beta's in the account that it shares with acme.
+	noticed := func(t *testing.T, s *Store, c deal.Change) deal.TxID {
+		c.Rule = "nda"
+		if _, err := s.Activate(t.Context(), beta, org, watch(c.Rule), start); err != nil {
+			t.Fatal(err)
+		}
+		fresh, err := s.Notice(t.Context(), deal.Noticing{
+			Tenant: beta, Account: org, Previous: cursor(t, s, beta, org), Page: deal.Page{Entries: []deal.Change{c}, Next: deal.Cursor{Since: c.At}},
+			Plans: map[string]deal.Plan{c.Rule: plan()}, Watches: map[string]deal.Watch{c.Rule: watch(c.Rule)},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fresh[0]
+	}
+	later := func(record string) deal.Change {
+		c := change(record, "h2")
+		c.At = start.Add(time.Minute)
+		return c
+	}
+	for name, takeOver := range map[string]func(t *testing.T, s *Store, first *deal.Sealing) deal.TxID{
+		"a newer entry": func(t *testing.T, s *Store, first *deal.Sealing) deal.TxID {
+			return noticed(t, s, later("006A"))
+		},
+		"a merged record": func(t *testing.T, s *Store, first *deal.Sealing) deal.TxID {
+			tx := noticed(t, s, later("006B"))
+			if err := s.Identify(t.Context(), first, []string{"006B"}); err != nil {
+				t.Fatal(err)
+			}
+			return tx
+		},
+		"a recovered sealing": func(t *testing.T, s *Store, first *deal.Sealing) deal.TxID {
+			c := later("006A")
+			c.Rule = "nda"
+			sl := &deal.Sealing{Tx: c.TxIDs(org)[0], Tenant: beta, Account: org, Change: c, Plan: plan(), Step: deal.Kept, Condition: deal.Running, Noticed: start, Updated: start, Version: 1}
+			key, err := newDataKey()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.update(t.Context(), "test", func(x *txn) error {
+				return x.recoverMissing(sl, key, deal.Entry{Who: "daemon", What: "recovered"})
+			}); err != nil {
+				t.Fatal(err)
+			}
+			return sl.Tx
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := newStore(t)
+			first := one(t, s, "006A")
+			owner := takeOver(t, s, first)
+			if got := receipt(t, s, first.Tx).Owner; got != owner {
+				t.Fatalf("owner %s, want %s", got, owner)
+			}
+			if got := query[deal.TenantID](t, s, `SELECT tenant FROM receipts`); got != beta {
+				t.Errorf("the receipt is of %s", got)
+			}
+			if got := query[deal.TenantID](t, s, `SELECT tenant FROM jobs WHERE kind = 'tell'`); got != beta {
+				t.Errorf("the job is of %s", got)
+			}
+			const queues = `SELECT coalesce(group_concat(queue), '') FROM river_job WHERE json_extract(args, '$.kind') = 'tell'`
+			if got := query[string](t, s, queues); got != queueName(beta) {
+				t.Errorf("queued in %s, want %s", got, queueName(beta))
+			}
+		})
+	}
+}
+
 func TestRulesThatWriteOtherFieldsHaveReceiptsOfTheirOwn(t *testing.T) {
 	s, _ := newStore(t)
 	if _, err := s.Activate(t.Context(), acme, org, watch("nda"), start); err != nil {
