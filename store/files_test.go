@@ -380,6 +380,46 @@ func TestRecoverBringsAnOlderLedgerForward(t *testing.T) {
 	verified(t, s)
 }
 
+func TestRecoverLeavesAlone(t *testing.T) {
+	for name, c := range map[string]struct {
+		given func(t *testing.T, s *Store, sl *deal.Sealing)
+		want  error // what is reported
+	}{
+		"a sealing whose step is under way": {func(t *testing.T, s *Store, sl *deal.Sealing) {
+			if err := s.Begin(otherOwner(t.Context()), sl, deal.Intent{Step: sl.Step, What: "keep", Lease: time.Minute}); err != nil {
+				t.Fatal(err)
+			}
+		}, deal.ErrStale},
+		"a sealing that a person has dropped": {func(t *testing.T, s *Store, sl *deal.Sealing) {
+			sl.Condition = deal.Dead
+			advance(t, s, sl, "stopped")
+			if err := s.Drop(t.Context(), sl.Tx, "anna", "not wanted"); err != nil {
+				t.Fatal(err)
+			}
+		}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := newStore(t)
+			sl := one(t, s, "006A")
+			toSealed(t, s, sl, "the contract")
+			keep(t, s, sl) // and the ledger does not learn of it
+			c.given(t, s, sl)
+			before := load(t, s, sl.Tx)
+			var reported []error
+			if err := s.Recover(t.Context(), func(_ string, _ deal.TxID, err error) { reported = append(reported, err) }); err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(before, load(t, s, sl.Tx)); d != "" {
+				t.Error(d)
+			}
+			if (c.want == nil) != (len(reported) == 0) || !errors.Is(errors.Join(reported...), c.want) {
+				t.Errorf("reported %v, want %v", reported, c.want)
+			}
+			verified(t, s)
+		})
+	}
+}
+
 func TestRecoverReportsAForgedManifestAndGoesOn(t *testing.T) {
 	s, _ := newStore(t)
 	a, b := kept(t, s, "006A"), kept(t, s, "006B")

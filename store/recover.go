@@ -11,8 +11,9 @@ import (
 
 // Recover rebuilds the ledger from the archive's manifests: a sealing that is missing, or that the ledger believes to be
 // less far, is put at the step "kept", from where it is looked for on its record before anything is attached. What the
-// ledger knows to be kept is left alone. report is called for each folder that changed the ledger, or with the error why
-// it could not be used. A new epoch begins if anything changed.
+// ledger knows to be kept, or to have ended, is left alone. report is called for each folder that changed the ledger, or
+// with the error why it could not be used; deal.ErrStale means that a step of the sealing is under way. A new epoch
+// begins if anything changed.
 func (s *Store) Recover(ctx context.Context, report func(folder string, tx deal.TxID, err error)) error {
 	changed := false
 	err := s.archive.Walk(ctx, func(folder string) error {
@@ -98,16 +99,17 @@ func (t *txn) recoverMissing(sl *deal.Sealing, key *dataKey, e deal.Entry) error
 }
 
 // recoverBehind brings a sealing forward that an older ledger believes to be less far than the archive proves. Its record
-// may show more than that already, so no receipt is desired.
+// may show more than that already, so no receipt is desired. What a person has dropped stays so, whatever was archived of
+// it.
 func (t *txn) recoverBehind(tx deal.TxID, found *deal.Sealing, e deal.Entry) (bool, error) {
 	sl, key, err := t.load(tx)
-	if err != nil || !sl.Step.Before(deal.Kept) {
+	if err != nil || !sl.Step.Before(deal.Kept) || sl.Condition == deal.Ended {
 		return false, err
 	}
 	if tx != found.Tx || key == nil {
 		return false, refuse(tx, "the archive holds %s, the ledger knows the same entry otherwise", found.Tx)
 	}
-	r, err := t.row(tx)
+	r, key, err := t.current(sl, t.s.ownerOf(t.ctx))
 	if err != nil {
 		return false, err
 	}
