@@ -77,7 +77,7 @@ func commands() []command {
 	return []command{
 		{name: "serve", summary: "run the daemon", run: serve, flags: conf},
 		{name: "check", summary: "check configuration, keys, templates and field sources, without a network", run: checkCommand, flags: conf},
-		{name: "jobs", args: "[list | retry TX | retry all | release TX --why REASON | prepare TX --why REASON | drop TX --why REASON]", summary: "list deals in the works, or decide about one", run: jobs,
+		{name: "jobs", args: "[list | retry TX | retry all | release TX --why REASON | prepare TX --why REASON | drop TX --why REASON]", summary: "list deals in the works, or decide: retry after an outage, release a hold, prepare anew, drop", run: jobs,
 			flags: with(asJSON, why, func(fs *flag.FlagSet, o *options) {
 				fs.BoolVar(&o.all, "all", false, "list finished deals too")
 				fs.IntVar(&o.limit, "n", 50, "list at most so `many`")
