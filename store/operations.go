@@ -75,27 +75,43 @@ func (s *Store) Drop(ctx context.Context, tx deal.TxID, who, why string) error {
 }
 
 // PrepareAgain gives up the digest that was committed for a sealing that is held, dead or retrying, and lets it begin anew
-// with the record as it is now: a person answers for the key not having been used, or for what it signed being lost. It is
-// refused once a signature value exists or a contract was found on the record. The given-up digest never comes back.
+// with the record as it is now: a person answers for the key not having been used, or for what it signed being lost. The
+// given-up digest never comes back. A sealing that is held with a contract that was found on the record, and that is not
+// checked yet, begins anew without that contract: a person has removed the file, or it is found again. It is refused once
+// a signature value exists.
 func (s *Store) PrepareAgain(ctx context.Context, tx deal.TxID, who, why string) error {
 	return s.operate(ctx, tx, deal.Entry{Who: who, What: preparedAgain, Why: why}, func(t *txn, sl *deal.Sealing) error {
 		if sl.Condition == deal.Running || sl.Condition == deal.Ended {
 			return refuse(tx, "it is %s; only what is held, dead or waits for its next attempt can be prepared again", state(sl))
 		}
-		if sl.Facts.Signature || !sl.Step.Before(deal.Sealed) {
-			return refuse(tx, "it has a signature: retry it to go on with that one, or drop it")
+		found := sl.Facts.Adopted && sl.Step == deal.Sealed && sl.Condition == deal.Held
+		if sl.Facts.Signature || !sl.Step.Before(deal.Sealed) && !found {
+			return refuse(tx, "it has a signature: retry or release it to go on with that one, or drop it")
 		}
 		digest, err := t.digest(tx)
 		if err != nil {
 			return err
 		}
-		if digest == "" {
+		if digest == "" && !found {
 			return refuse(tx, "no digest is committed yet: retry or release it, and the record is read anew")
+		}
+		if found {
+			forgetFound(sl)
 		}
 		sl.Step, sl.Facts.Digest, sl.Facts.Unsigned, sl.Private.Ticket = deal.Noticed, "", nil, nil
 		resume(sl)
 		return t.giveUpDigest(tx)
 	})
+}
+
+// forgetFound forgets the contract that was found on the record and all that was concluded from it. What a person has
+// released was released with that file on the record, and holds again with the next.
+func forgetFound(sl *deal.Sealing) {
+	f, p := &sl.Facts, &sl.Private
+	f.Contract, f.Adopted, f.Cert, f.Attachment, f.AuditTrail = nil, false, nil, nil, nil
+	f.Verdict, f.SecondOpinion, f.Level, f.Flagged, f.SealedAt = "", "", "", "", time.Time{}
+	f.Released = nil
+	p.FileName, p.Report = "", nil
 }
 
 func state(sl *deal.Sealing) string {

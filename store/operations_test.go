@@ -129,6 +129,53 @@ func TestPrepareAgainGivesUpTheDigestAndBeginsAnew(t *testing.T) {
 	}
 }
 
+func TestPrepareAgainForgetsAContractThatWasFoundOnTheRecord(t *testing.T) {
+	for name, given := range map[string]func(*testing.T, *Store) *deal.Sealing{
+		"before a digest was committed": func(t *testing.T, s *Store) *deal.Sealing { return one(t, s, "006A") },
+		"after a digest was committed":  func(t *testing.T, s *Store) *deal.Sealing { return prepared(t, s, "006A") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := newStore(t)
+			sl := given(t, s)
+			sl.Facts.Record, sl.Private.Values = "read before", []byte(`{}`) // no conclusion from the file
+			advance(t, s, sl, "so")
+			want := load(t, s, sl.Tx)
+			forged := stage(t, s, sl.Tx, contractName, "forged")
+			f := &sl.Facts
+			f.Contract, f.Adopted, f.Cert = &forged, true, &deal.CertFact{Subject: "somebody"}
+			f.Attachment, f.AuditTrail = &deal.Attachment{ID: "1"}, &deal.Attachment{ID: "2"}
+			f.Verdict, f.SecondOpinion, f.Level, f.Flagged, f.SealedAt = "valid", "valid", "B-T", "late", start
+			f.Released = []string{"adopted"}
+			sl.Private.FileName, sl.Private.Report = "forged.pdf", []byte(`{}`)
+			sl.Step, sl.Condition, sl.Reason = deal.Sealed, deal.Held, "another key sealed it"
+			advance(t, s, sl, "held")
+			if err := s.PrepareAgain(t.Context(), sl.Tx, "anna", "the file was forged and is removed"); err != nil {
+				t.Fatal(err)
+			}
+			got := load(t, s, sl.Tx)
+			want.Step, want.Facts.Digest, want.Version = deal.Noticed, "", got.Version
+			want.Facts.Times = got.Facts.Times
+			if d := cmp.Diff(want, got); d != "" {
+				t.Error(d)
+			}
+			trail, err := s.Trail(t.Context(), sl.Tx)
+			if last := trail[len(trail)-1]; err != nil || last.Who != "anna" || last.What != preparedAgain || last.Why == "" {
+				t.Errorf("%v, last line %+v", err, last)
+			}
+			if n := query[int](t, s, `SELECT count(*) FROM river_job WHERE state = 'available' AND json_extract(args, '$.kind') = 'seal'`); n != 1 {
+				t.Errorf("%d jobs, want 1", n)
+			}
+			if n := query[int](t, s, `SELECT count(*) FROM sealings WHERE adopted = 1`); n != 0 {
+				t.Error("it still counts as adopted")
+			}
+			got.Step, got.Facts.Digest = deal.Rendered, "d2"
+			advance(t, s, got, "prepared")
+			begin(t, s, got, "sign", "d2")
+			verified(t, s)
+		})
+	}
+}
+
 func TestPrepareAgainIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		why   string
@@ -156,9 +203,20 @@ func TestPrepareAgainIsRefused(t *testing.T) {
 			sl.Facts.Signature, sl.Condition = true, deal.Dead
 			return sl
 		}},
-		"once a contract was found on the record": {"because", func(t *testing.T, s *Store) *deal.Sealing {
+		"once a contract that was found on the record is accepted": {"because", func(t *testing.T, s *Store) *deal.Sealing {
 			sl := prepared(t, s, "006A")
-			sl.Step, sl.Facts.Adopted, sl.Condition = deal.Attached, true, deal.Held
+			sl.Step, sl.Facts.Adopted, sl.Condition = deal.Checked, true, deal.Held
+			return sl
+		}},
+		"while a contract that was found on the record is tried again": {"because", func(t *testing.T, s *Store) *deal.Sealing {
+			sl := prepared(t, s, "006A")
+			sl.Step, sl.Facts.Adopted, sl.Condition, sl.Next = deal.Sealed, true, deal.Retrying, start.Add(time.Hour)
+			return sl
+		}},
+		"once a contract was found although a signature exists": {"because", func(t *testing.T, s *Store) *deal.Sealing {
+			sl := prepared(t, s, "006A")
+			begin(t, s, sl, "sign", "d1")
+			sl.Step, sl.Facts.Adopted, sl.Facts.Signature, sl.Condition = deal.Sealed, true, true, deal.Held
 			return sl
 		}},
 	} {
