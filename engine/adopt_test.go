@@ -75,7 +75,7 @@ func TestAContractThatDoesNotVerifyIsNotAdopted(t *testing.T) {
 		if s.Condition == deal.Running || s.Step != deal.Sealed || s.Facts.Archive != "" {
 			t.Errorf("%s: the deal is %s at %q, archived as %q", name, s.Condition, s.Step, s.Facts.Archive)
 		}
-		if s.Condition == deal.Held && !strings.Contains(s.Reason, "nothing was released") {
+		if s.Condition == deal.Held && !strings.Contains(s.Reason, "our own verification of it says") {
 			t.Errorf("%s: held because %q", name, s.Reason)
 		}
 		if w.key.uses() != uses {

@@ -63,6 +63,8 @@ func (r *run) check(ctx context.Context) error {
 func (r *run) judge(p signing.Profile, f finding) error {
 	s := r.s
 	switch {
+	case !f.valid && s.Facts.Adopted:
+		return deal.Hold("a file on the record claims to be the contract of this transaction, and our own verification of it says %s (%s): remove it and prepare the deal again (dealseal jobs prepare)", f.verdict, f.why)
 	case !f.valid:
 		return deal.Hold("our own verification of the sealed file says %s (%s): nothing was released", f.verdict, f.why)
 	case f.opinion == "invalid" && !r.released(holdOpinion):
@@ -94,9 +96,9 @@ func (r *run) recognise(ctx context.Context, p signing.Profile, f finding) error
 	}
 	switch {
 	case !strings.Contains(f.reason, string(s.Tx)):
-		return held(holdAdopted, "a file on the record claims to be the contract of this transaction, but its seal does not name the transaction: look at it, then release to accept it, or remove it and drop the deal")
+		return held(holdAdopted, "a file on the record claims to be the contract of this transaction, but its seal does not name the transaction: look at it, then release to accept it, or remove it and prepare the deal again (dealseal jobs prepare)")
 	case f.cert == nil || f.cert.SPKI != spki:
-		return held(holdAdopted, "a file on the record is the contract of this transaction, but another key than %q sealed it: release to accept it (after a change of keys), or remove it and drop the deal", p.Key)
+		return held(holdAdopted, "a file on the record is the contract of this transaction, but another key than %q sealed it: release to accept it (after a change of keys), or remove it and prepare the deal again (dealseal jobs prepare)", p.Key)
 	}
 	return nil
 }

@@ -177,7 +177,7 @@ func (r *run) mayBeSealedAgain(ctx context.Context) error {
 			return err
 		}
 		if other.Condition != deal.Ended || other.Facts.Signature || other.Facts.Adopted {
-			return held(holdReEntry, "the record entered the stage before and rule %q made %s of it: release to seal it again, or drop", s.Plan.Rule, tx)
+			return held(holdReEntry, "rule %q has already made %s of this record: release to seal it again, or drop", s.Plan.Rule, tx)
 		}
 	}
 	return nil
