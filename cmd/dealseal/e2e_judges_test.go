@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/asn1"
 	"encoding/hex"
+	"fmt"
 	"os"
-	"path/filepath"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -34,14 +36,52 @@ func TestJudgesOfOthersAcceptWhatTheDaemonSealed(t *testing.T) {
 	})
 }
 
+// TestJudgesOfOthersRefuseAFileWithOneOtherByte, because a judge that accepts everything proves nothing.
+func TestJudgesOfOthersRefuseAFileWithOneOtherByte(t *testing.T) {
+	j := newJury(t)
+	sealed, err := j.seal(t, quotation(1))
+	must(t, err)
+	e := evidenceOf(t, sealed)
+	j.bench.judge(t, sealed, e)
+	page := bytes.Index(sealed, []byte("Quotation 1"))
+	table := bytes.LastIndex(sealed, []byte("startxref\n")) + len("startxref\n")
+	value := bytes.Index(e.cms, e.value) + len(e.value) - 1 // the last byte of it
+	inHex := bytes.Index(bytes.ToLower(sealed), []byte(hex.EncodeToString(e.cms))) + 2*value
+	for _, c := range []struct {
+		changed string
+		sealed  []byte
+		e       evidence
+		refused []string // by these judges at least
+	}{
+		{"the page", otherAt(sealed, page), evidence{e.cms, otherAt(e.covered, page), e.value, e.token}, []string{"pdfsig", "openssl cms"}},
+		{"the place of the last table", otherAt(sealed, table), e, []string{"qpdf"}},
+		{"the signature value", otherAt(sealed, inHex), evidence{otherAt(e.cms, value), e.covered, otherAt(e.value, len(e.value)-1), e.token},
+			[]string{"pdfsig", "openssl cms", "openssl ts"}},
+		{"the time-stamp", sealed, evidence{e.cms, e.covered, e.value, otherAt(e.token, len(e.token)-1)}, []string{"openssl ts"}},
+	} {
+		verdicts := j.bench.verdicts(t, c.sealed, c.e)
+		for _, judge := range c.refused {
+			if verdicts[judge] == nil {
+				t.Errorf("%s accepts a file with another byte in %s", judge, c.changed)
+			}
+		}
+	}
+}
+
+// otherAt returns b with another byte at a place; a digit stays a digit.
+func otherAt(b []byte, at int) []byte {
+	out := bytes.Clone(b)
+	if out[at] = '1'; b[at] == '1' {
+		out[at] = '2'
+	}
+	return out
+}
+
 // evidence is what a sealed file carries beside its pages.
 type evidence struct{ cms, covered, value, token []byte }
 
 // bench is the judges of others, who trust one root.
-type bench struct {
-	root, nss string
-	pdfsig    []string // further flags
-}
+type bench struct{ root, nss string }
 
 func newBench(t *testing.T, root string) *bench {
 	t.Helper()
@@ -51,34 +91,55 @@ func newBench(t *testing.T, root string) *bench {
 	return b
 }
 
+// judge fails the test with what any judge has against a sealed file.
 func (b *bench) judge(t *testing.T, sealed []byte, e evidence) {
 	t.Helper()
-	dir := t.TempDir()
-	file := func(name string, content []byte) string {
-		path := filepath.Join(dir, name)
-		must(t, os.WriteFile(path, content, 0o600))
-		return path
-	}
-	pdf := file("sealed.pdf", sealed)
-	out := string(tool(t, nil, "pdfsig", append(b.pdfsig, "-nssdir", b.nss, pdf)...))
-	for _, want := range []string{"Signature is Valid.", "Certificate is Trusted.", "Total document signed"} {
-		if !strings.Contains(out, want) {
-			t.Errorf("pdfsig does not say %q:\n%s", want, out)
+	for judge, err := range b.verdicts(t, sealed, e) {
+		if err != nil {
+			t.Errorf("%s: %v", judge, err)
 		}
 	}
-	if out := string(tool(t, nil, "qpdf", "--check", pdf)); strings.Contains(out, "WARNING") {
-		t.Errorf("qpdf warns:\n%s", out)
-	}
-	tool(t, nil, "openssl", "cms", "-verify", "-binary", "-inform", "DER", "-in", file("cms", e.cms), "-content", file("covered", e.covered),
-		"-CAfile", b.root, "-purpose", "any", "-cades", "-out", os.DevNull)
+}
+
+// verdicts asks every judge, by name, what is wrong with a sealed file and the evidence in it.
+func (b *bench) verdicts(t *testing.T, sealed []byte, e evidence) map[string]error {
+	t.Helper()
 	digest := sha256.Sum256(e.value)
-	tool(t, nil, "openssl", "ts", "-verify", "-token_in", "-in", file("token", e.token), "-digest", hex.EncodeToString(digest[:]), "-CAfile", b.root)
+	return map[string]error{
+		"pdfsig": b.pdfsig(written(t, sealed)),
+		"qpdf":   check(t, sealed),
+		"openssl cms": judgement("openssl", "cms", "-verify", "-binary", "-inform", "DER", "-in", written(t, e.cms), "-content", written(t, e.covered),
+			"-CAfile", b.root, "-purpose", "any", "-cades", "-out", os.DevNull),
+		"openssl ts": judgement("openssl", "ts", "-verify", "-token_in", "-in", written(t, e.token), "-digest", hex.EncodeToString(digest[:]), "-CAfile", b.root),
+	}
+}
+
+// pdfsig has poppler look for a signature that it trusts and that covers the whole file.
+func (b *bench) pdfsig(file string) error {
+	out, err := exec.Command("pdfsig", "-nssdir", b.nss, file).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	for _, signature := range strings.Split(string(out), "Signature #")[1:] {
+		if strings.Contains(signature, "Signature is Valid.") && strings.Contains(signature, "Certificate is Trusted.") && strings.Contains(signature, "Total document signed") {
+			return nil
+		}
+	}
+	return fmt.Errorf("no signature is valid, trusted and covers the whole file: %s", out)
+}
+
+// judgement is nil if a command of others ends well.
+func judgement(name string, args ...string) error {
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
 }
 
 // oidTimestampToken is id-aa-timeStampToken (RFC 3161, appendix A).
 var oidTimestampToken = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 16, 2, 14}
 
-// evidenceOf cuts the signature out of a sealed file, and the time-stamp out of the signature.
+// evidenceOf cuts the newest signature out of a sealed file, and the time-stamp out of the signature.
 func evidenceOf(t *testing.T, sealed []byte) (e evidence) {
 	t.Helper()
 	e.cms, e.covered = cut(t, sealed)
