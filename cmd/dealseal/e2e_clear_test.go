@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"html"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -49,6 +51,7 @@ func TestNothingSecretOrPersonalIsInTheClear(t *testing.T) {
 	}
 	found := &finder{t: t, needles: s.needles()}
 	found.file("metrics", []byte(s.daemon.get(t, "/metrics")))
+	found.pages(s)
 	must(t, filepath.WalkDir(s.stateDir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() {
 			return err
@@ -57,7 +60,7 @@ func TestNothingSecretOrPersonalIsInTheClear(t *testing.T) {
 		found.file(strings.TrimPrefix(path, s.stateDir), b)
 		return err
 	}))
-	for _, part := range []string{"/archive/", "/staging/", "/dealseal.db"} {
+	for _, part := range []string{"/archive/", "/staging/", "/dealseal.db", "page /deals/"} {
 		if !found.seen(part) {
 			t.Errorf("no file of %s was searched", part)
 		}
@@ -104,6 +107,27 @@ func (f *finder) file(name string, content []byte) {
 			}
 		}
 	}
+}
+
+// pages searches the status page and that of each deal, in the text that a browser shows as well.
+func (f *finder) pages(s *stage) {
+	f.t.Helper()
+	list, err := s.ops.List(context.Background(), store.Filter{})
+	must(f.t, err)
+	overview := s.daemon.get(f.t, "/")
+	f.page("/", overview)
+	for _, m := range list {
+		path := "/deals/" + string(m.Tx)
+		if !strings.Contains(overview, path) {
+			f.t.Errorf("the page does not lead to %s", path)
+		}
+		f.page(path, s.daemon.get(f.t, path))
+	}
+}
+
+func (f *finder) page(path, content string) {
+	f.file("page "+path, []byte(content))
+	f.file("page "+path, []byte(html.UnescapeString(content)))
 }
 
 func (f *finder) seen(part string) bool {

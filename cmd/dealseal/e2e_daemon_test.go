@@ -164,6 +164,32 @@ func (d *process) stop(t *testing.T) {
 	}
 }
 
+// terminate asks the daemon to end, and returns once it has closed its page: from then on it is only finishing. It may be
+// called by any goroutine.
+func (d *process) terminate(t *testing.T) {
+	address := strings.TrimPrefix(d.page(), "http://")
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Error(err)
+		return
+	}
+	deadline := time.After(patience)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			return
+		}
+		conn.Close()
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Error("SIGTERM does not close the page")
+			return
+		}
+	}
+}
+
 func (d *process) awaitEnd(t *testing.T) {
 	t.Helper()
 	select {
@@ -175,11 +201,16 @@ func (d *process) awaitEnd(t *testing.T) {
 
 var pageLine = regexp.MustCompile(`msg=ready page=(\S+)`)
 
+// page is the address of the daemon's page, as its log gives it.
+func (d *process) page() string {
+	lines := pageLine.FindAllStringSubmatch(d.log(), -1)
+	return lines[len(lines)-1][1]
+}
+
 // get reads from the daemon's own page.
 func (d *process) get(t *testing.T, path string) string {
 	t.Helper()
-	lines := pageLine.FindAllStringSubmatch(d.log(), -1)
-	resp, err := http.Get(lines[len(lines)-1][1] + path)
+	resp, err := http.Get(d.page() + path)
 	must(t, err)
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
