@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -144,6 +145,7 @@ func TestADroppedDealIsNeverSealed(t *testing.T) {
 		r := c.open(sale{nobody: true})
 		c.move(r, ruleContract)
 		story := awaitHeld(t, s.ops, r, 1, "customer")
+		mustShow(t, c, r, deal.StatusHeld) // or the CRM would be told of both at once
 		conclude(t, s.ops, "drop", story.Sealing.Tx)
 		mustShow(t, c, r, deal.StatusActionRequired)
 		c.addCustomer(r, hiddenCustomer)
@@ -239,6 +241,25 @@ func TestARecordThatCannotBeWrittenIsSealedArchivedAndToldLater(t *testing.T) {
 	})
 }
 
+func TestWhatTheCRMRefusedToShowIsShownAtOnceWhenRetried(t *testing.T) {
+	eachCRM(t, worldOptions{}, func(t *testing.T, s *stage, c crm) {
+		r := c.open(sale{nobody: true})
+		c.move(r, ruleContract)
+		tx := awaitHeld(t, s.ops, r, 1, "customer").Sealing.Tx
+		mustShow(t, c, r, deal.StatusHeld)
+		c.refuseUpdates()
+		conclude(t, s.ops, "drop", tx)
+		eventually(t, "the refusal is in the log", func() (bool, string) {
+			return slices.ContainsFunc(strings.Split(s.daemon.log(), "\n"), func(line string) bool {
+				return strings.Contains(line, "the CRM could not be told") && strings.Contains(line, string(tx))
+			}), ""
+		})
+		c.heal()
+		conclude(t, s.ops, "retry", tx) // by itself it would be told within the hour
+		mustShow(t, c, r, deal.StatusActionRequired)
+	})
+}
+
 func TestATimestampThatFailsTenTimesCostsOneUseOfTheKey(t *testing.T) {
 	eachCRM(t, worldOptions{attempts: 12}, func(t *testing.T, s *stage, c crm) {
 		const failures = 10
@@ -307,13 +328,15 @@ func TestASecondDaemonOnTheSameStateIsRefused(t *testing.T) {
 	s.daemon.stop(t)
 }
 
+// TestSIGTERMLetsAnUploadEndAndTheNextStartGoesOn answers the upload only after the daemon has begun to stop: one that cut
+// its work short would begin the upload again after the next start.
 func TestSIGTERMLetsAnUploadEndAndTheNextStartGoesOn(t *testing.T) {
 	t.Parallel()
 	for _, kind := range bothCRMs {
 		t.Run(string(kind), func(t *testing.T) {
 			s := newStage(t, worldOptions{crms: []deal.Kind{kind}})
 			c := s.crms[0]
-			s.at(0, c.uploads, func() { must(t, s.daemon.cmd.Process.Signal(os.Interrupt)) })
+			s.at(0, c.uploads, func() { s.daemon.terminate(t) })
 			r := c.open(sale{})
 			c.move(r, ruleContract)
 			s.daemon.awaitEnd(t)
@@ -322,7 +345,11 @@ func TestSIGTERMLetsAnUploadEndAndTheNextStartGoesOn(t *testing.T) {
 			}
 			mustBear(t, c, r, 1)
 			d := s.start(t)
-			mustUseTheKey(t, awaitDone(t, s.control(t, s.stateDir), r), 1)
+			story := awaitDone(t, s.control(t, s.stateDir), r)
+			mustUseTheKey(t, story, 1)
+			if n := intents(story, "attach"); n != 1 {
+				t.Errorf("the upload was begun %d times, want once", n)
+			}
 			mustBear(t, c, r, 1)
 			d.stop(t)
 		})
@@ -359,7 +386,11 @@ func TestALostDatabaseIsRecoveredFromTheArchiveAndSealsNothingAgain(t *testing.T
 	d := s.start(t)
 	ops := s.control(t, s.stateDir)
 	for _, m := range all {
-		mustUseTheKey(t, awaitDone(t, ops, m.sealed), 0)
+		story := awaitDone(t, ops, m.sealed)
+		mustUseTheKey(t, story, 0)
+		if entries(story, "recovered") != 1 || entries(story, "adopted") > 0 {
+			t.Errorf("%s was not recovered from the archive: %+v", m.sealed, story.Trail)
+		}
 		if n := len(m.c.files(m.sealed)); n != m.files {
 			t.Errorf("%s bore %d files, now %d", m.sealed, m.files, n)
 		}
