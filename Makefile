@@ -12,6 +12,9 @@ ARGS     ?=
 # Packages whose tests run with the race detector: all that start no child process of our own and no WebAssembly.
 RACE := ./config ./connectors/... ./deal ./engine ./pdf ./secret ./signing ./signing/pades ./signing/tsa ./signing/softkey ./store/... ./web/... ./mocks/...
 
+# They run above without it: one kills child processes for minutes, the other repeats one sequential thing.
+NORACE := TestAPowerCutAtAnyPoint|TestTamperingIsNoticed
+
 .PHONY: help
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +28,7 @@ demo: deps-demo build ## A stage change in two CRMs becomes a sealed contract, b
 test: deps renderer ## Everything that must hold before a change lands (at most 10 minutes on 2 cores)
 	go vet ./...
 	go test -timeout 9m ./...
-	go test -timeout 9m -short -race $(RACE)
+	go test -timeout 9m -short -race -skip '$(NORACE)' $(RACE)
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
