@@ -14,8 +14,8 @@ import (
 	"github.com/dealseal/dealseal/signing/verify/cms"
 )
 
-// TestJudgesOfOthersAcceptWhatTheDaemonSealed asks poppler, qpdf and OpenSSL about the files on the records.
-func TestJudgesOfOthersAcceptWhatTheDaemonSealed(t *testing.T) {
+// The judges are poppler, qpdf and OpenSSL; what they judge are the files on the records.
+func TestJudgesOfOthersAcceptWhatTheDaemonSealedAndRefuseItWithOneOtherByte(t *testing.T) {
 	eachCRM(t, worldOptions{hsm: true}, func(t *testing.T, s *stage, c crm) {
 		bench := newBench(t, s.path("root.pem"))
 		for _, rule := range []string{ruleContract, ruleQuote} {
@@ -24,9 +24,14 @@ func TestJudgesOfOthersAcceptWhatTheDaemonSealed(t *testing.T) {
 			awaitDone(t, s.ops, r)
 			judged := 0
 			for _, f := range c.files(r) {
-				if f.sealed() {
-					judged++
-					bench.judge(t, f.content, evidenceOf(t, f.content))
+				if !f.sealed() {
+					continue
+				}
+				judged++
+				e := evidenceOf(t, f.content)
+				bench.judge(t, f.content, e)
+				if rule == ruleQuote {
+					bench.mustRefuseOtherBytes(t, f.content, e)
 				}
 			}
 			if judged != 1 {
@@ -36,13 +41,9 @@ func TestJudgesOfOthersAcceptWhatTheDaemonSealed(t *testing.T) {
 	})
 }
 
-// TestJudgesOfOthersRefuseAFileWithOneOtherByte, because a judge that accepts everything proves nothing.
-func TestJudgesOfOthersRefuseAFileWithOneOtherByte(t *testing.T) {
-	j := newJury(t)
-	sealed, err := j.seal(t, quotation(1))
-	must(t, err)
-	e := evidenceOf(t, sealed)
-	j.bench.judge(t, sealed, e)
+// mustRefuseOtherBytes changes one byte of a sealed quotation at a time: a judge that accepts everything proves nothing.
+func (b *bench) mustRefuseOtherBytes(t *testing.T, sealed []byte, e evidence) {
+	t.Helper()
 	page := bytes.Index(sealed, []byte("Quotation 1"))
 	table := bytes.LastIndex(sealed, []byte("startxref\n")) + len("startxref\n")
 	value := bytes.Index(e.cms, e.value) + len(e.value) - 1 // the last byte of it
@@ -59,7 +60,7 @@ func TestJudgesOfOthersRefuseAFileWithOneOtherByte(t *testing.T) {
 			[]string{"pdfsig", "openssl cms", "openssl ts"}},
 		{"the time-stamp", sealed, evidence{e.cms, e.covered, e.value, otherAt(e.token, len(e.token)-1)}, []string{"openssl ts"}},
 	} {
-		verdicts := j.bench.verdicts(t, c.sealed, c.e)
+		verdicts := b.verdicts(t, c.sealed, c.e)
 		for _, judge := range c.refused {
 			if verdicts[judge] == nil {
 				t.Errorf("%s accepts a file with another byte in %s", judge, c.changed)

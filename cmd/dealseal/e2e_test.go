@@ -217,7 +217,12 @@ func TestASecondEntryIsHeldAndSealedOnlyWhenReleased(t *testing.T) {
 
 func TestARecordThatCannotBeWrittenIsSealedArchivedAndToldLater(t *testing.T) {
 	eachCRM(t, worldOptions{}, func(t *testing.T, s *stage, c crm) {
+		dropped := c.open(sale{nobody: true})
+		c.move(dropped, ruleContract)
+		over := awaitHeld(t, s.ops, dropped, 1, "customer").Sealing.Tx
+		mustShow(t, c, dropped, deal.StatusHeld)
 		c.refuseUpdates()
+		conclude(t, s.ops, "drop", over)
 		r := c.open(sale{quote: quotation(1)})
 		c.move(r, ruleMemo)
 		story := await(t, s.ops, r, 1, "given up", func(m store.Summary) bool { return m.Condition == deal.Dead })
@@ -231,32 +236,20 @@ func TestARecordThatCannotBeWrittenIsSealedArchivedAndToldLater(t *testing.T) {
 		if status := c.shown(r)["status"]; status != "" {
 			t.Errorf("a record that cannot be written shows %q", status)
 		}
+		eventually(t, "the CRM has refused to show the other as dropped", func() (bool, string) {
+			return slices.ContainsFunc(strings.Split(s.daemon.log(), "\n"), func(line string) bool {
+				return strings.Contains(line, "the CRM could not be told") && strings.Contains(line, string(over))
+			}), ""
+		})
 		c.heal()
+		conclude(t, s.ops, "retry", over) // by itself it would be told within the hour
+		mustShow(t, c, dropped, deal.StatusActionRequired)
 		if _, stderr, code := s.run(t, "jobs", "retry", string(story.Sealing.Tx)); code != exitOK {
 			t.Fatalf("jobs retry: exit code %d\n%s", code, stderr)
 		}
 		mustUseTheKey(t, awaitDone(t, s.ops, r), 1)
 		mustShow(t, c, r, deal.StatusSigned)
 		mustBear(t, c, r, 1)
-	})
-}
-
-func TestWhatTheCRMRefusedToShowIsShownAtOnceWhenRetried(t *testing.T) {
-	eachCRM(t, worldOptions{}, func(t *testing.T, s *stage, c crm) {
-		r := c.open(sale{nobody: true})
-		c.move(r, ruleContract)
-		tx := awaitHeld(t, s.ops, r, 1, "customer").Sealing.Tx
-		mustShow(t, c, r, deal.StatusHeld)
-		c.refuseUpdates()
-		conclude(t, s.ops, "drop", tx)
-		eventually(t, "the refusal is in the log", func() (bool, string) {
-			return slices.ContainsFunc(strings.Split(s.daemon.log(), "\n"), func(line string) bool {
-				return strings.Contains(line, "the CRM could not be told") && strings.Contains(line, string(tx))
-			}), ""
-		})
-		c.heal()
-		conclude(t, s.ops, "retry", tx) // by itself it would be told within the hour
-		mustShow(t, c, r, deal.StatusActionRequired)
 	})
 }
 
