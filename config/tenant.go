@@ -164,7 +164,7 @@ func (t *Tenant) defaults() {
 	}
 }
 
-// StartTime returns the rule's activation time, zero for now.
+// StartTime returns the rule's activation time; the zero time means the moment of the first start.
 func (r Rule) StartTime() (time.Time, error) {
 	if r.StartFrom == "now" {
 		return time.Time{}, nil
