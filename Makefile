@@ -9,10 +9,10 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 LDFLAGS  := -X main.version=$(VERSION)
 ARGS     ?=
 
-# Packages whose tests run with the race detector: all that start no child process of our own and no WebAssembly.
+# Packages whose tests run under the race detector: all that start no child process of our own and no WebAssembly.
 RACE := ./config ./connectors/... ./deal ./engine ./pdf ./secret ./signing ./signing/pades ./signing/tsa ./signing/softkey ./store/... ./web/... ./mocks/...
 
-# They run above without it: one kills child processes for minutes, the other repeats one sequential thing.
+# Tests of those packages that run without it: one kills child processes for minutes, the other repeats one sequential thing.
 NORACE := TestAPowerCutAtAnyPoint|TestTamperingIsNoticed
 
 .PHONY: help
@@ -27,8 +27,9 @@ demo: deps-demo build ## A stage change in two CRMs becomes a sealed contract, b
 .PHONY: test
 test: deps renderer ## Everything that must hold before a change lands (at most 10 minutes on 2 cores)
 	go vet ./...
-	go test -timeout 9m ./...
-	go test -timeout 9m -short -race -skip '$(NORACE)' $(RACE)
+	go test -timeout 9m $$(go list ./... | grep -vxF "$$(go list $(RACE))")
+	go test -timeout 9m -run '$(NORACE)' ./store
+	go test -timeout 9m -race -skip '$(NORACE)' $(RACE)
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck

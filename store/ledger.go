@@ -290,8 +290,9 @@ func (r *row) leased(owner string, now time.Time) bool {
 
 // Begin commits that an outside effect is about to happen and takes the lease for it. The effect must not begin unless
 // Begin returned nil. An intent to sign is also marked outside of the database, so that an older database put in its place
-// is recognised: if only that fails, the intent stands and the error is the disk's. It compares and raises sl.Version; deal.ErrStale means that someone else moved the sealing or
-// holds an unexpired lease. A *RefusedError means that the effect would sign a second digest.
+// is recognised: if only that fails, the intent stands and the error is the disk's. It compares and raises sl.Version;
+// deal.ErrStale means that someone else moved the sealing or holds an unexpired lease. A *RefusedError means that the
+// effect would sign a second digest.
 func (s *Store) Begin(ctx context.Context, sl *deal.Sealing, i deal.Intent) error {
 	owner := s.ownerOf(ctx)
 	var size int64
@@ -346,8 +347,9 @@ func (t *txn) current(sl *deal.Sealing, owner string) (*row, *dataKey, error) {
 }
 
 // Advance commits what became of a step: sl as it now is, with its audit entry, events, counters, receipt and next job,
-// in one transaction, and ends the lease. The staged documents of a sealing that has ended are removed. It compares and raises sl.Version; deal.ErrStale means that someone else moved
-// the sealing. A *RefusedError means that the change would go back behind a signature or sign a second digest.
+// in one transaction, and ends the lease. The staged documents of a sealing that has ended are removed. It compares and
+// raises sl.Version; deal.ErrStale means that someone else moved the sealing. A *RefusedError means that the change would
+// go back behind a signature or sign a second digest.
 func (s *Store) Advance(ctx context.Context, sl *deal.Sealing, e deal.Entry) error {
 	owner := s.ownerOf(ctx)
 	next := clone(sl)
