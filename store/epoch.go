@@ -1,6 +1,7 @@
 package store
 
 import (
+	"database/sql"
 	"fmt"
 	"path"
 	"strconv"
@@ -75,7 +76,11 @@ func (t *txn) whyEpoch(here string, ahead int64) (string, error) {
 // archiveAhead returns the largest size that the audit tree had when a contract was kept that the ledger does not know as
 // kept, 0 if it knows them all. What it does know was kept while its own tree was smaller than it is now.
 func (t *txn) archiveAhead() (size int64, err error) {
-	err = t.s.archive.Walk(t.ctx, func(folder string) error {
+	since, err := t.unkeptSince()
+	if err != nil {
+		return 0, err
+	}
+	err = t.s.archive.Walk(t.ctx, since, func(folder string) error {
 		var step deal.Step
 		found, err := t.get([]any{&step}, `SELECT step FROM sealings WHERE tx = $1`, path.Base(folder))
 		if err != nil || found && !step.Before(deal.Kept) {
@@ -90,6 +95,28 @@ func (t *txn) archiveAhead() (size int64, err error) {
 		return nil
 	})
 	return size, err
+}
+
+// clockSlack is how far the clocks of time-stamp servers and of this host may ever have been apart.
+const clockSlack = 31 * 24 * time.Hour
+
+// unkeptSince is a time after which everything was noticed or sealed that may be in the archive and that the ledger does
+// not know as kept: what it does not know at all came after the newest entry that it knows.
+func (t *txn) unkeptSince() (time.Time, error) {
+	var noticed int64
+	found, err := t.get([]any{&noticed}, `SELECT noticed FROM sealings ORDER BY seq DESC LIMIT 1`)
+	if err != nil || !found {
+		return time.Time{}, err
+	}
+	var oldest sql.NullInt64
+	if _, err := t.get([]any{&oldest}, `SELECT min(noticed) FROM sealings
+		WHERE step IN ('noticed', 'gathered', 'rendered', 'sealed', 'checked') AND condition <> 'ended'`); err != nil {
+		return time.Time{}, err
+	}
+	if oldest.Valid {
+		noticed = min(noticed, oldest.Int64)
+	}
+	return fromMillis(noticed).Add(-clockSlack), nil
 }
 
 func (t *txn) beginEpoch(why string) error {

@@ -150,6 +150,23 @@ func TestAnOlderDatabaseRestoredInPlaceBeginsOneEpoch(t *testing.T) {
 	}
 }
 
+func TestAnArchiveThatIsAheadIsSeenHoweverOldTheDealIs(t *testing.T) {
+	s, clock := newStore(t)
+	dir, sl := s.dir, one(t, s, "006A")
+	clock.advance(365 * 24 * time.Hour)
+	one(t, s, "006B")
+	old := backup(t, s)
+	toSealed(t, s, sl, "the contract") // as of the day on which the deal was noticed: no time is proven
+	keep(t, s, sl)
+	s.release()
+	if err := os.Remove(filepath.Join(dir, highWaterName)); err != nil {
+		t.Fatal(err)
+	}
+	if s = restore(t, dir, old, clock.Now); !s.Epoch().Equal(clock.now) {
+		t.Fatalf("epoch %s, want %s", s.Epoch(), clock.now)
+	}
+}
+
 func TestACrashBeginsNoEpoch(t *testing.T) {
 	s, c := newStore(t)
 	dir := s.dir

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/store/archive"
@@ -16,7 +17,7 @@ import (
 // begins if anything changed.
 func (s *Store) Recover(ctx context.Context, report func(folder string, tx deal.TxID, err error)) error {
 	changed := false
-	err := s.archive.Walk(ctx, func(folder string) error {
+	err := s.archive.Walk(ctx, time.Time{}, func(folder string) error {
 		m, err := s.archive.Read(folder, s.master.manifest)
 		if err != nil {
 			report(folder, "", err)

@@ -247,11 +247,13 @@ func (a *Archive) Open(folder, name string) (*os.File, error) {
 	return f, nil
 }
 
-// Walk calls visit with each kept folder, in lexical order, and removes what crashes left unfinished.
-func (a *Archive) Walk(ctx context.Context, visit func(folder string) error) error {
+// Walk calls visit with each folder that is kept under the month (UTC) of since or a later one, in lexical order, and
+// removes what crashes left unfinished there. The zero time means all.
+func (a *Archive) Walk(ctx context.Context, since time.Time, visit func(folder string) error) error {
 	if !a.Exists() {
 		return nil
 	}
+	first := since.UTC().Format("2006/01")
 	err := filepath.WalkDir(a.Root, func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -273,6 +275,9 @@ func (a *Archive) Walk(ctx context.Context, visit func(folder string) error) err
 			return err
 		}
 		rel = filepath.ToSlash(rel)
+		if month := monthForm.FindStringSubmatch(rel); month != nil && month[1] < first[:len(month[1])] {
+			return fs.SkipDir
+		}
 		if !folderForm.MatchString(rel) {
 			return nil
 		}
@@ -286,6 +291,9 @@ func (a *Archive) Walk(ctx context.Context, visit func(folder string) error) err
 	}
 	return nil
 }
+
+// monthForm is the way to a folder: a tenant's year, or a month of it.
+var monthForm = regexp.MustCompile(`^[^/]+/([0-9]{4}(?:/[0-9]{2})?)$`)
 
 // folderForm is what Folder makes.
 var folderForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}/[0-9]{4}/[0-9]{2}/[a-z2-7]{26}$`)

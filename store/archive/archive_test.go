@@ -65,7 +65,7 @@ func TestWhatIsKeptIsReadBack(t *testing.T) {
 		t.Fatalf("%q, %v", b, err)
 	}
 	var seen []string
-	if err := a.Walk(t.Context(), func(folder string) error { seen = append(seen, folder); return nil }); err != nil || !cmp.Equal(seen, []string{folder}) {
+	if err := a.Walk(t.Context(), time.Time{}, func(folder string) error { seen = append(seen, folder); return nil }); err != nil || !cmp.Equal(seen, []string{folder}) {
 		t.Fatalf("walked %v, %v", seen, err)
 	}
 }
@@ -95,6 +95,24 @@ func TestAFailureLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestAWalkSinceAMonthPassesOverEarlierOnes(t *testing.T) {
+	a := &Archive{Root: filepath.Join(t.TempDir(), "archive")}
+	for _, month := range []string{"2025/12", "2026/01", "2026/02", "2027/01"} {
+		if err := os.MkdirAll(filepath.Join(a.Root, "acme", month, string(tx)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for since, want := range map[time.Time]int{
+		{}: 4, time.Date(2026, 1, 31, 0, 0, 0, 0, time.UTC): 3, time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC): 2,
+		time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC): 1, time.Date(2027, 2, 1, 0, 0, 0, 0, time.UTC): 0,
+	} {
+		n := 0
+		if err := a.Walk(t.Context(), since, func(string) error { n++; return nil }); err != nil || n != want {
+			t.Errorf("since %s: %d folders, %v; want %d", since, n, err, want)
+		}
+	}
+}
+
 func TestWalkRemovesWhatACrashLeft(t *testing.T) {
 	a := &Archive{Root: filepath.Join(t.TempDir(), "archive")}
 	folder := Folder("acme", month, tx)
@@ -106,7 +124,7 @@ func TestWalkRemovesWhatACrashLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := 0
-	if err := a.Walk(t.Context(), func(string) error { n++; return nil }); err != nil || n != 1 {
+	if err := a.Walk(t.Context(), time.Time{}, func(string) error { n++; return nil }); err != nil || n != 1 {
 		t.Fatalf("%d folders, %v", n, err)
 	}
 	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
