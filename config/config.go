@@ -26,6 +26,10 @@ import (
 type Config struct {
 	// StateDir holds the database, the archive and the renderer's cache. Required. One daemon at a time.
 	StateDir string `yaml:"state_dir"`
+	// DiskFloor is the free space in StateDir, such as 256MiB or 2GiB, below which no new deals are noticed. Below a
+	// quarter of it deals that are under way wait too. All go on by themselves once there is room. Default 256MiB, at
+	// least 16MiB.
+	DiskFloor Size `yaml:"disk_floor"`
 	// MasterKey wraps the keys of all stored personal data: at least 32 random bytes, in base64 or raw ("dealseal
 	// keygen master FILE" makes one). Required. Without it nothing that is stored can be read: back it up apart.
 	MasterKey secret.Ref `yaml:"master_key"`
@@ -154,6 +158,9 @@ type Retry struct {
 	Attempts int `yaml:"attempts"`
 }
 
+// leastDiskFloor leaves a database that has no room any more a little to tell so.
+const leastDiskFloor = 16 << 20
+
 // SystemFonts is the default of renderer.fonts.
 func SystemFonts() []string {
 	const dir = "/usr/share/fonts"
@@ -230,6 +237,7 @@ func (c *Config) defaults() {
 	}
 	beside(&c.Templates, "templates")
 	beside(&c.Tenants, "tenants")
+	orDefault(&c.DiskFloor, 256<<20)
 	orDefault(&c.Listen.Admin, "127.0.0.1:8484")
 	orDefault(&c.Log.Format, "text")
 	orDefault(&c.Log.Level, "info")
@@ -300,6 +308,9 @@ func (c *Config) check() (errs []error) {
 		fail("state_dir", "state_dir is missing: name the folder that holds database and archive, such as /var/lib/dealseal")
 	} else if !filepath.IsAbs(c.StateDir) {
 		fail("state_dir", "state_dir must be an absolute path")
+	}
+	if c.DiskFloor < leastDiskFloor {
+		fail("disk_floor", "disk_floor is %d KiB: at least 16MiB are needed to finish what is under way", c.DiskFloor>>10)
 	}
 	if c.MasterKey.IsZero() {
 		fail("master_key", "master_key is missing: make one with \"dealseal keygen master FILE\" and name it, such as credential:master-key")

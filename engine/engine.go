@@ -64,6 +64,9 @@ type Engine struct {
 	Hook func(point string)
 	// Seen is told of every finished outside call, for metrics; nil is fine. It must not block.
 	Seen func(call string, took time.Duration, err error)
+	// MayNotice is asked before each poll, MayWork before each step of a deal. An error says in words for people why that
+	// has to wait, such as a disk without room; both are asked again until there is none. nil means always.
+	MayNotice, MayWork func() error
 
 	once     sync.Once
 	tenants  map[deal.TenantID]*Tenant
@@ -118,6 +121,9 @@ func (e *Engine) Handle(ctx context.Context, job deal.Job) deal.Outcome {
 // attempt there, and such an attempt is due.
 const farFuture = 26 * time.Hour
 
+// roomPause is when a deal is looked at again that may not be worked on for now.
+const roomPause = 20 * time.Second
+
 // run is one worker taking one sealing as far as it goes.
 type run struct {
 	*Engine
@@ -138,6 +144,9 @@ func (r *run) steps(ctx context.Context) deal.Outcome {
 		r.step = stepFrom(s.Step)
 		if r.step == nil {
 			return deal.Outcome{}
+		}
+		if r.MayWork != nil && r.MayWork() != nil {
+			return deal.Outcome{Again: roomPause} // nothing is written down: there may be no room for it
 		}
 		if s.Facts.Times == nil {
 			s.Facts.Times = map[deal.Step]time.Time{}

@@ -55,12 +55,17 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 			return false, err
 		}
 	}
+	if p.MayNotice != nil {
+		if err := p.MayNotice(); err != nil {
+			return false, &pausedError{err.Error(), 0}
+		}
+	}
 	if share := p.budget().Share(); share >= stopAt {
 		// Only Identity is asked until the allowance recovers; running deals are finished.
 		if _, err := p.tenant.CRM.Identity(ctx); err != nil {
 			return false, err
 		}
-		return false, &pausedError{share}
+		return false, spent(share)
 	}
 	id := p.account.AccountID()
 	cursor, err := p.Ledger.Cursor(ctx, p.tenant.ID, id)
@@ -184,7 +189,10 @@ func (p *poller) note(ctx context.Context, err error) {
 			log.Info("polling works again")
 		}
 	} else {
-		p.fails++
+		var paused *pausedError
+		if p.fails++; errors.As(err, &paused) {
+			p.fails = 0
+		}
 		p.state.Err = err.Error()
 		if was == "" {
 			p.state.Since = p.Now().UTC()
@@ -212,10 +220,16 @@ func (p *poller) wait(err error) time.Duration {
 	return d + time.Duration(rand.Int64N(int64(d)/10+1))
 }
 
-// pausedError says that the CRM's allowance is nearly used up.
-type pausedError struct{ share float64 }
-
-func (e *pausedError) Error() string {
-	return fmt.Sprintf("%.0f %% of the CRM's API allowance is used: no new deals until it recovers", e.share*100)
+// pausedError says that no new deals are taken on for now, although nothing is wrong with the CRM.
+type pausedError struct {
+	why  string
+	wait time.Duration
 }
-func (e *pausedError) RetryAfter() time.Duration { return 15 * time.Minute }
+
+func (e *pausedError) Error() string             { return e.why }
+func (e *pausedError) RetryAfter() time.Duration { return e.wait }
+
+// spent means that the CRM's allowance is nearly used up.
+func spent(share float64) error {
+	return &pausedError{fmt.Sprintf("%.0f %% of the CRM's API allowance is used: no new deals until it recovers", share*100), 15 * time.Minute}
+}

@@ -140,6 +140,41 @@ func TestTheAllowanceSlowsPollingAndThenStopsNewWorkOnly(t *testing.T) {
 	}
 }
 
+func TestWithoutRoomNothingIsNoticedRunningDealsFinishAndItGoesOnByItself(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	p := d.pollers[0]
+	w.won()
+	running := d.notice()
+	full := errors.New("the disk is full")
+	d.MayNotice = func() error { return full }
+	waiting := w.won()
+	for range 5 {
+		if err := p.try(t.Context()); err == nil || !strings.Contains(err.Error(), full.Error()) {
+			t.Fatalf("the poll said %v", err)
+		}
+	}
+	if wait := p.wait(p.try(t.Context())); wait > 2*time.Minute {
+		t.Errorf("the next look is in %s: the CRM is well, and the interval is a minute", wait)
+	}
+	if n := len(d.all()); n != 1 {
+		t.Errorf("%d deals are known, want the running one only", n)
+	}
+	d.MayWork = func() error { return full }
+	if out := d.Handle(t.Context(), deal.Job{Kind: deal.JobSeal, Tx: running}); out.Again <= 0 || d.load(running).Step != deal.Noticed {
+		t.Errorf("the running deal came to %s and is looked at again in %s", d.load(running).Step, out.Again)
+	}
+	d.MayWork = nil
+	d.finish()
+	d.wantDone(d.load(running))
+
+	d.MayNotice = nil
+	if s := d.load(d.notice()); s.Change.Ref.ID != waiting {
+		t.Errorf("with room again %s was noticed, want %s", s.Change.Ref, waiting)
+	}
+}
+
 func TestTheSameTroubleIsLoggedOnceAndPollingSlowsUntilItWorksAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"net"
 	"net/http"
@@ -30,7 +29,7 @@ func (d *service) newPage(keys *keyring) http.Handler {
 			_, err := d.store.TreeHead(ctx)
 			return err
 		}},
-		{Name: "disk", Run: func(context.Context) error { return d.diskSpace() }},
+		{Name: "disk", Run: func(context.Context) error { return d.disk.check() }},
 	}})
 }
 
@@ -42,17 +41,6 @@ func (d *service) hosts() []string {
 		hosts = append(hosts, name)
 	}
 	return hosts
-}
-
-// diskFloor is the free space below which the daemon calls itself not ready.
-const diskFloor = 256 << 20
-
-func (d *service) diskSpace() error {
-	free, err := d.store.FreeSpace()
-	if err == nil && free < diskFloor {
-		err = fmt.Errorf("%d MiB are free in the state directory, at least %d are needed", free>>20, diskFloor>>20)
-	}
-	return err
 }
 
 // pageHouse answers the page's questions from the store and the configuration.

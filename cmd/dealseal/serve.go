@@ -49,6 +49,7 @@ type service struct {
 	log     *slog.Logger
 	store   *store.Store
 	engine  *engine.Engine
+	disk    *diskWatch
 	page    http.Handler
 	listen  net.Listener
 	control net.Listener
@@ -102,12 +103,13 @@ func (h *house) assemble(ctx context.Context, log *slog.Logger) (d *service, err
 	if err != nil {
 		return d, err
 	}
+	d.disk = &diskWatch{free: d.store.FreeSpace, floor: int64(h.cfg.DiskFloor), log: log}
 	checker := h.newChecker(log)
 	d.closers = append(d.closers, checker.Close)
 	d.engine = &engine.Engine{
 		Ledger: d.store, Files: files{d.store}, Queue: d.queue(),
 		Documents: renderer, Bundles: shelf, Sealer: signing.NewSealer(keys, stamper, time.Now), Checker: checker,
-		Log: log, Hook: crashHook(), Retry: engine.Retry{First: h.cfg.Retry.First, Max: h.cfg.Retry.Max, Attempts: h.cfg.Retry.Attempts},
+		Log: log, Hook: crashHook(), MayNotice: d.disk.mayNotice, MayWork: d.disk.mayWork, Retry: engine.Retry{First: h.cfg.Retry.First, Max: h.cfg.Retry.Max, Attempts: h.cfg.Retry.Attempts},
 	}
 	for _, t := range h.tenants {
 		crm, err := t.connect(log.With("tenant", t.file.Tenant.ID), d.store.Memory(deal.TenantID(t.file.Tenant.ID)))
