@@ -1,14 +1,14 @@
 package store
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"database/sql"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-
-	"context"
+	"time"
 
 	"github.com/dealseal/dealseal/deal"
 	"golang.org/x/mod/sumdb/tlog"
@@ -70,24 +70,35 @@ func (t *txn) appendLeaf(l leaf, private testimony, key *dataKey) (int64, error)
 	if err != nil {
 		return 0, err
 	}
-	salted, err := private.salted()
-	if err != nil {
-		return 0, err
-	}
-	l.N, l.At, l.Commit = size, t.now.UnixMilli(), commitment(salted)
-	text, err := json.Marshal(l)
-	if err != nil {
-		return 0, err
-	}
 	rowKey, shared := t.s.master.shared(), 1
 	if key != nil {
 		rowKey, shared = key.rows, 0
 	}
-	if err := t.exec(`INSERT INTO audit (n, tx, shared, leaf, private) VALUES ($1, $2, $3, $4, $5)`,
-		size, l.Tx, shared, text, box(rowKey, privateContext(size), salted)); err != nil {
+	row, err := l.row(size, t.now, private, rowKey)
+	if err != nil {
+		return 0, err
+	}
+	if err := t.exec(`INSERT INTO audit (n, tx, shared, leaf, private) VALUES ($1, $2, $3, $4, $5)`, size, l.Tx, shared, row.text, row.private); err != nil {
 		return 0, fmt.Errorf("audit entry: %w", err)
 	}
-	return size, t.appendHashes(size, text)
+	return size, t.appendHashes(size, row.text)
+}
+
+// auditRow is an entry as it is stored.
+type auditRow struct {
+	n             int64
+	text, private []byte
+}
+
+// row binds an entry to its place in the tree and to what was testified, which it encrypts.
+func (l leaf) row(n int64, at time.Time, private testimony, key []byte) (auditRow, error) {
+	salted, err := private.salted()
+	if err != nil {
+		return auditRow{}, err
+	}
+	l.N, l.At, l.Commit = n, at.UnixMilli(), commitment(salted)
+	text, err := json.Marshal(l)
+	return auditRow{n, text, box(key, privateContext(n), salted)}, err
 }
 
 func (t *txn) appendHashes(n int64, text []byte) error {

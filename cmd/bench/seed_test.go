@@ -1,0 +1,78 @@
+package main
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/store"
+)
+
+func TestASeededStateIsWholeAndPlausible(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state")
+	o := seedOptions{dir: dir, key: dir + ".master-key", deals: 700, full: 100, open: 20, seed: 1}
+	if err := o.fill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	master, err := masterKey(o.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.Open(t.Context(), store.Options{Dir: dir, MasterKey: master})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	report, err := s.VerifyAudit(t.Context(), nil)
+	if err != nil || report.Sealings != 700 {
+		t.Errorf("the audit log: %+v, %v", report, err)
+	}
+	counts, err := s.Counts(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiting := map[deal.Condition]int64{}
+	for _, c := range counts {
+		if c.Step != deal.Done {
+			waiting[c.Condition] += c.N
+		}
+	}
+	for _, c := range []deal.Condition{deal.Held, deal.Dead, deal.Retrying, deal.Running, deal.Ended} {
+		if waiting[c] == 0 {
+			t.Errorf("no deal is %s", c)
+		}
+	}
+	daily, latency, err := s.Rollups(t.Context(), time.Now().AddDate(-4, 0, 0))
+	if err != nil || len(latency) == 0 {
+		t.Fatalf("%d latencies, %v", len(latency), err)
+	}
+	days := map[string]bool{}
+	for _, d := range daily {
+		days[d.Day] = true
+	}
+	if len(days) < 500 {
+		t.Errorf("700 deals of three years were made on %d days", len(days))
+	}
+	list, err := s.List(t.Context(), store.Filter{Limit: 1, Tenant: "acme", Condition: deal.Running, Step: deal.Done})
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%v, %v", list, err)
+	}
+	story, err := s.Story(t.Context(), list[0].Tx)
+	if err != nil || len(story.Sealing.Facts.Times) != len(deal.Steps) || len(story.Trail) != len(way) {
+		t.Errorf("the story of a new deal has %d steps and %d lines, %v", len(story.Sealing.Facts.Times), len(story.Trail), err)
+	}
+}
+
+func TestSeedingAnUsedDirectoryIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state")
+	o := seedOptions{dir: dir, key: dir + ".master-key", deals: 3, seed: 1}
+	if err := o.fill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.fill(t.Context()); err == nil {
+		t.Error("a state directory with deals was filled again")
+	}
+}
