@@ -37,6 +37,11 @@ lint: ## gofmt, go vet, staticcheck
 	go vet ./...
 	go tool -modfile=go.tool.mod staticcheck ./...
 
+.PHONY: fuzz
+TIME ?= 20s
+fuzz: ## Every parser of foreign bytes against damaged input (TIME=20s for each)
+	scripts/fuzz.sh $(TIME)
+
 .PHONY: build
 build: deps-build renderer ## build/dealseal and its renderer
 	go build -ldflags '$(LDFLAGS)' -o $(BUILD)/dealseal ./cmd/dealseal

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/dealseal/dealseal/mocks/hostile"
 )
 
 const goodMain = `state_dir: /var/lib/dealseal
@@ -145,6 +147,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add("a: &a [*a]\n")
 	f.Add("? [x]: y\n---\n")
 	f.Fuzz(func(t *testing.T, text string) {
+		hostile.Budget(t)
 		root, err := parse("f.yaml", strings.NewReader(text))
 		if err != nil {
 			return

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/dealseal/dealseal/mocks/hostile"
 )
 
 // The recipe can never change: stored transactions would be noticed again.
@@ -77,6 +79,7 @@ func TestMarkersAreFoundInLongerTexts(t *testing.T) {
 func FuzzParseMarker(f *testing.F) {
 	f.Add(Marker(NewTxID("k:1", Ref{"o", "1"}, "r", "x"), RoleContract))
 	f.Fuzz(func(t *testing.T, s string) {
+		hostile.Budget(t)
 		if tx, role, ok := ParseMarker(s); ok {
 			if again, r, ok := ParseMarker(Marker(tx, role)); !ok || again != tx || r != role {
 				t.Errorf("%q gives a marker that is not found again", s)

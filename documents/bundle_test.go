@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/dealseal/dealseal/mocks/hostile"
 )
 
 func TestLoadReadsABundleAndNamesItsParts(t *testing.T) {
@@ -195,6 +197,7 @@ func FuzzManifest(f *testing.F) {
 	f.Add([]byte("id: &a [*a]\n"))
 	f.Add([]byte("fields: {salesforce: {a: {from: X, each: {b: {from: Y, each: {}}}}}}"))
 	f.Fuzz(func(t *testing.T, text []byte) {
+		hostile.Budget(t)
 		if len(text) > 64<<10 {
 			return
 		}
@@ -209,6 +212,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Add(pack(bundleFiles()))
 	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 1})
 	f.Fuzz(func(t *testing.T, packed []byte) {
+		hostile.Budget(t)
 		files, err := unpack(packed)
 		if err == nil && string(pack(files)) != string(packed) && len(files) > 0 {
 			// Only the order of files may differ: pack sorts them.

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/dealseal/dealseal/mocks/hostile"
 )
 
 func TestOpenReadsEveryKindOfCrossReference(t *testing.T) {
@@ -333,6 +335,23 @@ func TestPNGPredictorsAreUndone(t *testing.T) {
 	}
 }
 
+// TestMutantsOfDocumentsAreReadOrRefused holds the reader to what others have shown to fail at: lightly damaged files.
+func TestMutantsOfDocumentsAreReadOrRefused(t *testing.T) {
+	hostile.Budget(t)
+	opened := 0
+	for i, document := range [][]byte{simple("\n"), simple("\r\n"), withXRefStream("/Type /ObjStm /N 2 /First 9", twoObjects, goodEntry), selfContaining()} {
+		for _, mutant := range hostile.Mutants(uint64(i), document, 5000) {
+			if file, err := open(mutant); err == nil {
+				opened++
+				_ = readAll(file) // an error or none
+			}
+		}
+	}
+	if opened < 1000 {
+		t.Errorf("only %d of 20000 mutants could be opened: they test too little", opened)
+	}
+}
+
 func FuzzOpen(f *testing.F) {
 	for _, b := range [][]byte{
 		simple("\n"), simple("\r\n"), selfContaining(), lengthInItself(), xrefLoop(), pageTreeLoop(), fieldLoop(),
@@ -341,6 +360,7 @@ func FuzzOpen(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		hostile.Budget(t)
 		file, err := open(b)
 		if err != nil {
 			return

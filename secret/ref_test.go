@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/dealseal/dealseal/mocks/hostile"
 	"github.com/dealseal/dealseal/secret"
 )
 
@@ -139,6 +140,7 @@ func FuzzParseRef(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
+		hostile.Budget(t)
 		ref, err := secret.ParseRef(s)
 		if err != nil {
 			return

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/mocks/hostile"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -173,6 +174,7 @@ func FuzzParseCheckpoint(f *testing.F) {
 	f.Add("dealseal audit tree\n-1\n\n\n")
 	f.Add("")
 	f.Fuzz(func(t *testing.T, text string) {
+		hostile.Budget(t)
 		if tree, err := parseCheckpoint(text); err == nil && tree.N < 0 {
 			t.Fatalf("size %d", tree.N)
 		}

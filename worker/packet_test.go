@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/dealseal/dealseal/mocks/hostile"
 )
 
 const testLimit = 1 << 16
@@ -83,6 +85,7 @@ func FuzzReadPacket(f *testing.F) {
 		f.Add(encode(f, p))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
+		hostile.Budget(t)
 		p, err := readPacket(bytes.NewReader(in), testLimit)
 		if err != nil {
 			return

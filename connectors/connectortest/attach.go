@@ -22,7 +22,7 @@ func content(size int) []byte {
 	return b
 }
 
-func file(t *testing.T, name string, size int) deal.File {
+func file(t testing.TB, name string, size int) deal.File {
 	t.Helper()
 	b := content(size)
 	sha, sum := sha256.Sum256(b), md5.Sum(b)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/mocks/hostile"
 )
 
 // maxFuzz is how many bytes of one input are looked at.
@@ -22,6 +23,7 @@ func FuzzSearchReply(f *testing.F) {
 	f.Add([]byte(`{"results":[null,{"id":7},{"id":"07"},[]]}`), int64(0))
 	f.Add([]byte(`{"results":[]`), int64(0))
 	f.Fuzz(func(t *testing.T, body []byte, last int64) {
+		hostile.Budget(t)
 		if len(body) > maxFuzz {
 			return
 		}
@@ -50,6 +52,7 @@ func FuzzHistory(f *testing.F) {
 	f.Add([]byte(`{"id":"7","propertiesWithHistory":{"dealstage":[null,{},{"value":null},{"value":"won"},{"value":"won","timestamp":"yesterday"}]}}`))
 	by := byStage([]deal.Watch{{Rule: "r", Stage: "won"}, {Rule: "p", Stage: "won", Pipeline: "default"}})
 	f.Fuzz(func(t *testing.T, body []byte) {
+		hostile.Budget(t)
 		if len(body) > maxFuzz {
 			return
 		}
@@ -83,6 +86,7 @@ func FuzzErrorEnvelope(f *testing.F) {
 	f.Add(477, []byte(``), "99999999999999999999")
 	f.Add(477, []byte(``), "9223372036854775") // seconds that overflow as nanoseconds
 	f.Fuzz(func(t *testing.T, status int, body []byte, after string) {
+		hostile.Budget(t)
 		if len(body) > maxFuzz {
 			return
 		}
@@ -108,6 +112,7 @@ func FuzzCursorState(f *testing.F) {
 	c := &Connector{cfg: Config{}.withDefaults()}
 	watches := []deal.Watch{{Rule: "r", Stage: "won", Since: at}}
 	f.Fuzz(func(t *testing.T, state string) {
+		hostile.Budget(t)
 		if len(state) > maxFuzz {
 			return
 		}
@@ -134,6 +139,7 @@ func FuzzNoteBody(f *testing.F) {
 	f.Add(key(deal.NewTxID("k:1", dealRef("1"), "r", "x"), deal.RoleContract, strings.Repeat("ab", 32), "77"), "77;78")
 	f.Add("dealseal:", ";;")
 	f.Fuzz(func(t *testing.T, body, ids string) {
+		hostile.Budget(t)
 		if len(body)+len(ids) > maxFuzz {
 			return
 		}
@@ -151,6 +157,7 @@ func FuzzBatchReply(f *testing.F) {
 	f.Add([]byte(`{"results":[{"id":"1"}],"errors":[{"category":"OBJECT_NOT_FOUND","context":{"ids":["2"]}}]}`), 2)
 	f.Add([]byte(`{"results":[]}`), 0)
 	f.Fuzz(func(t *testing.T, body []byte, n int) {
+		hostile.Budget(t)
 		if len(body) > maxFuzz {
 			return
 		}

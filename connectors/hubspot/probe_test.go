@@ -10,6 +10,7 @@ import (
 	"github.com/dealseal/dealseal/deal"
 
 	mock "github.com/dealseal/dealseal/mocks/crm/hubspot"
+	"github.com/dealseal/dealseal/mocks/hostile"
 )
 
 // expectProblem compares the one problem that there should be, or none when want is nil.
@@ -175,6 +176,7 @@ func FuzzDefinitions(f *testing.F) {
 	f.Add([]byte(`[{"id":"default","label":"Sales","stages":[{"id":"1","label":"Won"}]}]`), []byte(`{"name":"p","type":"enumeration","options":[{"label":"Signed","value":"signed"}]}`))
 	f.Add([]byte(`[null,{"stages":[null]}]`), []byte(`{"type":"string","fieldType":"html","modificationMetadata":null}`))
 	f.Fuzz(func(t *testing.T, listed, defined []byte) {
+		hostile.Budget(t)
 		if len(listed)+len(defined) > maxFuzz {
 			return
 		}

@@ -58,7 +58,7 @@ func TestConnectorKeepsTheContractWithAStaticToken(t *testing.T) {
 
 // world is a mock portal on a loopback port, seen by the suite.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	flow   string
 	portal *mock.Portal
 	url    string
@@ -75,7 +75,7 @@ type world struct {
 }
 
 // newWorld makes a portal without rate limits: its clock stands still, so all calls would fall into one window.
-func newWorld(t *testing.T, flow string) *world {
+func newWorld(t testing.TB, flow string) *world {
 	w := &world{
 		t: t, flow: flow, memory: newMemory(), now: time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC),
 		lines: map[string]int{}, empty: map[connectortest.Call]int{}, bearers: map[string]bool{},
@@ -101,7 +101,7 @@ func newWorld(t *testing.T, flow string) *world {
 	return w
 }
 
-func secretFile(t *testing.T, value string) secret.Ref {
+func secretFile(t testing.TB, value string) secret.Ref {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(name, []byte(value), 0o600); err != nil {

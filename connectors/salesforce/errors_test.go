@@ -8,6 +8,7 @@ import (
 
 	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/mocks/hostile"
 )
 
 func TestFailureIsJudgedByItsCode(t *testing.T) {
@@ -114,6 +115,7 @@ func FuzzErrorBody(f *testing.F) {
 		f.Add(400, []byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, status int, body []byte) {
+		hostile.Budget(t)
 		for _, e := range []*Error{failure(status, http.Header{}, body), oauthFailure(status, http.Header{}, body)} {
 			if e.Code != "" && !codeForm.MatchString(e.Code) {
 				t.Errorf("code %q", e.Code)

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/mocks/hostile"
 )
 
 func watch(since time.Time) []deal.Watch {
@@ -192,6 +193,7 @@ func FuzzCursorState(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
+		hostile.Budget(t)
 		s, err := parseState(text)
 		if err != nil {
 			return
@@ -215,6 +217,7 @@ func FuzzHistoryReply(f *testing.F) {
 	}
 	by := byStage(watch(t20))
 	f.Fuzz(func(t *testing.T, body []byte) {
+		hostile.Budget(t)
 		rows, _, err := parseHistory(body)
 		if err != nil {
 			return

@@ -11,6 +11,7 @@ import (
 	"github.com/dealseal/dealseal/deal"
 
 	mock "github.com/dealseal/dealseal/mocks/crm/salesforce"
+	"github.com/dealseal/dealseal/mocks/hostile"
 )
 
 // described is an Opportunity of an org that was translated and tidied up, with the given fields beside its stages.
@@ -182,6 +183,7 @@ func FuzzDescription(f *testing.F) {
 	f.Add([]byte(`{"name":"Opportunity","fields":[null,{"length":-1}]}`))
 	p := connectors.Probe{Watches: watch(t20), WriteBack: []deal.WriteBack{{TransactionID: "F", Status: "F", SignedAt: "F", URL: "F", Audit: "F"}}}
 	f.Fuzz(func(t *testing.T, body []byte) {
+		hostile.Budget(t)
 		if len(body) > 64<<10 {
 			return
 		}

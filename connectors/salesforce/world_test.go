@@ -41,7 +41,7 @@ func TestAttachKeepsTheContractWithoutAKeyField(t *testing.T) {
 
 // world is a mock org on a loopback port, seen by the suite.
 type world struct {
-	t        *testing.T
+	t        testing.TB
 	org      *mock.Org
 	url      string
 	secret   secret.Ref
@@ -53,7 +53,7 @@ type world struct {
 	corrupt int // uploads still to be damaged; negative: all
 }
 
-func newWorld(t *testing.T, txMarker string) *world {
+func newWorld(t testing.TB, txMarker string) *world {
 	w := &world{t: t, txMarker: txMarker, now: time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC), lines: map[string]int{}}
 	w.org = mock.New(mock.Options{
 		Now: w.Now, ConsumerKey: testKey, ClientSecret: testSecret, RequestLimit: dailyCalls,
@@ -65,7 +65,7 @@ func newWorld(t *testing.T, txMarker string) *world {
 	return w
 }
 
-func secretFile(t *testing.T, value string) secret.Ref {
+func secretFile(t testing.TB, value string) secret.Ref {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(path, []byte(value), 0o600); err != nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/dealseal/dealseal/documents"
+	"github.com/dealseal/dealseal/mocks/hostile"
 	"github.com/dealseal/dealseal/pdf"
 )
 
@@ -49,6 +50,7 @@ func FuzzBoxes(f *testing.F) {
 	f.Add([]byte(`["house",null]`))
 	signers := []documents.Signer{{Name: "house", Role: documents.RoleSigner}}
 	f.Fuzz(func(t *testing.T, said []byte) {
+		hostile.Budget(t)
 		file, boxes, err := addFields(onePage(), said, signers)
 		if err != nil {
 			var fault *TemplateError

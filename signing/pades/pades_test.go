@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dealseal/dealseal/mocks/hostile"
 	"github.com/dealseal/dealseal/pdf"
 	"github.com/google/go-cmp/cmp"
 )
@@ -719,6 +720,7 @@ func FuzzPrepare(f *testing.F) {
 	o := options(ecIdentity())
 	o.Text, o.Rect = sealText, [4]float64{10, 10, 200, 80}
 	f.Fuzz(func(t *testing.T, doc []byte, field string) {
+		hostile.Budget(t)
 		o := o
 		o.Field = field
 		p, err := Prepare(context.Background(), document(doc), o)

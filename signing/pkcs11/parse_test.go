@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dealseal/dealseal/mocks/hostile"
 )
 
 func pemOf(c *x509.Certificate) string {
@@ -143,6 +145,7 @@ func FuzzParsePoint(f *testing.F) {
 	f.Add(params, point[2:])
 	f.Add([]byte{6, 0}, []byte{4, 0})
 	f.Fuzz(func(t *testing.T, params, point []byte) {
+		hostile.Budget(t)
 		if public, err := parsePoint(params, point); err == nil {
 			if _, err := x509.MarshalPKIXPublicKey(public); err != nil {
 				t.Fatal(err)
@@ -155,6 +158,7 @@ func FuzzParseCertificates(f *testing.F) {
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"))
 	f.Add([]byte("-----BEGIN X-----\n-----END X-----\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
+		hostile.Budget(t)
 		all, err := parseCertificates(text)
 		if err == nil && (len(all) == 0 || len(all) > maxCertificates) {
 			t.Fatalf("%d certificates", len(all))
@@ -183,6 +187,7 @@ func FuzzCheck(f *testing.F) {
 	f.Add([]byte{1})
 	f.Add(make([]byte, 256))
 	f.Fuzz(func(t *testing.T, raw []byte) {
+		hostile.Budget(t)
 		for s, key := range keys {
 			if _, err := key.check(request{Scheme: s, Salt: 32}, digest[:], raw, crypto.SHA256); err == nil {
 				t.Fatalf("%s: forged", s)

@@ -20,6 +20,7 @@ import (
 
 	"filippo.io/age/armor"
 
+	"github.com/dealseal/dealseal/mocks/hostile"
 	"github.com/dealseal/dealseal/mocks/pki"
 	"github.com/dealseal/dealseal/secret"
 	"github.com/dealseal/dealseal/signing"
@@ -301,6 +302,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(text[:len(text)/2])
 	f.Add([]byte("-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
+		hostile.Budget(t)
 		k, err := decode(text)
 		if err != nil {
 			return

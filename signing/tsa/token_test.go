@@ -12,6 +12,7 @@ import (
 	"github.com/digitorus/timestamp"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/dealseal/dealseal/mocks/hostile"
 	"github.com/dealseal/dealseal/mocks/pki"
 )
 
@@ -226,6 +227,7 @@ func FuzzParseResponse(f *testing.F) {
 	f.Add(token)
 	o := VerifyOptions{Roots: a.Roots()}
 	f.Fuzz(func(t *testing.T, der []byte) {
+		hostile.Budget(t)
 		got, err := parseResponse(der)
 		if err != nil {
 			return

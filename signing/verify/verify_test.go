@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/dealseal/dealseal/mocks/hostile"
 	"github.com/dealseal/dealseal/mocks/pki"
 	"github.com/dealseal/dealseal/pdf"
 	"github.com/dealseal/dealseal/signing/pades"
@@ -504,6 +505,27 @@ func TestCancelledContextIsAnError(t *testing.T) {
 	}
 }
 
+// TestMutantsOfASealedDocumentAreInvalid leaves out what no signature covers and none needs: the value also carries
+// certificates that may be had from elsewhere.
+func TestMutantsOfASealedDocumentAreInvalid(t *testing.T) {
+	a := authority()
+	sealed := seal(t, contract(), sealOf(a).stamped(a))
+	start := bytes.LastIndex(sealed, []byte("/Contents <")) + len("/Contents <")
+	end := start + bytes.IndexByte(sealed[start:], '>')
+	for name, mutant := range hostile.Mutants(1, sealed, 3000) {
+		if bytes.HasPrefix(mutant, sealed[:start]) && bytes.HasSuffix(mutant, sealed[end:]) {
+			continue
+		}
+		r, err := verify.Verify(t.Context(), bytes.NewReader(mutant), trust(a))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if r.Verdict == verify.Valid {
+			t.Errorf("%s is called valid", name)
+		}
+	}
+}
+
 func FuzzVerify(f *testing.F) {
 	a := authority()
 	sealed := seal(f, contract(), sealOf(a).stamped(a))
@@ -511,6 +533,7 @@ func FuzzVerify(f *testing.F) {
 	f.Add(seal(f, sealed, sealOf(a)))
 	f.Add(contract())
 	f.Fuzz(func(t *testing.T, doc []byte) {
+		hostile.Budget(t)
 		r, err := verify.Verify(t.Context(), bytes.NewReader(doc), trust(a))
 		if err != nil {
 			t.Fatal(err)

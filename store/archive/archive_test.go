@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/mocks/hostile"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -203,6 +204,7 @@ func FuzzParseManifest(f *testing.F) {
 	f.Add([]byte(`{"manifest":{},"hmac_sha256":""}`))
 	f.Add([]byte(`{"manifest":null,"hmac_sha256":"zz"}`))
 	f.Fuzz(func(t *testing.T, stored []byte) {
+		hostile.Budget(t)
 		m, err := parse(stored, keyOf)
 		if err != nil {
 			return

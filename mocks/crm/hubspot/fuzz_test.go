@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/dealseal/dealseal/mocks/crm/hubspot"
+	"github.com/dealseal/dealseal/mocks/hostile"
 )
 
 // fuzzed is a portal with a little of everything and no rate limits.
@@ -49,6 +50,7 @@ func FuzzRequest(f *testing.F) {
 	}
 	p := fuzzed(f)
 	f.Fuzz(func(t *testing.T, method, path, body string) {
+		hostile.Budget(t)
 		w := call(p, method, path, body)
 		if w == nil {
 			return
@@ -72,6 +74,7 @@ func FuzzUpload(f *testing.F) {
 	f.Add("--b--")
 	p := fuzzed(f)
 	f.Fuzz(func(t *testing.T, body string) {
+		hostile.Budget(t)
 		r := httptest.NewRequest("POST", "/files/2026-03/files", strings.NewReader(body))
 		r.Header.Set("Authorization", "Bearer "+testToken)
 		r.Header.Set("Content-Type", "multipart/form-data; boundary=b")

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/dealseal/dealseal/mocks/crm/hubspot"
+	"github.com/dealseal/dealseal/mocks/hostile"
 )
 
 const searchPath = "/crm/objects/2026-03/deals/search"
@@ -236,6 +237,7 @@ func FuzzSearch(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, body string) {
+		hostile.Budget(t)
 		w := call(p, "POST", searchPath, body)
 		if w.Code != 200 && w.Code != 400 || !json.Valid(w.Body.Bytes()) {
 			t.Errorf("status %d: %s", w.Code, w.Body)

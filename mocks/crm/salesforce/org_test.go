@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/dealseal/dealseal/mocks/hostile"
 )
 
 // Run with -race this proves that calls and control methods may overlap; without
@@ -86,6 +88,7 @@ func FuzzRequest(f *testing.F) {
 		f.Add(s.method, s.target, s.contentType, s.body)
 	}
 	f.Fuzz(func(t *testing.T, method, target, contentType, body string) {
+		hostile.Budget(t)
 		req, err := http.NewRequest(method, "http://org"+target, strings.NewReader(body))
 		if err != nil {
 			return

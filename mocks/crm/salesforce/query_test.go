@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/dealseal/dealseal/mocks/hostile"
 )
 
 // names are the values of one field over a result.
@@ -288,6 +290,7 @@ func FuzzSOQL(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, soql string) {
+		hostile.Budget(t)
 		q, e := parseSOQL(soql)
 		if e != nil {
 			if e.Status != 400 || e.Code == "" || e.Message == "" {
