@@ -292,14 +292,14 @@ func (r *run) compose(rec deal.Record) error {
 		return fmt.Errorf("the tenant's time zone: %w", err)
 	}
 	kind, _ := s.Account.Split()
+	if s.Private.Values, err = json.Marshal(rec.Values); err != nil { // also of a deal that holds now: it is found by its name
+		return err
+	}
 	doc, err := b.Compose(string(kind), rec.Values, overrides, documents.Meta{
 		TxID: string(s.Tx), Tenant: s.Plan.TenantName, Seller: s.Plan.Seller, Currency: s.Plan.Currency, Date: s.Change.At, TimeZone: zone,
 	})
 	if err != nil {
 		return asHold(err)
-	}
-	if s.Private.Values, err = json.Marshal(rec.Values); err != nil {
-		return err
 	}
 	s.Private.Document = doc
 	s.Private.FileName, err = b.FileName(doc)

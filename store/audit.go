@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
@@ -157,13 +158,14 @@ func (s *Store) TreeHead(ctx context.Context) (head deal.TreeHead, err error) {
 	return head, err
 }
 
-// Trail returns the audit lines of a sealing, oldest first. Who and Why are empty where they went with the data key.
+// Trail returns the audit lines of a sealing that tell how it was made, oldest first. Who and Why are empty where they
+// went with the data key. Who has looked at it is nothing for those who receive the contract, and is left to Story.
 func (s *Store) Trail(ctx context.Context, tx deal.TxID) (lines []deal.TrailLine, err error) {
 	err = s.view(ctx, func(t *txn) error {
 		lines, err = t.trail(tx)
 		return err
 	})
-	return lines, err
+	return slices.DeleteFunc(lines, func(l deal.TrailLine) bool { return l.What == entryViewed || l.What == entryDownloaded }), err
 }
 
 func (t *txn) trail(tx deal.TxID) (lines []deal.TrailLine, err error) {
@@ -213,19 +215,28 @@ func scanEntry(r *sql.Rows) (*entry, error) {
 
 // open decrypts the testimony and compares it with the leaf's commitment. readable is false when the data key is gone.
 func (e *entry) open(m master, key *dataKey) (private testimony, readable bool, err error) {
+	salted, err := e.salted(m, key)
+	if err != nil || salted == nil {
+		return testimony{}, false, err
+	}
+	if private, err = readTestimony(salted, e.leaf.Commit); err != nil {
+		return testimony{}, false, &TamperedError{Index: e.n, Reason: err.Error()}
+	}
+	return private, true, nil
+}
+
+// salted decrypts what the leaf commits to; nil when the data key is gone.
+func (e *entry) salted(m master, key *dataKey) ([]byte, error) {
 	rowKey := m.shared()
 	if !e.shared {
 		if key == nil {
-			return testimony{}, false, nil
+			return nil, nil
 		}
 		rowKey = key.rows
 	}
 	salted, err := unbox(rowKey, privateContext(e.n), e.private)
-	if err != nil || len(salted) < saltSize || commitment(salted) != e.leaf.Commit {
-		return testimony{}, false, &TamperedError{Index: e.n, Reason: "who and why are not what was committed to"}
+	if err != nil {
+		return nil, &TamperedError{Index: e.n, Reason: "who and why are not what was committed to"}
 	}
-	if err := json.Unmarshal(salted[saltSize:], &private); err != nil {
-		return testimony{}, false, &TamperedError{Index: e.n, Reason: "who and why cannot be read"}
-	}
-	return private, true, nil
+	return salted, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/dealseal/dealseal/deal"
 	"golang.org/x/mod/sumdb/note"
@@ -66,7 +67,7 @@ func (s *Store) Checkpoint(ctx context.Context) (signed []byte, err error) {
 		if found || err != nil {
 			return err
 		}
-		text := fmt.Sprintf("%s\n%d\n%s\n%s\n", checkpointHead, head.Size, head.Root, t.now.Format("2006-01-02T15:04:05.000Z07:00"))
+		text := fmt.Sprintf("%s\n%d\n%s\n%s\n", checkpointHead, head.Size, head.Root, t.now.Format(checkpointTime))
 		if signed, err = note.Sign(&note.Note{Text: text}, s.signer); err != nil {
 			return fmt.Errorf("sign checkpoint: %w", err)
 		}
@@ -78,30 +79,34 @@ func (s *Store) Checkpoint(ctx context.Context) (signed []byte, err error) {
 	return signed, err
 }
 
-// openCheckpoint checks the signature and reads size and root.
-func openCheckpoint(signed []byte, verifier note.Verifier) (tlog.Tree, error) {
+// openCheckpoint checks the signature and reads size, root and time.
+func openCheckpoint(signed []byte, verifier note.Verifier) (tlog.Tree, time.Time, error) {
 	if len(signed) > maxCheckpoint {
-		return tlog.Tree{}, &TamperedError{Index: -1, Reason: fmt.Sprintf("a checkpoint has %d bytes, at most %d are expected", len(signed), maxCheckpoint)}
+		return tlog.Tree{}, time.Time{}, &TamperedError{Index: -1, Reason: fmt.Sprintf("a checkpoint has %d bytes, at most %d are expected", len(signed), maxCheckpoint)}
 	}
 	n, err := note.Open(signed, note.VerifierList(verifier))
 	if err != nil {
-		return tlog.Tree{}, &TamperedError{Index: -1, Reason: fmt.Sprintf("a checkpoint is not signed by this log's key %s: %v", verifier.Name(), err)}
+		return tlog.Tree{}, time.Time{}, &TamperedError{Index: -1, Reason: fmt.Sprintf("a checkpoint is not signed by this log's key %s: %v", verifier.Name(), err)}
 	}
 	return parseCheckpoint(n.Text)
 }
 
-func parseCheckpoint(text string) (tlog.Tree, error) {
+// checkpointTime is how a checkpoint writes when it was made.
+const checkpointTime = "2006-01-02T15:04:05.000Z07:00"
+
+func parseCheckpoint(text string) (tree tlog.Tree, at time.Time, err error) {
 	lines := strings.Split(text, "\n")
-	if len(lines) < 4 || lines[0] != checkpointHead {
-		return tlog.Tree{}, &TamperedError{Index: -1, Reason: "a signed note is not a checkpoint of this log"}
+	if len(lines) < 5 || lines[0] != checkpointHead {
+		return tree, at, &TamperedError{Index: -1, Reason: "a signed note is not a checkpoint of this log"}
 	}
-	size, err := strconv.ParseInt(lines[1], 10, 64)
-	if err != nil || size < 0 {
-		return tlog.Tree{}, &TamperedError{Index: -1, Reason: fmt.Sprintf("line 2 of a checkpoint is not a size: %q", lines[1])}
+	if tree.N, err = strconv.ParseInt(lines[1], 10, 64); err != nil || tree.N < 0 {
+		return tree, at, &TamperedError{Index: -1, Reason: fmt.Sprintf("line 2 of a checkpoint is not a size: %q", lines[1])}
 	}
-	root, err := tlog.ParseHash(lines[2])
-	if err != nil {
-		return tlog.Tree{}, &TamperedError{Index: -1, Reason: fmt.Sprintf("line 3 of a checkpoint is not a hash: %q", lines[2])}
+	if tree.Hash, err = tlog.ParseHash(lines[2]); err != nil {
+		return tree, at, &TamperedError{Index: -1, Reason: fmt.Sprintf("line 3 of a checkpoint is not a hash: %q", lines[2])}
 	}
-	return tlog.Tree{N: size, Hash: root}, nil
+	if at, err = time.Parse(checkpointTime, lines[3]); err != nil {
+		return tree, at, &TamperedError{Index: -1, Reason: fmt.Sprintf("line 4 of a checkpoint is not a time: %q", lines[3])}
+	}
+	return tree, at, nil
 }

@@ -375,6 +375,7 @@ func (s *Store) Erase(ctx context.Context, tx deal.TxID, who, why string) error 
 			`DELETE FROM data_keys WHERE tx = $1`,
 			`UPDATE sealings SET private = x'' WHERE tx = $1`,
 			`UPDATE outbox SET data = x'' WHERE tx = $1`,
+			`DELETE FROM words WHERE seq = (SELECT seq FROM sealings WHERE tx = $1)`,
 		} {
 			if err := t.exec(query, tx); err != nil {
 				return err

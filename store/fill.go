@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"math/bits"
 	"runtime"
 	"time"
 
@@ -43,7 +42,7 @@ type Happening struct {
 // It exists so that a ledger can be measured that has grown for years. For the sake of speed it takes no care of a crash:
 // a state directory in which it did not return nil is to be thrown away.
 func (s *Store) Fill(ctx context.Context, all iter.Seq[Past]) error {
-	f := &filler{s: s, plans: map[string]bool{}, counts: map[[3]string]int64{}, days: map[[3]string]int64{}, latencies: map[latencyKey]int64{}}
+	f := &filler{s: s, plans: map[string]bool{}, counts: map[[3]string]int64{}, days: map[[3]string]int64{}, latencies: map[latencyKey]int64{}, flows: map[latencyKey]int64{}}
 	if err := f.pragmas("synchronous = OFF", "cache_size = -400000"); err != nil {
 		return err
 	}
@@ -80,6 +79,7 @@ type filler struct {
 	counts    map[[3]string]int64
 	days      map[[3]string]int64
 	latencies map[latencyKey]int64
+	flows     map[latencyKey]int64
 }
 
 type storedHash struct {
@@ -162,6 +162,11 @@ func (f *filler) finish(t *txn) error {
 			return err
 		}
 	}
+	for k, n := range f.flows {
+		if err := t.exec(`INSERT INTO flows (day, bucket, n) VALUES ($1, $2, $3)`, k.day, k.bucket, n); err != nil {
+			return err
+		}
+	}
 	for _, index := range f.indexes {
 		if err := t.exec(index); err != nil {
 			return err
@@ -220,6 +225,8 @@ type pastRows struct {
 	stepAt                        int64
 	audit                         []auditRow
 	events                        []outboxRow
+	words                         []int64
+	waited                        bool
 }
 
 type outboxRow struct {
@@ -269,6 +276,9 @@ func (s *Store) encodeOne(p Past, seq, n int64) (*pastRows, error) {
 	}
 	sum := sha256.Sum256(plan)
 	r.plan, r.planHash = string(plan), hex.EncodeToString(sum[:])
+	for _, w := range namesOf(sl.Private) {
+		r.words = append(r.words, s.master.keyed(w))
+	}
 	for i, h := range p.History {
 		if err := r.testify(int64(i)+1, n+int64(i), h, key); err != nil {
 			return nil, err
@@ -289,6 +299,7 @@ func (r *pastRows) complete() {
 			r.stepAt = h.At.UnixMilli()
 			sl.Facts.Times[step] = h.At.UTC()
 		}
+		r.waited = r.waited || h.Condition.Waiting()
 	}
 }
 
@@ -371,11 +382,14 @@ func (f *filler) writeOne(w *fillWriter, r *pastRows) error {
 	}
 	w.add(`INSERT INTO sealings (seq, tx, tenant, account, object, record, rule, at, change, plan, step, condition, reason,
 			attempts, next, noticed, updated, step_at, version, facts, private, signature, adopted, receipt, events, last_entry,
-			lease_owner, lease_until, retention, legal_hold, delete_after)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, '', 0, $27, 0, NULL)`,
+			lease_owner, lease_until, retention, legal_hold, delete_after, waited)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, '', 0, $27, 0, NULL, $28)`,
 		r.seq, sl.Tx, sl.Tenant, sl.Account, sl.Change.Ref.Object, sl.Change.Ref.ID, sl.Change.Rule, millis(sl.Change.At), r.change, r.planHash,
 		sl.Step, sl.Condition, sl.Reason, sl.Attempts, millis(sl.Next), millis(sl.Noticed), millis(sl.Updated), r.stepAt, sl.Version, r.facts,
-		r.private, sl.Facts.Signature, sl.Facts.Adopted, receipt, len(r.events), r.audit[len(r.audit)-1].n, sl.Plan.Retention)
+		r.private, sl.Facts.Signature, sl.Facts.Adopted, receipt, len(r.events), r.audit[len(r.audit)-1].n, sl.Plan.Retention, r.waited)
+	for _, word := range r.words {
+		w.add(`INSERT INTO words (word, seq) VALUES ($1, $2)`, word, r.seq)
+	}
 	for _, record := range append([]string{sl.Change.Ref.ID}, sl.Change.Aliases...) {
 		w.add(`INSERT INTO record_ids (account, object, record, rule, seq) VALUES ($1, $2, $3, $4, $5)`, sl.Account, sl.Change.Ref.Object, record, sl.Change.Rule, r.seq)
 	}
@@ -429,21 +443,28 @@ func (f *filler) tally(r *pastRows) {
 	var step deal.Step
 	var condition deal.Condition
 	var stepAt int64
+	waited := false
 	for i, h := range r.history {
 		day, at := h.At.UTC().Format(time.DateOnly), h.At.UnixMilli()
 		forward := i == 0 || step.Before(h.Step)
 		if forward {
 			f.days[[3]string{day, tenant, string(h.Step)}]++
 		}
+		if h.Intent == nil && (h.Condition == deal.Retrying || h.Condition == deal.Dead && condition != deal.Dead) {
+			f.days[[3]string{day, tenant, failedAttempt}]++
+		}
 		if h.Condition != condition && h.Condition.Waiting() {
 			f.days[[3]string{day, tenant, string(h.Condition)}]++
 		}
 		if forward && i > 0 {
-			f.latencies[latencyKey{day, tenant, string(h.Step), bits.Len64(uint64(max(at-stepAt, 0)))}]++
+			f.latencies[latencyKey{day, tenant, string(h.Step), bucketOf(at - stepAt)}]++
+		}
+		if forward && h.Step == deal.Reported && !waited {
+			f.flows[latencyKey{day: day, bucket: bucketOf(at - millis(r.sl.Noticed))}]++
 		}
 		if h.Step != step {
 			stepAt = at
 		}
-		step, condition = h.Step, h.Condition
+		step, condition, waited = h.Step, h.Condition, waited || h.Condition.Waiting()
 	}
 }

@@ -130,11 +130,11 @@ func (t *txn) insert(sl *deal.Sealing, key *dataKey, e deal.Entry) error {
 	}
 	if err := t.exec(`INSERT INTO sealings (tx, tenant, account, object, record, rule, at, change, plan, step, condition, reason,
 			attempts, next, noticed, updated, step_at, version, facts, private, signature, adopted, events, last_entry,
-			lease_owner, lease_until, retention, legal_hold, delete_after)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17, $18, $19, $20, $21, 0, 0, '', 0, $22, 0, NULL)`,
+			lease_owner, lease_until, retention, legal_hold, delete_after, waited)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17, $18, $19, $20, $21, 0, 0, '', 0, $22, 0, NULL, $23)`,
 		sl.Tx, sl.Tenant, sl.Account, sl.Change.Ref.Object, sl.Change.Ref.ID, sl.Change.Rule, millis(sl.Change.At), change, plan,
 		sl.Step, sl.Condition, sl.Reason, sl.Attempts, millis(sl.Next), millis(sl.Noticed), millis(sl.Updated), sl.Version, facts,
-		private, sl.Facts.Signature, sl.Facts.Adopted, sl.Plan.Retention); err != nil {
+		private, sl.Facts.Signature, sl.Facts.Adopted, sl.Plan.Retention, sl.Step != deal.Noticed); err != nil {
 		return err
 	}
 	r, err := t.row(sl.Tx)
@@ -143,6 +143,11 @@ func (t *txn) insert(sl *deal.Sealing, key *dataKey, e deal.Entry) error {
 	}
 	if _, err := t.fileUnder(r, sl.Change, append([]string{sl.Change.Ref.ID}, sl.Change.Aliases...)); err != nil {
 		return err
+	}
+	if key != nil {
+		if err := t.index(r.seq, sl.Private); err != nil {
+			return err
+		}
 	}
 	if err := t.own(r, sl); err != nil {
 		return err
@@ -269,12 +274,13 @@ type row struct {
 	leaseOwner string
 	leaseUntil int64
 	legalHold  bool
+	waited     bool // for a person, or it came from the archive
 }
 
 func (t *txn) row(tx deal.TxID) (*row, error) {
 	var r row
-	found, err := t.get([]any{&r.seq, &r.account, &r.step, &r.condition, &r.version, &r.signature, &r.stepAt, &r.noticed, &r.receipt, &r.events, &r.leaseOwner, &r.leaseUntil, &r.legalHold},
-		`SELECT seq, account, step, condition, version, signature, step_at, noticed, coalesce(receipt, 0), events, lease_owner, lease_until, legal_hold
+	found, err := t.get([]any{&r.seq, &r.account, &r.step, &r.condition, &r.version, &r.signature, &r.stepAt, &r.noticed, &r.receipt, &r.events, &r.leaseOwner, &r.leaseUntil, &r.legalHold, &r.waited},
+		`SELECT seq, account, step, condition, version, signature, step_at, noticed, coalesce(receipt, 0), events, lease_owner, lease_until, legal_hold, waited
 		 FROM sealings WHERE tx = $1`, tx)
 	if err == nil && !found {
 		err = &NotFoundError{tx}
@@ -398,6 +404,11 @@ func (t *txn) advance(r *row, sl *deal.Sealing, key *dataKey, e deal.Entry) erro
 	if err := t.save(r, sl, key); err != nil {
 		return err
 	}
+	if r.step == deal.Noticed { // only now what was read of the record may be other than it was
+		if err := t.reindex(r.seq, sl.Private); err != nil {
+			return err
+		}
+	}
 	if err := t.tally(r, sl, false); err != nil {
 		return err
 	}
@@ -419,9 +430,9 @@ func (t *txn) save(r *row, sl *deal.Sealing, key *dataKey) error {
 		stepAt = t.now.UnixMilli()
 	}
 	return t.exec(`UPDATE sealings SET step = $2, condition = $3, reason = $4, attempts = $5, next = $6, updated = $7, step_at = $8,
-			version = $9, facts = $10, private = $11, signature = $12, adopted = $13, lease_owner = '', lease_until = 0 WHERE tx = $1`,
+			version = $9, facts = $10, private = $11, signature = $12, adopted = $13, waited = $14, lease_owner = '', lease_until = 0 WHERE tx = $1`,
 		sl.Tx, sl.Step, sl.Condition, sl.Reason, sl.Attempts, millis(sl.Next), millis(sl.Updated), stepAt,
-		sl.Version, facts, private, sl.Facts.Signature, sl.Facts.Adopted)
+		sl.Version, facts, private, sl.Facts.Signature, sl.Facts.Adopted, r.waited || sl.Condition.Waiting())
 }
 
 // conclude writes what every change of a sealing ends with: the audit entry, the events, the next job.

@@ -13,8 +13,9 @@ import (
 
 // Filter narrows a List. Empty fields match everything.
 type Filter struct {
-	Tenant    deal.TenantID
-	Step      deal.Step
+	Tenant deal.TenantID
+	Step   deal.Step
+	// Condition leaves out what is done.
 	Condition deal.Condition
 	// Record is the CRM's ID of the record.
 	Record string
@@ -47,23 +48,32 @@ type Summary struct {
 func (s *Store) List(ctx context.Context, f Filter) (list []Summary, err error) {
 	query, args := f.query()
 	err = s.view(ctx, func(t *txn) error {
-		return t.each(func(r *sql.Rows) error {
-			var m Summary
-			var next, at, noticed, updated int64
-			var facts []byte
-			if err := r.Scan(&m.Seq, &m.Tx, &m.Tenant, &m.Account, &m.Ref.Object, &m.Ref.ID, &m.Rule, &m.Step, &m.Condition, &m.Reason, &m.Attempts, &next, &at, &noticed, &updated, &facts); err != nil {
-				return err
-			}
-			m.Next, m.At, m.Noticed, m.Updated = fromMillis(next), fromMillis(at), fromMillis(noticed), fromMillis(updated)
-			var known deal.Facts
-			if err := json.Unmarshal(facts, &known); err != nil {
-				return fmt.Errorf("%s: stored facts: %w", m.Tx, errDamaged)
-			}
-			m.RecordURL = known.RecordURL
-			list = append(list, m)
-			return nil
-		}, query, args...)
+		list, err = t.summaries(query, args...)
+		return err
 	})
+	return list, err
+}
+
+// selectSummaries begins every query that summaries reads.
+const selectSummaries = `SELECT seq, tx, tenant, account, object, record, rule, step, condition, reason, attempts, next, at, noticed, updated, facts FROM sealings`
+
+func (t *txn) summaries(query string, args ...any) (list []Summary, err error) {
+	err = t.each(func(r *sql.Rows) error {
+		var m Summary
+		var next, at, noticed, updated int64
+		var facts []byte
+		if err := r.Scan(&m.Seq, &m.Tx, &m.Tenant, &m.Account, &m.Ref.Object, &m.Ref.ID, &m.Rule, &m.Step, &m.Condition, &m.Reason, &m.Attempts, &next, &at, &noticed, &updated, &facts); err != nil {
+			return err
+		}
+		m.Next, m.At, m.Noticed, m.Updated = fromMillis(next), fromMillis(at), fromMillis(noticed), fromMillis(updated)
+		var known deal.Facts
+		if err := json.Unmarshal(facts, &known); err != nil {
+			return fmt.Errorf("%s: stored facts: %w", m.Tx, errDamaged)
+		}
+		m.RecordURL = known.RecordURL
+		list = append(list, m)
+		return nil
+	}, query, args...)
 	return list, err
 }
 
@@ -81,7 +91,7 @@ func (f Filter) query() (string, []any) {
 		add("step =", f.Step)
 	}
 	if f.Condition != "" {
-		add("condition =", f.Condition)
+		add("state =", f.Condition)
 	}
 	if f.Record != "" {
 		add("record =", f.Record)
@@ -89,7 +99,7 @@ func (f Filter) query() (string, []any) {
 	if f.Before > 0 {
 		add("seq <", f.Before)
 	}
-	query := `SELECT seq, tx, tenant, account, object, record, rule, step, condition, reason, attempts, next, at, noticed, updated, facts FROM sealings`
+	query := selectSummaries
 	if len(where) > 0 {
 		query += " WHERE " + strings.Join(where, " AND ")
 	}

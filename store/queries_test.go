@@ -109,30 +109,6 @@ func TestCountsFollowEveryChange(t *testing.T) {
 	}
 }
 
-func TestRollupsCountStepsAndHowLongTheyTook(t *testing.T) {
-	s, c := newStore(t)
-	sl := one(t, s, "006A")
-	c.advance(300 * time.Millisecond)
-	sl.Step = deal.Gathered
-	advance(t, s, sl, "gathered")
-	sl.Condition = deal.Held
-	advance(t, s, sl, "held")
-	daily, latency, err := s.Rollups(t.Context(), start)
-	if err != nil {
-		t.Fatal(err)
-	}
-	day := "2026-03-04"
-	if d := cmp.Diff([]Daily{{day, acme, "gathered", 1}, {day, acme, "held", 1}, {day, acme, "noticed", 1}}, daily); d != "" {
-		t.Error(d)
-	}
-	if d := cmp.Diff([]Latency{{day, acme, deal.Gathered, 512 * time.Millisecond, 1}}, latency); d != "" {
-		t.Error(d)
-	}
-	if daily, latency, err = s.Rollups(t.Context(), start.Add(24*time.Hour)); err != nil || daily != nil || latency != nil {
-		t.Errorf("the next day: %v, %v, %v", daily, latency, err)
-	}
-}
-
 func TestTheStoryOfADealIsWhole(t *testing.T) {
 	s, c := newStore(t)
 	first := one(t, s, "006A")

@@ -3,14 +3,42 @@ package store
 import (
 	"context"
 	"database/sql"
-	"math/bits"
+	"maps"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
 )
 
-// tally keeps the counts by state, the daily counters and the latency histogram in line with a change.
+// tally keeps the counts by state, the daily counters and the histograms of durations in line with a change. Whoever looks at
+// them reads a few rows a day, however many sealings there are.
 func (t *txn) tally(r *row, sl *deal.Sealing, fresh bool) error {
+	if err := t.tallyState(r, sl, fresh); err != nil {
+		return err
+	}
+	moved := fresh || r.step.Before(sl.Step)
+	if moved {
+		if err := t.daily(sl.Tenant, string(sl.Step)); err != nil {
+			return err
+		}
+	}
+	if err := t.tallyTrouble(r, sl); err != nil {
+		return err
+	}
+	if fresh || !moved {
+		return nil
+	}
+	if err := t.latency(sl.Tenant, sl.Step, t.now.UnixMilli()-r.stepAt); err != nil {
+		return err
+	}
+	if sl.Step == deal.Reported && !r.waited {
+		return t.flow(t.now.UnixMilli() - r.noticed)
+	}
+	return nil
+}
+
+func (t *txn) tallyState(r *row, sl *deal.Sealing, fresh bool) error {
 	if !fresh {
 		if r.step == sl.Step && r.condition == sl.Condition {
 			return nil
@@ -19,23 +47,23 @@ func (t *txn) tally(r *row, sl *deal.Sealing, fresh bool) error {
 			return err
 		}
 	}
-	if err := t.count(sl.Tenant, sl.Step, sl.Condition, 1); err != nil {
-		return err
-	}
-	if fresh || r.step.Before(sl.Step) {
-		if err := t.daily(sl.Tenant, string(sl.Step)); err != nil {
+	return t.count(sl.Tenant, sl.Step, sl.Condition, 1)
+}
+
+// failedAttempt is the daily counter of attempts at a step that did not bring it about. What did is counted as the step.
+const failedAttempt = "failed"
+
+func (t *txn) tallyTrouble(r *row, sl *deal.Sealing) error {
+	failed := sl.Condition == deal.Retrying || sl.Condition == deal.Dead && r.condition != deal.Dead
+	if failed {
+		if err := t.daily(sl.Tenant, failedAttempt); err != nil {
 			return err
 		}
 	}
-	if r.condition != sl.Condition && sl.Condition.Waiting() {
-		if err := t.daily(sl.Tenant, string(sl.Condition)); err != nil {
-			return err
-		}
-	}
-	if fresh || !r.step.Before(sl.Step) {
+	if r.condition == sl.Condition || !sl.Condition.Waiting() {
 		return nil
 	}
-	return t.latency(sl.Tenant, sl.Step, t.now.UnixMilli()-r.stepAt)
+	return t.daily(sl.Tenant, string(sl.Condition))
 }
 
 func (t *txn) count(tenant deal.TenantID, step deal.Step, condition deal.Condition, n int) error {
@@ -52,49 +80,155 @@ func (t *txn) daily(tenant deal.TenantID, name string) error {
 
 func (t *txn) latency(tenant deal.TenantID, step deal.Step, ms int64) error {
 	return t.exec(`INSERT INTO latency (day, tenant, step, bucket, n) VALUES ($1, $2, $3, $4, 1)
-		ON CONFLICT (day, tenant, step, bucket) DO UPDATE SET n = n + 1`, t.day(), tenant, step, bits.Len64(uint64(max(ms, 0))))
+		ON CONFLICT (day, tenant, step, bucket) DO UPDATE SET n = n + 1`, t.day(), tenant, step, bucketOf(ms))
 }
 
-// Daily is how often something happened to a tenant's sealings on a day (UTC): Name is a step that was reached, or held,
-// dead or ended.
-type Daily struct {
-	Day    string // YYYY-MM-DD
-	Tenant deal.TenantID
-	Name   string
-	N      int64
+func (t *txn) flow(ms int64) error {
+	return t.exec(`INSERT INTO flows (day, bucket, n) VALUES ($1, $2, 1) ON CONFLICT (day, bucket) DO UPDATE SET n = n + 1`, t.day(), bucketOf(ms))
 }
 
-// Latency is how many sealings reached a step on a day in less than Below since the step before, and not faster than
-// half of it.
-type Latency struct {
-	Day    string // YYYY-MM-DD
-	Tenant deal.TenantID
-	Step   deal.Step
-	Below  time.Duration
-	N      int64
+// perOctave is how many buckets of durations lie between one and its double: what is read from them is off by 9 % at most.
+const perOctave = 8
+
+// longest is the last bucket, of 34 years and more.
+const longest = 40 * perOctave
+
+// bucketOf returns the bucket of a duration in milliseconds.
+func bucketOf(ms int64) int {
+	return min(int(math.Ceil(perOctave*math.Log2(float64(max(ms, 1))))), longest)
 }
 
-// Rollups returns the counters of the days from since on, oldest day first.
-func (s *Store) Rollups(ctx context.Context, since time.Time) (daily []Daily, latency []Latency, err error) {
-	day := since.UTC().Format(time.DateOnly)
+// bucketEnd is the longest duration of a bucket.
+func bucketEnd(bucket int) time.Duration {
+	return time.Duration(math.Exp2(float64(bucket)/perOctave) * float64(time.Millisecond)).Round(time.Millisecond)
+}
+
+// Day is what happened to the sealings of all tenants on a day (UTC).
+type Day struct {
+	Day string // YYYY-MM-DD
+	// Noticed to Done count sealings that reached the step; Held, Dead and Ended those that came to wait or to an end.
+	Noticed, Sealed, Done, Held, Dead, Ended int64
+	// Attempts at steps, and how many of them Failed.
+	Attempts, Failed int64
+	// Flow is how long sealings took from noticed to reported, without those that waited for a person.
+	Flow Quantiles
+}
+
+// Quantiles are durations that so many of N did not exceed.
+type Quantiles struct {
+	N             int64
+	P50, P95, P99 time.Duration
+}
+
+// StepTimes is how long sealings took to reach a step from the step before.
+type StepTimes struct {
+	Step deal.Step
+	Quantiles
+}
+
+// Days returns the days from since on that have any figures, oldest first.
+func (s *Store) Days(ctx context.Context, since time.Time) (days []Day, err error) {
+	from := since.UTC().Format(time.DateOnly)
 	err = s.view(ctx, func(t *txn) error {
+		byDay := map[string]*Day{}
+		day := func(name string) *Day {
+			if byDay[name] == nil {
+				byDay[name] = &Day{Day: name}
+			}
+			return byDay[name]
+		}
 		err := t.each(func(r *sql.Rows) error {
-			var d Daily
-			err := r.Scan(&d.Day, &d.Tenant, &d.Name, &d.N)
-			daily = append(daily, d)
-			return err
-		}, `SELECT day, tenant, name, n FROM daily WHERE day >= $1 ORDER BY day, tenant, name`, day)
+			var on, what string
+			var n int64
+			if err := r.Scan(&on, &what, &n); err != nil {
+				return err
+			}
+			day(on).add(what, n)
+			return nil
+		}, daysQuery, from)
 		if err != nil {
 			return err
 		}
-		return t.each(func(r *sql.Rows) error {
-			var l Latency
+		flows := map[string]histogram{}
+		err = t.each(func(r *sql.Rows) error {
+			var on string
 			var bucket int
-			err := r.Scan(&l.Day, &l.Tenant, &l.Step, &bucket, &l.N)
-			l.Below = time.Duration(1<<min(bucket, 40)) * time.Millisecond
-			latency = append(latency, l)
+			var n int64
+			err := r.Scan(&on, &bucket, &n)
+			flows[on] = append(flows[on], bar{bucket, n})
 			return err
-		}, `SELECT day, tenant, step, bucket, n FROM latency WHERE day >= $1 ORDER BY day, tenant, step, bucket`, day)
+		}, flowsQuery, from)
+		for on, h := range flows {
+			day(on).Flow = h.quantiles()
+		}
+		for _, name := range slices.Sorted(maps.Keys(byDay)) {
+			days = append(days, *byDay[name])
+		}
+		return err
 	})
-	return daily, latency, err
+	return days, err
+}
+
+const (
+	daysQuery  = `SELECT day, name, sum(n) FROM daily WHERE day >= $1 GROUP BY day, name`
+	flowsQuery = `SELECT day, bucket, n FROM flows WHERE day >= $1 ORDER BY day, bucket`
+	stepsQuery = `SELECT step, bucket, sum(n) FROM latency WHERE day >= $1 GROUP BY step, bucket ORDER BY step, bucket`
+)
+
+func (d *Day) add(what string, n int64) {
+	counters := map[string]*int64{string(deal.Noticed): &d.Noticed, string(deal.Sealed): &d.Sealed, string(deal.Done): &d.Done,
+		string(deal.Held): &d.Held, string(deal.Dead): &d.Dead, string(deal.Ended): &d.Ended, failedAttempt: &d.Failed}
+	if c, ok := counters[what]; ok {
+		*c += n
+	}
+	if what == failedAttempt || deal.Step(what).Valid() && what != string(deal.Noticed) {
+		d.Attempts += n
+	}
+}
+
+// StepTimes returns how long each step took on the days from since on, over all tenants, in the order of the steps.
+func (s *Store) StepTimes(ctx context.Context, since time.Time) (list []StepTimes, err error) {
+	steps := map[deal.Step]histogram{}
+	err = s.view(ctx, func(t *txn) error {
+		return t.each(func(r *sql.Rows) error {
+			var step deal.Step
+			var b bar
+			err := r.Scan(&step, &b.bucket, &b.n)
+			steps[step] = append(steps[step], b)
+			return err
+		}, stepsQuery, since.UTC().Format(time.DateOnly))
+	})
+	for _, step := range deal.Steps {
+		if h := steps[step]; h != nil {
+			list = append(list, StepTimes{step, h.quantiles()})
+		}
+	}
+	return list, err
+}
+
+// histogram is a list of bars by growing bucket.
+type histogram []bar
+
+type bar struct {
+	bucket int
+	n      int64
+}
+
+func (h histogram) quantiles() (q Quantiles) {
+	for _, b := range h {
+		q.N += b.n
+	}
+	for _, p := range []struct {
+		share float64
+		is    *time.Duration
+	}{{.50, &q.P50}, {.95, &q.P95}, {.99, &q.P99}} {
+		rank, seen := int64(math.Ceil(p.share*float64(q.N))), int64(0)
+		for _, b := range h {
+			if seen += b.n; seen >= rank {
+				*p.is = bucketEnd(b.bucket)
+				break
+			}
+		}
+	}
+	return q
 }

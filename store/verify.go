@@ -167,7 +167,7 @@ func (v *auditor) checkpoints(old []byte) error {
 		notes = append(notes, old)
 	}
 	for _, n := range notes {
-		head, err := openCheckpoint(n, verifier)
+		head, _, err := openCheckpoint(n, verifier)
 		if err != nil {
 			return err
 		}

@@ -68,7 +68,7 @@ func parseState(text string) (scan, error) {
 	if errors.Join(errs[:]...) != nil {
 		return scan{}, errors.New("has a time that cannot be read")
 	}
-	id, err := canonicalID(stored.ID)
+	id, err := CanonicalID(stored.ID)
 	if err != nil {
 		return scan{}, err
 	}

@@ -329,7 +329,7 @@ func (c *Connector) upload(ctx context.Context, entity map[string]string, f deal
 	if err := json.Unmarshal(resp.Body(), &said); err != nil || !said.Success {
 		return "", malformed("it does not say that the file was stored")
 	}
-	version, err = canonicalID(said.ID)
+	version, err = CanonicalID(said.ID)
 	if err != nil {
 		return "", malformed("the file has no ID")
 	}
@@ -431,7 +431,7 @@ const maxDownload = 4 << 30
 
 // Download implements connectors.Files. fileID is a RecordFile.ID: one version, whose bytes never change.
 func (c *Connector) Download(ctx context.Context, ref deal.Ref, fileID string, w io.Writer, limit int64) error {
-	id, err := canonicalID(fileID)
+	id, err := CanonicalID(fileID)
 	if err != nil {
 		return fmt.Errorf("salesforce: download a file of %s: %w", ref, refuse("file ID %q: %v", fileID, err))
 	}

@@ -196,7 +196,7 @@ func idField(v any) (string, error) {
 	if !ok {
 		return "", errors.New("is missing")
 	}
-	return canonicalID(s)
+	return CanonicalID(s)
 }
 
 // rowName is a stable name for a row that has no readable ID.

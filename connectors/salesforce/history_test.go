@@ -198,7 +198,7 @@ func FuzzCursorState(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := canonicalID(s.last.id); err != nil {
+		if _, err := CanonicalID(s.last.id); err != nil {
 			t.Errorf("state with ID %q is accepted: %v", s.last.id, err)
 		}
 		again, err := parseState(s.state())
@@ -229,7 +229,7 @@ func FuzzHistoryReply(f *testing.F) {
 					t.Errorf("row %+v: entries %v, quarantined %v", row, entries, quarantined)
 				}
 				for _, e := range entries {
-					if _, err := canonicalID(e.Occurrence); err != nil || e.Ref.ID == "" || e.At.Before(t20) {
+					if _, err := CanonicalID(e.Occurrence); err != nil || e.Ref.ID == "" || e.At.Before(t20) {
 						t.Errorf("entry %+v", e)
 					}
 				}

@@ -126,12 +126,12 @@ func TestCanonicalID(t *testing.T) {
 		mock.ID18("006Ws00000AbCdE"):      mock.ID18("006Ws00000AbCdE"),
 		"006000000000000":                 "006000000000000AAA",
 	} {
-		if got, err := canonicalID(in); got != want || err != nil {
+		if got, err := CanonicalID(in); got != want || err != nil {
 			t.Errorf("%s: %s, %v; want %s", in, got, err, want)
 		}
 	}
 	for _, bad := range []string{"", "006", "006Ws00000AbCd'", "006Ws00000AbCdEAAA", "006Ws00000AbCdÉ"} {
-		if got, err := canonicalID(bad); err == nil {
+		if got, err := CanonicalID(bad); err == nil {
 			t.Errorf("%q is accepted as %s", bad, got)
 		}
 	}

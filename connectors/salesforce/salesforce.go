@@ -106,7 +106,7 @@ func (c *Connector) organization(ctx context.Context) (deal.Account, error) {
 		return deal.Account{}, malformed("it names %d organisations", len(found.rows))
 	}
 	row := found.rows[0]
-	id, err := canonicalID(row.StringField("Id"))
+	id, err := CanonicalID(row.StringField("Id"))
 	if err != nil {
 		return deal.Account{}, malformed("the organisation has no ID")
 	}

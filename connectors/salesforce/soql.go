@@ -41,9 +41,9 @@ func parseTime(s string) (time.Time, error) {
 	return t.UTC().Truncate(time.Millisecond), nil
 }
 
-// canonicalID returns the 18-character form of a record ID. The last three characters say which of the first fifteen
+// CanonicalID returns the 18-character form of a record ID. The last three characters say which of the first fifteen
 // are upper-case, five bits each, so that the ID survives a comparison that ignores case.
-func canonicalID(id string) (string, error) {
+func CanonicalID(id string) (string, error) {
 	if len(id) != 15 && len(id) != 18 {
 		return "", errors.New("a Salesforce ID has 15 or 18 characters")
 	}
@@ -74,7 +74,7 @@ func checkRef(ref deal.Ref) (deal.Ref, error) {
 	if ref.Object != Object {
 		return ref, refuse("object %q is not supported: dealseal seals for %s only", ref.Object, Object)
 	}
-	id, err := canonicalID(ref.ID)
+	id, err := CanonicalID(ref.ID)
 	if err != nil {
 		return ref, refuse("record ID %q: %v", ref.ID, err)
 	}

@@ -1,0 +1,222 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// Query asks for a page of sealings, newest first. Empty fields match everything.
+type Query struct {
+	// Text is a transaction ID or at least its first six characters, else an ID of a record, else words of a name, all of
+	// which must be in it. The first of these that matches anything is what is meant.
+	Text string
+	// Records are other forms of Text as an ID of a record.
+	Records []string
+	Tenant  deal.TenantID
+	// State is "done" or the condition of a sealing that is not done.
+	State string
+	Rule  string
+	// Day is any time on the day (UTC) on which the sealing was noticed.
+	Day time.Time
+	// Before is the Next of the page before.
+	Before int64
+	// Limit is the size of a page, 100 when zero, at most 1000.
+	Limit int
+}
+
+// Found is a page of sealings.
+type Found struct {
+	Sealings []Summary
+	// By says what Text was taken for: "transaction", "record", "name", or "" when there was none.
+	By string
+	// Next is where older ones are to be looked for, 0 when there are none. A page that is not full has one too when
+	// much was looked through that does not match.
+	Next int64
+}
+
+// The meanings of Query.Text.
+const (
+	byTransaction = "transaction"
+	byRecord      = "record"
+	byName        = "name"
+)
+
+// leastPrefix is how much of a transaction ID must be given.
+const leastPrefix = 6
+
+// window is how many sealings one page looks through, so that a page that finds little answers as fast as a full one.
+const window = 10_000
+
+// finder is a query on its way into SQL: a driver, which an index answers newest first, and clauses that each of its
+// sealings is compared with.
+type finder struct {
+	*txn
+	driver  string // "FROM ... WHERE ..." over a table with a column seq
+	clauses []string
+	args    []any
+}
+
+// Find returns a page of the sealings that match. What it costs does not depend on how many sealings there are.
+func (s *Store) Find(ctx context.Context, q Query) (found Found, err error) {
+	err = s.view(ctx, func(t *txn) error {
+		f := &finder{txn: t}
+		if found.By, err = f.meaning(q); err != nil {
+			return err
+		}
+		f.filter(q)
+		limit := min(q.Limit, 1000)
+		if limit <= 0 {
+			limit = 100
+		}
+		found.Sealings, found.Next, err = f.page(q.Before, limit)
+		return err
+	})
+	return found, err
+}
+
+// arg adds a value and returns its place.
+func (f *finder) arg(v any) string {
+	f.args = append(f.args, v)
+	return fmt.Sprintf("$%d", len(f.args))
+}
+
+// meaning takes the text for the first thing that exists, and makes it the driver.
+func (f *finder) meaning(q Query) (by string, err error) {
+	text := strings.TrimSpace(q.Text)
+	if text == "" {
+		return "", nil
+	}
+	if prefix := strings.ToLower(text); len(prefix) >= leastPrefix && strings.Trim(prefix, "abcdefghijklmnopqrstuvwxyz234567") == "" {
+		f.driver = "FROM sealings WHERE tx >= " + f.arg(prefix) + " AND tx < " + f.arg(prefix+"~")
+		if ok, err := f.any(); ok || err != nil {
+			return byTransaction, err
+		}
+		f.args = nil
+	}
+	for _, id := range append([]string{text}, q.Records...) {
+		f.driver = "FROM record_ids WHERE record = " + f.arg(id)
+		if ok, err := f.any(); ok || err != nil {
+			return byRecord, err
+		}
+		f.args = nil
+	}
+	return byName, f.names(words(text))
+}
+
+func (f *finder) any() (bool, error) {
+	var one int
+	return f.get([]any{&one}, "SELECT 1 "+f.driver+" LIMIT 1", f.args...)
+}
+
+// names is driven by the rarest word.
+func (f *finder) names(asked []string) error {
+	if len(asked) == 0 {
+		f.driver = "FROM words WHERE word IS NULL"
+		return nil
+	}
+	asked = asked[:min(len(asked), maxAsked)]
+	rarest, least := 0, int64(window+1)
+	for i, w := range asked {
+		var n int64
+		if _, err := f.get([]any{&n}, fmt.Sprintf(`SELECT count(*) FROM (SELECT 1 FROM words WHERE word = $1 LIMIT %d)`, window), f.s.master.keyed(w)); err != nil {
+			return err
+		}
+		if n < least {
+			rarest, least = i, n
+		}
+	}
+	for i, w := range asked {
+		at := f.arg(f.s.master.keyed(w))
+		if i == rarest {
+			f.driver = "FROM words WHERE word = " + at
+		} else {
+			f.clauses = append(f.clauses, "EXISTS (SELECT 1 FROM words w WHERE w.word = "+at+" AND w.seq = sealings.seq)")
+		}
+	}
+	return nil
+}
+
+// condition is a column that must have a value.
+type condition struct {
+	column string
+	plain  string // the column, written so that no index is taken for it
+	value  any
+	given  bool
+}
+
+// filter adds the query's other conditions. Where the text is no driver, the one that is likely to match least is.
+func (f *finder) filter(q Query) {
+	state := condition{"state", "state || ''", q.State, q.State != ""}
+	day := condition{"day", "day + 0", q.Day.Unix() / (24 * 60 * 60), !q.Day.IsZero()}
+	rule := condition{"rule", "rule || ''", q.Rule, q.Rule != ""}
+	tenant := condition{"tenant", "tenant || ''", q.Tenant, q.Tenant != ""}
+	switch {
+	case f.driver != "":
+	case state.given && q.State != "done":
+		f.drive(&state, &tenant)
+	case day.given:
+		f.drive(&day)
+	case rule.given:
+		f.drive(&rule)
+	default:
+		f.drive(&tenant, &state)
+	}
+	for _, c := range []condition{state, day, rule, tenant} {
+		if c.given {
+			f.clauses = append(f.clauses, c.plain+" = "+f.arg(c.value))
+		}
+	}
+}
+
+// drive takes the conditions that are given, for which there is an index together and alone; all sealings without any.
+func (f *finder) drive(list ...*condition) {
+	f.driver = "FROM sealings WHERE seq > 0"
+	for _, c := range list {
+		if c.given {
+			f.driver += " AND " + c.column + " = " + f.arg(c.value)
+			c.given = false
+		}
+	}
+}
+
+// page reads one sealing more than is asked for, to know whether there are more.
+func (f *finder) page(before int64, limit int) (list []Summary, next int64, err error) {
+	if list, err = f.summaries(f.query(before, limit+1), f.args...); err != nil {
+		return nil, 0, err
+	}
+	if len(list) > limit {
+		return list[:limit], list[limit-1].Seq, nil
+	}
+	if len(f.clauses) == 0 {
+		return list, 0, nil
+	}
+	var n int64
+	_, err = f.get([]any{&n, &next}, "SELECT count(*), coalesce(min(seq), 0) FROM ("+f.seqs(before, window)+")", f.args...)
+	if n < window {
+		next = 0
+	}
+	return list, next, err
+}
+
+// query is the whole statement.
+func (f *finder) query(before int64, limit int) string {
+	n := window
+	if len(f.clauses) == 0 {
+		n = limit
+	}
+	where := append([]string{"seq IN (" + f.seqs(before, n) + ")"}, f.clauses...)
+	return fmt.Sprintf("%s WHERE %s ORDER BY seq DESC LIMIT %d", selectSummaries, strings.Join(where, " AND "), limit)
+}
+
+// seqs is the part of the driver that is looked through.
+func (f *finder) seqs(before int64, n int) string {
+	bound := ""
+	if before > 0 {
+		bound = fmt.Sprintf(" AND seq < %d", before)
+	}
+	return fmt.Sprintf("SELECT seq %s%s ORDER BY seq DESC LIMIT %d", f.driver, bound, n)
+}

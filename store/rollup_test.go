@@ -1,0 +1,95 @@
+package store
+
+import (
+	"testing"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/google/go-cmp/cmp"
+)
+
+func days(t *testing.T, s *Store, since time.Time) []Day {
+	t.Helper()
+	list, err := s.Days(t.Context(), since)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func TestDaysCountDealsAttemptsAndDurations(t *testing.T) {
+	s, c := newStore(t)
+	sl := one(t, s, "006A")
+	c.advance(300 * time.Millisecond)
+	sl.Condition, sl.Next = deal.Retrying, c.now.Add(time.Second)
+	advance(t, s, sl, "failed")
+	sl.Attempts = 2
+	advance(t, s, sl, "failed again")
+	sl.Condition = deal.Running
+	toDone(t, s, sl)
+	waiting := one(t, s, "006B")
+	waiting.Condition = deal.Held
+	advance(t, s, waiting, "held")
+	waiting.Condition = deal.Running
+	c.advance(24 * time.Hour)
+	toDone(t, s, waiting)
+	flow := bucketEnd(bucketOf(300))
+	want := []Day{
+		{Day: "2026-03-04", Noticed: 2, Sealed: 1, Done: 1, Held: 1, Attempts: 10, Failed: 2, Flow: Quantiles{1, flow, flow, flow}},
+		{Day: "2026-03-05", Sealed: 1, Done: 1, Attempts: 8},
+	}
+	if d := cmp.Diff(want, days(t, s, start)); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(want[1:], days(t, s, start.Add(24*time.Hour))); d != "" {
+		t.Error(d)
+	}
+	steps, err := s.StepTimes(t.Context(), start)
+	if err != nil || len(steps) != 8 || steps[0].Step != deal.Gathered || steps[0].N != 2 || steps[0].P50 != flow || steps[0].P99 < 24*time.Hour {
+		t.Errorf("%+v, %v", steps, err)
+	}
+}
+
+func TestBucketsAreNeverBelowWhatTheyCountAndAtMostATenthAbove(t *testing.T) {
+	for ms := int64(1); ms < 1e9; ms += 1 + ms/7 {
+		end := bucketEnd(bucketOf(ms)).Milliseconds()
+		if end < ms || float64(end) > float64(ms)*1.1+1 {
+			t.Errorf("%d ms are counted as up to %d ms", ms, end)
+		}
+	}
+	if bucketOf(0) != 0 || bucketOf(-5) != 0 || bucketEnd(bucketOf(1<<62)) <= 0 {
+		t.Error("times out of order have no bucket")
+	}
+}
+
+func TestQuantilesAreRanks(t *testing.T) {
+	var h histogram
+	for i := range 100 {
+		h = append(h, bar{bucket: i, n: 1})
+	}
+	if got, want := h.quantiles(), (Quantiles{100, bucketEnd(49), bucketEnd(94), bucketEnd(98)}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if got := (histogram{}).quantiles(); got != (Quantiles{}) {
+		t.Errorf("of nothing: %+v", got)
+	}
+}
+
+func TestChartsReadFewRows(t *testing.T) {
+	s, _ := newStore(t)
+	for _, q := range []string{daysQuery, flowsQuery, stepsQuery} {
+		for _, line := range explained(t, s, q, "2026-03-04") {
+			if len(line) > 4 && line[:4] == "SCAN" {
+				t.Errorf("%s\n\t%s", q, line)
+			}
+		}
+	}
+}
+
+func TestDurationsFromBeforeTheMigrationAreKept(t *testing.T) {
+	for old, ms := range map[int]int64{0: 0, 1: 1, 9: 300, 12: 4095} {
+		if end := bucketEnd(old * perOctave).Milliseconds(); end < ms || end != 1<<old {
+			t.Errorf("bucket %d counted up to %d ms, it is read as %d", old, 1<<old, end)
+		}
+	}
+}
