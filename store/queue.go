@@ -6,12 +6,14 @@ import (
 	"crypto/sha256"
 	"database/sql"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
@@ -27,21 +29,25 @@ import (
 
 // Workers is how a Queue spends the machine.
 type Workers struct {
-	// Tenants that are configured. One that is not, but has deals under way or records that were not told, is worked
-	// too: what becomes of those is the handler's to say, and they do not wait in silence.
+	// Tenants that are configured when Run begins; see SetTenants.
 	Tenants []deal.TenantID
 	// PerTenant is how many jobs of one tenant run at once, so that a tenant with thousands of deals does not keep the
 	// others waiting; 4 when zero.
 	PerTenant int
 	// Drain is how long running jobs may take to end after the context of Run was cancelled, before theirs is cancelled
-	// too; 30 seconds when zero.
+	// too; 30 seconds when zero. They then have drainGrace to come back.
 	Drain time.Duration
 }
 
 // Queue runs what the ledger has made due.
 type Queue struct {
-	s *Store
-	w Workers
+	s       *Store
+	w       Workers
+	changed chan struct{} // has room for one: the tenants are others now
+	pulses  pulses
+
+	mu      sync.Mutex
+	tenants []deal.TenantID
 }
 
 // Queue returns the queue of the store. Only one may run at a time.
@@ -52,7 +58,20 @@ func (s *Store) Queue(w Workers) *Queue {
 	if w.Drain <= 0 {
 		w.Drain = 30 * time.Second
 	}
-	return &Queue{s: s, w: w}
+	return &Queue{s: s, w: w, changed: make(chan struct{}, 1), tenants: slices.Clone(w.Tenants)}
+}
+
+// SetTenants says which tenants are configured from now on, before Run or while it runs. One that is not, but has deals
+// under way or records that were not told, is worked too: what becomes of those is the handler's to say, and they do not
+// wait in silence. SetTenants does not wait; jobs that run are left alone.
+func (q *Queue) SetTenants(tenants []deal.TenantID) {
+	q.mu.Lock()
+	q.tenants = slices.Clone(tenants)
+	q.mu.Unlock()
+	select {
+	case q.changed <- struct{}{}:
+	default: // Run has not seen the last one yet, and will see this
+	}
 }
 
 // Handler does one job. Its context is not cancelled when work is to stop, but only after the drain time; a handler
@@ -78,6 +97,12 @@ const (
 	farFuture = 26 * time.Hour
 	// afterPanic is when a job is tried again that has panicked.
 	afterPanic = time.Minute
+	// refit is how often the queues are compared with what there is to do, besides when the tenants change.
+	refit = time.Minute
+	// closeLimit is how long closing one tenant's queue may keep the others' from being opened.
+	closeLimit = 5 * time.Second
+	// drainGrace is how long jobs may take to end once their context is cancelled.
+	drainGrace = 10 * time.Second
 )
 
 // timetable is the insert side, which lives as long as the store.
@@ -241,58 +266,111 @@ func queueName(tenant deal.TenantID) string {
 	return "t-" + hex.EncodeToString(sum[:16])
 }
 
-// Run runs jobs with handle until the context is cancelled and the running ones have ended.
+// Run runs jobs with handle until the context is cancelled and the running ones have ended. It returns an error if they
+// do not end although their context was cancelled too: then nothing may be concluded of them, as after a crash.
 func (q *Queue) Run(ctx context.Context, handle Handler) error {
 	s := q.s
 	workers := river.NewWorkers()
-	if err := river.AddWorkerSafely(workers, &worker{s: s, handle: handle}); err != nil {
+	if err := errors.Join(river.AddWorkerSafely(workers, &worker{s: s, handle: handle}), river.AddWorkerSafely(workers, &pulseWorker{pulses: &q.pulses})); err != nil {
 		return fmt.Errorf("queue: %w", err)
 	}
-	queues := map[string]river.QueueConfig{}
-	tenants, err := q.tenants(ctx)
-	if err != nil {
-		return err
-	}
-	for _, tenant := range tenants {
-		queues[queueName(tenant)] = river.QueueConfig{MaxWorkers: q.w.PerTenant}
-	}
 	client, err := river.NewClient(riversqlite.New(s.write), &river.Config{
-		ID: "dealseal-" + strings.ToLower(rand.Text()), Logger: s.timetable.log, Queues: queues, Workers: workers,
+		ID: "dealseal-" + strings.ToLower(rand.Text()), Logger: s.timetable.log, Workers: workers,
+		Queues:        map[string]river.QueueConfig{pulseQueue: {MaxWorkers: 1}},
 		FetchCooldown: fetchCooldown, FetchPollInterval: fetchPoll, JobTimeout: -1, MaxAttempts: math.MaxInt16,
 		CompletedJobRetentionPeriod: completedRetention, SoftStopTimeout: q.w.Drain, RetryPolicy: retryPolicy{},
 	})
 	if err != nil {
 		return fmt.Errorf("queue: %w", err)
 	}
+	open := map[deal.TenantID]bool{}
+	if err := q.fit(ctx, client, open); err != nil {
+		return fmt.Errorf("queue: %w", err)
+	}
 	// The client is stopped by Stop, not by its context, so that running jobs keep theirs while they drain.
 	if err := client.Start(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("queue: %w", err)
 	}
-	<-ctx.Done()
-	if err := client.Stop(context.WithoutCancel(ctx)); err != nil {
-		return fmt.Errorf("queue: stop: %w", err)
+	q.keepFitting(ctx, client, open)
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), q.w.Drain+drainGrace)
+	defer cancel()
+	if err := client.Stop(limit); err != nil {
+		return fmt.Errorf("queue: jobs do not end: %w", err)
 	}
 	return nil
+}
+
+// keepFitting follows SetTenants until ctx ends, and looks now and then whether a tenant that is not configured has got
+// something to do, or nothing more.
+func (q *Queue) keepFitting(ctx context.Context, client *river.Client[*sql.Tx], open map[deal.TenantID]bool) {
+	tick := time.NewTicker(refit)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-q.changed:
+		case <-tick.C:
+		}
+		if err := q.fit(ctx, client, open); err != nil && ctx.Err() == nil {
+			q.s.log.ErrorContext(ctx, "the queues do not fit the tenants and are looked at again", "in", refit, "error", err)
+		}
+	}
+}
+
+// fit opens a queue for each tenant that has none and should, and closes those that are of no use any more.
+func (q *Queue) fit(ctx context.Context, client *river.Client[*sql.Tx], open map[deal.TenantID]bool) error {
+	configured, unfinished, err := q.wanted(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, tenant := range slices.Concat(configured, unfinished) {
+		if open[tenant] {
+			continue
+		}
+		if !slices.Contains(configured, tenant) {
+			q.s.log.WarnContext(ctx, "a tenant is not configured, but is not finished with", "tenant", tenant)
+		}
+		if err := client.Queues().Add(queueName(tenant), river.QueueConfig{MaxWorkers: q.w.PerTenant}); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		open[tenant] = true
+	}
+	for tenant := range open {
+		if slices.Contains(configured, tenant) || slices.Contains(unfinished, tenant) {
+			continue
+		}
+		if err := closeQueue(ctx, client, tenant); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		delete(open, tenant)
+	}
+	return errors.Join(errs...)
+}
+
+// closeQueue waits for the tail of what ran: nothing that should run is left in the queue.
+func closeQueue(ctx context.Context, client *river.Client[*sql.Tx], tenant deal.TenantID) error {
+	ctx, cancel := context.WithTimeout(ctx, closeLimit)
+	defer cancel()
+	return client.Queues().Remove(ctx, queueName(tenant))
 }
 
 const unfinishedQuery = `SELECT tenant FROM counts WHERE n > 0 AND step <> 'done' AND condition <> 'ended'
 	UNION SELECT tenant FROM receipts WHERE sent < sequence`
 
-// tenants returns those that are configured and those that are not, but are not finished with.
-func (q *Queue) tenants(ctx context.Context) (all []deal.TenantID, err error) {
-	all = slices.Clone(q.w.Tenants)
+// wanted returns the tenants that are configured and those that are not finished with.
+func (q *Queue) wanted(ctx context.Context) (configured, unfinished []deal.TenantID, err error) {
+	q.mu.Lock()
+	configured = q.tenants
+	q.mu.Unlock()
 	err = q.s.view(ctx, func(t *txn) error {
-		unfinished, err := column[deal.TenantID](t, unfinishedQuery)
-		for _, tenant := range unfinished {
-			if slices.Contains(all, tenant) {
-				continue
-			}
-			q.s.log.Warn("a tenant is not configured, but is not finished with", "tenant", tenant)
-			all = append(all, tenant)
-		}
+		unfinished, err = column[deal.TenantID](t, unfinishedQuery)
 		return err
 	})
-	return all, err
+	return configured, unfinished, err
 }
 
 type worker struct {
