@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -47,8 +48,9 @@ type Retry struct {
 	Attempts   int
 }
 
-// Engine runs the flow. Fill the fields, then call Run once; Handle is safe for concurrent use.
+// Engine runs the flow. Fill the fields, then call Run once; Handle and SetTenants are safe for concurrent use.
 type Engine struct {
+	// Tenants are those that it begins with; see SetTenants.
 	Tenants   []Tenant
 	Ledger    Ledger
 	Files     Files
@@ -68,31 +70,27 @@ type Engine struct {
 	// has to wait, such as a disk without room; both are asked again until there is none. nil means always.
 	MayNotice, MayWork func() error
 
-	once     sync.Once
-	tenants  map[deal.TenantID]*Tenant
-	accounts sync.Map // deal.Account by deal.TenantID, of CRMs that proved to be the configured ones
-	records  keyed    // serialises what is told about one record
+	once    sync.Once
+	tenants tenants
+	records keyed // serialises what is told about one record
+	// stopping is set when the context of Run has ended: a deal goes no further than the step that it is in.
+	stopping atomic.Bool
 }
 
-// Run polls every tenant and works the queue until ctx ends. A tenant whose CRM cannot be reached does not stop the
-// others.
+// Run polls every tenant and works the queue until ctx ends; deals under way then finish the step that they are in. A
+// tenant whose CRM cannot be reached does not stop the others.
 func (e *Engine) Run(ctx context.Context) error {
 	e.init()
+	defer context.AfterFunc(ctx, func() { e.stopping.Store(true) })()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return e.Queue.Run(ctx, e.Handle) })
-	for i := range e.Tenants {
-		p := &poller{Engine: e, tenant: &e.Tenants[i]}
-		g.Go(func() error { return p.run(ctx) })
-	}
+	g.Go(func() error { return e.pollAll(ctx) })
 	return g.Wait()
 }
 
 func (e *Engine) init() {
 	e.once.Do(func() {
-		e.tenants = map[deal.TenantID]*Tenant{}
-		for i := range e.Tenants {
-			e.tenants[e.Tenants[i].ID] = &e.Tenants[i]
-		}
+		e.tenants.set(e.Tenants)
 		if e.Now == nil {
 			e.Now = time.Now
 		}
@@ -141,6 +139,9 @@ func (r *run) steps(ctx context.Context) deal.Outcome {
 		return deal.Outcome{Again: wait}
 	}
 	for !s.Condition.Waiting() {
+		if r.stopping.Load() {
+			return deal.Outcome{Again: time.Second} // the next start goes on here
+		}
 		r.step = stepFrom(s.Step)
 		if r.step == nil {
 			return deal.Outcome{}
@@ -172,7 +173,8 @@ func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 	}
 	switch {
 	case ctx.Err() != nil:
-		return deal.Outcome{Again: time.Second} // shutting down: the ledger knows where to go on
+		r.log.Warn("cut short by the stop: the next start looks at what became of it", "step", r.step.name)
+		return deal.Outcome{Again: time.Second}
 	case errors.Is(err, deal.ErrStale):
 		return deal.Outcome{Again: 2 * time.Second} // someone else has it
 	case errors.As(err, &hold):
@@ -311,42 +313,6 @@ func (e *Engine) hook(point string) {
 	if e.Hook != nil {
 		e.Hook(point)
 	}
-}
-
-// tenant returns the configured tenant of the sealing, once its CRM has proved to be the account that the deal was noticed
-// in. A tenant that was removed holds its deals; it does not lose them.
-func (e *Engine) tenant(ctx context.Context, s *deal.Sealing) (*Tenant, error) {
-	t, ok := e.tenants[s.Tenant]
-	if !ok {
-		return nil, deal.Hold("tenant %q is no longer configured: put its file back and release the deal, or drop it", s.Tenant)
-	}
-	account, err := e.identify(ctx, t)
-	if err != nil {
-		return nil, err
-	}
-	if got := account.AccountID(); got != s.Account {
-		return nil, deal.Hold("tenant %q is now connected to %s, and this deal was noticed in %s: connect it to that account again and release the deal, or drop it", s.Tenant, got, s.Account)
-	}
-	return t, nil
-}
-
-// identify asks a tenant's CRM once who it is, and refuses to guess when that is not what is configured.
-func (e *Engine) identify(ctx context.Context, t *Tenant) (deal.Account, error) {
-	if known, ok := e.accounts.Load(t.ID); ok {
-		return known.(deal.Account), nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, crmLimit)
-	defer cancel()
-	account, err := t.CRM.Identity(ctx)
-	if err != nil {
-		return account, err
-	}
-	if account.Sandbox == t.Production {
-		return account, &accountError{fmt.Errorf("tenant %q is configured as environment: %s, but the CRM says that it is a %s: correct tenant.environment or crm.with",
-			t.ID, environment(t.Production), map[bool]string{true: "sandbox", false: "production account"}[account.Sandbox])}
-	}
-	e.accounts.Store(t.ID, account)
-	return account, nil
 }
 
 func environment(production bool) string {

@@ -260,10 +260,10 @@ func TestARemovedTenantHoldsItsDealsAndSaysTheCure(t *testing.T) {
 	d := w.daemon()
 	w.won()
 	tx := d.notice()
-	d.tenants = map[deal.TenantID]*Tenant{}
+	d.SetTenants(nil)
 	d.finish()
-	d.want(d.load(tx), deal.Held, deal.Noticed, "put its file back and release")
-	d.tenants = map[deal.TenantID]*Tenant{acme: &d.Tenants[0]}
+	d.want(d.load(tx), deal.Held, deal.Noticed, "[unconfigured] tenant \"acme\" is no longer configured: put its file back and reload")
+	d.SetTenants(d.Tenants)
 	d.release(tx)
 	d.finish()
 	d.wantDone(d.load(tx))

@@ -30,7 +30,7 @@ const (
 	stopAt = 0.95
 )
 
-func (p *poller) run(ctx context.Context) error {
+func (p *poller) run(ctx context.Context) {
 	p.state = deal.PollState{Tenant: p.tenant.ID}
 	for ctx.Err() == nil {
 		more, err := p.once(ctx)
@@ -43,7 +43,6 @@ func (p *poller) run(ctx context.Context) error {
 		case <-time.After(p.wait(err)):
 		}
 	}
-	return nil
 }
 
 // once takes in one page. Whoever the CRM says it is must be settled first.
