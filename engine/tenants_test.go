@@ -129,23 +129,27 @@ func TestTenantsComeAndGoWhileTheDaemonRuns(t *testing.T) {
 	one.Poll = 10 * time.Millisecond
 	pprof.SetGoroutineLabels(pprof.WithLabels(t.Context(), pprof.Labels("test", t.Name())))
 	done := d.start(2)
-	for range 100 {
-		d.SetTenants([]Tenant{one})
-		d.SetTenants([]Tenant{one, two})
-		d.SetTenants([]Tenant{two})
-	}
 	d.Queue.(queue).SetTenants([]deal.TenantID{acme, contoso})
-	d.SetTenants([]Tenant{one, two})
+	for range 50 {
+		d.SetTenants([]Tenant{one})
+		awaitPollers(t, 1)
+		d.SetTenants([]Tenant{one, two})
+		awaitPollers(t, 2)
+	}
 	opportunity := w.won()
 	must(t, p.MoveStage(record, "closedwon"))
 	within(t, "the deals of both are done", done)
 	w.wantContracts(opportunity, 1)
+}
+
+func awaitPollers(t *testing.T, want int) {
+	t.Helper()
 	deadline := time.After(20 * time.Second)
-	for n := pollers(t); n != 2; n = pollers(t) {
+	for n := pollers(t); n != want; n = pollers(t) {
 		select {
 		case <-deadline:
-			t.Fatalf("%d pollers run for 2 tenants", n)
-		case <-time.After(10 * time.Millisecond):
+			t.Fatalf("%d pollers run, want %d", n, want)
+		case <-time.After(time.Millisecond):
 		}
 	}
 }
