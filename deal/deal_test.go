@@ -88,6 +88,32 @@ func FuzzParseMarker(f *testing.F) {
 	})
 }
 
+func FuzzParseCursor(f *testing.F) {
+	f.Add(Cursor{Since: time.Date(2026, 11, 20, 8, 0, 0, 1, time.UTC), State: `{"id":"x"}`}.String())
+	f.Add(`{"since":"0000-01-01T00:00:00+23:59"}`)
+	f.Fuzz(func(t *testing.T, s string) {
+		hostile.Budget(t)
+		c, err := ParseCursor(s)
+		if err != nil {
+			return
+		}
+		if again, err := ParseCursor(c.String()); err != nil || !again.Since.Equal(c.Since) || again.State != c.State {
+			t.Errorf("%q is stored as %q and read back as %+v, %v", s, c.String(), again, err)
+		}
+	})
+}
+
+func FuzzReadAuditRecord(f *testing.F) {
+	f.Add(`{"tx":"abcdefghijklmnopqrstuvwxyz","sequence":7,"status":"signed","signed_at":"2026-11-20T08:00:00Z"}`)
+	f.Add(`{"tx":"a","sequence":-9223372036854775808}`)
+	f.Fuzz(func(t *testing.T, s string) {
+		hostile.Budget(t)
+		if a, ok := ReadAuditRecord(s); !ok && a != (AuditRecord{}) {
+			t.Errorf("%q is none of ours, and yet something is made of it: %+v", s, a)
+		}
+	})
+}
+
 func TestCursorsSurviveStorageAndOnlyMoveBack(t *testing.T) {
 	at := time.Date(2026, 11, 20, 8, 0, 0, 0, time.UTC)
 	c := Cursor{Since: at, State: `{"id":"x"}`}
