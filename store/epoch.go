@@ -80,7 +80,7 @@ func (t *txn) archiveAhead() (size int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	err = t.s.archive.Walk(t.ctx, since, func(folder string) error {
+	err = t.s.archive.Sweep(t.ctx, since, func(folder string) error {
 		var step deal.Step
 		found, err := t.get([]any{&step}, `SELECT step FROM sealings WHERE tx = $1`, path.Base(folder))
 		if err != nil || found && !step.Before(deal.Kept) {

@@ -247,9 +247,18 @@ func (a *Archive) Open(folder, name string) (*os.File, error) {
 	return f, nil
 }
 
-// Walk calls visit with each folder that is kept under the month (UTC) of since or a later one, in lexical order, and
-// removes what crashes left unfinished there. The zero time means all.
+// Walk calls visit with each folder that is kept under the month (UTC) of since or a later one, in lexical order. The
+// zero time means all. What is being kept meanwhile may be passed over.
 func (a *Archive) Walk(ctx context.Context, since time.Time, visit func(folder string) error) error {
+	return a.walk(ctx, since, visit, func(string) error { return nil })
+}
+
+// Sweep is Walk for a start, when nothing is being kept: it removes what a crash left unfinished.
+func (a *Archive) Sweep(ctx context.Context, since time.Time, visit func(folder string) error) error {
+	return a.walk(ctx, since, visit, os.RemoveAll)
+}
+
+func (a *Archive) walk(ctx context.Context, since time.Time, visit, half func(string) error) error {
 	if !a.Exists() {
 		return nil
 	}
@@ -265,7 +274,7 @@ func (a *Archive) Walk(ctx context.Context, since time.Time, visit func(folder s
 			return nil
 		}
 		if strings.HasPrefix(d.Name(), unfinished) {
-			if err := os.RemoveAll(name); err != nil {
+			if err := half(name); err != nil {
 				return err
 			}
 			return fs.SkipDir

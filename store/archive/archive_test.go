@@ -114,7 +114,24 @@ func TestAWalkSinceAMonthPassesOverEarlierOnes(t *testing.T) {
 	}
 }
 
-func TestWalkRemovesWhatACrashLeft(t *testing.T) {
+func TestAWalkLeavesWhatIsBeingKeptAlone(t *testing.T) {
+	a := &Archive{Root: filepath.Join(t.TempDir(), "archive")}
+	var walked error
+	a.Hook = func(point string) {
+		if point == "rename/archive:before" {
+			walked = a.Walk(t.Context(), time.Time{}, func(string) error { return errors.New("it is not kept yet") })
+		}
+	}
+	folder := Folder("acme", month, tx)
+	if err := errors.Join(a.Keep(t.Context(), folder, manifest(), macKey, []Source{source("contract.pdf", "whole", "aa")}), walked); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Open(folder, "contract.pdf"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSweepRemovesWhatACrashLeft(t *testing.T) {
 	a := &Archive{Root: filepath.Join(t.TempDir(), "archive")}
 	folder := Folder("acme", month, tx)
 	left := filepath.Join(a.Root, filepath.Dir(folder), unfinished+string(tx))
@@ -125,7 +142,7 @@ func TestWalkRemovesWhatACrashLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := 0
-	if err := a.Walk(t.Context(), time.Time{}, func(string) error { n++; return nil }); err != nil || n != 1 {
+	if err := a.Sweep(t.Context(), time.Time{}, func(string) error { n++; return nil }); err != nil || n != 1 {
 		t.Fatalf("%d folders, %v", n, err)
 	}
 	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
