@@ -81,6 +81,8 @@ func (s *Store) Stage(ctx context.Context, tx deal.TxID, name string, write func
 	if err != nil {
 		return deal.FileFact{}, s.explain(errors.Join(fmt.Errorf("stage %s of %s: %w", name, tx, err), os.Remove(temp)))
 	}
+	s.staging.RLock()
+	defer s.staging.RUnlock()
 	if err := s.hook.Around("rename/staging", func() error { return os.Rename(temp, final) }); err != nil {
 		return deal.FileFact{}, s.explain(err)
 	}
@@ -155,6 +157,8 @@ func (s *Store) Unstage(_ context.Context, tx deal.TxID) error {
 	if err != nil {
 		return err
 	}
+	s.staging.RLock()
+	defer s.staging.RUnlock()
 	if err := os.RemoveAll(filepath.Dir(p)); err != nil {
 		return fmt.Errorf("remove staged documents of %s: %w", tx, err)
 	}

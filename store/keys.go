@@ -45,6 +45,9 @@ func (m master) memory(id deal.TenantID) []byte { return m.derive("memory", stri
 // manifest authenticates a tenant's manifests.
 func (m master) manifest(id deal.TenantID) []byte { return m.derive("manifest", string(id)) }
 
+// backup authenticates backups.
+func (m master) backup() []byte { return m.derive("backup", "") }
+
 // shared protects what belongs to no tenant: the checkpoint key, and who did what to the daemon as a whole.
 func (m master) shared() []byte { return m.derive("shared", "") }
 

@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -65,6 +66,8 @@ type Store struct {
 	epoch     atomic.Int64 // milliseconds, 0 when there is none
 	owner     string       // of leases that are taken outside of a job
 	mark      highWater
+	backup    sync.Mutex   // one at a time
+	staging   sync.RWMutex // held by what changes staged documents; a backup needs it alone for a moment
 }
 
 // Open locks the state directory, brings its schema up to date and makes good what a crash left behind. The errors
@@ -94,6 +97,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 			s.release()
 		}
 	}()
+	if err := s.tidy(); err != nil {
+		return nil, err
+	}
 	if err := s.connect(ctx); err != nil {
 		return nil, err
 	}
@@ -110,6 +116,17 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// tidy removes what a crash left of a backup, and refuses to work on what one left of a restore.
+func (s *Store) tidy() error {
+	if _, err := os.Lstat(filepath.Join(s.dir, restoreDir)); err == nil {
+		return fmt.Errorf("%s holds a restore that was interrupted: remove all that is in it and restore again", s.dir)
+	}
+	if err := os.RemoveAll(filepath.Join(s.dir, backupDir)); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	return nil
 }
 
 // Close writes a last checkpoint of the audit tree and lets go of the state directory. The queue must have stopped.
