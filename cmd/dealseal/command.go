@@ -34,7 +34,11 @@ type options struct {
 	config, profile, out, trust, record, checkpoint, why, tenant, passphrase, subject string
 	json, all                                                                         bool
 	limit                                                                             int
+	backup                                                                            backupOptions
 }
+
+// usualConfig is where the configuration is when no flag says otherwise.
+const usualConfig = "/etc/dealseal/dealseal.yaml"
 
 // call is one invocation.
 type call struct {
@@ -59,7 +63,7 @@ func (e *exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) 
 
 func commands() []command {
 	conf := func(fs *flag.FlagSet, o *options) {
-		fs.StringVar(&o.config, "config", "/etc/dealseal/dealseal.yaml", "configuration `file`")
+		fs.StringVar(&o.config, "config", usualConfig, "configuration `file`")
 	}
 	with := func(more ...func(*flag.FlagSet, *options)) func(*flag.FlagSet, *options) {
 		return func(fs *flag.FlagSet, o *options) {
@@ -73,6 +77,10 @@ func commands() []command {
 	out := func(fs *flag.FlagSet, o *options) { fs.StringVar(&o.out, "o", "", "write to this `file`") }
 	why := func(fs *flag.FlagSet, o *options) {
 		fs.StringVar(&o.why, "why", "", "the `reason`, for the audit log")
+	}
+	unlock := func(fs *flag.FlagSet, o *options) {
+		fs.StringVar(&o.backup.passphrase, "passphrase-file", "", "`file` with the passphrase that the backup is encrypted with")
+		fs.StringVar(&o.backup.identity, "identity", "", "age identity `file` of a recipient, to read an encrypted backup")
 	}
 	return []command{
 		{name: "serve", summary: "run the daemon", run: serve, flags: conf},
@@ -89,6 +97,18 @@ func commands() []command {
 				fs.StringVar(&o.checkpoint, "checkpoint", "", "a signed checkpoint `file` that the log must still agree with")
 			})},
 		{name: "recover", summary: "rebuild missing ledger entries from the archive", run: recoverCommand, flags: conf},
+		{name: "backup", args: "FILE [--db-only] [--recipient age1… | --passphrase-file FILE] | verify FILE", summary: "write database and archive into one file, while the daemon runs or not; or check such a file", run: backupCommand,
+			flags: with(unlock, func(fs *flag.FlagSet, o *options) {
+				fs.BoolVar(&o.backup.databaseOnly, "db-only", false, "leave the archive out; documents of deals under way are always in it")
+				fs.Func("recipient", "encrypt to this age `recipient`; may be given more than once", func(r string) error {
+					o.backup.recipients = append(o.backup.recipients, r)
+					return nil
+				})
+			})},
+		{name: "restore", args: "FILE [--to DIR]", summary: "make a state directory of a backup, after checking all of it", run: restoreCommand,
+			flags: with(unlock, func(fs *flag.FlagSet, o *options) {
+				fs.StringVar(&o.backup.to, "to", "", "the `directory` to make; it must be empty (default: state_dir of the configuration)")
+			})},
 		{name: "sign", args: "--profile NAME IN.pdf -o OUT.pdf", summary: "seal a file, without a CRM", run: signCommand,
 			flags: with(out, func(fs *flag.FlagSet, o *options) {
 				fs.StringVar(&o.profile, "profile", "", "signing profile of the configuration, by `name`")

@@ -26,7 +26,10 @@ import (
 // The control socket is HTTP over a unix socket in the state directory, for the daemon's own user and root. The peer's
 // credentials, not what it says, are the "who" of the audit log.
 
-var errNoDaemon = errors.New("no daemon is running")
+var (
+	errNoDaemon = errors.New("no daemon is running")
+	errNoPeer   = errors.New("the control socket does not tell who is asking")
+)
 
 // maxControl bounds what either side reads.
 const maxControl = 16 << 20
@@ -107,9 +110,8 @@ func controlHandler(ops operations) http.Handler {
 			answer(w, nil, err)
 			return
 		}
-		d.Who, _ = r.Context().Value(peerKey{}).(string)
-		if d.Who == "" {
-			answer(w, nil, errors.New("the control socket does not tell who is asking"))
+		if d.Who = peerOf(r.Context()); d.Who == "" {
+			answer(w, nil, errNoPeer)
 			return
 		}
 		answer(w, struct{}{}, ops.Decide(r.Context(), d))
@@ -134,7 +136,46 @@ func controlHandler(ops operations) http.Handler {
 		recovered, err := ops.Recover(r.Context())
 		answer(w, recovered, err)
 	})
+	mux.HandleFunc("POST /backup", func(w http.ResponseWriter, r *http.Request) { streamBackup(w, r, ops) })
 	return mux
+}
+
+// peerOf is who asks, as the socket knows it.
+func peerOf(ctx context.Context) string {
+	who, _ := ctx.Value(peerKey{}).(string)
+	return who
+}
+
+// A backup is as long as it is: what became of it stands behind it, in one of these trailers.
+const (
+	backupDone   = "Dealseal-Backup"
+	backupFailed = "Dealseal-Error"
+)
+
+// streamBackup hands the backup to the command, which writes and encrypts it: the file belongs to whoever asked, and the
+// daemon learns no passphrase.
+func streamBackup(w http.ResponseWriter, r *http.Request, ops operations) {
+	if peerOf(r.Context()) == "" {
+		answer(w, nil, errNoPeer)
+		return
+	}
+	w.Header().Set("Trailer", backupDone+", "+backupFailed)
+	info, err := ops.Backup(r.Context(), w, r.URL.Query().Get("archive") == "true")
+	if err != nil {
+		w.Header().Set(backupFailed, url.QueryEscape(err.Error()))
+		return
+	}
+	text, err := json.Marshal(backupReport{info, info.Files, info.Bytes})
+	if err == nil {
+		w.Header().Set(backupDone, string(text))
+	}
+}
+
+// backupReport adds to what a backup says of itself what was counted while it was written.
+type backupReport struct {
+	store.BackupInfo
+	Files int   `json:"files"`
+	Bytes int64 `json:"bytes"`
 }
 
 // answer writes a value, or an error as text.
@@ -225,4 +266,35 @@ func (r *remote) Checkpoint(ctx context.Context) (signed []byte, err error) {
 
 func (r *remote) Recover(ctx context.Context) (recovered []recovery, err error) {
 	return recovered, r.ask(ctx, "POST", "/recover", nil, &recovered)
+}
+
+// Backup takes as long as it takes: only ctx ends it.
+func (r *remote) Backup(ctx context.Context, w io.Writer, archive bool) (info store.BackupInfo, err error) {
+	req, err := http.NewRequestWithContext(ctx, "POST", "http://dealseal/backup?archive="+strconv.FormatBool(archive), nil)
+	if err != nil {
+		return info, err
+	}
+	patient := *r.client
+	patient.Timeout = 0
+	resp, err := patient.Do(req)
+	if err != nil {
+		return info, fmt.Errorf("the daemon does not answer: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // the status alone says enough
+		return info, fmt.Errorf("the daemon refuses (%s): %s", resp.Status, bytes.TrimSpace(text))
+	}
+	if _, err := io.Copy(w, resp.Body); err != nil {
+		return info, fmt.Errorf("the backup broke off: %w", err)
+	}
+	if text, err := url.QueryUnescape(resp.Trailer.Get(backupFailed)); err != nil || text != "" {
+		return info, fmt.Errorf("the daemon could not make the backup: %s", text)
+	}
+	var report backupReport
+	if err := json.Unmarshal([]byte(resp.Trailer.Get(backupDone)), &report); err != nil {
+		return info, errors.New("the backup broke off: the daemon did not say that it is complete")
+	}
+	report.BackupInfo.Files, report.BackupInfo.Bytes = report.Files, report.Bytes
+	return report.BackupInfo, nil
 }

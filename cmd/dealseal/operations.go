@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/user"
@@ -27,6 +29,8 @@ type operations interface {
 	Checkpoint(ctx context.Context) (signed []byte, err error)
 	VerifyAudit(ctx context.Context, checkpoint []byte) (store.AuditReport, error)
 	Recover(ctx context.Context) (recovered []recovery, err error)
+	// Backup writes a backup to w; it is complete only if the error is nil.
+	Backup(ctx context.Context, w io.Writer, archive bool) (store.BackupInfo, error)
 	Close() error
 }
 
@@ -136,6 +140,10 @@ func (l *local) Recover(ctx context.Context) (recovered []recovery, err error) {
 		recovered = append(recovered, r)
 	})
 	return recovered, err
+}
+
+func (l *local) Backup(ctx context.Context, w io.Writer, archive bool) (store.BackupInfo, error) {
+	return l.Store.Backup(ctx, w, store.BackupOptions{WithoutArchive: !archive, Who: cmp.Or(peerOf(ctx), l.who), Dealseal: version})
 }
 
 func controlSocket(stateDir string) string { return filepath.Join(stateDir, "control.sock") }

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/dealseal/dealseal/config"
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/store"
+)
+
+// restoreCommand makes a state directory of a backup.
+func restoreCommand(ctx context.Context, c *call) error {
+	if len(c.args) != 1 || len(c.backup.recipients) > 0 || c.backup.databaseOnly {
+		return usagef("name the backup to restore")
+	}
+	cfg, err := config.LoadWithoutTenants(c.config)
+	if err != nil {
+		return err
+	}
+	key, err := masterKey(cfg.MasterKey)
+	if err != nil {
+		return cfg.At("master_key", "%v", err)
+	}
+	dir, err := filepath.Abs(cmp.Or(c.backup.to, cfg.StateDir))
+	if err != nil {
+		return err
+	}
+	b, err := c.openBackup(c.args[0])
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	done, err := store.Restore(ctx, b, store.RestoreOptions{Dir: dir, MasterKey: key})
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.args[0], err)
+	}
+	c.describe(dir+" now holds", done.BackupInfo)
+	c.whatNext(cfg, dir, done)
+	return nil
+}
+
+// whatNext says what a person has to look at after a restore.
+func (c *call) whatNext(cfg *config.Config, dir string, done *store.Restored) {
+	var underWay, waiting int64
+	for _, n := range done.Counts {
+		switch {
+		case n.Condition.Waiting():
+			waiting += n.N
+		case n.Step != deal.Done:
+			underWay += n.N
+		}
+	}
+	say := func(format string, args ...any) { fmt.Fprintf(c.stdout, format+"\n", args...) }
+	say("the audit log is whole: %d entries; %d deals are under way, %d wait for a person", done.Audit.Head.Size, underWay, waiting)
+	say("\nBefore you start a daemon on it:")
+	say("  1. make sure that no other daemon works for the same CRMs: two would both seal what comes next")
+	if dir != filepath.Clean(cfg.StateDir) {
+		say("  2. name %s as state_dir: %s says %s", dir, c.config, cfg.StateDir)
+	}
+	say("  3. compare the log with a checkpoint that was kept elsewhere: dealseal audit verify --checkpoint FILE")
+	if done.Archive {
+		say("  4. take in what was archived while the backup was written: dealseal recover")
+	} else {
+		say("  4. put the archive to %s and then: dealseal recover", filepath.Join(dir, "archive"))
+	}
+	say("Then start it. Entries from before the restore that bear no proof of what became of them are held as [restored]:")
+	say("  5. look at each with dealseal jobs; release it if no contract of it exists, else drop it")
+	say("  6. HubSpot's OAuth logins may have moved on since: the page shows which tenants need a new one")
+}
