@@ -63,31 +63,6 @@ type Metered interface {
 	Budget() deal.Budget
 }
 
-// Prober is the ability to say, before the first poll, what of the configuration does not fit the account.
-type Prober interface {
-	// Probe compares p with what the account tells of itself, and returns what would make a rule find nothing, a record
-	// be unreadable or a receipt be refused; nothing when all fits. It reads no deal and changes nothing. What was
-	// mended in the account is noticed after a minute at most. err means that the account could not be asked.
-	Probe(ctx context.Context, p Probe) ([]Problem, error)
-}
-
-// Probe is what of the configuration depends on the account.
-type Probe struct {
-	Watches []deal.Watch
-	// Read are the paths that CRM.Record will be asked for.
-	Read []string
-	// WriteBack are the fields of the receipts.
-	WriteBack []deal.WriteBack
-}
-
-// Problem is one thing that does not fit. It quotes the configuration and the account's names, never a record's values.
-type Problem struct {
-	// Rule is the rule's id, empty when the problem is not that of one rule.
-	Rule string
-	// What does not fit, and Cure what to do about it; both are sentences for people, without a full stop.
-	What, Cure string
-}
-
 // Memory is what a connector must keep over restarts (a rotated refresh token), encrypted at rest by whoever
 // implements it. Safe for concurrent use.
 type Memory interface {

@@ -315,6 +315,18 @@ func (e *Engine) hook(point string) {
 	}
 }
 
+// CheckEnvironment refuses a tenant whose account is a sandbox where production is configured, or the other way about. The
+// error is permanent, and is about the login.
+func CheckEnvironment(tenant deal.TenantID, production bool, account deal.Account) error {
+	if account.Sandbox != production {
+		return nil
+	}
+	return &accountError{fmt.Errorf("tenant %q is configured as environment: %s, but the CRM says that it is a %s: %s",
+		tenant, environment(production), map[bool]string{true: "sandbox", false: "production account"}[account.Sandbox], environmentCure)}
+}
+
+const environmentCure = "correct tenant.environment or crm.with"
+
 func environment(production bool) string {
 	if production {
 		return "production"
@@ -327,6 +339,7 @@ type accountError struct{ error }
 
 func (e *accountError) Permanent() bool { return true }
 func (e *accountError) Login() bool     { return true }
+func (e *accountError) Cure() string    { return environmentCure }
 func (e *accountError) Unwrap() error   { return e.error }
 
 // keyed is a set of locks by name. The zero value is ready.

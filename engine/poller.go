@@ -26,8 +26,8 @@ type poller struct {
 
 // Shares of the CRM's allowance at which polling slows down, and at which no new work is taken on.
 const (
-	slowAt = 0.80
-	stopAt = 0.95
+	SlowAt = 0.80
+	StopAt = 0.95
 )
 
 func (p *poller) run(ctx context.Context) {
@@ -59,7 +59,7 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 			return false, &pausedError{err.Error(), 0}
 		}
 	}
-	if share := p.budget().Share(); share >= stopAt {
+	if share := p.budget().Share(); share >= StopAt {
 		// Only Identity is asked until the allowance recovers; running deals are finished.
 		if _, err := p.tenant.CRM.Identity(ctx); err != nil {
 			return false, err
@@ -148,23 +148,36 @@ func (p *poller) probe(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
+	problems, err := prober.Probe(ctx, ProbeOf(p.tenant.Rules))
+	if err != nil {
+		return err
+	}
+	var text []string
+	for _, q := range problems {
+		line := strings.TrimPrefix(q.Rule+": ", ": ") + q.What + ": " + q.Cure
+		if q.Warning {
+			p.Log.Warn("the configuration may not fit the CRM", "tenant", p.tenant.ID, "problem", line)
+			continue
+		}
+		text = append(text, line)
+	}
+	if text == nil {
+		return nil
+	}
+	return &permanentError{fmt.Errorf("the configuration does not fit the CRM:\n%s", strings.Join(text, "\n"))}
+}
+
+// ProbeOf is what rules ask of their account.
+func ProbeOf(rules []Rule) connectors.Probe {
 	var ask connectors.Probe
-	for _, r := range p.tenant.Rules {
+	for _, r := range rules {
 		ask.Watches = append(ask.Watches, r.Watch)
 		ask.Read = append(ask.Read, r.Plan.Fields...)
 		ask.WriteBack = append(ask.WriteBack, r.Plan.WriteBack)
 	}
 	slices.Sort(ask.Read)
 	ask.Read = slices.Compact(ask.Read)
-	problems, err := prober.Probe(ctx, ask)
-	if err != nil || len(problems) == 0 {
-		return err
-	}
-	var text []string
-	for _, q := range problems {
-		text = append(text, strings.TrimPrefix(q.Rule+": ", ": ")+q.What+": "+q.Cure)
-	}
-	return &permanentError{fmt.Errorf("the configuration does not fit the CRM:\n%s", strings.Join(text, "\n"))}
+	return ask
 }
 
 func (p *poller) budget() deal.Budget {
@@ -212,7 +225,7 @@ func (p *poller) wait(err error) time.Duration {
 	if p.fails > 0 {
 		d = max(d, min(max(d, time.Second)<<min(p.fails-1, 12), 10*time.Minute))
 	}
-	if p.budget().Share() >= slowAt {
+	if p.budget().Share() >= SlowAt {
 		d = max(d, 5*time.Minute)
 	}
 	d = max(d, deal.RetryAfter(err))

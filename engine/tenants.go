@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"fmt"
 	"reflect"
 	"sync"
 
@@ -172,9 +171,8 @@ func (e *Engine) identify(ctx context.Context, t *Tenant) (deal.Account, error) 
 	if err != nil {
 		return account, err
 	}
-	if account.Sandbox == t.Production {
-		return account, &accountError{fmt.Errorf("tenant %q is configured as environment: %s, but the CRM says that it is a %s: correct tenant.environment or crm.with",
-			t.ID, environment(t.Production), map[bool]string{true: "sandbox", false: "production account"}[account.Sandbox])}
+	if err := CheckEnvironment(t.ID, t.Production, account); err != nil {
+		return account, err
 	}
 	e.tenants.prove(t, account)
 	return account, nil

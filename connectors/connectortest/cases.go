@@ -58,6 +58,9 @@ var cases = []testCase{
 	{"ProbeNamesPathsThatDoNotExist", testProbeOfPaths},
 	{"ProbeNamesFieldsThatCannotTakeAReceipt", testProbeOfWriteBack},
 	{"ProbeThatCannotAskIsAnError", testProbeThatCannotAsk},
+	{"SurveyOfWhatIsAllowedFindsNothingAndChangesNothing", testSurveyOfWhatIsAllowed},
+	{"SurveyThatCannotAskIsAnError", testSurveyThatCannotAsk},
+	{"RecentNamesTheLatestFirst", testRecent},
 
 	{"SessionKilledMidWay", testSessionKilled},
 	{"DeadSessionMakesOneLogin", testOneLoginForAll},

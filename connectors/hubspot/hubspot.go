@@ -27,10 +27,12 @@ import (
 const Object = "deals"
 
 var (
-	_ connectors.CRM     = (*Connector)(nil)
-	_ connectors.Files   = (*Connector)(nil)
-	_ connectors.Metered = (*Connector)(nil)
-	_ connectors.Prober  = (*Connector)(nil)
+	_ connectors.CRM      = (*Connector)(nil)
+	_ connectors.Files    = (*Connector)(nil)
+	_ connectors.Metered  = (*Connector)(nil)
+	_ connectors.Prober   = (*Connector)(nil)
+	_ connectors.Surveyor = (*Connector)(nil)
+	_ connectors.Sampler  = (*Connector)(nil)
 )
 
 // Connector is one HubSpot account (portal). It is safe for concurrent use. What it remembers between calls only saves

@@ -32,7 +32,7 @@ func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors
 	}
 	for _, w := range p.Watches {
 		if what, cure := stageMisfit(w, pipelines); what != "" {
-			problems = append(problems, connectors.Problem{Rule: w.Rule, What: what, Cure: cure})
+			problems = append(problems, connectors.Problem{Rule: w.Rule, Aspect: connectors.AspectStage, What: what, Cure: cure})
 		}
 	}
 	d := &dictionary{connector: c, types: map[string]map[string]property{}}
@@ -42,7 +42,7 @@ func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors
 			return nil, err
 		}
 		if what != "" {
-			problems = append(problems, connectors.Problem{What: fmt.Sprintf("the path %q cannot be read: %s", path, what), Cure: cure})
+			problems = append(problems, connectors.Problem{Aspect: connectors.AspectRead, What: fmt.Sprintf("the path %q cannot be read: %s", path, what), Cure: cure})
 		}
 	}
 	for _, w := range p.WriteBack {
@@ -51,7 +51,7 @@ func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors
 			if err != nil {
 				return nil, err
 			}
-			problem := connectors.Problem{What: "write_back." + t.key + ": " + what, Cure: cure}
+			problem := connectors.Problem{Aspect: connectors.AspectWrite, What: "write_back." + t.key + ": " + what, Cure: cure}
 			if what != "" && !slices.Contains(problems, problem) { // several rules write to the same properties
 				problems = append(problems, problem)
 			}

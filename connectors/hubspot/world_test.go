@@ -75,17 +75,22 @@ type world struct {
 }
 
 // newWorld makes a portal without rate limits: its clock stands still, so all calls would fall into one window.
-func newWorld(t testing.TB, flow string) *world {
+func newWorld(t testing.TB, flow string) *world { return newWorldWith(t, flow, func(*mock.Options) {}) }
+
+// newWorldWith makes a portal that differs from the usual one.
+func newWorldWith(t testing.TB, flow string, differ func(*mock.Options)) *world {
 	w := &world{
 		t: t, flow: flow, memory: newMemory(), now: time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC),
 		lines: map[string]int{}, empty: map[connectortest.Call]int{}, bearers: map[string]bool{},
 	}
-	w.portal = mock.New(mock.Options{
+	o := mock.Options{
 		Now: w.Now, TimeZone: "Europe/Paris", UIDomain: "app-eu1.hubspot.com", AccountType: "SANDBOX",
 		Tokens: []mock.Token{{Value: testToken}},
 		OAuth:  &mock.OAuthApp{ClientID: testClientID, ClientSecret: testSecret, RefreshToken: testRefresh},
 		Limits: mock.Limits{TenSecondly: -1, Daily: -1, SearchSecondly: -1, Associations: -1},
-	})
+	}
+	differ(&o)
+	w.portal = mock.New(o)
 	for _, p := range mock.WriteBackProperties() {
 		w.must(w.portal.AddProperty("deals", p))
 	}

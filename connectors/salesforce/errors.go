@@ -69,6 +69,9 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.cause }
 
+// Cure is what mends it; empty when that is not known. It is a part of the text, too.
+func (e *Error) Cure() string { return e.cure }
+
 // Permanent reports whether trying again cannot help.
 func (e *Error) Permanent() bool { return e.class == permanent }
 

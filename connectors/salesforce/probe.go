@@ -35,8 +35,9 @@ func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors
 		switch {
 		case isMisfit(err):
 			problems = append(problems, connectors.Problem{
-				What: fmt.Sprintf("the path %q cannot be read: %s", path, cureOf(err)),
-				Cure: "correct it in the template or in the rule's fields, or give the integration user read access to it",
+				Aspect: connectors.AspectRead,
+				What:   fmt.Sprintf("the path %q cannot be read: %s", path, cureOf(err)),
+				Cure:   "correct it in the template or in the rule's fields, or give the integration user read access to it",
 			})
 		case err != nil:
 			return nil, err
@@ -45,8 +46,9 @@ func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors
 	switch err := c.checkMarkerField(ctx); {
 	case isMisfit(err):
 		problems = append(problems, connectors.Problem{
-			What: cureOf(err),
-			Cure: "make the field on ContentVersion in Salesforce, or leave crm.with.tx_marker out",
+			Aspect: connectors.AspectFiles,
+			What:   cureOf(err),
+			Cure:   "make the field on ContentVersion in Salesforce, or leave crm.with.tx_marker out",
 		})
 	case err != nil:
 		return nil, err
@@ -72,13 +74,13 @@ func (o *sobject) misfits(p connectors.Probe, link int) []connectors.Problem {
 	var problems []connectors.Problem
 	for _, w := range p.Watches {
 		if what, cure := o.stageMisfit(w); what != "" {
-			problems = append(problems, connectors.Problem{Rule: w.Rule, What: what, Cure: cure})
+			problems = append(problems, connectors.Problem{Rule: w.Rule, Aspect: connectors.AspectStage, What: what, Cure: cure})
 		}
 	}
 	for _, w := range p.WriteBack {
 		for _, t := range targets(w, link) {
 			what, cure := o.targetMisfit(t)
-			problem := connectors.Problem{What: "write_back." + t.key + ": " + what, Cure: cure}
+			problem := connectors.Problem{Aspect: connectors.AspectWrite, What: "write_back." + t.key + ": " + what, Cure: cure}
 			if what != "" && !slices.Contains(problems, problem) { // several rules write to the same fields
 				problems = append(problems, problem)
 			}

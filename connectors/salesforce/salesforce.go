@@ -26,10 +26,12 @@ import (
 const Object = "Opportunity"
 
 var (
-	_ connectors.CRM     = (*Connector)(nil)
-	_ connectors.Files   = (*Connector)(nil)
-	_ connectors.Metered = (*Connector)(nil)
-	_ connectors.Prober  = (*Connector)(nil)
+	_ connectors.CRM      = (*Connector)(nil)
+	_ connectors.Files    = (*Connector)(nil)
+	_ connectors.Metered  = (*Connector)(nil)
+	_ connectors.Prober   = (*Connector)(nil)
+	_ connectors.Surveyor = (*Connector)(nil)
+	_ connectors.Sampler  = (*Connector)(nil)
 )
 
 // Connector is one Salesforce org. It is safe for concurrent use and holds nothing that a restart would lose.

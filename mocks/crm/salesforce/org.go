@@ -72,6 +72,7 @@ type Org struct {
 	hidden   map[string]bool   // "object" or "object.field", lower case: no permission to see it
 	readOnly map[string]bool   // "object.field", lower case: no permission to edit it
 	locked   map[string]bool   // record IDs under an approval lock
+	sharing  Sharing
 	content  map[string][]byte // file bytes by ContentVersion ID
 
 	integration string // user ID of Options.Username

@@ -87,6 +87,9 @@ func (b *binder) bindTo(q *query, def *object) (*plan, *Error) {
 	if def.name == "ContentDocumentLink" && !q.children && !linkFiltered(q.where) {
 		return nil, &Error{Status: 400, Code: "MALFORMED_QUERY", Message: "Implementation restriction: ContentDocumentLink requires a filter by a single Id on ContentDocumentId or LinkedEntityId using the equals operator or multiple Id's using the IN operator."}
 	}
+	if def.name == userRecordAccess && !accessFiltered(q.where) {
+		return nil, &Error{Status: 400, Code: "MALFORMED_QUERY", Message: "Can select only RecordId and access levels, filtering by a single UserId and at most 200 RecordIds"}
+	}
 	for _, o := range q.order {
 		col, err := b.resolve(p, o.path)
 		if err != nil {
@@ -497,10 +500,13 @@ func (b *binder) rows(p *plan) []*row {
 		}
 		slices.SortFunc(candidates, func(x, y *row) int { return cmp.Compare(x.id, y.id) })
 	}
+	if p.def.name == userRecordAccess {
+		candidates = b.o.accessRows()
+	}
 	var out []*row
 	for _, r := range candidates {
 		values := r.at(b.now)
-		if values == nil || values["IsDeleted"] == true && !b.deleted || !p.match(r, values) {
+		if values == nil || !b.o.visible(r) || values["IsDeleted"] == true && !b.deleted || !p.match(r, values) {
 			continue
 		}
 		out = append(out, r)

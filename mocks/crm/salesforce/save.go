@@ -39,6 +39,9 @@ func (t *tx) update(r *row, in map[string]any) *Error {
 	if t.o.locked[r.id] {
 		return &Error{Status: 400, Code: "ENTITY_IS_LOCKED", Message: "This record is locked. If you need to edit it, contact your admin."}
 	}
+	if t.user == t.o.integration && t.o.sharing != SharedForWriting && t.o.foreign(r) {
+		return &Error{Status: 400, Code: "INSUFFICIENT_ACCESS_OR_READONLY", Message: "insufficient access rights on object id"}
+	}
 	changes, err := t.clean(r.object, r, in)
 	if err != nil {
 		return err

@@ -267,6 +267,10 @@ func setupObjects() []*object {
 				picklist("TimeZoneSidKey"), picklist("DefaultLocaleSidKey"), picklist("LanguageLocaleKey"),
 				text("NamespacePrefix", 15), typed("TrialExpirationDate", TypeDateTime)},
 				systemFields()[1:])},
+		{name: userRecordAccess, label: "User Record Access", plural: "User Record Access", prefix: "0Jt", fixed: true,
+			fields: []*Field{
+				ref("UserId", "User", ""), {Name: "RecordId", Type: TypeReference, Length: 18}, typed("HasReadAccess", TypeBoolean),
+				typed("HasEditAccess", TypeBoolean)}},
 		{name: "OpportunityStage", label: "Opportunity Stage", plural: "Opportunity Stages", prefix: "01J", fixed: true,
 			fields: concat(idField(), []*Field{
 				text("ApiName", 255), text("MasterLabel", 255), typed("IsActive", TypeBoolean), typed("IsClosed", TypeBoolean),

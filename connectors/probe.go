@@ -1,0 +1,79 @@
+package connectors
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// Prober is the ability to say, before the first poll, what of the configuration does not fit the account.
+type Prober interface {
+	// Probe compares p with what the account tells of itself, and returns what would make a rule find nothing, a record
+	// be unreadable or a receipt be refused, and as warnings what may do so; nothing when all fits. It reads no deal and
+	// changes nothing. What was mended in the account is noticed after a minute at most. err means that the account could
+	// not be asked.
+	Probe(ctx context.Context, p Probe) ([]Problem, error)
+}
+
+// Probe is what of the configuration depends on the account.
+type Probe struct {
+	Watches []deal.Watch
+	// Read are the paths that CRM.Record will be asked for.
+	Read []string
+	// WriteBack are the fields of the receipts.
+	WriteBack []deal.WriteBack
+}
+
+// Aspect is what a problem is about.
+type Aspect string
+
+// The aspects.
+const (
+	AspectStage  Aspect = "stage"      // what is watched
+	AspectRead   Aspect = "fields"     // what goes into documents
+	AspectWrite  Aspect = "write_back" // what receipts are written to
+	AspectFiles  Aspect = "files"      // reading and attaching files
+	AspectAccess Aspect = "access"     // what of other owners can be seen and written
+)
+
+// Problem is one thing that does not fit. It quotes the configuration and the account's names, never a record's values.
+type Problem struct {
+	// Rule is the rule's id, empty when the problem is not that of one rule.
+	Rule   string
+	Aspect Aspect
+	// Warning is set when deals may be sealed all the same.
+	Warning bool
+	// What does not fit, and Cure what to do about it; both are sentences for people, without a full stop.
+	What, Cure string
+}
+
+// Surveyor is the ability to say what the account lets the connector do beyond the names that Probe compares: whether the
+// records and files of other owners can be seen and written to.
+type Surveyor interface {
+	// Survey returns what it lacks; nothing when nothing is missing as far as can be told. It reads IDs of records only
+	// and changes nothing. err means that the account could not be asked.
+	Survey(ctx context.Context, p Probe) ([]Problem, error)
+}
+
+// Sampler is the ability to name records for a rehearsal.
+type Sampler interface {
+	// Recent returns at most n records of the kind that rules watch, those that were changed last first. It reads their
+	// IDs only.
+	Recent(ctx context.Context, n int) ([]deal.Ref, error)
+}
+
+// Explain parts an error into what happened and what mends it, if the error knows (Cure() string). cure is empty
+// otherwise.
+func Explain(err error) (what, cure string) {
+	what = err.Error()
+	var c interface{ Cure() string }
+	if errors.As(err, &c) {
+		cure = c.Cure()
+	}
+	if cure != "" {
+		what = strings.Replace(what, ": "+cure, "", 1)
+	}
+	return what, cure
+}

@@ -1,0 +1,77 @@
+package salesforce
+
+import "strings"
+
+// Sharing is what the integration user may do with opportunities, and what hangs on them, that other users own.
+type Sharing int
+
+// The ways to share. A private record is left out of every answer as if it did not exist.
+const (
+	SharedForWriting Sharing = iota
+	SharedForReading
+	Private
+)
+
+// SetSharing sets the org's default for opportunities, as seen by the integration user without further permissions.
+func (o *Org) SetSharing(s Sharing) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sharing = s
+}
+
+// ownerOf is the owner of the opportunity that a row is or hangs on; empty for rows of other objects.
+func (o *Org) ownerOf(r *row) string {
+	id := r.id
+	switch values := r.latest(); r.object.name {
+	case "Opportunity":
+	case "OpportunityHistory", "OpportunityLineItem", "OpportunityContactRole":
+		id, _ = values["OpportunityId"].(string)
+	case "ContentDocumentLink":
+		id, _ = values["LinkedEntityId"].(string)
+	default:
+		return ""
+	}
+	deal := o.tables["Opportunity"].byID[id]
+	if deal == nil {
+		return ""
+	}
+	owner, _ := deal.latest()["OwnerId"].(string)
+	return owner
+}
+
+// foreign says whether a row is, or hangs on, another user's opportunity.
+func (o *Org) foreign(r *row) bool {
+	owner := o.ownerOf(r)
+	return owner != "" && owner != o.integration
+}
+
+// visible says whether the integration user sees a row.
+func (o *Org) visible(r *row) bool { return o.sharing != Private || !o.foreign(r) }
+
+const userRecordAccess = "UserRecordAccess"
+
+// accessRows computes what UserRecordAccess says of the integration user: a row for each opportunity that it sees.
+func (o *Org) accessRows() []*row {
+	var rows []*row
+	for _, r := range o.tables["Opportunity"].rows {
+		if !o.visible(r) || r.deleted() {
+			continue
+		}
+		rows = append(rows, &row{object: o.objects[lower(userRecordAccess)], versions: []version{{values: map[string]any{
+			"UserId": o.integration, "RecordId": r.id, "HasReadAccess": true,
+			"HasEditAccess": !o.locked[r.id] && (o.sharing == SharedForWriting || !o.foreign(r)),
+		}}}})
+	}
+	return rows
+}
+
+// accessFiltered says whether a query of UserRecordAccess names one user and its records, as it has to.
+func accessFiltered(where *condition) bool {
+	user, records := false, false
+	conjuncts(where, func(c *condition) {
+		name := c.path.names[len(c.path.names)-1]
+		user = user || c.op == "=" && strings.EqualFold(name, "UserId")
+		records = records || (c.op == "=" || c.op == "in") && c.sub == nil && len(c.values) <= 200 && strings.EqualFold(name, "RecordId")
+	})
+	return user && records
+}
