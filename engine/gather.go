@@ -281,29 +281,34 @@ func (r *run) compose(rec deal.Record) error {
 	if err != nil {
 		return err
 	}
-	var overrides map[string]any
-	if len(s.Plan.Overrides) > 0 {
-		if err := json.Unmarshal(s.Plan.Overrides, &overrides); err != nil {
-			return fmt.Errorf("the plan's field sources are damaged: %w", err)
-		}
-	}
-	zone, err := time.LoadLocation(s.Plan.TimeZone)
-	if err != nil {
-		return fmt.Errorf("the tenant's time zone: %w", err)
-	}
 	kind, _ := s.Account.Split()
 	if s.Private.Values, err = json.Marshal(rec.Values); err != nil { // also of a deal that holds now: it is found by its name
 		return err
 	}
-	doc, err := b.Compose(string(kind), rec.Values, overrides, documents.Meta{
-		TxID: string(s.Tx), Tenant: s.Plan.TenantName, Seller: s.Plan.Seller, Currency: s.Plan.Currency, Date: s.Change.At, TimeZone: zone,
-	})
+	doc, err := Compose(b, s.Plan, kind, rec.Values, s.Tx, s.Change.At)
 	if err != nil {
 		return asHold(err)
 	}
 	s.Private.Document = doc
 	s.Private.FileName, err = b.FileName(doc)
 	return err
+}
+
+// Compose makes the document's record of a CRM record's values, as the plan wants it.
+func Compose(b *documents.Bundle, p deal.Plan, kind deal.Kind, values map[string]any, tx deal.TxID, at time.Time) ([]byte, error) {
+	var overrides map[string]any
+	if len(p.Overrides) > 0 {
+		if err := json.Unmarshal(p.Overrides, &overrides); err != nil {
+			return nil, fmt.Errorf("the plan's field sources are damaged: %w", err)
+		}
+	}
+	zone, err := time.LoadLocation(p.TimeZone)
+	if err != nil {
+		return nil, fmt.Errorf("the tenant's time zone: %w", err)
+	}
+	return b.Compose(string(kind), values, overrides, documents.Meta{
+		TxID: string(tx), Tenant: p.TenantName, Seller: p.Seller, Currency: p.Currency, Date: at, TimeZone: zone,
+	})
 }
 
 // aboutRecord holds a deal for what a person can mend on its record; what is wrong with a template stays an error.

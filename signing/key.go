@@ -11,7 +11,10 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"time"
+
+	"github.com/dealseal/dealseal/signing/pades"
 )
 
 // KeyError says why a key or its certificate must not be used. It needs a person: it is permanent.
@@ -60,6 +63,23 @@ func CheckKey(name string, key Key, now time.Time) error {
 		if err := chain[i].CheckSignatureFrom(chain[i+1]); err != nil {
 			return bad("certificate %d of the chain, %q, was not issued by the next one: %v", i, chain[i].Subject, err)
 		}
+	}
+	return nil
+}
+
+// Try has the key sign something that is no document and cannot become one, and verifies the value with the certificate's
+// public key. The value is thrown away. A signature that does not verify is a *KeyError with that name.
+func Try(ctx context.Context, name string, key Key, a pades.Algorithm) error {
+	h := a.Hash.New()
+	io.WriteString(h, "dealseal: a test of the key, no document. ")
+	io.CopyN(h, rand.Reader, 32) // neither of the two fails
+	probe := h.Sum(nil)
+	value, err := signContext(ctx, key, probe, a.SignerOpts())
+	if err != nil {
+		return fmt.Errorf("signing: key %q: %w", name, err)
+	}
+	if err := a.Verify(key.Chain()[0].PublicKey, probe, value); err != nil {
+		return &KeyError{Key: name, Reason: fmt.Sprintf("it made a signature (%s) that its certificate does not verify", a)}
 	}
 	return nil
 }

@@ -68,7 +68,7 @@ func TestARefusedBackupIsToldOverTheSocketAndLeavesNoFile(t *testing.T) {
 	must(t, err)
 	var served errgroup.Group
 	ctx, stop := context.WithCancel(t.Context())
-	served.Go(func() error { return serveControl(ctx, slog.New(slog.DiscardHandler), l, &local{Store: s}) })
+	served.Go(func() error { return serveControl(ctx, slog.New(slog.DiscardHandler), l, &local{Store: s}, nil) })
 	r, err := dialControl(t.Context(), dir)
 	must(t, err)
 	t.Cleanup(func() { r.Close() })

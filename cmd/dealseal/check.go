@@ -12,8 +12,14 @@ import (
 )
 
 // checkCommand validates everything that needs no network: the files, what they name, soft keys, templates and field
-// sources.
+// sources. With --online it goes on to ask all that the files name.
 func checkCommand(ctx context.Context, c *call) error {
+	if c.online {
+		return c.consult(ctx, false)
+	}
+	if c.json {
+		return usagef("--json is the form of what --online finds: give both")
+	}
 	h, err := loadHouse(c.config)
 	if err != nil {
 		return err
@@ -70,6 +76,6 @@ func (h *house) printSummary(w io.Writer) error {
 			fmt.Fprintf(w, "  rule %s: %s in %q -> %s, sealed with profile %s\n", r.ID, r.Object, r.When.Stage, what, r.Seal)
 		}
 	}
-	_, err := fmt.Fprintln(w, "Nothing was asked of a CRM, an HSM or a TSA.")
+	_, err := fmt.Fprintln(w, "Nothing was asked of a CRM, an HSM or a TSA: \"dealseal check --online\" does that.")
 	return err
 }

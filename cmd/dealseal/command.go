@@ -32,7 +32,7 @@ type command struct {
 // options are the flags of all commands; each command registers those that it knows.
 type options struct {
 	config, profile, out, trust, record, checkpoint, why, tenant, passphrase, subject string
-	json, all                                                                         bool
+	json, all, online                                                                 bool
 	limit                                                                             int
 	backup                                                                            backupOptions
 }
@@ -84,7 +84,11 @@ func commands() []command {
 	}
 	return []command{
 		{name: "serve", summary: "run the daemon", run: serve, flags: conf},
-		{name: "check", summary: "check configuration, keys, templates and field sources, without a network", run: checkCommand, flags: conf},
+		{name: "check", args: "[--online [--json]]", summary: "check configuration, keys, templates and field sources; with --online also CRMs, HSM, TSA, clocks and disk", run: checkCommand,
+			flags: with(asJSON, func(fs *flag.FlagSet, o *options) {
+				fs.BoolVar(&o.online, "online", false, "ask everything that the configuration names, too: exit 1 if anything fails")
+			})},
+		{name: "doctor", args: "[--json]", summary: "check --online, and the five questions that a house must be able to answer", run: doctorCommand, flags: with(asJSON)},
 		{name: "jobs", args: "[list | retry TX | retry all | release TX --why REASON | prepare TX --why REASON | drop TX --why REASON]", summary: "list deals in the works, or decide: retry after an outage, release a hold, prepare anew, drop", run: jobs,
 			flags: with(asJSON, why, func(fs *flag.FlagSet, o *options) {
 				fs.BoolVar(&o.all, "all", false, "list finished deals too")
@@ -165,7 +169,7 @@ func runCommand(cmd command, args []string, in io.Reader, stdout, stderr io.Writ
 		printHelp(stdout, cmd, flags)
 		return exitOK
 	}
-	if err == nil && cmd.args == "" && len(rest) > 0 {
+	if err == nil && cmd.flagsOnly() && len(rest) > 0 {
 		err = fmt.Errorf("%q is too much: the command takes flags only", rest[0])
 	}
 	if err != nil {
@@ -229,6 +233,9 @@ func parseMixed(fs *flag.FlagSet, args []string) (rest []string, err error) {
 		rest, args = append(rest, args[0]), args[1:]
 	}
 }
+
+// flagsOnly reports whether the command takes nothing but flags.
+func (c command) flagsOnly() bool { return c.args == "" || strings.HasPrefix(c.args, "[--") }
 
 func (c command) synopsis() string {
 	if c.args == "" {

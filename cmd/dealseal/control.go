@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/doctor"
 	"github.com/dealseal/dealseal/store"
 )
 
@@ -55,9 +56,9 @@ func listenControl(stateDir string) (net.Listener, error) {
 }
 
 // serveControl answers the commands until ctx ends.
-func serveControl(ctx context.Context, log *slog.Logger, l net.Listener, ops operations) error {
+func serveControl(ctx context.Context, log *slog.Logger, l net.Listener, ops operations, examine func(context.Context) *doctor.Report) error {
 	server := &http.Server{
-		Handler:           controlHandler(ops),
+		Handler:           controlHandler(ops, examine),
 		ReadHeaderTimeout: 5 * time.Second,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
@@ -89,7 +90,7 @@ func peerName(c net.Conn) string {
 	return "uid " + id
 }
 
-func controlHandler(ops operations) http.Handler {
+func controlHandler(ops operations, examine func(context.Context) *doctor.Report) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /jobs", func(w http.ResponseWriter, r *http.Request) {
 		var f store.Filter
@@ -137,6 +138,9 @@ func controlHandler(ops operations) http.Handler {
 		answer(w, recovered, err)
 	})
 	mux.HandleFunc("POST /backup", func(w http.ResponseWriter, r *http.Request) { streamBackup(w, r, ops) })
+	mux.HandleFunc("POST /doctor", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, examine(r.Context()), nil)
+	})
 	return mux
 }
 
@@ -262,6 +266,12 @@ func (r *remote) VerifyAudit(ctx context.Context, checkpoint []byte) (report sto
 
 func (r *remote) Checkpoint(ctx context.Context) (signed []byte, err error) {
 	return signed, r.ask(ctx, "POST", "/audit/checkpoint", nil, &signed)
+}
+
+// Examine has the daemon examine its house.
+func (r *remote) Examine(ctx context.Context) (*doctor.Report, error) {
+	var report doctor.Report
+	return &report, r.ask(ctx, "POST", "/doctor", nil, &report)
 }
 
 func (r *remote) Recover(ctx context.Context) (recovered []recovery, err error) {

@@ -38,8 +38,9 @@ type tenant struct {
 	poll  time.Duration
 	// account tells apart what the files call accounts: two tenants with the same may not share a rule id.
 	account string
-	// secrets are the references that the connector resolves, by key.
-	connect func(log *slog.Logger, memory connectors.Memory) (connectors.CRM, error)
+	// remembers is set when the connector must keep something over restarts.
+	remembers bool
+	connect   func(log *slog.Logger, memory connectors.Memory) (connectors.CRM, error)
 }
 
 // loadHouse reads and compares everything that needs no network. All complaints are returned, joined.
@@ -184,6 +185,7 @@ func (t *tenant) decodeConnector() error {
 			return t.file.At("crm.with", "%v", err)
 		}
 		t.poll, t.account = c.PollInterval(), "hubspot "+c.AccountHint()
+		t.remembers = c.Auth.Flow == hubspot.FlowOAuth
 		t.connect = func(log *slog.Logger, memory connectors.Memory) (connectors.CRM, error) {
 			return hubspot.New(c, hubspot.Deps{Log: log, Memory: memory, Transport: crashTransport(t.file.Tenant.ID)})
 		}

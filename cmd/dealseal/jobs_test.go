@@ -113,7 +113,7 @@ func TestWhatWaitsIsListedDecidedAndExplained(t *testing.T) {
 		}
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- serveControl(ctx, slog.New(slog.DiscardHandler), l, &local{Store: s}) }()
+		go func() { ended <- serveControl(ctx, slog.New(slog.DiscardHandler), l, &local{Store: s}, nil) }()
 		d.decides(txs)
 		stop()
 		if err := errors.Join(<-ended, s.Close()); err != nil {

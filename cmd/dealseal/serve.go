@@ -50,10 +50,13 @@ type service struct {
 	store   *store.Store
 	engine  *engine.Engine
 	disk    *diskWatch
+	keys    *keyring
 	page    http.Handler
 	listen  net.Listener
 	control net.Listener
 	closers []func() error
+
+	checkups checkups
 }
 
 func (d *service) close() error {
@@ -95,6 +98,7 @@ func (h *house) assemble(ctx context.Context, log *slog.Logger) (d *service, err
 	if err != nil {
 		return d, err
 	}
+	d.keys = keys
 	d.closers = append(d.closers, keys.Close)
 	if err := h.checkKeys(ctx, keys, log); err != nil {
 		return d, err
@@ -130,8 +134,9 @@ func (d *service) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.engine.Run(ctx) })
 	g.Go(func() error { return servePage(ctx, d.log, d.listen, d.page) })
-	g.Go(func() error { return serveControl(ctx, d.log, d.control, &local{Store: d.store}) })
+	g.Go(func() error { return serveControl(ctx, d.log, d.control, &local{Store: d.store}, d.examine) })
 	g.Go(func() error { return d.checkpoints(ctx) })
+	g.Go(func() error { return d.examineDaily(ctx) })
 	d.log.Info("ready", "page", "http://"+d.listen.Addr().String(), "tenants", len(d.engine.Tenants), "version", version)
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		d.log.Warn("systemd could not be told that the daemon is ready", "err", err)
@@ -225,12 +230,19 @@ func newLog(c config.Log, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, o))
 }
 
+// rendererCache is where below the state directory the compiled renderer is kept.
+const rendererCache = "renderer"
+
 func (h *house) newRenderer(log *slog.Logger) (*typst.Renderer, error) {
+	return h.newRendererIn(filepath.Join(h.cfg.StateDir, rendererCache), log)
+}
+
+func (h *house) newRendererIn(cache string, log *slog.Logger) (*typst.Renderer, error) {
 	wasm, err := h.findRenderer()
 	if err != nil {
 		return nil, err
 	}
-	return typst.New(typst.Options{WASM: wasm, CacheDir: filepath.Join(h.cfg.StateDir, "renderer"), FontDirs: h.cfg.Renderer.Fonts, Children: h.cfg.Renderer.Children, Log: log,
+	return typst.New(typst.Options{WASM: wasm, CacheDir: cache, FontDirs: h.cfg.Renderer.Fonts, Children: h.cfg.Renderer.Children, Log: log,
 		Progress: func(elapsed time.Duration) {
 			log.Info("compiling the renderer, once", "elapsed", elapsed.Round(time.Second))
 		}})

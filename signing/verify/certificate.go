@@ -35,6 +35,19 @@ func poolOf(certs []*x509.Certificate) *x509.CertPool {
 	return pool
 }
 
+// CheckSigner judges a signer's certificate, its chain behind it, as Verify would judge it on a document that was sealed at
+// that time: by its chain to the roots, and by what it was issued for.
+func CheckSigner(chain, roots []*x509.Certificate, at time.Time) error {
+	if len(chain) == 0 {
+		return errors.New("there is no certificate")
+	}
+	if err := checkUsage(chain[0]); err != nil {
+		return err
+	}
+	_, err := checkChain(chain[0], chain[1:], Options{Roots: roots}, at)
+	return err
+}
+
 // checkChain leads the certificate to a trusted root, all of it valid at that time.
 func checkChain(cert *x509.Certificate, embedded []*x509.Certificate, o Options, at time.Time) (Code, error) {
 	_, err := cert.Verify(x509.VerifyOptions{

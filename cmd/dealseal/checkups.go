@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/dealseal/dealseal/connectors"
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/doctor"
+	"github.com/dealseal/dealseal/documents"
+	"github.com/dealseal/dealseal/signing"
+)
+
+// When the daemon examines its house: soon after the start, when the rush is over, and then every day. What makes sealing
+// impossible has stopped the start, or keeps a tenant from polling, before that.
+const (
+	firstCheckup = 5 * time.Minute
+	everyCheckup = 24 * time.Hour
+)
+
+// checkups remembers the newest examination of the house.
+type checkups struct {
+	running sync.Mutex // one at a time
+
+	mu   sync.Mutex
+	last *doctor.Report
+}
+
+// latest is nil before the first one.
+func (c *checkups) latest() *doctor.Report {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
+}
+
+func (c *checkups) replace(r *doctor.Report) (before *doctor.Report) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before, c.last = c.last, r
+	return before
+}
+
+// examineDaily runs until ctx ends.
+func (d *service) examineDaily(ctx context.Context) error {
+	timer := time.NewTimer(firstCheckup)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		}
+		d.examine(ctx)
+		timer.Reset(everyCheckup)
+	}
+}
+
+// examine examines the house with what the daemon has open, and logs what has changed since the last time.
+func (d *service) examine(ctx context.Context) *doctor.Report {
+	d.checkups.running.Lock()
+	defer d.checkups.running.Unlock()
+	began := time.Now()
+	x, findings := d.newExaminer()
+	defer x.close()
+	findings = append(findings, x.run(ctx)...)
+	report := doctor.NewReport(asker(), time.Now(), time.Since(began), findings)
+	report.Questions = x.questions(findings)
+	if ctx.Err() == nil { // else half of it says that the daemon stops
+		d.noteCheckup(d.checkups.replace(report), report)
+	}
+	return report
+}
+
+func (d *service) noteCheckup(before, now *doctor.Report) {
+	var was []doctor.Finding
+	if before != nil {
+		was = before.Findings
+	}
+	raised, mended := doctor.Changes(was, now.Findings)
+	for _, f := range raised {
+		d.log.Warn("the check-up found something", "group", f.Group, "check", f.Check, "subject", f.Subject, "result", f.Result, "what", f.What, "cure", f.Cure)
+	}
+	for _, f := range mended {
+		d.log.Info("what the last check-up found is mended", "group", f.Group, "check", f.Check, "subject", f.Subject)
+	}
+	d.log.Info("check-up", "failures", now.Counts.Failure, "warnings", now.Counts.Warning, "passes", now.Counts.Pass, "took", time.Duration(now.Took))
+}
+
+// newExaminer examines the files as they are now, so that an edit can be tried before it is loaded. What the daemon has
+// open is used for whatever the edit leaves alone: a second login would cost, and a PIN that was edited is tried here only
+// once. Files that cannot be understood are a finding, and the running configuration is examined instead.
+func (d *service) newExaminer() (*examiner, []doctor.Finding) {
+	h, err := loadHouse(d.house.cfg.File)
+	var findings []doctor.Finding
+	switch {
+	case err != nil:
+		for _, f := range misconfigured(err) {
+			f.Cure = "correct the files; what follows is about the configuration that the daemon has loaded"
+			findings = append(findings, f)
+		}
+		h = d.house
+	case !reflect.DeepEqual(h.cfg, d.house.cfg):
+		f := doctor.Warned("files", "load them into the daemon: systemctl reload dealseal, or restart it", "the files were edited since the daemon read them; what follows is about the edited ones")
+		f.Group = doctor.Configuration
+		findings = append(findings, f)
+	default:
+		findings = append(findings, h.wellConfigured())
+	}
+	x := &examiner{house: h, log: d.log, http: &http.Client{}}
+	keys := &lazy[*keyring]{make: func() (*keyring, error) { return h.newKeys(d.log) }}
+	x.key = func(ctx context.Context, name string) (signing.Key, error) {
+		if reflect.DeepEqual(h.cfg.Signing.Keys[name], d.house.cfg.Signing.Keys[name]) {
+			return d.keys.Open(ctx, name)
+		}
+		k, err := keys.get()
+		if err != nil {
+			return nil, err
+		}
+		return k.Open(ctx, name)
+	}
+	x.connect = func(_ context.Context, t tenant) (connectors.CRM, error) {
+		for i, running := range d.house.tenants {
+			if reflect.DeepEqual(running.file, t.file) {
+				return d.engine.Tenants[i].CRM, nil
+			}
+		}
+		return t.connect(d.log.With("tenant", t.file.Tenant.ID), d.store.Memory(deal.TenantID(t.file.Tenant.ID)))
+	}
+	x.renderer = func() (documents.Renderer, error) { return d.engine.Documents, nil }
+	x.closers = []func() error{func() error { return keys.close((*keyring).Close) }}
+	return x, findings
+}

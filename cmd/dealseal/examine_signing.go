@@ -1,0 +1,289 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ocsp"
+
+	"github.com/dealseal/dealseal/doctor"
+	"github.com/dealseal/dealseal/signing"
+	"github.com/dealseal/dealseal/signing/pades"
+	"github.com/dealseal/dealseal/signing/tsa"
+	"github.com/dealseal/dealseal/signing/verify"
+)
+
+// Names of the checks of signing.
+const (
+	checkOpened      = "key"
+	checkCertificate = "certificate"
+	checkTrusted     = "trust"
+	checkSignature   = "signature"
+	checkOCSP        = "ocsp"
+	checkTSA         = "tsa"
+)
+
+// fewDays is when a certificate's end should be on somebody's list.
+const fewDays = 60
+
+func (x *examiner) examineKey(name string) doctor.Examination {
+	return examination(doctor.Signing, checkOpened, name, keyLimit, func(ctx context.Context, all func(doctor.Finding)) {
+		report := func(f doctor.Finding) { all(f.On(name)) }
+		key, err := x.key(ctx, name)
+		if err != nil {
+			report(failed(checkOpened, err, fmt.Sprintf("see that the token is there and unlocked, and check signing.keys.%s", name)))
+			return
+		}
+		kind := "in the HSM, token " + x.cfg.Signing.Keys[name].Token
+		if x.cfg.Signing.Keys[name].Kind == "soft" {
+			kind = "in a file, for evaluation only"
+		}
+		report(doctor.Passed(checkOpened, "%s", kind))
+		if !x.examineCertificate(name, key, report) {
+			return
+		}
+		x.examineSignatures(ctx, name, key, report)
+		report(x.askResponder(ctx, key.Chain()))
+	})
+}
+
+// examineCertificate reports whether it is good enough for a signature to be tried.
+func (x *examiner) examineCertificate(name string, key signing.Key, report func(doctor.Finding)) bool {
+	now := time.Now()
+	if err := signing.CheckKey(name, key, now); err != nil {
+		report(failed(checkCertificate, err, fmt.Sprintf("give the key a certificate that fits it and is valid: signing.keys.%s.certificates, or the object on the token", name)))
+		return false
+	}
+	cert := key.Chain()[0]
+	days := int(cert.NotAfter.Sub(now) / (24 * time.Hour))
+	text := fmt.Sprintf("%q, issued by %q, %d days left (until %s)", cert.Subject.CommonName, cert.Issuer.CommonName, days, cert.NotAfter.UTC().Format(time.DateOnly))
+	if days < fewDays {
+		report(doctor.Warned(checkCertificate, "order the next certificate now: renewal is not automatic in this version", "%s", text))
+	} else {
+		report(doctor.Passed(checkCertificate, "%s", text))
+	}
+	if err := verify.CheckSigner(key.Chain(), x.roots, now); err != nil {
+		report(failed(checkTrusted, err, "name the root of the issuer under signing.trust, put missing intermediates behind the key's certificate, or use a certificate for signing documents"))
+	} else {
+		report(doctor.Passed(checkTrusted, "leads to a root of signing.trust, and is for signing documents"))
+	}
+	return true
+}
+
+func (x *examiner) examineSignatures(ctx context.Context, name string, key signing.Key, report func(doctor.Finding)) {
+	algorithms, err := x.algorithms(name, key)
+	if err != nil {
+		report(failed(checkSignature, err, "choose another hash or key in signing.profiles"))
+		return
+	}
+	var made []string
+	for _, a := range algorithms {
+		began := time.Now()
+		if err := signing.Try(ctx, name, key, a); err != nil {
+			report(failed(checkSignature, err, "see the HSM's own log; nothing can be sealed with this key until it signs"))
+			return
+		}
+		made = append(made, fmt.Sprintf("%s in %d ms", a, time.Since(began).Milliseconds()))
+	}
+	report(doctor.Passed(checkSignature, "a test was signed and verified: %s", strings.Join(made, ", ")))
+}
+
+// algorithms are those of the profiles that use a key; for a key that none uses, the usual one.
+func (h *house) algorithms(name string, key signing.Key) (list []pades.Algorithm, err error) {
+	for _, profile := range slices.Sorted(maps.Keys(h.cfg.Signing.Profiles)) {
+		p := h.cfg.Signing.Profiles[profile]
+		if p.Key != name {
+			continue
+		}
+		a, err := pades.AlgorithmFor(key.Public(), hashes[p.Hash], p.PSS)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(list, a) {
+			list = append(list, a)
+		}
+	}
+	if list == nil {
+		a, err := pades.AlgorithmFor(key.Public(), crypto.SHA256, false)
+		return []pades.Algorithm{a}, err
+	}
+	return list, nil
+}
+
+// Limits of one question to an OCSP responder.
+const (
+	ocspTimeout = 10 * time.Second
+	maxOCSP     = 64 << 10
+)
+
+// askResponder asks whether the certificate is revoked. Seals carry no such evidence yet, so that whoever does not answer
+// keeps nothing from being sealed; a certificate that is revoked does.
+func (x *examiner) askResponder(ctx context.Context, chain []*x509.Certificate) doctor.Finding {
+	const notNeeded = "sealing does not need it in this version"
+	cert := chain[0]
+	issuer := x.issuerOf(chain)
+	if len(cert.OCSPServer) == 0 || issuer == nil {
+		return doctor.Warned(checkOCSP, "watch the issuer's revocation list by other means: "+notNeeded, "the certificate names no OCSP responder, or its issuer is not known")
+	}
+	address := cert.OCSPServer[0]
+	answer, err := x.ask(ctx, address, cert, issuer)
+	if err != nil {
+		return doctor.Warned(checkOCSP, "see that this machine may reach the responder; "+notNeeded, "%s: %v", hostOf(address), err)
+	}
+	switch answer.Status {
+	case ocsp.Good:
+		return doctor.Passed(checkOCSP, "%s: not revoked", hostOf(address))
+	case ocsp.Revoked:
+		return doctor.Failed(checkOCSP, "stop sealing with this key, and have another certificate issued", "%s: revoked at %s", hostOf(address), answer.RevokedAt.UTC().Format(time.RFC3339))
+	}
+	return doctor.Warned(checkOCSP, "ask the issuer: its responder does not know the certificate; "+notNeeded, "%s: unknown", hostOf(address))
+}
+
+// issuerOf looks behind the certificate, then among the roots.
+func (h *house) issuerOf(chain []*x509.Certificate) *x509.Certificate {
+	for _, c := range slices.Concat(chain[1:], h.roots) {
+		if chain[0].CheckSignatureFrom(c) == nil {
+			return c
+		}
+	}
+	return nil
+}
+
+func (x *examiner) ask(ctx context.Context, address string, cert, issuer *x509.Certificate) (*ocsp.Response, error) {
+	ctx, cancel := context.WithTimeout(ctx, ocspTimeout)
+	defer cancel()
+	question, err := ocsp.CreateRequest(cert, issuer, nil)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(question))
+	if err != nil {
+		return nil, errors.New("its address cannot be used")
+	}
+	req.Header.Set("Content-Type", "application/ocsp-request")
+	req.Header.Set("Accept", "application/ocsp-response")
+	client := *x.http
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	resp, err := client.Do(req)
+	if err != nil {
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err
+		}
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("HTTP status %d", resp.StatusCode)
+	}
+	der, err := io.ReadAll(io.LimitReader(resp.Body, maxOCSP+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(der) > maxOCSP {
+		return nil, fmt.Errorf("the answer is larger than %d bytes", maxOCSP)
+	}
+	answer, err := ocsp.ParseResponseForCert(der, cert, issuer)
+	if err != nil {
+		return nil, fmt.Errorf("the answer cannot be trusted: %w", err)
+	}
+	if !answer.NextUpdate.IsZero() && time.Now().After(answer.NextUpdate) {
+		return nil, errors.New("the answer is out of date")
+	}
+	return answer, nil
+}
+
+// hostOf names a server without what its address may hold besides.
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" {
+		return "the address"
+	}
+	return u.Host
+}
+
+// anyClock lets a token's time be judged here, with a finding of its own.
+const anyClock = 100 * 365 * 24 * time.Hour
+
+func (x *examiner) examineTSA(i int) doctor.Examination {
+	server := x.cfg.Signing.TSA[i]
+	name := hostOf(server.URL)
+	return examination(doctor.Signing, checkTSA, name, max(stampLimit, server.Timeout+time.Second), func(ctx context.Context, all func(doctor.Finding)) {
+		report := func(f doctor.Finding) { all(f.On(name)) }
+		policy, err := parseOID(server.Policy)
+		if err != nil {
+			report(failed(checkTSA, err, fmt.Sprintf("correct signing.tsa[%d].policy", i)))
+			return
+		}
+		client, err := tsa.NewClient([]tsa.Server{{URL: server.URL, Timeout: server.Timeout, Policy: policy}}, tsa.Options{HTTP: x.http, Roots: pool(x.roots), Skew: anyClock})
+		if err != nil {
+			report(failed(checkTSA, err, fmt.Sprintf("correct signing.tsa[%d].url", i)))
+			return
+		}
+		digest := make([]byte, crypto.SHA256.Size())
+		rand.Read(digest)
+		before := time.Now()
+		der, err := client.Timestamp(ctx, digest, crypto.SHA256)
+		after := time.Now()
+		if err != nil {
+			report(x.refusedStamp(i, err))
+			return
+		}
+		token, err := tsa.ParseToken(der)
+		if err != nil {
+			report(failed(checkTSA, err, "use another TSA"))
+			return
+		}
+		report(doctor.Passed(checkTSA, "a token of policy %s in %d ms, signed by %q", token.Policy, after.Sub(before).Milliseconds(), token.Certificate.Subject.CommonName))
+		at, tolerance := token.Time, token.Accuracy
+		if at.Nanosecond() == 0 { // most TSAs cut to the second
+			at, tolerance = at.Add(500*time.Millisecond), tolerance+500*time.Millisecond
+		}
+		report(clockFinding("the TSA's clock", at, before, after, tolerance))
+	})
+}
+
+func pool(roots []*x509.Certificate) *x509.CertPool {
+	p := x509.NewCertPool()
+	for _, c := range roots {
+		p.AddCert(c)
+	}
+	return p
+}
+
+// refusedStamp says what is wrong with an answer, without naming the server again.
+func (x *examiner) refusedStamp(i int, err error) doctor.Finding {
+	var server *tsa.ServerError
+	if errors.As(err, &server) {
+		err = server.Err
+	}
+	cure := fmt.Sprintf("see that this machine may reach signing.tsa[%d].url, and that it is a TSA of RFC 3161", i)
+	if i+1 < len(x.cfg.Signing.TSA) || i > 0 {
+		cure += "; until then the others are used"
+	}
+	var bad *tsa.TokenError
+	var refusal *tsa.Rejection
+	switch {
+	case errors.As(err, &bad) && bad.Code == tsa.CodeChain:
+		cure = "name the root of the TSA under signing.trust: its operator publishes it"
+	case errors.As(err, &bad) && bad.Code == tsa.CodePolicy:
+		cure = fmt.Sprintf("correct signing.tsa[%d].policy, or leave it out", i)
+	case errors.As(err, &bad):
+		cure = "tell the operator of the TSA, or use another one"
+	case errors.As(err, &refusal):
+		cure = fmt.Sprintf("ask the operator of the TSA, and check signing.tsa[%d].policy", i)
+	}
+	return failed(checkTSA, err, cure)
+}

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/dealseal/dealseal/connectors"
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/doctor"
+	"github.com/dealseal/dealseal/documents"
+	"github.com/dealseal/dealseal/engine"
+)
+
+// Names of the checks of a tenant. They are part of the report's stable form.
+const (
+	checkLogin       = "login"
+	checkEnvironment = "environment"
+	checkClock       = "clock"
+	checkBudget      = "budget"
+	checkTemplate    = "template"
+)
+
+// tried is how many of the latest records a template is tried with.
+const tried = 5
+
+// visit is the examination of one tenant.
+type visit struct {
+	tenant
+	bundles map[string]*documents.Bundle
+	crm     connectors.CRM
+	report  func(doctor.Finding)
+}
+
+func (x *examiner) examineTenant(t tenant) doctor.Examination {
+	id := t.file.Tenant.ID
+	e := examination(doctor.TenantGroup(id), checkLogin, "", tenantLimit, func(ctx context.Context, report func(doctor.Finding)) {
+		crm, err := x.connect(ctx, t)
+		if err != nil {
+			report(failed(checkLogin, err, "mend what crm.with and the state directory need"))
+			return
+		}
+		v := &visit{tenant: t, bundles: x.bundles, crm: crm, report: report}
+		if v.login(ctx) {
+			v.compare(ctx)
+			v.survey(ctx)
+			v.budget()
+			v.tryTemplates(ctx)
+		}
+	})
+	e.Tenant = id
+	return e
+}
+
+// login asks who the account is. Nothing else can be asked when that fails.
+func (v *visit) login(ctx context.Context) bool {
+	began := time.Now()
+	account, err := v.crm.Identity(ctx)
+	if err != nil {
+		v.report(failed(checkLogin, err, "see that this machine reaches the CRM, and check crm.with in "+v.file.File))
+		return false
+	}
+	name := account.Name
+	if !strings.Contains(name, account.ID) {
+		name += ", account " + account.ID
+	}
+	v.report(doctor.Passed(checkLogin, "%s: %s, time zone %s", account.Kind, name, account.TimeZone))
+	env := v.file.Tenant.Environment
+	if err := engine.CheckEnvironment(deal.TenantID(v.file.Tenant.ID), env == "production", account); err != nil {
+		v.report(failed(checkEnvironment, err, ""))
+	} else {
+		v.report(doctor.Passed(checkEnvironment, "%s, as configured", env))
+	}
+	// A Date header is cut to the second.
+	v.report(clockFinding("the CRM's clock", account.Clock.Add(500*time.Millisecond), began, time.Now(), 500*time.Millisecond))
+	return true
+}
+
+// compare reports what of the configuration does not fit the account, by aspect.
+func (v *visit) compare(ctx context.Context) {
+	prober, ok := v.crm.(connectors.Prober)
+	if !ok {
+		return
+	}
+	ask := engine.ProbeOf(v.rules)
+	problems, err := prober.Probe(ctx, ask)
+	if err != nil {
+		v.report(failed(string(connectors.AspectStage), err, "ask again when the CRM answers"))
+		return
+	}
+	fields := map[string]bool{}
+	for _, w := range ask.WriteBack {
+		for _, f := range []string{w.TransactionID, w.Status, w.SignedAt, w.URL, w.Audit} {
+			fields[f] = true
+		}
+	}
+	delete(fields, "")
+	v.problems(problems, map[connectors.Aspect]string{
+		connectors.AspectStage: plural(len(ask.Watches), "rule") + ", each with a stage that exists",
+		connectors.AspectRead:  plural(len(ask.Read), "field") + " of documents can be read",
+		connectors.AspectWrite: plural(len(fields), "field") + " of receipts can be written, and hold what will be written",
+	})
+}
+
+// survey reports what the account does not let us do.
+func (v *visit) survey(ctx context.Context) {
+	surveyor, ok := v.crm.(connectors.Surveyor)
+	if !ok {
+		return
+	}
+	problems, err := surveyor.Survey(ctx, engine.ProbeOf(v.rules))
+	if err != nil {
+		v.report(failed(string(connectors.AspectAccess), err, "ask again when the CRM answers"))
+		return
+	}
+	v.problems(problems, map[connectors.Aspect]string{
+		connectors.AspectAccess: "records of other owners can be seen and written to, as far as can be told from the latest",
+		connectors.AspectFiles:  "files can be read and attached",
+	})
+}
+
+// problems reports each problem, and a pass for each aspect that has none.
+func (v *visit) problems(problems []connectors.Problem, fine map[connectors.Aspect]string) {
+	aspects := []connectors.Aspect{connectors.AspectStage, connectors.AspectRead, connectors.AspectWrite, connectors.AspectAccess, connectors.AspectFiles}
+	for _, aspect := range aspects {
+		troubled := false
+		for _, p := range problems {
+			if p.Aspect != aspect {
+				continue
+			}
+			troubled = true
+			f := doctor.Failed(string(aspect), p.Cure, "%s", p.What).On(p.Rule)
+			if p.Warning {
+				f.Result = doctor.Warning
+			}
+			v.report(f)
+		}
+		if text, asked := fine[aspect]; asked && !troubled {
+			v.report(doctor.Passed(string(aspect), "%s", text))
+		}
+	}
+}
+
+func (v *visit) budget() {
+	m, ok := v.crm.(connectors.Metered)
+	if !ok || m.Budget().Max == 0 {
+		return
+	}
+	b := m.Budget()
+	const cure = "find out who uses it up, poll less often (crm.with.poll), or buy more"
+	switch share := b.Share(); {
+	case share >= engine.StopAt:
+		v.report(doctor.Failed(checkBudget, cure, "%d of %d API calls of the day are used: no new deals are taken on", b.Used, b.Max))
+	case share >= engine.SlowAt:
+		v.report(doctor.Warned(checkBudget, cure, "%d of %d API calls of the day are used: polling has slowed down", b.Used, b.Max))
+	default:
+		v.report(doctor.Passed(checkBudget, "%d of %d API calls of the day are used", b.Used, b.Max))
+	}
+}
+
+// tryTemplates makes the record of each rule's document from the latest real records, without rendering or keeping it. A
+// record that is not ready for its contract may lack anything, so one that fits is enough.
+func (v *visit) tryTemplates(ctx context.Context) {
+	sampler, ok := v.crm.(connectors.Sampler)
+	if !ok {
+		return
+	}
+	refs, err := sampler.Recent(ctx, tried)
+	if err != nil {
+		v.report(failed(checkTemplate, err, "ask again when the CRM answers"))
+		return
+	}
+	var records []deal.Record
+	fields := engine.ProbeOf(v.rules).Read
+	for _, ref := range refs {
+		record, err := v.crm.Record(ctx, ref, fields)
+		if errors.Is(err, deal.ErrGone) {
+			continue
+		}
+		if deal.IsPermanent(err) {
+			return // the field that cannot be read is reported already
+		}
+		if err != nil {
+			v.report(failed(checkTemplate, err, "ask again when the CRM answers"))
+			return
+		}
+		records = append(records, record)
+	}
+	for i, r := range v.rules {
+		if b := v.bundles[v.file.Rules[i].Document.Template]; b != nil {
+			v.report(v.tryTemplate(b, r, records).On(r.Watch.Rule))
+		}
+	}
+}
+
+func (v *visit) tryTemplate(b *documents.Bundle, r engine.Rule, records []deal.Record) doctor.Finding {
+	if len(records) == 0 {
+		return doctor.Passed(checkTemplate, "there is no record yet to try %s with", b.Name())
+	}
+	var first error
+	for _, record := range records {
+		err := compose(b, r.Plan, deal.Kind(v.file.CRM.Kind), record)
+		if err == nil {
+			return doctor.Passed(checkTemplate, "%s fits the record %s", b.Name(), record.Ref.ID)
+		}
+		if first == nil || record.Stage == r.Plan.Stage {
+			first = fmt.Errorf("record %s: %w", record.Ref.ID, err)
+		}
+	}
+	return doctor.Warned(checkTemplate, "complete the record, or correct the fields of the template: such a deal will be held",
+		"%s fits none of the latest %s; %v", b.Name(), plural(len(records), "record"), first)
+}
+
+// compose makes a document's record and validates it. The errors of documents name fields only.
+func compose(b *documents.Bundle, p deal.Plan, kind deal.Kind, record deal.Record) error {
+	doc, err := engine.Compose(b, p, kind, record.Values, deal.NewTxID("", record.Ref, "", ""), time.Now())
+	if err == nil {
+		err = b.Validate(doc)
+	}
+	return err
+}
+
+// Limits of a clock's difference.
+const (
+	skewWarning = 2 * time.Second
+	skewFailure = time.Minute
+)
+
+// clockFinding compares a clock with this machine's. It was read between two moments here, and may be off itself by the
+// given tolerance.
+func clockFinding(whose string, theirs, before, after time.Time, tolerance time.Duration) doctor.Finding {
+	half := after.Sub(before) / 2
+	skew := theirs.Sub(before.Add(half))
+	sure := max(skew.Abs()-half-tolerance, 0) // the least difference that there is
+	text := fmt.Sprintf("%s is %d ms %s this machine's (within %d ms)", whose, skew.Abs().Milliseconds(), map[bool]string{true: "ahead of", false: "behind"}[skew > 0], (half + tolerance).Milliseconds())
+	const cure = "set this machine's clock by NTP (timedatectl, chronyc tracking); if it is right, tell whoever runs the other"
+	switch {
+	case sure > skewFailure:
+		return doctor.Failed(checkClock, cure, "%s", text)
+	case sure > skewWarning:
+		return doctor.Warned(checkClock, cure, "%s", text)
+	}
+	return doctor.Passed(checkClock, "%s", text)
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/dealseal/dealseal/connectors"
+	"github.com/dealseal/dealseal/doctor"
+)
+
+// The answers.
+const (
+	yes    = "yes"
+	no     = "no"
+	notYet = "not yet"
+)
+
+// questions answers what anybody should be able to answer before a house seals for real. An answer is no better than what
+// was found, and what this version cannot do is said.
+func (x *examiner) questions(found []doctor.Finding) []doctor.Answer {
+	return []doctor.Answer{
+		x.keysAreProtected(found),
+		{Question: "Are webhooks signed, time-stamped and protected against replay?", Answer: notYet,
+			Reason: "this version neither takes nor sends any: it asks the CRM itself, over a connection that it opens, and believes nobody who calls"},
+		revocationIsKept(found),
+		x.resultsAreAttached(found),
+		certificatesAreRenewed(found),
+	}
+}
+
+func (x *examiner) keysAreProtected(found []doctor.Finding) doctor.Answer {
+	a := doctor.Answer{Question: "Are the signing keys protected?"}
+	var soft, hard []string
+	for _, name := range slices.Sorted(maps.Keys(x.cfg.Signing.Keys)) {
+		if x.cfg.Signing.Keys[name].Kind == "soft" {
+			soft = append(soft, name)
+		} else {
+			hard = append(hard, name)
+		}
+	}
+	broken := subjects(found, checkOpened, checkSignature)
+	switch {
+	case len(soft)+len(hard) == 0:
+		a.Answer, a.Reason = no, "no key is configured"
+	case len(soft) > 0:
+		a.Answer, a.Reason = no, fmt.Sprintf("%s is kept in an encrypted file, which is for evaluation: production needs a key in an HSM", quotedList(soft))
+	case len(broken) > 0:
+		a.Answer, a.Reason = no, fmt.Sprintf("%s could not be opened or used: see above", quotedList(broken))
+	default:
+		a.Answer, a.Reason = yes, fmt.Sprintf("%s never leaves its HSM; a process of its own, which alone knows the PIN, asks it to sign", quotedList(hard))
+	}
+	return a
+}
+
+func revocationIsKept(found []doctor.Finding) doctor.Answer {
+	a := doctor.Answer{Question: "Is revocation checked, and is the proof stored with the document?", Answer: notYet}
+	revoked := false
+	for _, f := range found {
+		revoked = revoked || f.Check == checkOCSP && f.Result == doctor.Failure
+	}
+	switch bad := subjects(found, checkOCSP); {
+	case revoked:
+		a.Answer, a.Reason = no, fmt.Sprintf("the certificate of %s is revoked", quotedList(bad))
+	case len(bad) > 0:
+		a.Reason = fmt.Sprintf("the state of %s could not be asked just now, and seals carry no OCSP answer before a later version", quotedList(bad))
+	default:
+		a.Reason = "the responder was asked just now and daily, but seals carry no OCSP answer before a later version; their time-stamp proves when they were made"
+	}
+	return a
+}
+
+// resultsAreAttached is about all tenants: each must be able to take files and receipts, and keep the audit record.
+func (x *examiner) resultsAreAttached(found []doctor.Finding) doctor.Answer {
+	a := doctor.Answer{Question: "Is the sealed document attached reliably, and are the audit data written back?"}
+	checks := []string{checkLogin, checkEnvironment, string(connectors.AspectWrite), string(connectors.AspectAccess), string(connectors.AspectFiles)}
+	var bad, silent []string
+	for _, t := range x.tenants {
+		id := t.file.Tenant.ID
+		if slices.ContainsFunc(found, func(f doctor.Finding) bool {
+			return f.Tenant == id && f.Result != doctor.Pass && slices.Contains(checks, f.Check)
+		}) {
+			bad = append(bad, id)
+		}
+		for _, r := range t.rules {
+			if r.Plan.WriteBack.Audit == "" && !slices.Contains(silent, id) {
+				silent = append(silent, id)
+			}
+		}
+	}
+	switch {
+	case len(x.tenants) == 0:
+		a.Answer, a.Reason = no, "no tenant is configured"
+	case len(bad) > 0:
+		a.Answer, a.Reason = no, fmt.Sprintf("tenant %s: see above", quotedList(bad))
+	case len(silent) > 0:
+		a.Answer, a.Reason = no, fmt.Sprintf("tenant %s names no field write_back.audit in every rule", quotedList(silent))
+	default:
+		a.Answer, a.Reason = yes, "every upload is looked for before it is repeated and compared by checksum afterwards; the fields for the audit record take what will be written"
+	}
+	return a
+}
+
+func certificatesAreRenewed(found []doctor.Finding) doctor.Answer {
+	a := doctor.Answer{Question: "Are certificates renewed and keys rotated by a plan?", Answer: notYet,
+		Reason: fmt.Sprintf("the days left are watched (this report, the status page, a metric; a warning from %d days on), but renewal is by hand before a later version", fewDays)}
+	if bad := subjects(found, checkCertificate); len(bad) > 0 {
+		a.Answer, a.Reason = no, fmt.Sprintf("the certificate of %s needs somebody now: see above", quotedList(bad))
+	}
+	return a
+}
+
+// subjects are those of which a check of the group signing has found trouble.
+func subjects(found []doctor.Finding, checks ...string) (list []string) {
+	for _, f := range found {
+		if f.Group == doctor.Signing && f.Result != doctor.Pass && slices.Contains(checks, f.Check) && !slices.Contains(list, f.Subject) {
+			list = append(list, f.Subject)
+		}
+	}
+	return list
+}
+
+func quotedList(names []string) string {
+	quoted := make([]string, len(names))
+	for i, n := range names {
+		quoted[i] = fmt.Sprintf("%q", n)
+	}
+	return strings.Join(quoted, ", ")
+}
