@@ -14,11 +14,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 	"filippo.io/age/armor"
@@ -67,6 +67,9 @@ type world struct {
 	crms      []crm
 	secrets   []string // that no file and no log may hold
 
+	// answered is told of every request after its answer, and when it came, if it is set before the daemon starts.
+	answered func(r *http.Request, came time.Time)
+
 	mu     sync.Mutex
 	tokens map[string]bool // that CRMs were shown
 	gates  []*gate
@@ -77,8 +80,12 @@ type worldOptions struct {
 	crms   []deal.Kind
 	binary string // instead of this test binary, which is the command too
 	hsm    bool
+	// key makes the house's key and returns its configuration, instead of a soft key.
+	key func(*world) string
 	// attempts is how often a step is tried; 0 is 3.
 	attempts int
+	// keep keeps the folder of a test that fails.
+	keep bool
 }
 
 var bothCRMs = []deal.Kind{deal.Salesforce, deal.HubSpot}
@@ -90,7 +97,13 @@ func newWorld(t *testing.T, o worldOptions) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		if o.keep && t.Failed() {
+			t.Logf("everything is left in %s", dir)
+			return
+		}
+		os.RemoveAll(dir)
+	})
 	w := &world{t: t, dir: dir, stateDir: filepath.Join(dir, "state"), config: filepath.Join(dir, "dealseal.yaml"), binary: o.binary, tokens: map[string]bool{}}
 	if w.binary == "" {
 		w.binary, err = os.Executable()
@@ -112,7 +125,13 @@ func newWorld(t *testing.T, o worldOptions) *world {
 		}
 	}
 	w.newAuthority()
-	w.configure(w.newKey(o.hsm), cmp.Or(o.attempts, 3))
+	if o.hsm {
+		o.key = func(w *world) string { return newToken(w).config() }
+	}
+	if o.key == nil {
+		o.key = (*world).newSoftKey
+	}
+	w.configure(o.key(w), cmp.Or(o.attempts, 3))
 	return w
 }
 
@@ -134,6 +153,9 @@ func (w *world) serve(h http.Handler) string {
 			w.mu.Unlock()
 		}
 		w.pass(r)
+		if w.answered != nil {
+			defer w.answered(r, time.Now()) // a connection that is cut is a panic
+		}
 		h.ServeHTTP(rw, r)
 	}))
 	w.t.Cleanup(s.Close)
@@ -192,11 +214,8 @@ func (w *world) secretFile(name, value string) string {
 
 var sealSubject = pkix.Name{CommonName: "House Seal", Organization: []string{"House Ltd"}, Country: []string{"GB"}}
 
-// newKey makes the house's key and returns its configuration.
-func (w *world) newKey(hsm bool) string {
-	if hsm {
-		return w.newToken()
-	}
+// newSoftKey makes a key in a file and returns its configuration.
+func (w *world) newSoftKey() string {
 	passphrase := rand.Text()
 	key, err := softkey.Generate(softkey.P256)
 	must(w.t, err)
@@ -233,50 +252,6 @@ func (w *world) cheapen(file, passphrase string) {
 	must(w.t, to.Close())
 	must(w.t, armored.Close())
 	must(w.t, os.WriteFile(file, out.Bytes(), 0o600))
-}
-
-// newToken makes a key in a software HSM.
-func (w *world) newToken() string {
-	module := softHSM(w.t)
-	pin := rand.Text()
-	conf := w.path("token/softhsm2.conf") // the key's own process may read there
-	must(w.t, os.WriteFile(conf, fmt.Appendf(nil, "directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n", w.path("token/tokens")), 0o600))
-	env := append(os.Environ(), "SOFTHSM2_CONF="+conf, "E2E_PIN="+pin)
-	tool(w.t, env, "softhsm2-util", "--init-token", "--free", "--label", "e2e", "--pin", pin, "--so-pin", rand.Text())
-	login := []string{"--module", module, "--token-label", "e2e", "--login", "--pin", "env:E2E_PIN"}
-	tool(w.t, env, "pkcs11-tool", append(login, "--keypairgen", "--key-type", "EC:prime256v1", "--label", "seal", "--id", "01", "--usage-sign")...)
-	der := tool(w.t, env, "pkcs11-tool", append(login, "--read-object", "--type", "pubkey", "--id", "01")...)
-	pub, err := x509.ParsePKIXPublicKey(der)
-	must(w.t, err)
-	chain, err := w.authority.IssueSigner(pub, sealSubject)
-	must(w.t, err)
-	must(w.t, os.WriteFile(w.path("seal.pem"), pki.PEM(chain...), 0o600))
-	return fmt.Sprintf("{kind: pkcs11, module: %q, token: e2e, label: seal, pin: %q, certificates: %q, env: {SOFTHSM2_CONF: %q}, write: [%q]}",
-		module, w.secretFile("pin", pin), w.path("seal.pem"), conf, w.path("token"))
-}
-
-func softHSM(t *testing.T) string {
-	t.Helper()
-	for _, pattern := range []string{"/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/*/softhsm/libsofthsm2.so", "/usr/lib64/libsofthsm2.so"} {
-		if found, _ := filepath.Glob(pattern); len(found) > 0 {
-			return found[0]
-		}
-	}
-	t.Fatal("SoftHSM is missing: install the package softhsm2 (scripts/deps.sh hsm)")
-	return ""
-}
-
-// tool runs a command of the system and returns what it prints.
-func tool(t *testing.T, env []string, name string, args ...string) []byte {
-	t.Helper()
-	cmd := exec.Command(name, args...)
-	cmd.Env = env
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("%s %s: %v\n%s%s", name, args, err, stdout.Bytes(), stderr.Bytes())
-	}
-	return stdout.Bytes()
 }
 
 // configure writes what an administrator would.

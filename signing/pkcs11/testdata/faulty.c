@@ -1,7 +1,10 @@
 // A PKCS#11 module that passes everything on to another one, named by
 // FAULTY_MODULE, and fails as the file FAULTY_ORDERS says: a line with a fault,
-// and perhaps " once".
+// and perhaps " once". Each presentation of a PIN is a line in FAULTY_LOGINS,
+// each use of a key one in FAULTY_SIGNATURES: what was signed, in hexadecimal.
 #include <dlfcn.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +44,24 @@ static int ordered(const char *fault) {
 	return 1;
 }
 
+// note appends a line to the file that a variable names, in one write: many
+// processes share it.
+static void note(const char *variable, const CK_BYTE *data, CK_ULONG n) {
+	char line[2 * 256 + 2];
+	const char *path = getenv(variable);
+	int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : -1;
+	if (fd < 0)
+		return;
+	if (n > 256)
+		n = 256;
+	for (CK_ULONG i = 0; i < n; i++)
+		snprintf(line + 2 * i, 3, "%02x", data[i]);
+	line[2 * n] = '\n';
+	if (write(fd, line, 2 * n + 1) < 0)
+		abort(); // a count that is wrong would prove nothing
+	close(fd);
+}
+
 static CK_RV SignInit(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k) {
 	if (dead || ordered("device")) {
 		dead = 1; // until the process ends
@@ -61,10 +82,12 @@ static CK_RV SignInit(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE 
 
 static CK_RV Sign(CK_SESSION_HANDLE s, CK_BYTE_PTR data, CK_ULONG n, CK_BYTE_PTR out, CK_ULONG_PTR size) {
 	if (ordered("crash"))
-		abort();
+		raise(SIGSEGV);
 	if (ordered("hang"))
 		for (;;)
 			pause();
+	if (out)
+		note("FAULTY_SIGNATURES", data, n);
 	CK_RV rv = real->C_Sign(s, data, n, out, size);
 	if (rv == CKR_OK && out && ordered("wrong"))
 		out[*size / 2] ^= 1;
@@ -81,12 +104,7 @@ static CK_RV GetTokenInfo(CK_SLOT_ID slot, CK_TOKEN_INFO_PTR info) {
 }
 
 static CK_RV Login(CK_SESSION_HANDLE s, CK_USER_TYPE user, CK_UTF8CHAR_PTR pin, CK_ULONG n) {
-	const char *path = getenv("FAULTY_LOGINS");
-	FILE *f = path ? fopen(path, "a") : NULL;
-	if (f) {
-		fputs("login\n", f);
-		fclose(f);
-	}
+	note("FAULTY_LOGINS", (const CK_BYTE *)"login", 5);
 	// As talkative as pkcs11-spy.
 	fprintf(stderr, "PIN %.*s\n", (int)n, pin);
 	printf("PIN %.*s\n", (int)n, pin);
