@@ -8,6 +8,7 @@ RENDERER := $(BUILD)/typst.wasm
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -X main.version=$(VERSION)
 ARGS     ?=
+KILLS    ?= 200
 
 # Packages whose tests run under the race detector: all that start no child process of our own and no WebAssembly.
 RACE := ./config ./connectors/... ./deal ./engine ./pdf ./secret ./signing ./signing/pades ./signing/tsa ./signing/softkey ./store/... ./web/... ./mocks/...
@@ -30,6 +31,10 @@ test: deps renderer ## Everything that must hold before a change lands (at most 
 	go test -timeout 9m $$(go list ./... | grep -vxF "$$(go list $(RACE))")
 	go test -timeout 9m -run '$(NORACE)' ./store
 	go test -timeout 9m -race -skip '$(NORACE)' $(RACE)
+
+.PHONY: torture
+torture: deps renderer ## Kill the daemon at random moments under load, and count what is lost and doubled (KILLS=1000 SEED=7)
+	@KILLS=$(KILLS) SEED=$(SEED) go test -count=1 -timeout 3h -run '^TestTorture' -v ./cmd/dealseal
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck

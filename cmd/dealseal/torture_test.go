@@ -149,10 +149,17 @@ func (x *torture) killAndRestart(d *process) *process {
 	killed := time.Now()
 	d = x.launch(x.t, x.config)
 	if x.rnd.IntN(4) > 0 {
-		x.recoveries = append(x.recoveries, x.awaitProgress(d, killed).Sub(killed))
+		took := x.awaitProgress(d, killed).Sub(killed)
+		x.recoveries = append(x.recoveries, took)
+		if took > slow {
+			fmt.Printf("torture: %s passed before the first progress:\n%s\n", took.Round(time.Millisecond), tail(d.log()))
+		}
 	}
 	return d
 }
+
+// slow is when the log of a recovery is worth reading: a CRM that says it is unavailable is asked again half a minute later.
+const slow = 10 * time.Second
 
 // wait lets the daemon be for a while, in which it must not end by itself.
 func (x *torture) wait(d *process, a time.Duration) {
