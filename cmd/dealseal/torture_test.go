@@ -131,9 +131,10 @@ func (x *torture) run() {
 	stop()
 	load.Wait()
 	x.heal()
-	d.awaitReady(x.t)
+	d.kill()
+	d = x.start(x.t)
 	ops := x.control(x.t, x.stateDir)
-	x.settle()
+	x.settle(ops)
 	auditIsWhole(x.t, ops, nil)
 	d.stop(x.t)
 }
@@ -190,15 +191,15 @@ func (x *torture) awaitProgress(d *process, killed time.Time) time.Time {
 	}
 }
 
-// open is how many deals of a CRM are on their way while there is load.
-const open = 6
+// crowd is how many deals of a CRM are on their way while there is load.
+const crowd = 6
 
 // load keeps deals coming.
 func (x *torture) load(ctx context.Context, c crm, rnd *rand.Rand) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if x.underWay(c) < open {
+		if x.underWay(c) < crowd {
 			x.enter(c, []string{ruleMemo, ruleMemo, ruleQuote, ruleContract}[rnd.IntN(4)])
 		}
 		select {
@@ -311,11 +312,17 @@ func (x *torture) heal() {
 	x.key.order("")
 }
 
-// settle waits until every deal shows that it is sealed, or that a person is needed.
-func (x *torture) settle() {
+// settle waits until every deal shows that it is sealed, or that a person is needed. Nothing fails any more, so that a deal
+// that waits for half a minute because a CRM was unavailable is told to go on.
+func (x *torture) settle(ops operations) {
 	x.t.Helper()
 	for _, e := range x.entries {
 		eventually(x.t, fmt.Sprintf("SEED=%d: %s has come to its end", x.seed, e.record), func() (bool, string) {
+			for _, m := range sealings(x.t, ops, e.record) {
+				if m.Condition == deal.Retrying {
+					_ = ops.Decide(context.Background(), decision{Verb: "retry", Tx: m.Tx, Why: "nothing fails any more"}) // it may be on its way by now
+				}
+			}
 			s := e.status()
 			return slices.Contains([]deal.Status{deal.StatusSigned, deal.StatusHeld, deal.StatusFailed}, s), string(s)
 		})
