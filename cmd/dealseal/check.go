@@ -57,7 +57,7 @@ func (h *house) checkSoftKeys(ctx context.Context, log *slog.Logger) error {
 	defer keys.Close()
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(keys.isSoft)) {
-		if err := checkKey(ctx, keys, name); err != nil {
+		if err := h.checkKey(ctx, keys, name); err != nil {
 			errs = append(errs, h.cfg.At("signing.keys."+name, "key %q: %v", name, err))
 		}
 	}

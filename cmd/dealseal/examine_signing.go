@@ -75,7 +75,7 @@ func (x *examiner) examineCertificate(name string, key signing.Key, report func(
 		report(doctor.Passed(checkCertificate, "%s", text))
 	}
 	if err := verify.CheckSigner(key.Chain(), x.roots, now); err != nil {
-		report(failed(checkTrusted, err, "name the root of the issuer under signing.trust, put missing intermediates behind the key's certificate, or use a certificate for signing documents"))
+		report(failed(checkTrusted, err, untrustedCure))
 	} else {
 		report(doctor.Passed(checkTrusted, "leads to a root of signing.trust, and is for signing documents"))
 	}

@@ -60,8 +60,8 @@ func (k *keyring) Open(ctx context.Context, name string) (signing.Key, error) {
 
 func (k *keyring) Close() error { return errors.Join(k.soft.Close(), k.hsm.Close()) }
 
-// checkKeys opens the key of every profile that a rule uses. A key that cannot be reached is waited for later; one that
-// does not fit is an error now.
+// checkKeys tries the key of every profile that a rule uses. A key that cannot be reached is waited for later; one that
+// does not fit, or whose seals nobody would take for valid, is an error now.
 func (h *house) checkKeys(ctx context.Context, keys *keyring, log *slog.Logger) error {
 	var errs []error
 	seen := map[string]bool{}
@@ -72,7 +72,7 @@ func (h *house) checkKeys(ctx context.Context, keys *keyring, log *slog.Logger) 
 				continue
 			}
 			seen[name] = true
-			if err := checkKey(ctx, keys, name); deal.IsPermanent(err) {
+			if err := h.checkKey(ctx, keys, name); deal.IsPermanent(err) {
 				errs = append(errs, h.cfg.At("signing.keys."+name, "key %q: %v", name, err))
 			} else if err != nil {
 				log.Error("a key cannot be reached; its deals will wait", "key", name, "err", err)
@@ -82,15 +82,34 @@ func (h *house) checkKeys(ctx context.Context, keys *keyring, log *slog.Logger) 
 	return errors.Join(errs...)
 }
 
-func checkKey(ctx context.Context, keys *keyring, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+// checkKey opens a key, judges its certificate as the verifier will judge it on every document, and has it sign a test.
+func (h *house) checkKey(ctx context.Context, keys signing.Keys, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, keyLimit)
 	defer cancel()
 	key, err := keys.Open(ctx, name)
 	if err != nil {
 		return err
 	}
-	return signing.CheckKey(name, key, time.Now())
+	now := time.Now()
+	if err := signing.CheckKey(name, key, now); err != nil {
+		return err
+	}
+	if err := verify.CheckSigner(key.Chain(), h.roots, now); err != nil {
+		return &signing.KeyError{Key: name, Reason: fmt.Sprintf("%v: %s", err, untrustedCure)}
+	}
+	algorithms, err := h.algorithms(name, key)
+	if err != nil {
+		return err
+	}
+	for _, a := range algorithms {
+		if err := signing.Try(ctx, name, key, a); err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+const untrustedCure = "name the root of the issuer under signing.trust, put missing intermediates behind the key's certificate, or use a certificate for signing documents"
 
 // newTimestamper returns nil when no TSA is configured: config has seen to it that then no profile needs one.
 func (h *house) newTimestamper(log *slog.Logger) (signing.Timestamper, error) {
