@@ -2,8 +2,9 @@
 // keys, second documents, duplicates, dangling names and plain-text secrets are errors with file, line and cure; whether
 // a template, key or CRM is any good is for those who use them to say.
 //
-// The structs are the manual: every field says its default, its unit and when an edit takes effect. Unless a field says
-// otherwise a change takes a restart.
+// The structs are the manual: every field says its default, its unit and when an edit takes effect. A reload (SIGHUP, or
+// "dealseal reload") takes everything in tenant files, and what says so in dealseal.yaml; all else there takes a restart,
+// and so do the files that it names, such as certificates and roots. Secrets of CRMs are read at each login.
 package config
 
 import (
@@ -34,9 +35,11 @@ type Config struct {
 	// keygen master FILE" makes one). Required. Without it nothing that is stored can be read: back it up apart.
 	MasterKey secret.Ref `yaml:"master_key"`
 	Listen    Listen     `yaml:"listen"`
-	// Templates is the folder of template bundles. Default: templates beside dealseal.yaml.
+	// Templates is the folder of template bundles. Default: templates beside dealseal.yaml. A reload takes this key and
+	// what is in the folder: for deals that are noticed from then on.
 	Templates string `yaml:"templates"`
-	// Tenants is the folder of tenant files (*.yaml). Default: tenants beside dealseal.yaml.
+	// Tenants is the folder of tenant files (*.yaml). Default: tenants beside dealseal.yaml. A reload takes this key and
+	// what is in the folder.
 	Tenants  string   `yaml:"tenants"`
 	Renderer Renderer `yaml:"renderer"`
 	Signing  Signing  `yaml:"signing"`
@@ -48,6 +51,7 @@ type Config struct {
 	Loaded []Tenant `yaml:"-"`
 
 	root *yaml.Node
+	file *Config // during Reload: the file as it is now
 }
 
 // Listen says where the daemon answers.
@@ -145,7 +149,7 @@ type Profile struct {
 type Log struct {
 	// Format is text or json. Default text.
 	Format string `yaml:"format"`
-	// Level is debug, info, warn or error. Default info.
+	// Level is debug, info, warn or error. Default info. A reload takes it.
 	Level string `yaml:"level"`
 }
 

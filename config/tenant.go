@@ -11,7 +11,8 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// Tenant is one tenant file: one CRM account and its rules.
+// Tenant is one tenant file: one CRM account and its rules. A reload takes every change of it. Deals that are known
+// already keep the plan that they were noticed with, but take a changed crm from their next step on.
 type Tenant struct {
 	Tenant Identity `yaml:"tenant"`
 	CRM    CRM      `yaml:"crm"`
@@ -242,7 +243,7 @@ func (c *Config) checkRule(t *Tenant, path string, r Rule) (errs []error) {
 		fail("document.attachment", "document.attachment %q is not a valid pattern", r.Document.Attachment)
 	}
 	if p, ok := c.Signing.Profiles[r.Seal]; !ok {
-		fail("seal", "seal is %q, which is not under signing.profiles%s", r.Seal, Nearest(r.Seal, keysOf(c.Signing.Profiles)))
+		fail("seal", "%s", c.unknownProfile(r.Seal))
 	} else if c.Signing.Keys[p.Key].Kind == "soft" && t.Tenant.Environment == "production" {
 		fail("seal", "profile %q uses a soft key, which is for evaluation: a production tenant needs a key in an HSM", r.Seal)
 	}
