@@ -14,6 +14,8 @@ type Check struct {
 	// Run returns what is wrong, or nil. The text is shown to whoever asks: it names no secret. Run returns when ctx
 	// ends; several requests may run it at once.
 	Run func(ctx context.Context) error
+	// Advisory means that the daemon does its work even so: the check is shown, and does not decide.
+	Advisory bool
 }
 
 // checkLimit is how long all checks together may take.
@@ -36,7 +38,7 @@ type finding struct {
 	Why  string `json:"why,omitempty"`
 }
 
-// ready answers 503 when any check fails, and says which and why.
+// ready answers 503 when any check fails that decides, and says which and why.
 func (s *server) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), checkLimit)
 	defer cancel()
@@ -47,8 +49,8 @@ func (s *server) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	all.Wait()
 	status := http.StatusOK
-	for _, f := range answer.Checks {
-		if !f.OK {
+	for i, f := range answer.Checks {
+		if !f.OK && !s.Checks[i].Advisory {
 			answer.Ready, status = false, http.StatusServiceUnavailable
 		}
 	}

@@ -15,6 +15,8 @@ import (
 func TestReadinessSaysWhatIsWrong(t *testing.T) {
 	well := Check{Name: "store", Run: func(context.Context) error { return nil }}
 	ill := Check{Name: "key house", Run: func(context.Context) error { return errors.New("the token is gone: put it back") }}
+	odd := ill
+	odd.Advisory = true
 	for name, c := range map[string]struct {
 		checks []Check
 		code   int
@@ -23,6 +25,8 @@ func TestReadinessSaysWhatIsWrong(t *testing.T) {
 		"no checks": {nil, http.StatusOK, readiness{Ready: true, Checks: []finding{}}},
 		"all well":  {[]Check{well}, http.StatusOK, readiness{Ready: true, Checks: []finding{{Name: "store", OK: true}}}},
 		"one ill": {[]Check{ill, well}, http.StatusServiceUnavailable, readiness{Checks: []finding{
+			{Name: "key house", Why: "the token is gone: put it back"}, {Name: "store", OK: true}}}},
+		"one that only advises": {[]Check{odd, well}, http.StatusOK, readiness{Ready: true, Checks: []finding{
 			{Name: "key house", Why: "the token is gone: put it back"}, {Name: "store", OK: true}}}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -93,7 +93,8 @@ func (d *service) noteCheckup(before, now *doctor.Report) {
 // open is used for whatever the edit leaves alone: a second login would cost, and a PIN that was edited is tried here only
 // once. Files that cannot be understood are a finding, and the running configuration is examined instead.
 func (d *service) newExaminer() (*examiner, []doctor.Finding) {
-	h, err := loadHouse(d.house.cfg.File)
+	now := d.residents.house()
+	h, err := loadHouse(now.cfg.File)
 	var findings []doctor.Finding
 	switch {
 	case err != nil:
@@ -101,8 +102,8 @@ func (d *service) newExaminer() (*examiner, []doctor.Finding) {
 			f.Cure = "correct the files; what follows is about the configuration that the daemon has loaded"
 			findings = append(findings, f)
 		}
-		h = d.house
-	case !reflect.DeepEqual(h.cfg, d.house.cfg):
+		h = now
+	case !reflect.DeepEqual(h.cfg, now.cfg):
 		f := doctor.Warned("files", "load them into the daemon: systemctl reload dealseal, or restart it", "the files were edited since the daemon read them; what follows is about the edited ones")
 		f.Group = doctor.Configuration
 		findings = append(findings, f)
@@ -112,7 +113,7 @@ func (d *service) newExaminer() (*examiner, []doctor.Finding) {
 	x := &examiner{house: h, log: d.log, http: &http.Client{}}
 	keys := &lazy[*keyring]{make: func() (*keyring, error) { return h.newKeys(d.log) }}
 	x.key = func(ctx context.Context, name string) (signing.Key, error) {
-		if reflect.DeepEqual(h.cfg.Signing.Keys[name], d.house.cfg.Signing.Keys[name]) {
+		if reflect.DeepEqual(h.cfg.Signing.Keys[name], now.cfg.Signing.Keys[name]) {
 			return d.keys.Open(ctx, name)
 		}
 		k, err := keys.get()
@@ -122,10 +123,8 @@ func (d *service) newExaminer() (*examiner, []doctor.Finding) {
 		return k.Open(ctx, name)
 	}
 	x.connect = func(_ context.Context, t tenant) (connectors.CRM, error) {
-		for i, running := range d.house.tenants {
-			if reflect.DeepEqual(running.file, t.file) {
-				return d.engine.Tenants[i].CRM, nil
-			}
+		if crm, runs := d.residents.connector(t); runs {
+			return crm, nil
 		}
 		return t.connect(d.log.With("tenant", t.file.Tenant.ID), d.store.Memory(deal.TenantID(t.file.Tenant.ID)))
 	}

@@ -84,6 +84,7 @@ func commands() []command {
 	}
 	return []command{
 		{name: "serve", summary: "run the daemon", run: serve, flags: conf},
+		{name: "reload", summary: "have the running daemon read its tenant files and templates anew", run: reloadCommand, flags: conf},
 		{name: "check", args: "[--online [--json]]", summary: "check configuration, keys, templates and field sources; with --online also CRMs, HSM, TSA, clocks and disk", run: checkCommand,
 			flags: with(asJSON, func(fs *flag.FlagSet, o *options) {
 				fs.BoolVar(&o.online, "online", false, "ask everything that the configuration names, too: exit 1 if anything fails")
@@ -178,6 +179,7 @@ func runCommand(cmd command, args []string, in io.Reader, stdout, stderr io.Writ
 	c.args = rest
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	return c.exit(cmd.run(ctx, c))
 }
 

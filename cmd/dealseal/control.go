@@ -65,12 +65,7 @@ func serveControl(ctx context.Context, log *slog.Logger, l net.Listener, ops ope
 			return context.WithValue(ctx, peerKey{}, peerName(c))
 		},
 	}
-	stop := context.AfterFunc(ctx, func() { server.Close() })
-	defer stop()
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return serveUntil(ctx, server, l)
 }
 
 // peerName is the user at the other end of a unix socket.
@@ -140,6 +135,10 @@ func controlHandler(ops operations, examine func(context.Context) *doctor.Report
 	mux.HandleFunc("POST /backup", func(w http.ResponseWriter, r *http.Request) { streamBackup(w, r, ops) })
 	mux.HandleFunc("POST /doctor", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, examine(r.Context()), nil)
+	})
+	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, r *http.Request) {
+		report, err := ops.Reload(context.WithoutCancel(r.Context())) // begun is done, whether or not anyone waits for it
+		answer(w, report, err)
 	})
 	return mux
 }
@@ -307,4 +306,8 @@ func (r *remote) Backup(ctx context.Context, w io.Writer, archive bool) (info st
 	}
 	report.BackupInfo.Files, report.BackupInfo.Bytes = report.Files, report.Bytes
 	return report.BackupInfo, nil
+}
+
+func (r *remote) Reload(ctx context.Context) (report reloadReport, err error) {
+	return report, r.ask(ctx, "POST", "/reload", nil, &report)
 }

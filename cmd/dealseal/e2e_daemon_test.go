@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -50,9 +51,38 @@ type process struct {
 	t       *testing.T
 	cmd     *exec.Cmd
 	logFile string
-	ready   chan struct{} // closed at systemd's READY=1
+	ready   chan struct{} // closed at systemd's first READY=1
 	ended   chan struct{} // closed when the process is gone
 	err     error         // of Wait, once ended
+
+	mu    sync.Mutex
+	notes []string // what systemd was told
+}
+
+// told is everything that systemd was told so far.
+func (d *process) told() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.notes)
+}
+
+// listen takes down what systemd is told until the socket is closed.
+func (d *process) listen(l *net.UnixConn) {
+	ready := sync.OnceFunc(func() { close(d.ready) })
+	b := make([]byte, 4096)
+	for {
+		n, err := l.Read(b)
+		if err != nil {
+			return
+		}
+		note := string(b[:n])
+		d.mu.Lock()
+		d.notes = append(d.notes, note)
+		d.mu.Unlock()
+		if strings.Contains(note, "READY=1") {
+			ready()
+		}
+	}
 }
 
 // launch starts the daemon and does not wait for it.
@@ -73,18 +103,7 @@ func (w *world) launch(t *testing.T, config string, env ...string) *process {
 		l.Close()
 		t.Fatal(err)
 	}
-	go func() {
-		b := make([]byte, 256)
-		for {
-			n, err := l.Read(b)
-			if err != nil {
-				return
-			}
-			if strings.Contains(string(b[:n]), "READY=1") {
-				close(d.ready)
-			}
-		}
-	}()
+	go d.listen(l)
 	go func() {
 		d.err = d.cmd.Wait()
 		l.Close()

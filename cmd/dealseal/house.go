@@ -38,6 +38,8 @@ type tenant struct {
 	poll  time.Duration
 	// account tells apart what the files call accounts: two tenants with the same may not share a rule id.
 	account string
+	// with is the connector's own configuration, to be compared.
+	with any
 	// remembers is set when the connector must keep something over restarts.
 	remembers bool
 	connect   func(log *slog.Logger, memory connectors.Memory) (connectors.CRM, error)
@@ -55,23 +57,37 @@ func loadHouse(path string) (*house, error) {
 		errs = append(errs, err)
 	}
 	errs = append(errs, checkKeyFiles(cfg)...)
-	if h.bundles, err = loadBundles(cfg); err != nil {
-		// Without the templates nothing can be said of the rules that name them.
-		return nil, errors.Join(append(errs, err)...)
+	if errs = append(errs, h.understandAll()...); len(errs) > 0 {
+		return nil, errors.Join(errs...)
 	}
-	for i := range cfg.Loaded {
-		t, err := h.understand(&cfg.Loaded[i])
+	return h, nil
+}
+
+// reload reads what a running daemon can take anew; see config.Config.Reload.
+func (h *house) reload() (next *house, restart []string, err error) {
+	cfg, restart, err := h.cfg.Reload()
+	if err != nil {
+		return nil, nil, err
+	}
+	next = &house{cfg: cfg, roots: h.roots}
+	return next, restart, errors.Join(next.understandAll()...)
+}
+
+// understandAll reads the bundles and turns the tenant files into rules.
+func (h *house) understandAll() (errs []error) {
+	var err error
+	if h.bundles, err = loadBundles(h.cfg); err != nil {
+		return []error{err} // without the templates nothing can be said of the rules that name them
+	}
+	for i := range h.cfg.Loaded {
+		t, err := h.understand(&h.cfg.Loaded[i])
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		h.tenants = append(h.tenants, t)
 	}
-	errs = append(errs, h.sharedRules()...)
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
-	}
-	return h, nil
+	return append(errs, h.sharedRules()...)
 }
 
 func loadBundles(cfg *config.Config) (map[string]*documents.Bundle, error) {
@@ -172,7 +188,7 @@ func (t *tenant) decodeConnector() error {
 		if _, err := salesforce.New(c, salesforce.Deps{}); err != nil {
 			return t.file.At("crm.with", "%v", err)
 		}
-		t.poll, t.account = c.Poll, "salesforce "+c.MyDomain
+		t.poll, t.account, t.with = c.Poll, "salesforce "+c.MyDomain, c
 		t.connect = func(log *slog.Logger, _ connectors.Memory) (connectors.CRM, error) {
 			return salesforce.New(c, salesforce.Deps{Log: log, HTTP: crashTransport(t.file.Tenant.ID)})
 		}
@@ -184,7 +200,7 @@ func (t *tenant) decodeConnector() error {
 		if err := c.Validate(); err != nil {
 			return t.file.At("crm.with", "%v", err)
 		}
-		t.poll, t.account = c.PollInterval(), "hubspot "+c.AccountHint()
+		t.poll, t.account, t.with = c.PollInterval(), "hubspot "+c.AccountHint(), c
 		t.remembers = c.Auth.Flow == hubspot.FlowOAuth
 		t.connect = func(log *slog.Logger, memory connectors.Memory) (connectors.CRM, error) {
 			return hubspot.New(c, hubspot.Deps{Log: log, Memory: memory, Transport: crashTransport(t.file.Tenant.ID)})

@@ -31,6 +31,8 @@ type operations interface {
 	Recover(ctx context.Context) (recovered []recovery, err error)
 	// Backup writes a backup to w; it is complete only if the error is nil.
 	Backup(ctx context.Context, w io.Writer, archive bool) (store.BackupInfo, error)
+	// Reload has the daemon read its configuration anew.
+	Reload(ctx context.Context) (reloadReport, error)
 	Close() error
 }
 
@@ -99,7 +101,15 @@ func checkStateDir(cfg *config.Config) error {
 // local works on the state directory itself.
 type local struct {
 	*store.Store
-	who string
+	who    string
+	reload func(context.Context) (reloadReport, error) // nil when no daemon runs
+}
+
+func (l *local) Reload(ctx context.Context) (reloadReport, error) {
+	if l.reload == nil {
+		return reloadReport{}, errNoDaemon
+	}
+	return l.reload(ctx)
 }
 
 func (l *local) Story(ctx context.Context, tx deal.TxID) (*store.Story, error) {

@@ -18,11 +18,12 @@ import (
 )
 
 // newPage puts the status page before the store, and has the engine's calls measured.
-func (d *service) newPage(keys *keyring) http.Handler {
-	house := &pageHouse{d.store, d.house, keys}
+func (d *service) newPage() http.Handler {
+	house := &pageHouse{d.store, d.residents.house, d.keys}
 	metrics := web.NewMetrics(house, version, time.Now)
 	d.engine.Seen = metrics.Seen
 	registry := prometheus.NewRegistry()
+	registry.MustRegister(d.reloads.metrics()...)
 	registry.MustRegister(metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return web.New(web.Options{House: house, Hosts: d.hosts(), Metrics: registry, Version: version, Log: d.log, Checks: []web.Check{
 		{Name: "database", Run: func(ctx context.Context) error {
@@ -30,6 +31,7 @@ func (d *service) newPage(keys *keyring) http.Handler {
 			return err
 		}},
 		{Name: "disk", Run: func(context.Context) error { return d.disk.check() }},
+		{Name: "configuration", Advisory: true, Run: func(context.Context) error { return d.reloads.failure() }},
 	}})
 }
 
@@ -46,7 +48,7 @@ func (d *service) hosts() []string {
 // pageHouse answers the page's questions from the store and the configuration.
 type pageHouse struct {
 	*store.Store
-	house *house
+	house func() *house // as of the last reload
 	keys  *keyring
 }
 
@@ -59,7 +61,7 @@ func (p *pageHouse) Tenants(ctx context.Context) (out []web.Tenant, err error) {
 	for _, s := range polls {
 		byTenant[s.Tenant] = s
 	}
-	for _, t := range p.house.tenants {
+	for _, t := range p.house().tenants {
 		id := deal.TenantID(t.file.Tenant.ID)
 		out = append(out, web.Tenant{ID: id, Name: t.file.Tenant.Name, Kind: deal.Kind(t.file.CRM.Kind), Environment: t.file.Tenant.Environment,
 			Every: t.poll, Poll: byTenant[id]})
@@ -98,7 +100,7 @@ func (p *pageHouse) Deal(ctx context.Context, tx deal.TxID) (*web.Deal, error) {
 
 // Keys leaves out a key that cannot be reached now: its last known end is not worth a guess.
 func (p *pageHouse) Keys(ctx context.Context) (out []web.Key, err error) {
-	for _, name := range slices.Sorted(maps.Keys(p.house.cfg.Signing.Keys)) {
+	for _, name := range slices.Sorted(maps.Keys(p.house().cfg.Signing.Keys)) {
 		key, err := p.keys.Open(ctx, name)
 		if err != nil || len(key.Chain()) == 0 {
 			continue

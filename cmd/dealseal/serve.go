@@ -9,10 +9,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -26,35 +26,47 @@ import (
 
 // serve is the assembly: the only place that knows every package.
 func serve(ctx context.Context, c *call) error {
+	// From here on a hangup is a wish, not an end.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, unix.SIGHUP)
+	defer signal.Stop(hup)
 	h, err := loadHouse(c.config)
 	if err != nil {
 		return err
 	}
-	log := newLog(h.cfg.Log, c.stderr)
-	d, err := h.assemble(ctx, log)
+	level := new(slog.LevelVar)
+	log := newLog(h.cfg.Log, level, c.stderr)
+	d, err := h.assemble(ctx, level, log)
 	if err != nil {
 		return err
 	}
-	err = d.run(ctx)
+	err = d.run(ctx, hup)
 	if closeErr := d.close(); err == nil {
 		err = closeErr
 	}
-	log.Info("stopped")
+	log.Info("stopped", "took", time.Since(d.asked).Round(time.Millisecond))
 	return err
 }
 
 // service is the daemon with everything open, before it runs.
 type service struct {
-	house   *house
-	log     *slog.Logger
-	store   *store.Store
-	engine  *engine.Engine
-	disk    *diskWatch
-	keys    *keyring
-	page    http.Handler
-	listen  net.Listener
-	control net.Listener
-	closers []func() error
+	house      *house // as of the start: what a reload cannot take never changes
+	log        *slog.Logger
+	level      *slog.LevelVar // of log
+	supervisor *supervisor
+	store      *store.Store
+	queue      *store.Queue
+	engine     *engine.Engine
+	disk       *diskWatch
+	keys       *keyring
+	shelf      *shelf
+	residents  residents
+	reloads    reloads
+	page       http.Handler
+	listen     net.Listener
+	control    net.Listener
+	closers    []func() error
+	asked      time.Time // to stop
 
 	checkups checkups
 }
@@ -68,8 +80,9 @@ func (d *service) close() error {
 }
 
 // assemble opens everything and refuses to guess: whatever is missing or does not fit is an error before the first poll.
-func (h *house) assemble(ctx context.Context, log *slog.Logger) (d *service, err error) {
-	d = &service{house: h, log: log}
+func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Logger) (d *service, err error) {
+	d = &service{house: h, log: log, level: level, supervisor: &supervisor{log: log}}
+	d.reloads.note(nil, time.Now())
 	defer func() {
 		if err != nil {
 			d.close()
@@ -82,8 +95,7 @@ func (h *house) assemble(ctx context.Context, log *slog.Logger) (d *service, err
 		return d, err
 	}
 	d.closers = append(d.closers, d.store.Close)
-	shelf, err := h.newShelf()
-	if err != nil {
+	if d.shelf, err = h.newShelf(); err != nil {
 		return d, err
 	}
 	renderer, err := h.newRenderer(log)
@@ -94,13 +106,11 @@ func (h *house) assemble(ctx context.Context, log *slog.Logger) (d *service, err
 	if err := renderer.Warm(ctx); err != nil {
 		return d, err
 	}
-	keys, err := h.newKeys(log)
-	if err != nil {
+	if d.keys, err = h.newKeys(log); err != nil {
 		return d, err
 	}
-	d.keys = keys
-	d.closers = append(d.closers, keys.Close)
-	if err := h.checkKeys(ctx, keys, log); err != nil {
+	d.closers = append(d.closers, d.keys.Close)
+	if err := h.checkKeys(ctx, d.keys, h.usedKeys(), log); err != nil {
 		return d, err
 	}
 	stamper, err := h.newTimestamper(log)
@@ -110,41 +120,58 @@ func (h *house) assemble(ctx context.Context, log *slog.Logger) (d *service, err
 	d.disk = &diskWatch{free: d.store.FreeSpace, floor: int64(h.cfg.DiskFloor), log: log}
 	checker := h.newChecker(log)
 	d.closers = append(d.closers, checker.Close)
+	d.residents.store, d.residents.log = d.store, log
+	tenants, residence, err := d.residents.move(h)
+	if err != nil {
+		return d, err
+	}
+	d.residents.settle(residence)
+	d.queue = d.store.Queue(store.Workers{Tenants: ids(tenants), Drain: drain})
 	d.engine = &engine.Engine{
-		Ledger: d.store, Files: files{d.store}, Queue: d.queue(),
-		Documents: renderer, Bundles: shelf, Sealer: signing.NewSealer(keys, stamper, time.Now), Checker: checker,
+		Tenants: tenants, Ledger: d.store, Files: files{d.store}, Queue: d.queue,
+		Documents: renderer, Bundles: d.shelf, Sealer: signing.NewSealer(d.keys, stamper, time.Now), Checker: checker,
 		Log: log, Hook: crashHook(), MayNotice: d.disk.mayNotice, MayWork: d.disk.mayWork, Retry: engine.Retry{First: h.cfg.Retry.First, Max: h.cfg.Retry.Max, Attempts: h.cfg.Retry.Attempts},
 	}
-	for _, t := range h.tenants {
-		crm, err := t.connect(log.With("tenant", t.file.Tenant.ID), d.store.Memory(deal.TenantID(t.file.Tenant.ID)))
-		if err != nil {
-			return d, t.file.At("crm.with", "%v", err)
-		}
-		d.engine.Tenants = append(d.engine.Tenants, engine.Tenant{ID: deal.TenantID(t.file.Tenant.ID), Name: t.file.Tenant.Name, CRM: crm,
-			Production: t.file.Tenant.Environment == "production", Poll: t.poll, Rules: t.rules})
+	for _, t := range tenants {
+		d.goOn(ctx, t.ID, false, engine.HoldUnconfigured)
 	}
-	d.page = d.newPage(keys)
+	d.page = d.newPage()
 	// It listens before anyone is told that the daemon is ready, so that commands find it.
 	d.control, err = listenControl(h.cfg.StateDir)
 	return d, err
 }
 
+// How long a stop may take altogether: steps under way may use up drain, are then told to give up, for which the queue
+// gives them ten seconds, and closing what is open takes a few more. A minute is never exceeded.
+const (
+	drain       = 40 * time.Second
+	serverGrace = 5 * time.Second // for requests under way
+)
+
 // run works until ctx ends, then lets running steps finish.
-func (d *service) run(ctx context.Context) error {
+func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.engine.Run(ctx) })
 	g.Go(func() error { return servePage(ctx, d.log, d.listen, d.page) })
-	g.Go(func() error { return serveControl(ctx, d.log, d.control, &local{Store: d.store}, d.examine) })
+	g.Go(func() error {
+		return serveControl(ctx, d.log, d.control, &local{Store: d.store, reload: d.reload}, d.examine)
+	})
 	g.Go(func() error { return d.checkpoints(ctx) })
 	g.Go(func() error { return d.examineDaily(ctx) })
+	g.Go(func() error { return d.hangups(ctx, hup) })
+	g.Go(func() error { return d.watch(ctx) })
+	g.Go(func() error {
+		<-ctx.Done()
+		d.asked = time.Now()
+		d.log.Info("stopping: no new work, steps under way are finished; a second signal ends it at once", "limit", drain)
+		d.supervisor.stopping("stopping: steps under way are finished")
+		return nil
+	})
 	d.log.Info("ready", "page", "http://"+d.listen.Addr().String(), "tenants", len(d.engine.Tenants), "version", version)
-	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
-		d.log.Warn("systemd could not be told that the daemon is ready", "err", err)
-	}
+	d.supervisor.ready(d.status(ctx))
 	err := g.Wait()
-	if _, err := daemon.SdNotify(false, daemon.SdNotifyStopping); err != nil {
-		d.log.Warn("systemd could not be told that the daemon stops", "err", err)
-	}
+	d.log.Info("steps under way have ended", "after", time.Since(d.asked).Round(time.Millisecond))
+	d.supervisor.say("stopping: the audit log and the database are closed")
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
@@ -170,21 +197,28 @@ func (d *service) checkpoints(ctx context.Context) error {
 func servePage(ctx context.Context, log *slog.Logger, l net.Listener, page http.Handler) error {
 	s := &http.Server{Handler: page, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 32 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
-	stop := context.AfterFunc(ctx, func() { s.Close() })
-	defer stop()
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	return serveUntil(ctx, s, l)
+}
+
+// serveUntil serves until ctx ends, and then lets requests under way finish for a while.
+func serveUntil(ctx context.Context, s *http.Server, l net.Listener) error {
+	closed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(closed)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), serverGrace)
+		defer cancel()
+		if s.Shutdown(grace) != nil {
+			s.Close()
+		}
+	})
+	err := s.Serve(l)
+	if !stop() {
+		<-closed
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
-}
-
-// queue hands the store's queue to the engine, for the tenants that are configured.
-func (d *service) queue() engine.Queue {
-	var w store.Workers
-	for _, t := range d.house.tenants {
-		w.Tenants = append(w.Tenants, deal.TenantID(t.file.Tenant.ID))
-	}
-	return d.store.Queue(w)
 }
 
 // files hands the store's files to the engine.
@@ -218,16 +252,20 @@ func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*stor
 	return store.Open(ctx, store.Options{Dir: cfg.StateDir, MasterKey: master, Log: log, Hook: crashHook()})
 }
 
-func newLog(c config.Log, w io.Writer) *slog.Logger {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
-		level = slog.LevelInfo // config has checked the word
-	}
+func newLog(c config.Log, level *slog.LevelVar, w io.Writer) *slog.Logger {
+	level.Set(levelOf(c))
 	o := &slog.HandlerOptions{Level: level}
 	if c.Format == "json" {
 		return slog.New(slog.NewJSONHandler(w, o))
 	}
 	return slog.New(slog.NewTextHandler(w, o))
+}
+
+func levelOf(c config.Log) (level slog.Level) {
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		return slog.LevelInfo // config has checked the word
+	}
+	return level
 }
 
 // rendererCache is where below the state directory the compiled renderer is kept.

@@ -18,19 +18,29 @@ type shelf struct {
 	bundles map[string]*documents.Bundle
 }
 
-// newShelf puts the configured bundles on the shelf, durably, before any deal can name them.
+// newShelf puts the configured bundles on the shelf.
 func (h *house) newShelf() (*shelf, error) {
-	s := &shelf{dir: filepath.Join(h.cfg.StateDir, "bundles"), bundles: map[string]*documents.Bundle{}}
+	s := &shelf{dir: filepath.Join(h.cfg.StateDir, "bundles")}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, err
 	}
-	for _, b := range h.bundles {
+	return s, s.add(h.bundles)
+}
+
+// add puts bundles on the shelf, durably, before any deal can name them. They are kept in memory in the place of those
+// that were added before, which are on the disk.
+func (s *shelf) add(bundles map[string]*documents.Bundle) error {
+	byHash := map[string]*documents.Bundle{}
+	for _, b := range bundles {
 		if err := s.put(b); err != nil {
-			return nil, fmt.Errorf("template %s: %w", b.Name(), err)
+			return fmt.Errorf("template %s: %w", b.Name(), err)
 		}
-		s.bundles[b.Hash()] = b
+		byHash[b.Hash()] = b
 	}
-	return s, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bundles = byHash
+	return nil
 }
 
 func (s *shelf) path(hash string) string { return filepath.Join(s.dir, hash) }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -60,26 +61,29 @@ func (k *keyring) Open(ctx context.Context, name string) (signing.Key, error) {
 
 func (k *keyring) Close() error { return errors.Join(k.soft.Close(), k.hsm.Close()) }
 
-// checkKeys tries the key of every profile that a rule uses. A key that cannot be reached is waited for later; one that
-// does not fit, or whose seals nobody would take for valid, is an error now.
-func (h *house) checkKeys(ctx context.Context, keys *keyring, log *slog.Logger) error {
+// checkKeys tries keys that rules use. A key that cannot be reached is waited for later; one that does not fit, or whose
+// seals nobody would take for valid, is an error now.
+func (h *house) checkKeys(ctx context.Context, keys *keyring, names []string, log *slog.Logger) error {
 	var errs []error
-	seen := map[string]bool{}
-	for _, t := range h.tenants {
-		for _, r := range t.file.Rules {
-			name := h.cfg.Signing.Profiles[r.Seal].Key
-			if seen[name] {
-				continue
-			}
-			seen[name] = true
-			if err := h.checkKey(ctx, keys, name); deal.IsPermanent(err) {
-				errs = append(errs, h.cfg.At("signing.keys."+name, "key %q: %v", name, err))
-			} else if err != nil {
-				log.Error("a key cannot be reached; its deals will wait", "key", name, "err", err)
-			}
+	for _, name := range names {
+		if err := h.checkKey(ctx, keys, name); deal.IsPermanent(err) {
+			errs = append(errs, h.cfg.At("signing.keys."+name, "key %q: %v", name, err))
+		} else if err != nil {
+			log.Error("a key cannot be reached; its deals will wait", "key", name, "err", err)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// usedKeys are the keys of the profiles that rules use.
+func (h *house) usedKeys() (names []string) {
+	for _, t := range h.tenants {
+		for _, r := range t.file.Rules {
+			names = append(names, h.cfg.Signing.Profiles[r.Seal].Key)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // checkKey opens a key, judges its certificate as the verifier will judge it on every document, and has it sign a test.

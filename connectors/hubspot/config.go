@@ -22,8 +22,8 @@ const (
 
 const defaultBaseURL = "https://api.hubapi.com"
 
-// Config is the `with:` part of a tenant file whose CRM is hubspot. All of it takes effect at a restart of the daemon,
-// except the content behind the secret references, which is read anew whenever HubSpot refuses a token.
+// Config is the `with:` part of a tenant file whose CRM is hubspot. A reload takes all of it, for deals under way
+// from their next step on. The content behind the secret references needs none: it is read anew whenever HubSpot refuses a token.
 type Config struct {
 	// Auth says how to get an access token. Required.
 	Auth Auth `yaml:"auth"`

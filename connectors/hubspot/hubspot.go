@@ -87,6 +87,14 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 	return c, nil
 }
 
+// CloseIdleConnections is for a connector that another takes the place of. Calls under way end undisturbed, and more may
+// be made.
+func (c *Connector) CloseIdleConnections() {
+	if t, ok := c.wire.http.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+}
+
 // Budget implements connectors.Metered: the calls of the day, as the last reply reported them. HubSpot reports them to
 // apps with a static token only, and never in the reply to a search.
 func (c *Connector) Budget() deal.Budget { return c.wire.gauge.read() }

@@ -21,8 +21,8 @@ const (
 	FlowClientCredentials = "client_credentials"
 )
 
-// Config is the `with:` part of a tenant file whose CRM is salesforce. All of it takes effect at a restart of the daemon,
-// except the content behind the secret references, which is read anew at each login.
+// Config is the `with:` part of a tenant file whose CRM is salesforce. A reload takes all of it, for deals under way
+// from their next step on. The content behind the secret references needs none: it is read anew at each login.
 type Config struct {
 	// MyDomain is the org's own address, such as https://acme.my.salesforce.com. Required. http is allowed for loopback
 	// addresses only. All calls go there; the instance that a login reply names is not followed.

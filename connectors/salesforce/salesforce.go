@@ -83,6 +83,14 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 // Poll is how often the history should be read while the allowance is not scarce.
 func (c *Connector) Poll() time.Duration { return c.cfg.Poll }
 
+// CloseIdleConnections is for a connector that another takes the place of. Calls under way end undisturbed, and more may
+// be made.
+func (c *Connector) CloseIdleConnections() {
+	if t, ok := c.wire.http.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+}
+
 // Budget implements connectors.Metered: the rolling 24-hour allowance of API calls as the last reply reported it.
 func (c *Connector) Budget() deal.Budget { return c.wire.gauge.read() }
 

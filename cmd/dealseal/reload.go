@@ -1,0 +1,334 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dealseal/dealseal/config"
+	"github.com/dealseal/dealseal/connectors"
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/engine"
+	"github.com/dealseal/dealseal/store"
+)
+
+// reloadReport says what a reload has changed, by tenant id, and what it could not take.
+type reloadReport struct {
+	Added   []string `json:"added,omitempty"`
+	Changed []string `json:"changed,omitempty"`
+	Removed []string `json:"removed,omitempty"`
+	Same    int      `json:"same"`
+	// Restart are keys of dealseal.yaml that have changed and take a restart.
+	Restart []string `json:"restart,omitempty"`
+}
+
+// residents are the tenants that run. One reload at a time replaces them, all at once.
+type residents struct {
+	store *store.Store
+	log   *slog.Logger
+	now   atomic.Pointer[residence]
+}
+
+// residence is a configuration with the connectors that were made from it; it never changes.
+type residence struct {
+	house   *house // as of the last reload
+	running map[string]resident
+}
+
+type resident struct {
+	kind string
+	with any
+	crm  connectors.CRM
+}
+
+// house is the configuration that is in force.
+func (r *residents) house() *house { return r.now.Load().house }
+
+// connector returns the one that runs for a tenant, if it was made from the same configuration.
+func (r *residents) connector(t tenant) (connectors.CRM, bool) {
+	now := r.now.Load()
+	if now == nil {
+		return nil, false
+	}
+	old, runs := now.running[t.file.Tenant.ID]
+	return old.crm, runs && old.kind == t.file.CRM.Kind && reflect.DeepEqual(old.with, t.with)
+}
+
+// move makes what the engine needs of each tenant, with the connectors that run already where nothing about them has
+// changed: their logins and what they know of the CRM stay. It changes nothing yet.
+func (r *residents) move(h *house) (tenants []engine.Tenant, next *residence, err error) {
+	next = &residence{h, map[string]resident{}}
+	for _, t := range h.tenants {
+		id := t.file.Tenant.ID
+		crm, runs := r.connector(t)
+		if !runs {
+			if crm, err = t.connect(r.log.With("tenant", id), r.store.Memory(deal.TenantID(id))); err != nil {
+				return nil, nil, t.file.At("crm.with", "%v", err)
+			}
+		}
+		next.running[id] = resident{t.file.CRM.Kind, t.with, crm}
+		tenants = append(tenants, engine.Tenant{ID: deal.TenantID(id), Name: t.file.Tenant.Name, CRM: crm,
+			Production: t.file.Tenant.Environment == "production", Poll: t.poll, Rules: t.rules})
+	}
+	return tenants, next, nil
+}
+
+// settle makes next what runs, and lets go of the connections of connectors that do not run any more.
+func (r *residents) settle(next *residence) {
+	old := r.now.Swap(next)
+	if old == nil {
+		return
+	}
+	for id, was := range old.running {
+		if c, ok := was.crm.(interface{ CloseIdleConnections() }); ok && next.running[id].crm != was.crm {
+			c.CloseIdleConnections()
+		}
+	}
+}
+
+// compare tells what next changes.
+func (r *residents) compare(next *residence) (report reloadReport) {
+	now, was := r.now.Load(), map[string]tenant{}
+	for _, t := range now.house.tenants {
+		was[t.file.Tenant.ID] = t
+	}
+	for _, t := range next.house.tenants {
+		id := t.file.Tenant.ID
+		old, known := was[id]
+		switch {
+		case !known:
+			report.Added = append(report.Added, id)
+		case next.running[id].crm != now.running[id].crm || old.poll != t.poll || old.file.Tenant.Name != t.file.Tenant.Name ||
+			old.file.Tenant.Environment != t.file.Tenant.Environment || !reflect.DeepEqual(old.rules, t.rules):
+			report.Changed = append(report.Changed, id)
+		default:
+			report.Same++
+		}
+		delete(was, id)
+	}
+	for id := range was {
+		report.Removed = append(report.Removed, id)
+	}
+	slices.Sort(report.Removed)
+	return report
+}
+
+// reload reads the configuration anew and takes what a reload can take, as a whole: after an error everything is as it
+// was. One runs at a time.
+func (d *service) reload(ctx context.Context) (reloadReport, error) {
+	d.reloads.mu.Lock()
+	defer d.reloads.mu.Unlock()
+	d.supervisor.reloading()
+	report, err := d.readAnew(ctx)
+	d.reloads.note(err, time.Now())
+	if err != nil {
+		for _, one := range flatten(err) {
+			d.log.Error("the configuration was not reloaded, the old one stays in force", "err", one)
+		}
+	} else {
+		d.log.Info("the configuration was reloaded", "added", report.Added, "changed", report.Changed, "removed", report.Removed, "same", report.Same)
+	}
+	for _, key := range report.Restart {
+		d.log.Warn("a changed key takes a restart", "file", d.house.cfg.File, "key", key)
+	}
+	d.supervisor.ready(d.status(ctx))
+	return report, err
+}
+
+func (d *service) readAnew(ctx context.Context) (report reloadReport, err error) {
+	now := d.residents.house()
+	next, restart, err := now.reload()
+	report.Restart = restart
+	if err != nil {
+		return report, err
+	}
+	used := now.usedKeys()
+	fresh := slices.DeleteFunc(next.usedKeys(), func(name string) bool { return slices.Contains(used, name) })
+	if err := next.checkKeys(ctx, d.keys, fresh, d.log); err != nil {
+		return report, err
+	}
+	if err := d.shelf.add(next.bundles); err != nil {
+		return report, err
+	}
+	tenants, moved, err := d.residents.move(next)
+	if err != nil {
+		return report, err
+	}
+	report = d.residents.compare(moved)
+	report.Restart = restart
+	d.queue.SetTenants(ids(tenants))
+	d.engine.SetTenants(tenants)
+	d.residents.settle(moved)
+	d.level.Set(levelOf(next.cfg.Log))
+	for _, id := range slices.Concat(report.Added, report.Changed) {
+		d.goOn(ctx, deal.TenantID(id), true, engine.HoldUnconfigured, engine.HoldAccount)
+	}
+	return report, nil
+}
+
+func ids(tenants []engine.Tenant) (list []deal.TenantID) {
+	for _, t := range tenants {
+		list = append(list, t.ID)
+	}
+	return list
+}
+
+// goOn lets deals of a tenant go on that waited for its configuration: those with one of these holds, and after a change
+// those that wait for their next attempt, which may have failed for a login that is another now.
+func (d *service) goOn(ctx context.Context, tenant deal.TenantID, changed bool, holds ...string) {
+	const who, why = "daemon", "the configuration of the tenant was read anew"
+	n, err := d.eachDeal(ctx, store.Filter{Tenant: tenant, Condition: deal.Held}, func(m store.Summary) (bool, error) {
+		if !slices.Contains(holds, engine.HoldName(m.Reason, d.store.Epoch())) {
+			return false, nil
+		}
+		return true, d.store.Release(ctx, m.Tx, "", who, why) // it holds again if the configuration is still not right
+	})
+	if changed && err == nil {
+		var tried int
+		tried, err = d.eachDeal(ctx, store.Filter{Tenant: tenant, Condition: deal.Retrying}, func(m store.Summary) (bool, error) {
+			return true, d.store.Retry(ctx, m.Tx, who, why)
+		})
+		n += tried
+	}
+	if err != nil {
+		d.log.Error("deals that wait for the configuration may not go on by themselves: look at \"dealseal jobs\"", "tenant", tenant, "err", err)
+	}
+	if n > 0 {
+		d.log.Info("deals that waited for the configuration go on", "tenant", tenant, "deals", n)
+	}
+}
+
+// eachDeal counts for how many deals do did something. A deal that moves by itself meanwhile needs no help.
+func (d *service) eachDeal(ctx context.Context, f store.Filter, do func(store.Summary) (did bool, err error)) (n int, err error) {
+	var refused *store.RefusedError
+	f.Limit = pageSize
+	for {
+		page, err := d.store.List(ctx, f)
+		if err != nil {
+			return n, err
+		}
+		for _, m := range page {
+			did, err := do(m)
+			if errors.Is(err, deal.ErrStale) || errors.As(err, &refused) {
+				continue
+			}
+			if err != nil {
+				return n, err
+			}
+			if did {
+				n++
+			}
+		}
+		if len(page) < pageSize {
+			return n, nil
+		}
+		f.Before = page[len(page)-1].Seq
+	}
+}
+
+// hangups reloads at each SIGHUP until ctx ends.
+func (d *service) hangups(ctx context.Context, hup <-chan os.Signal) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+			_, _ = d.reload(ctx) // it has said what was wrong
+		}
+	}
+}
+
+// reloads remembers how the last reload went.
+type reloads struct {
+	mu   sync.Mutex // held by the one that runs
+	last atomic.Pointer[reloaded]
+}
+
+type reloaded struct {
+	at, success time.Time
+	err         error
+}
+
+// note is called for the start too, which reads the configuration as well.
+func (r *reloads) note(err error, at time.Time) {
+	next := reloaded{at: at, success: at, err: err}
+	if err != nil {
+		next.success = r.last.Load().success
+	}
+	r.last.Store(&next)
+}
+
+// failure is nil when the configuration that was last read is in force.
+func (r *reloads) failure() error {
+	last := r.last.Load()
+	if last.err == nil {
+		return nil
+	}
+	return fmt.Errorf("the configuration could not be reloaded at %s, and that of %s stays in force: the log says why, and so does \"dealseal check\"",
+		last.at.UTC().Format(time.RFC3339), last.success.UTC().Format(time.RFC3339))
+}
+
+// metrics are named as other daemons name theirs.
+func (r *reloads) metrics() []prometheus.Collector {
+	return []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dealseal_config_last_reload_successful", Help: "Whether the configuration that was last read is in force."}, func() float64 {
+			if r.last.Load().err != nil {
+				return 0
+			}
+			return 1
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dealseal_config_last_reload_success_timestamp_seconds", Help: "Unix time at which the configuration that is in force was read."}, func() float64 {
+			return float64(r.last.Load().success.UnixMilli()) / 1000
+		}),
+	}
+}
+
+// reloadCommand asks the running daemon to read its configuration anew.
+func reloadCommand(ctx context.Context, c *call) error {
+	cfg, err := config.LoadWithoutTenants(c.config)
+	if err != nil {
+		return err
+	}
+	daemon, err := dialControl(ctx, cfg.StateDir)
+	if errors.Is(err, errNoDaemon) {
+		return errors.New("no daemon is running: it reads its configuration when it starts")
+	}
+	if err != nil {
+		return err
+	}
+	defer daemon.Close()
+	report, err := daemon.Reload(ctx)
+	if err != nil {
+		return err
+	}
+	return report.print(c.stdout)
+}
+
+func (r reloadReport) print(w io.Writer) error {
+	var b strings.Builder
+	for _, part := range []struct {
+		what string
+		ids  []string
+	}{{"added", r.Added}, {"changed", r.Changed}, {"removed", r.Removed}} {
+		if len(part.ids) > 0 {
+			fmt.Fprintf(&b, "%s: %s\n", part.what, strings.Join(part.ids, ", "))
+		}
+	}
+	fmt.Fprintf(&b, "as before: %d\n", r.Same)
+	for _, key := range r.Restart {
+		fmt.Fprintf(&b, "takes a restart: %s\n", key)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
