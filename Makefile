@@ -9,6 +9,7 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 LDFLAGS  := -X main.version=$(VERSION)
 ARGS     ?=
 KILLS    ?= 200
+BENCH    ?=
 
 # Packages whose tests run under the race detector: all that start no child process of our own and no WebAssembly.
 RACE := ./config ./connectors/... ./deal ./engine ./pdf ./secret ./signing ./signing/pades ./signing/tsa ./signing/softkey ./store/... ./web/... ./mocks/...
@@ -36,6 +37,11 @@ test: deps renderer ## Everything that must hold before a change lands (at most 
 torture: deps renderer ## Kill the daemon at random moments under load, and count what is lost and doubled (KILLS=1000 SEED=7)
 	@KILLS=$(KILLS) SEED=$(SEED) go test -count=1 -timeout 3h -run '^TestTorture' -v ./cmd/dealseal
 
+.PHONY: bench
+bench: deps-bench build ## Measure: a table of figures beside their limits, and bench/out.json (BENCH=part runs one part)
+	@go build -o $(BUILD)/bench ./cmd/bench
+	@$(BUILD)/bench --dealseal $(BUILD)/dealseal --renderer $(RENDERER) --templates templates --only "$(BENCH)"
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted"; exit 1; }
@@ -58,11 +64,13 @@ $(RENDERER):
 	@scripts/deps.sh renderer
 	@scripts/renderer.sh $(RENDERER)
 
-.PHONY: deps deps-build deps-demo
+.PHONY: deps deps-build deps-demo deps-bench
 deps:
 	@RENDERER=$(RENDERER) scripts/deps.sh
 deps-build:
 	@scripts/deps.sh build
+deps-bench:
+	@scripts/deps.sh hsm
 deps-demo:
 	@case "$(ARGS)" in *--soft-key*) ;; *) scripts/deps.sh hsm ;; esac
 

@@ -40,7 +40,7 @@ var layout = map[string]rule{
 	"web":        {ours: []string{"deal", "secret", "web/...", "webhooks"}},
 	"webhooks":   {ours: []string{"secret", "webhooks/..."}},
 	"worker":     {},
-	"build":      {noCode: true}, "deploy": {noCode: true}, "docs": {noCode: true}, "scripts": {noCode: true}, "templates": {noCode: true},
+	"bench":      {noCode: true}, "build": {noCode: true}, "deploy": {noCode: true}, "docs": {noCode: true}, "scripts": {noCode: true}, "templates": {noCode: true},
 }
 
 // mocksMayEnter are the only non-test importers of mocks: the product binary contains none of it.

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"os"
+
+	"github.com/dealseal/dealseal/mocks/crm/hubspot"
+	"github.com/dealseal/dealseal/mocks/crm/salesforce"
+)
+
+// What every deal is: an order form of so many lines has two pages.
+const (
+	dealLines = 24
+	linePrice = "189.90"
+	dealTotal = "4557.60" // dealLines × linePrice
+)
+
+// quote is the ready PDF that is on the records of ruleReady.
+func quote() []byte { return filler(50_000) }
+
+func (w *world) startSalesforce(ctx context.Context, tenant string) (*crm, error) {
+	login, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(login)
+	if err != nil {
+		return nil, err
+	}
+	key := w.path(tenant + "-login.pem")
+	if err := os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+		return nil, err
+	}
+	org := salesforce.New(salesforce.Options{OrgName: tenant, Sandbox: true, ConsumerKey: "bench", PublicKey: &login.PublicKey, RequestLimit: 1 << 30})
+	c := &crm{
+		stages: map[string]string{ruleOrderForm: "Closed Won", ruleAlone: "Proposal/Price Quote", ruleReady: "Value Proposition"},
+		back:   "{transaction_id: DealSeal_Transaction_ID__c, status: {field: DealSeal_Status__c}, signed_at: DealSeal_Signed_At__c, url: DealSeal_Document_URL__c, audit: DealSeal_Audit__c}",
+		calls:  func() int { return sum(org.Counts()) },
+	}
+	if c.url, err = serveHTTP(ctx, org); err != nil {
+		return nil, err
+	}
+	c.with = fmt.Sprintf("{my_domain: %q, auth: {flow: jwt, consumer_key: bench, username: integration@acme.example, private_key: %q}, tx_marker: DealSeal_Key__c, poll: %s}", c.url, "file:"+key, w.Poll)
+	c.open = func(rule string) (string, error) { return openOpportunity(org, rule) }
+	c.close = func(record, rule string) error { return org.MoveStage(record, c.stages[rule]) }
+	return c, nil
+}
+
+func openOpportunity(org *salesforce.Org, rule string) (string, error) {
+	account, err := org.CreateAccount(map[string]any{"Name": "Brightwater Logistics GmbH", "BillingStreet": "Speicherstraße 8", "BillingPostalCode": "20457", "BillingCity": "Hamburg", "BillingCountry": "Germany"})
+	if err != nil {
+		return "", err
+	}
+	id, err := org.CreateOpportunity(map[string]any{"Name": "Cold chain monitoring, full roll-out", "AccountId": account, "StageName": "Negotiation/Review"})
+	if err != nil {
+		return "", err
+	}
+	if rule == ruleReady {
+		_, err := org.AddFile(id, "Quote.pdf", quote())
+		return id, err
+	}
+	for i := range dealLines {
+		if _, err := org.AddLineItem(id, map[string]any{"Quantity": json.Number("1"), "UnitPrice": json.Number(linePrice),
+			"Product2": map[string]any{"Name": fmt.Sprintf("Temperature probe, stainless steel, lot %d", i+1), "ProductCode": fmt.Sprintf("TP-%d", 1000+i)}}); err != nil {
+			return "", err
+		}
+	}
+	_, err = org.AddContactRole(id, map[string]any{"Role": "Decision Maker", "IsPrimary": true, "Contact": map[string]any{"LastName": "Jürgen Weiß", "Email": "purchasing@example.com"}})
+	return id, err
+}
+
+func (w *world) startHubSpot(ctx context.Context, tenant string) (*crm, error) {
+	access := "pat-eu1-" + rand.Text()
+	file := w.path(tenant + "-token")
+	if err := os.WriteFile(file, []byte(access), 0o600); err != nil {
+		return nil, err
+	}
+	wide := hubspot.Limits{TenSecondly: 1 << 30, Daily: 1 << 30, SearchSecondly: 1 << 30, Associations: 1 << 30}
+	portal := hubspot.New(hubspot.Options{AccountType: "SANDBOX", Tokens: []hubspot.Token{{Value: access}}, Limits: wide})
+	for _, f := range hubspot.WriteBackProperties() {
+		if err := portal.AddProperty("deals", f); err != nil {
+			return nil, err
+		}
+	}
+	c := &crm{
+		stages: map[string]string{ruleOrderForm: "contractsent", ruleAlone: "presentationscheduled", ruleReady: "closedwon"},
+		back:   "{transaction_id: dealseal_transaction_id, status: {field: dealseal_status}, signed_at: dealseal_signed_at, url: dealseal_document_url, audit: dealseal_audit}",
+		calls:  func() int { return sum(portal.Counts()) },
+	}
+	var err error
+	if c.url, err = serveHTTP(ctx, portal); err != nil {
+		return nil, err
+	}
+	c.with = fmt.Sprintf("{base_url: %q, auth: {flow: token, token: %q}, poll: %s, rate: 100000, search_rate: 10000}", c.url, "file:"+file, w.Poll)
+	n := 0
+	c.open = func(rule string) (string, error) { n++; return openDealRecord(portal, rule, n) }
+	c.close = func(record, rule string) error { return portal.MoveStage(record, c.stages[rule]) }
+	return c, nil
+}
+
+func openDealRecord(portal *hubspot.Portal, rule string, n int) (string, error) {
+	id, err := portal.CreateDeal(map[string]string{"dealname": "Cold chain monitoring, full roll-out", "pipeline": "default", "dealstage": "appointmentscheduled",
+		"amount": dealTotal, "deal_currency_code": "EUR", "closedate": "2026-12-31T00:00:00Z"})
+	if err != nil {
+		return "", err
+	}
+	if rule == ruleReady {
+		_, err := portal.AddFile(id, "Quote.pdf", quote())
+		return id, err
+	}
+	if _, err := portal.AddCompany(id, map[string]string{"name": "Brightwater Logistics GmbH", "address": "Speicherstraße 8", "zip": "20457", "city": "Hamburg", "country": "Germany"}); err != nil {
+		return "", err
+	}
+	if _, err := portal.AddContact(id, map[string]string{"firstname": "Jürgen", "lastname": "Weiß", "email": fmt.Sprintf("purchasing-%d@example.com", n)}, "Signer"); err != nil {
+		return "", err
+	}
+	for i := range dealLines {
+		if _, err := portal.AddLineItem(id, map[string]string{"name": fmt.Sprintf("Temperature probe, stainless steel, lot %d", i+1), "hs_sku": fmt.Sprintf("TP-%d", 1000+i),
+			"quantity": "1", "price": linePrice, "amount": linePrice, "hs_position_on_quote": fmt.Sprint(i)}); err != nil {
+			return "", err
+		}
+	}
+	return id, nil
+}
+
+func sum[K comparable](counts map[K]int) (n int) {
+	for _, v := range counts {
+		n += v
+	}
+	return n
+}

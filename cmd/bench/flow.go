@@ -1,0 +1,142 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+const (
+	flowDeals = 25 // per CRM, one after the other
+	flowPoll  = 200 * time.Millisecond
+	idlePolls = 25
+)
+
+// flow takes one deal after the other the whole way, in both CRMs.
+func (b *bench) flow() error {
+	s, err := b.newStage(flowPoll, sceneTenant{"acme", "salesforce"}, sceneTenant{"contoso", "hubspot"})
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if err := s.wait(time.Minute, "polling", func() (bool, error) { return s.polled() }); err != nil {
+		return err
+	}
+	b.idle(s, "before the first deal")
+	perPoll := map[string]float64{}
+	for _, t := range s.scene.Tenants {
+		if perPoll[t.ID], err = s.idleCalls(t.ID); err != nil {
+			return err
+		}
+		b.figure(kindName(t.Kind)+" calls per idle poll", perPoll[t.ID], "calls", nil, "counted by the mock")
+	}
+	for _, t := range s.scene.Tenants {
+		if err := b.sealOneByOne(s, t, perPoll[t.ID]); err != nil {
+			return err
+		}
+	}
+	b.idle(s, "after the deals")
+	if err := s.stop(true); err != nil {
+		return err
+	}
+	for _, t := range s.scene.Tenants {
+		all, err := s.sealed(t.ID)
+		if err != nil {
+			return err
+		}
+		b.legs(kindName(t.Kind), all)
+	}
+	return nil
+}
+
+func kindName(kind string) string {
+	return map[string]string{"salesforce": "Salesforce", "hubspot": "HubSpot"}[kind]
+}
+
+func (b *bench) idle(s *stage, when string) {
+	house, renderers, each := s.memory()
+	b.figure("idle memory "+when, megabytes(house.rss), "MB", atMost(80), "RSS of daemon and children without renderers (%s); PSS %s MB, renderers %s MB", each, short(megabytes(house.pss)), short(megabytes(renderers.rss)))
+}
+
+// polled reports whether every tenant's CRM was called.
+func (s *stage) polled() (bool, error) {
+	for _, t := range s.scene.Tenants {
+		n, err := s.calls(t.ID)
+		if n < 5 || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// idleCalls counts the calls of polls that find nothing. A poll is at least flowPoll and at most a tenth more after the one
+// before it.
+func (s *stage) idleCalls(tenant string) (float64, error) {
+	before, err := s.calls(tenant)
+	if err != nil {
+		return 0, err
+	}
+	begun := time.Now()
+	if err := s.wait(time.Minute, "idle", func() (bool, error) { return time.Since(begun) >= idlePolls*flowPoll, nil }); err != nil {
+		return 0, err
+	}
+	after, err := s.calls(tenant)
+	polls := time.Since(begun).Seconds() / (1.05 * flowPoll.Seconds())
+	return float64(after-before) / polls, err
+}
+
+// sealOneByOne measures calls per deal; the ledger keeps the times.
+func (b *bench) sealOneByOne(s *stage, t sceneTenant, perPoll float64) error {
+	if err := s.open(t.ID, ruleOrderForm, flowDeals); err != nil {
+		return err
+	}
+	before, err := s.calls(t.ID)
+	if err != nil {
+		return err
+	}
+	begun := time.Now()
+	for i := range flowDeals {
+		if err := s.closeDeals(t.ID, 1); err != nil {
+			return err
+		}
+		if err := s.waitDone(t.ID, i+1, time.Minute); err != nil {
+			return err
+		}
+	}
+	after, err := s.calls(t.ID)
+	if err != nil {
+		return err
+	}
+	polls := time.Since(begun).Seconds() / (1.05 * flowPoll.Seconds())
+	perDeal := (float64(after-before) - polls*perPoll) / flowDeals
+	b.figure(kindName(t.Kind)+" calls per sealed deal", perDeal, "calls", nil, "without the polls; contract and audit trail attached, %d deals", flowDeals)
+	return nil
+}
+
+// legs reports how long finished deals took from being seen to written fields, and in which steps. The first deal of a
+// daemon starts its children and is told apart.
+func (b *bench) legs(name string, all []*deal.Sealing) {
+	if len(all) < 2 {
+		return
+	}
+	whole := seenToWritten(all[1:])
+	b.figure(name+", seen to fields written, p50", ms(whole.quantile(0.5)), "ms", nil, "%d order forms of 2 pages, B-T, SoftHSM P-256, audit trail attached", len(whole))
+	b.figure(name+", seen to fields written, p95", ms(whole.quantile(0.95)), "ms", atMost(1000), "the first deal of the daemon took %s ms", short(ms(seenToWritten(all[:1])[0])))
+	last := deal.Noticed
+	for _, step := range deal.Steps[1:] {
+		var leg sample
+		for _, sl := range all[1:] {
+			leg = append(leg, sl.Facts.Times[step].Sub(sl.Facts.Times[last]))
+		}
+		b.figure(fmt.Sprintf("%s, %s to %s, p50", name, last, step), ms(leg.quantile(0.5)), "ms", nil, "p95 %s ms", short(ms(leg.quantile(0.95))))
+		last = step
+	}
+}
+
+func seenToWritten(all []*deal.Sealing) (s sample) {
+	for _, sl := range all {
+		s = append(s, sl.Facts.Times[deal.Reported].Sub(sl.Noticed))
+	}
+	return s
+}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dealseal/dealseal/documents"
+	"github.com/dealseal/dealseal/documents/typst"
+	"github.com/dealseal/dealseal/pdf"
+)
+
+// What is rendered: the two-page order form of the limits, an NDA (the limits are for one page, ours has two), and the audit trail that goes with a deal.
+var (
+	orderForm  = document{bundle: "order-form@1", sample: "samples/lines-46.json", lines: dealLines, pages: 2}
+	nda        = document{bundle: "nda@1", sample: "samples/standard.json", pages: 2}
+	auditTrail = document{bundle: "audit-trail@1", sample: "samples/sealed.json"}
+)
+
+// document is a sample record of a bundle.
+type document struct {
+	bundle, sample string
+	lines          int // of the sample that are taken; 0 for all
+	pages          int // that it must have; 0 for any
+}
+
+// rendererChildren is how many run: the limits are for two cores.
+const rendererChildren = 2
+
+// press is the product's renderer without the rest of the product.
+type press struct {
+	*typst.Renderer
+	bundles map[string]*documents.Bundle
+}
+
+func (b *bench) newPress() (*press, error) {
+	bundles, err := documents.LoadAll(b.templates)
+	if err != nil {
+		return nil, err
+	}
+	r, err := typst.New(typst.Options{WASM: b.options.renderer, CacheDir: b.rendererCache(), Children: rendererChildren, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
+	}
+	return &press{r, bundles}, r.Warm(b.ctx)
+}
+
+// rendererCache is the compiled renderer that the demo and the tests use too: it is made once per machine.
+func (b *bench) rendererCache() string {
+	return filepath.Join(filepath.Dir(b.options.renderer), "renderer-cache")
+}
+
+func (p *press) make(ctx context.Context, d document) ([]byte, error) {
+	bundle := p.bundles[d.bundle]
+	if bundle == nil {
+		return nil, fmt.Errorf("there is no bundle %s", d.bundle)
+	}
+	record, err := d.record(bundle)
+	if err != nil {
+		return nil, err
+	}
+	out, err := p.Render(ctx, bundle, record)
+	return out.PDF, err
+}
+
+// record is the sample, with no more lines than are wanted.
+func (d document) record(b *documents.Bundle) ([]byte, error) {
+	text, ok := b.File(d.sample)
+	if !ok {
+		return nil, fmt.Errorf("bundle %s has no %s", d.bundle, d.sample)
+	}
+	if d.lines == 0 {
+		return text, nil
+	}
+	var record map[string]any
+	if err := json.Unmarshal(text, &record); err != nil {
+		return nil, fmt.Errorf("%s: %w", d.sample, err)
+	}
+	lines, _ := record["lines"].([]any)
+	record["lines"] = lines[:min(d.lines, len(lines))]
+	return json.Marshal(record)
+}
+
+// check makes sure that what is measured is what the limit is about.
+func (p *press) check(ctx context.Context, d document) error {
+	content, err := p.make(ctx, d)
+	if err != nil || d.pages == 0 {
+		return err
+	}
+	f, err := pdf.Open(bytes.NewReader(content), int64(len(content)))
+	if err != nil {
+		return err
+	}
+	if n, err := f.PageCount(); err != nil || n != d.pages {
+		return fmt.Errorf("%s of %s has %d pages, %d are measured (%v)", d.sample, d.bundle, n, d.pages, err)
+	}
+	return nil
+}
+
+// run makes documents on all children for a while; a round is one of each kind. It returns rounds per second and how long
+// each document took.
+func (p *press) run(ctx context.Context, limit time.Duration, kinds ...document) (rate float64, took sample, err error) {
+	var mu sync.Mutex
+	var rounds atomic.Int64
+	begun := time.Now()
+	err = parallel(rendererChildren, func() error {
+		for time.Since(begun) < limit {
+			for _, d := range kinds {
+				start := time.Now()
+				if _, err := p.make(ctx, d); err != nil {
+					return err
+				}
+				mu.Lock()
+				took = append(took, time.Since(start))
+				mu.Unlock()
+			}
+			rounds.Add(1)
+		}
+		return nil
+	})
+	return float64(rounds.Load()) / time.Since(begun).Seconds(), took, err
+}
+
+// parallel runs do n times at once and returns one of the errors.
+func parallel(n int, do func() error) error {
+	errs := make(chan error, n)
+	for range n {
+		go func() { errs <- do() }()
+	}
+	var first error
+	for range n {
+		if err := <-errs; err != nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// renderer measures the renderer alone.
+func (b *bench) renderer() error {
+	p, err := b.newPress()
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	start := time.Now()
+	if err := p.check(b.ctx, orderForm); err != nil {
+		return err
+	}
+	b.figure("order form of 2 pages, cold", ms(time.Since(start)), "ms", nil, "with the start of a child")
+	if err := p.check(b.ctx, nda); err != nil {
+		return err
+	}
+	for _, c := range []struct {
+		of        document
+		name      string
+		rate, p50 float64
+	}{{orderForm, "order form of 2 pages", 18, 110}, {nda, "NDA of 2 pages", 45, 45}} {
+		rate, took, err := p.run(b.ctx, 6*time.Second, c.of)
+		if err != nil {
+			return err
+		}
+		b.figure(c.name+", warm", rate, "documents/s", atLeast(c.rate), "%d children, %d documents", rendererChildren, len(took))
+		b.figure(c.name+", p50", ms(took.quantile(0.5)), "ms", atMost(c.p50), "p95 %s ms", short(ms(took.quantile(0.95))))
+	}
+	for _, child := range tree(os.Getpid())[1:] {
+		m := memoryOf(child.pid)
+		b.figure(fmt.Sprintf("memory of child %d", child.pid), megabytes(m.rss), "MB", nil, "RSS; PSS %s MB", short(megabytes(m.pss)))
+	}
+	return nil
+}
