@@ -66,6 +66,9 @@ type Engine struct {
 	Hook func(point string)
 	// Seen is told of every finished outside call, for metrics; nil is fine. It must not block.
 	Seen func(call string, took time.Duration, err error)
+	// Stepped is told of every step that was tried: its name, one of StepResults and the time that it took. It must not
+	// block; nil is fine.
+	Stepped func(step, result string, took time.Duration)
 	// MayNotice is asked before each poll, MayWork before each step of a deal. An error says in words for people why that
 	// has to wait, such as a disk without room; both are asked again until there is none. nil means always.
 	MayNotice, MayWork func() error
@@ -103,15 +106,17 @@ func (e *Engine) init() {
 // Handle runs one job until it is finished or must wait.
 func (e *Engine) Handle(ctx context.Context, job deal.Job) deal.Outcome {
 	e.init()
+	ctx = logged(ctx, slog.String("tx", string(job.Tx)))
 	s, err := e.Ledger.Load(ctx, job.Tx)
 	if err != nil {
-		e.Log.Error("a sealing cannot be loaded", "tx", job.Tx, "err", err)
+		e.Log.ErrorContext(ctx, "a sealing cannot be loaded", "err", err)
 		return deal.Outcome{Again: time.Minute}
 	}
+	ctx = logged(ctx, slog.String("tenant", string(s.Tenant)))
 	if job.Kind == deal.JobTell {
 		return e.tellJob(ctx, s)
 	}
-	r := &run{Engine: e, s: s, log: e.Log.With("tx", s.Tx, "tenant", s.Tenant)}
+	r := &run{Engine: e, s: s}
 	return r.steps(ctx)
 }
 
@@ -127,7 +132,8 @@ type run struct {
 	*Engine
 	s    *deal.Sealing
 	step *step
-	log  *slog.Logger
+	// began is when the step did; only differences are used.
+	began time.Time
 }
 
 func (r *run) steps(ctx context.Context) deal.Outcome {
@@ -152,11 +158,39 @@ func (r *run) steps(ctx context.Context) deal.Outcome {
 		if s.Facts.Times == nil {
 			s.Facts.Times = map[deal.Step]time.Time{}
 		}
-		if err := r.step.do(r, ctx); err != nil {
-			return r.failed(ctx, err)
+		if out, over := r.take(ctx); over {
+			return out
 		}
 	}
 	return deal.Outcome{}
+}
+
+// take goes one step; over means that the deal goes no further now.
+func (r *run) take(ctx context.Context) (out deal.Outcome, over bool) {
+	ctx = logged(ctx, slog.String("step", r.step.name))
+	r.began = time.Now()
+	err := r.step.do(r, ctx)
+	if err != nil {
+		out, over = r.failed(ctx, err), true
+	}
+	if r.Stepped != nil {
+		r.Stepped(r.step.name, r.result(ctx, err), time.Since(r.began))
+	}
+	return out, over
+}
+
+// StepResults are what Engine.Stepped is told of a step.
+var StepResults = []string{"ok", "retrying", "held", "dead", "ended", "interrupted"}
+
+// result is one of StepResults.
+func (r *run) result(ctx context.Context, err error) string {
+	switch {
+	case err == nil && r.s.Condition == deal.Running:
+		return "ok"
+	case errors.Is(err, deal.ErrStale) || err != nil && ctx.Err() != nil:
+		return "interrupted"
+	}
+	return string(r.s.Condition)
 }
 
 // failed decides what an error means for the sealing and commits that.
@@ -165,7 +199,7 @@ func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 	var hold *deal.HoldError
 	var lost *commitError
 	if errors.As(err, &lost) && ctx.Err() == nil && !errors.Is(err, deal.ErrStale) {
-		r.log.Error("the ledger did not take it", "step", r.step.name, "err", err)
+		r.Log.ErrorContext(ctx, "the ledger did not take it", "err", err)
 		if out, over := r.reload(ctx); over {
 			return out
 		}
@@ -173,32 +207,32 @@ func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 	}
 	switch {
 	case ctx.Err() != nil:
-		r.log.Warn("cut short by the stop: the next start looks at what became of it", "step", r.step.name)
+		r.Log.WarnContext(ctx, "cut short by the stop: the next start looks at what became of it")
 		return deal.Outcome{Again: time.Second}
 	case errors.Is(err, deal.ErrStale):
 		return deal.Outcome{Again: 2 * time.Second} // someone else has it
 	case errors.As(err, &hold):
 		s.Condition, s.Reason = deal.Held, hold.Reason
 		r.startOver()
-		r.log.Warn("held", "step", r.step.name, "reason", hold.Reason)
+		r.Log.WarnContext(ctx, "held", "reason", hold.Reason)
 	case deal.IsPermanent(err) && !connectors.IsLogin(err):
 		s.Condition, s.Reason = deal.Dead, r.sentence(err)
-		r.log.Error("given up", "step", r.step.name, "err", err)
+		r.Log.ErrorContext(ctx, "given up", "err", err)
 	case connectors.IsLogin(err):
 		// The secret is mended once, for all deals; until then no attempt of theirs is used up.
 		s.Condition, s.Reason = deal.Retrying, r.sentence(err)
 		s.Next = r.Now().Add(r.Retry.after(r.Retry.Attempts, deal.RetryAfter(err)))
-		r.log.Warn("waits for the login to work", "step", r.step.name, "err", err)
+		r.Log.WarnContext(ctx, "waits for the login to work", "err", err)
 	case s.Attempts+1 >= r.Retry.Attempts:
 		s.Condition, s.Reason = deal.Dead, fmt.Sprintf("%s (after %d attempts)", r.sentence(err), s.Attempts+1)
 		s.Attempts++
-		r.log.Error("given up", "step", r.step.name, "attempts", s.Attempts, "err", err)
+		r.Log.ErrorContext(ctx, "given up", "attempts", s.Attempts, "err", err)
 	default:
 		s.Attempts++
 		s.Condition, s.Reason = deal.Retrying, r.sentence(err)
 		wait := r.Retry.after(s.Attempts, deal.RetryAfter(err))
 		s.Next = r.Now().Add(wait)
-		r.log.Warn("will try again", "step", r.step.name, "attempt", s.Attempts, "in", wait.Round(time.Millisecond), "err", err)
+		r.Log.WarnContext(ctx, "will try again", "attempt", s.Attempts, "in", wait.Round(time.Millisecond), "err", err)
 	}
 	return r.settle(ctx)
 }
@@ -220,7 +254,7 @@ func (r *run) startOver() {
 func (r *run) reload(ctx context.Context) (out deal.Outcome, over bool) {
 	s, err := r.Ledger.Load(ctx, r.s.Tx)
 	if err != nil {
-		r.log.Error("the sealing cannot be loaded again", "err", err)
+		r.Log.ErrorContext(ctx, "the sealing cannot be loaded again", "err", err)
 		return deal.Outcome{Again: 5 * time.Second}, true
 	}
 	r.s = s
@@ -231,7 +265,7 @@ func (r *run) reload(ctx context.Context) (out deal.Outcome, over bool) {
 func (r *run) settle(ctx context.Context) deal.Outcome {
 	s := r.s
 	if err := r.Ledger.Advance(ctx, s, deal.Entry{Who: "daemon", What: string(s.Condition), Why: s.Reason}); err != nil {
-		r.log.Error("what happened could not be written down", "err", err)
+		r.Log.ErrorContext(ctx, "what happened could not be written down", "err", err)
 		return deal.Outcome{Again: 5 * time.Second}
 	}
 	if s.Condition == deal.Retrying {
@@ -276,9 +310,11 @@ func (r *run) call(ctx context.Context, name string, limit time.Duration, f func
 	defer cancel()
 	start := time.Now()
 	err := f(ctx)
+	took := time.Since(start)
 	if r.Seen != nil {
-		r.Seen(r.step.name+"."+name, time.Since(start), err)
+		r.Seen(r.step.name+"."+name, took, err)
 	}
+	r.Log.DebugContext(ctx, "called", "call", name, "took", took.Round(time.Microsecond), "err", err)
 	r.hook(p + "/after")
 	return err
 }
@@ -299,6 +335,9 @@ func (r *run) advance(ctx context.Context, name string, next deal.Step, e deal.E
 	}
 	if err := r.Ledger.Advance(ctx, s, e); err != nil {
 		return &commitError{err}
+	}
+	if next != "" && next != deal.Done { // which has a line of its own
+		r.Log.InfoContext(ctx, string(next), "took", time.Since(r.began).Round(time.Microsecond))
 	}
 	r.hook(p + "/after")
 	return nil

@@ -225,7 +225,7 @@ func (r *run) adopt(ctx context.Context, rec deal.Record, file deal.RecordFile) 
 	if trail, ok := rec.Sealed(s.Tx, deal.RoleAuditTrail); ok {
 		s.Facts.AuditTrail = &deal.Attachment{ID: trail.ID, URL: trail.URL}
 	}
-	r.log.Info("the record already bears this contract: adopted", "file", file.ID)
+	r.Log.InfoContext(ctx, "the record already bears this contract: adopted", "file", file.ID)
 	return r.advance(ctx, "gathered", deal.Sealed, deal.Entry{What: "adopted", Why: "the record already bears the contract of this transaction",
 		Detail: map[string]string{"file": file.ID, "sha256": fact.SHA256}})
 }
@@ -334,12 +334,12 @@ func asHold(err error) error {
 func (r *run) void(ctx context.Context, why string) error {
 	s := r.s
 	s.Condition, s.Reason = deal.Ended, "voided: "+why
-	r.log.Info("ended", "reason", s.Reason)
+	r.Log.InfoContext(ctx, "ended", "reason", s.Reason)
 	if err := r.Ledger.Advance(ctx, s, deal.Entry{Who: "daemon", What: "ended", Why: s.Reason, Events: []deal.Event{{Type: "envelope.voided"}}}); err != nil {
 		return &commitError{err}
 	}
 	if err := r.Files.Unstage(ctx, s.Tx); err != nil {
-		r.log.Warn("what was staged could not be removed; the next start does", "err", err)
+		r.Log.WarnContext(ctx, "what was staged could not be removed; the next start does", "err", err)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -32,6 +33,7 @@ const (
 
 func (p *poller) run(ctx context.Context) {
 	p.state = deal.PollState{Tenant: p.tenant.ID}
+	ctx = logged(ctx, slog.String("tenant", string(p.tenant.ID)))
 	for ctx.Err() == nil {
 		more, err := p.once(ctx)
 		p.note(ctx, err)
@@ -86,10 +88,11 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	p.quarantined(page.Quarantined)
+	p.quarantined(ctx, page.Quarantined)
 	for _, tx := range fresh {
-		p.Log.Info("noticed", "tenant", p.tenant.ID, "tx", tx)
+		p.Log.InfoContext(ctx, "noticed", "tx", tx)
 	}
+	p.Log.DebugContext(ctx, "polled", "entries", len(page.Entries), "fresh", len(fresh), "more", page.More)
 	p.state.Entries = len(fresh)
 	p.state.Lag = 0
 	if page.More {
@@ -99,7 +102,7 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 }
 
 // quarantined says once per row that something of the CRM could not be understood: it may be a deal.
-func (p *poller) quarantined(rows []deal.Quarantine) {
+func (p *poller) quarantined(ctx context.Context, rows []deal.Quarantine) {
 	for _, q := range rows {
 		if p.odd[q.Row] {
 			continue
@@ -108,7 +111,7 @@ func (p *poller) quarantined(rows []deal.Quarantine) {
 			p.odd = map[string]bool{}
 		}
 		p.odd[q.Row] = true
-		p.Log.Error("a row of the CRM could not be understood: a deal may be waiting behind it", "tenant", p.tenant.ID, "record", q.Ref, "row", q.Row, "reason", q.Reason)
+		p.Log.ErrorContext(ctx, "a row of the CRM could not be understood: a deal may be waiting behind it", "record", q.Ref, "row", q.Row, "reason", q.Reason)
 	}
 }
 
@@ -138,7 +141,7 @@ func (p *poller) connect(ctx context.Context) error {
 	}
 	p.account, p.watches = account, watches
 	p.state.Account, p.state.Kind, p.state.Name = account.AccountID(), account.Kind, account.Name
-	p.Log.Info("connected", "tenant", p.tenant.ID, "account", account.AccountID(), "rules", len(watches))
+	p.Log.InfoContext(ctx, "connected", "account", account.AccountID(), "rules", len(watches))
 	return nil
 }
 
@@ -193,12 +196,12 @@ func (p *poller) note(ctx context.Context, err error) {
 		return
 	}
 	p.state.Budget = p.budget()
-	was, log := p.state.Err, p.Log.With("tenant", p.tenant.ID)
+	was := p.state.Err
 	if err == nil {
 		p.fails, p.state.Err, p.state.Since = 0, "", time.Time{}
 		p.state.At = p.Now().UTC()
 		if was != "" {
-			log.Info("polling works again")
+			p.Log.InfoContext(ctx, "polling works again")
 		}
 	} else {
 		var paused *pausedError
@@ -210,11 +213,11 @@ func (p *poller) note(ctx context.Context, err error) {
 			p.state.Since = p.Now().UTC()
 		}
 		if was != p.state.Err {
-			log.Warn("polling fails", "err", err, "permanent", deal.IsPermanent(err))
+			p.Log.WarnContext(ctx, "polling fails", "err", err, "permanent", deal.IsPermanent(err))
 		}
 	}
 	if err := p.Ledger.SetPoll(ctx, p.state); err != nil {
-		log.Error("the poll's state could not be kept", "err", err)
+		p.Log.ErrorContext(ctx, "the poll's state could not be kept", "err", err)
 	}
 }
 

@@ -27,7 +27,7 @@ func (r *run) finish(ctx context.Context) error {
 	}
 	err := r.advance(ctx, "done", deal.Done, deal.Entry{What: "done"})
 	if err == nil {
-		r.log.Info("done", "level", r.s.Facts.Level, "took", r.s.Facts.Times[deal.Done].Sub(r.s.Noticed).Round(time.Millisecond))
+		r.Log.InfoContext(ctx, "done", "level", r.s.Facts.Level, "took", r.s.Facts.Times[deal.Done].Sub(r.s.Noticed).Round(time.Millisecond))
 	}
 	return err
 }
@@ -44,7 +44,7 @@ func (e *Engine) tellJob(ctx context.Context, s *deal.Sealing) deal.Outcome {
 		wait = time.Hour // somebody has to mend the field, the rule or the login
 	}
 	wait = max(wait, deal.RetryAfter(err))
-	e.Log.Warn("the CRM could not be told", "tx", s.Tx, "tenant", s.Tenant, "in", wait.Round(time.Second), "err", err)
+	e.Log.WarnContext(ctx, "the CRM could not be told", "in", wait.Round(time.Second), "err", err)
 	return deal.Outcome{Again: wait}
 }
 

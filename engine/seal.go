@@ -208,7 +208,7 @@ const maxEdits = 10
 // gatherAgain goes back to the beginning. A formula that changes by itself must not turn this into a circle.
 func (r *run) gatherAgain(ctx context.Context) error {
 	s := r.s
-	r.log.Info("the record was edited before it was sealed: gathering again")
+	r.Log.InfoContext(ctx, "the record was edited before it was sealed: gathering again")
 	s.Private.Ticket, s.Facts.Unsigned = nil, nil
 	s.Facts.Edits++
 	err := r.advance(ctx, "prepared", deal.Noticed, deal.Entry{What: "gather-again", Why: "the record was edited before it was sealed"})

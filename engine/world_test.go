@@ -263,7 +263,7 @@ func (w *world) daemon(change ...func(*deal.Plan)) *daemon {
 func (w *world) daemonIn(dir string, change ...func(*deal.Plan)) *daemon {
 	w.t.Helper()
 	d := &daemon{t: w.t, w: w, dir: dir, log: &journal{}, checker: &checker{w: w}, again: map[deal.TxID]time.Time{}}
-	log := slog.New(slog.NewTextHandler(d.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := slog.New(LogHandler(slog.NewTextHandler(d.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	var err error
 	d.store, err = store.Open(w.t.Context(), store.Options{Dir: dir, MasterKey: w.key.master, Now: w.now, Log: log})
 	must(w.t, err)
