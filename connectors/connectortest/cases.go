@@ -71,5 +71,6 @@ var cases = []testCase{
 	{"MissingPermissionIsPermanent", testForbidden},
 	{"CancelledContextEndsEveryCall", testCancel},
 	{"OneConnectorServesManyAtOnce", testConcurrent},
+	{"EveryCallIsToldOf", testObserved},
 	{"NothingSecretIsLogged", testNothingLeaks},
 }

@@ -38,13 +38,14 @@ var (
 // Connector is one HubSpot account (portal). It is safe for concurrent use. What it remembers between calls only saves
 // calls: a restart loses nothing.
 type Connector struct {
-	cfg    Config
-	log    *slog.Logger
-	wire   *wire
-	schema *schema
-	seen   *seen
-	turns  *turns
-	told   *told
+	cfg      Config
+	log      *slog.Logger
+	observer *connectors.Observer
+	wire     *wire
+	schema   *schema
+	seen     *seen
+	turns    *turns
+	told     *told
 
 	mu      sync.Mutex
 	account *account // nil until HubSpot was asked
@@ -81,7 +82,8 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 		turns: newTurns(),
 		told:  newTold(),
 	}
-	c.wire = newWire(cfg, deps.Transport, c.log)
+	c.observer = &connectors.Observer{Next: deps.Transport, Endpoint: endpoint(cfg.BaseURL), Log: c.log}
+	c.wire = newWire(cfg, c.observer, c.log)
 	c.wire.session = newSession(c.newTokens(deps.Memory))
 	c.schema = newSchema(c.describe)
 	return c, nil

@@ -36,12 +36,13 @@ var (
 
 // Connector is one Salesforce org. It is safe for concurrent use and holds nothing that a restart would lose.
 type Connector struct {
-	cfg    Config
-	log    *slog.Logger
-	wire   *wire
-	schema *schema
-	before *predecessors
-	told   *receipts
+	cfg      Config
+	log      *slog.Logger
+	observer *connectors.Observer
+	wire     *wire
+	schema   *schema
+	before   *predecessors
+	told     *receipts
 }
 
 // Deps are what a connector is given by the assembly.
@@ -69,12 +70,14 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 		deps.Now = time.Now
 	}
 	log := cmp.Or(deps.Log, slog.New(slog.DiscardHandler))
+	observer := &connectors.Observer{Next: deps.HTTP, Endpoint: endpoint, Log: log}
 	c := &Connector{
-		cfg:    cfg,
-		log:    log,
-		wire:   newWire(cfg, deps.HTTP, deps.Now, log),
-		before: newPredecessors(),
-		told:   newReceipts(),
+		cfg:      cfg,
+		log:      log,
+		observer: observer,
+		wire:     newWire(cfg, observer, deps.Now, log),
+		before:   newPredecessors(),
+		told:     newReceipts(),
 	}
 	c.schema = newSchema(c.describe, deps.Now)
 	return c, nil

@@ -1,0 +1,69 @@
+package connectors
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// Call is one HTTP call to a CRM, as far as its reply's head.
+type Call struct {
+	// Endpoint says what kind of call it was; each connector has a short, fixed list. It names no record.
+	Endpoint string
+	// Status is that of the reply, 0 when there was none.
+	Status int
+	Took   time.Duration
+}
+
+// Results are what Call.Result returns.
+var Results = []string{"ok", "limited", "refused", "failed", "unanswered"}
+
+// Result sorts the status: ok, limited (429), refused (another 4xx), failed (anything else), or unanswered.
+func (c Call) Result() string {
+	switch {
+	case c.Status == 0:
+		return "unanswered"
+	case c.Status >= 200 && c.Status <= 299:
+		return "ok"
+	case c.Status == http.StatusTooManyRequests:
+		return "limited"
+	case c.Status >= 400 && c.Status <= 499:
+		return "refused"
+	}
+	return "failed"
+}
+
+// Observable is the ability to tell of every call.
+type Observable interface {
+	// Observe has seen called with each call from now on. It is called before the first of them, and seen must not block.
+	Observe(seen func(Call))
+}
+
+// Observer is a transport that tells of every call: to Seen, and at debug to Log. Neither learns the URL, a header or a
+// body.
+type Observer struct {
+	Next     http.RoundTripper
+	Endpoint func(*http.Request) string
+	Log      *slog.Logger
+	Seen     func(Call) // nil: nobody
+}
+
+// RoundTrip implements http.RoundTripper.
+func (o *Observer) RoundTrip(req *http.Request) (*http.Response, error) {
+	start := time.Now()
+	resp, err := o.Next.RoundTrip(req)
+	c := Call{Endpoint: o.Endpoint(req), Took: time.Since(start)}
+	if err == nil {
+		c.Status = resp.StatusCode
+	}
+	if o.Seen != nil {
+		o.Seen(c)
+	}
+	o.tell(req.Context(), c)
+	return resp, err
+}
+
+func (o *Observer) tell(ctx context.Context, c Call) {
+	o.Log.DebugContext(ctx, "CRM asked", "endpoint", c.Endpoint, "result", c.Result(), "status", c.Status, "took", c.Took.Round(time.Microsecond))
+}
