@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,18 +37,22 @@ func (c Call) Result() string {
 
 // Observable is the ability to tell of every call.
 type Observable interface {
-	// Observe has seen called with each call from now on. It is called before the first of them, and seen must not block.
+	// Observe has seen, and nobody else, called with each call that ends from now on. seen must not block.
 	Observe(seen func(Call))
 }
 
-// Observer is a transport that tells of every call: to Seen, and at debug to Log. Neither learns the URL, a header or a
-// body.
+// Observer is a transport that tells of every call: to whoever observes, and at debug to Log. Neither learns the URL, a
+// header or a body. It implements Observable.
 type Observer struct {
 	Next     http.RoundTripper
 	Endpoint func(*http.Request) string
 	Log      *slog.Logger
-	Seen     func(Call) // nil: nobody
+
+	seen atomic.Pointer[func(Call)]
 }
+
+// Observe implements Observable.
+func (o *Observer) Observe(seen func(Call)) { o.seen.Store(&seen) }
 
 // RoundTrip implements http.RoundTripper.
 func (o *Observer) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -57,8 +62,8 @@ func (o *Observer) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err == nil {
 		c.Status = resp.StatusCode
 	}
-	if o.Seen != nil {
-		o.Seen(c)
+	if seen := o.seen.Load(); seen != nil {
+		(*seen)(c)
 	}
 	o.tell(req.Context(), c)
 	return resp, err

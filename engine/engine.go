@@ -69,6 +69,8 @@ type Engine struct {
 	// Stepped is told of every step that was tried: its name, one of StepResults and the time that it took. It must not
 	// block; nil is fine.
 	Stepped func(step, result string, took time.Duration)
+	// Asked is told of every HTTP call to a tenant's CRM, if the connector tells. It must not block; nil is fine.
+	Asked func(tenant deal.TenantID, c connectors.Call)
 	// MayNotice is asked before each poll, MayWork before each step of a deal. An error says in words for people why that
 	// has to wait, such as a disk without room; both are asked again until there is none. nil means always.
 	MayNotice, MayWork func() error
@@ -93,6 +95,7 @@ func (e *Engine) Run(ctx context.Context) error {
 
 func (e *Engine) init() {
 	e.once.Do(func() {
+		e.observe(e.Tenants)
 		e.tenants.set(e.Tenants)
 		if e.Now == nil {
 			e.Now = time.Now

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"sync"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
 
@@ -24,6 +25,7 @@ const (
 // The slice is the engine's from then on. SetTenants does not wait: a poll of a replaced tenant may still commit its page. Two pollers of one tenant never run at
 // once.
 func (e *Engine) SetTenants(all []Tenant) {
+	e.observe(all)
 	e.init()
 	e.tenants.set(all)
 }
@@ -176,4 +178,16 @@ func (e *Engine) identify(ctx context.Context, t *Tenant) (deal.Account, error) 
 	}
 	e.tenants.prove(t, account)
 	return account, nil
+}
+
+// observe has the calls of the tenants' CRMs told.
+func (e *Engine) observe(all []Tenant) {
+	if e.Asked == nil {
+		return
+	}
+	for _, t := range all {
+		if o, ok := t.CRM.(connectors.Observable); ok {
+			o.Observe(func(c connectors.Call) { e.Asked(t.ID, c) })
+		}
+	}
 }

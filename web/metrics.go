@@ -13,76 +13,161 @@ import (
 // scrapeLimit is how long the House may take to answer one scrape.
 const scrapeLimit = 5 * time.Second
 
+// Machine is what the metrics need to know beside the House. It is safe for concurrent use and returns when ctx ends.
+type Machine interface {
+	Vitals(ctx context.Context) (Vitals, error)
+}
+
+// Vitals are figures of the daemon as a whole.
+type Vitals struct {
+	Database, WAL       int64 // bytes
+	DiskFree, DiskFloor int64 // bytes
+	// Backup is the moment that the newest backup is of, the zero time if there is none.
+	Backup time.Time
+	// Outcomes count, since the beginning, what became of deals.
+	Outcomes []Outcome
+	// Failing counts deals, by tenant, whose step has failed at least three times in a row.
+	Failing map[deal.TenantID]int64
+}
+
+// Outcome is how often something became of a tenant's deals: noticed, done, held, dead or ended.
+type Outcome struct {
+	Tenant deal.TenantID
+	Name   string
+	N      int64
+}
+
 // Metrics is what the daemon tells Prometheus. States are read from the House at each scrape, so they are right after a
-// restart; only calls are counted in memory. It is a prometheus.Collector and safe for concurrent use.
+// restart; only calls and steps are counted in memory. It is a prometheus.Collector and safe for concurrent use.
 type Metrics struct {
 	house   House
+	machine Machine
 	now     func() time.Time
 	started time.Time
 
-	calls  *prometheus.HistogramVec
-	errors *prometheus.CounterVec
-	build  prometheus.Gauge
+	counted []prometheus.Collector
+	calls   timed
+	steps   *prometheus.HistogramVec
+	crm     *prometheus.CounterVec
+	keys    timed
+	stamps  timed
 }
 
-// The families that are computed at scrape.
-var (
-	sealingsDesc = prometheus.NewDesc("dealseal_sealings", "Deals by step and condition.", []string{"tenant", "step", "condition"}, nil)
-	oldestDesc   = prometheus.NewDesc("dealseal_queue_oldest_seconds", "Time since the deal that has waited longest in the queue last moved; 0 when the queue is empty. Deals that wait for a person do not count.", []string{"tenant"}, nil)
-	pollDesc     = prometheus.NewDesc("dealseal_poll_age_seconds", "Time since the last poll that succeeded, or since the start of the daemon when none has.", []string{"tenant"}, nil)
-	budgetDesc   = prometheus.NewDesc("dealseal_crm_budget_used_ratio", "Used share of the CRM's API allowance, 0 to 1; absent until the CRM has said it.", []string{"tenant"}, nil)
-	untoldDesc   = prometheus.NewDesc("dealseal_records_untold", "Records in a CRM that have been showing something older than what is true for more than a minute.", nil, nil)
-	oddDesc      = prometheus.NewDesc("dealseal_quarantined_rows", "Rows of CRMs that could not be understood; behind each a deal may be waiting. Counted up to 1000.", nil, nil)
-	notAfterDesc = prometheus.NewDesc("dealseal_certificate_not_after_seconds", "Unix time at which the certificate of a sealing key ends.", []string{"key"}, nil)
-)
-
-// NewMetrics returns the metrics of a daemon, to be registered by the caller. now is the clock that ages are counted
-// with; time.Now when nil.
-func NewMetrics(house House, version string, now func() time.Time) *Metrics {
-	if now == nil {
-		now = time.Now
-	}
-	m := &Metrics{house: house, now: now, started: now(),
-		calls: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dealseal_call_seconds", Help: "Duration of calls to CRMs, the renderer, the key, time-stamp servers and the verifier.",
-			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}}, []string{"call"}),
-		errors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dealseal_call_errors_total", Help: "Calls that failed."}, []string{"call"}),
-		build: prometheus.NewGauge(prometheus.GaugeOpts{Name: "dealseal_build_info", Help: "Always 1; the labels name the build.",
-			ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()}}),
-	}
-	m.build.Set(1)
-	return m
+// timed are the duration of something, and how often it failed, by one label.
+type timed struct {
+	seconds *prometheus.HistogramVec
+	errors  *prometheus.CounterVec
 }
 
-// Seen counts one call. The names of calls are a fixed, short list. A call that was given up because the daemon stops is
-// no error.
-func (m *Metrics) Seen(call string, took time.Duration, err error) {
-	m.calls.WithLabelValues(call).Observe(took.Seconds())
-	failed := m.errors.WithLabelValues(call) // exists from the first call on, so that its rate is right
+// durations reach from a signature in an HSM to the deadline of a call, in seconds.
+var durations = []float64{.0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
+
+func newTimed(name, label, what string) timed {
+	return timed{
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name + "_seconds", Help: "Duration of " + what + ".", Buckets: durations}, []string{label}),
+		errors:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: name + "_errors_total", Help: "How often there failed " + what + "."}, []string{label}),
+	}
+}
+
+// seen counts one. What was given up because the daemon stops is no error.
+func (t timed) seen(label string, took time.Duration, err error) {
+	t.seconds.WithLabelValues(label).Observe(took.Seconds())
+	failed := t.errors.WithLabelValues(label) // exists from the first on, so that its rate is right
 	if err != nil && !errors.Is(err, context.Canceled) {
 		failed.Inc()
 	}
 }
 
+// The families that are computed at scrape.
+var (
+	sealingsDesc = desc("dealseal_sealings", "Deals by step and condition.", "tenant", "step", "condition")
+	dealsDesc    = desc("dealseal_deals_total", "Deals that were noticed, and how often one came to be done, held, dead or ended; counted in the database, so that a restart loses none.", "tenant", "outcome")
+	depthDesc    = desc("dealseal_queue_depth", "Deals that the daemon itself will go on with.", "tenant")
+	oldestDesc   = desc("dealseal_queue_oldest_seconds", "Time since the deal that has waited longest in the queue last moved; 0 when the queue is empty. Deals that wait for a person do not count.", "tenant")
+	waitingDesc  = desc("dealseal_waiting_deals", "Deals that wait for a person, held or dead.", "tenant", "condition")
+	patienceDesc = desc("dealseal_waiting_oldest_seconds", "Time for which a held or dead deal has waited for a person, the longest; 0 when there is none.", "tenant", "condition")
+	failingDesc  = desc("dealseal_deals_failing", "Deals whose current step has failed at least three times in a row and is tried again.", "tenant")
+	pollDesc     = desc("dealseal_poll_age_seconds", "Time since the last poll that succeeded, or since the start of the daemon when none has.", "tenant")
+	intervalDesc = desc("dealseal_poll_interval_seconds", "Configured time between two polls.", "tenant")
+	budgetDesc   = desc("dealseal_crm_budget_used_ratio", "Used share of the CRM's API allowance, 0 to 1; absent until the CRM has said it.", "tenant")
+	untoldDesc   = desc("dealseal_records_untold", "Records in a CRM that have been showing something older than what is true for more than a minute.")
+	oddDesc      = desc("dealseal_quarantined_rows", "Rows of CRMs that could not be understood; behind each a deal may be waiting. Counted up to 1000.")
+	notAfterDesc = desc("dealseal_certificate_not_after_seconds", "Unix time at which the certificate of a sealing key ends.", "key")
+	auditDesc    = desc("dealseal_audit_entries", "Entries of the audit log.")
+	databaseDesc = desc("dealseal_database_bytes", "Size of the database's file.")
+	walDesc      = desc("dealseal_database_wal_bytes", "Size of the database's write-ahead log.")
+	freeDesc     = desc("dealseal_disk_free_bytes", "Free space in the state directory.")
+	floorDesc    = desc("dealseal_disk_floor_bytes", "Free space below which no new deals are noticed.")
+	backupDesc   = desc("dealseal_backup_timestamp_seconds", "Unix time of the moment that the newest backup is of; 0 when there is none.")
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+// NewMetrics returns the metrics of a daemon, to be registered by the caller. now is the clock that ages are counted
+// with; time.Now when nil.
+func NewMetrics(house House, machine Machine, version string, now func() time.Time) *Metrics {
+	if now == nil {
+		now = time.Now
+	}
+	m := &Metrics{house: house, machine: machine, now: now, started: now(),
+		calls:  newTimed("dealseal_call", "call", "calls of a step to CRMs, the renderer, the key, time-stamp servers and the verifier"),
+		steps:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dealseal_step_seconds", Help: "Duration of the steps of deals, by what became of them.", Buckets: durations}, []string{"step", "result"}),
+		crm:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dealseal_crm_calls_total", Help: "HTTP calls to CRMs, logins included, by kind and result."}, []string{"tenant", "endpoint", "result"}),
+		keys:   newTimed("dealseal_key", "key", "signatures of a sealing key"),
+		stamps: newTimed("dealseal_tsa", "server", "requests to a time-stamp server"),
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "dealseal_build_info", Help: "Always 1; the labels name the build.",
+		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()}})
+	build.Set(1)
+	m.counted = []prometheus.Collector{build, m.steps, m.crm, m.calls.seconds, m.calls.errors, m.keys.seconds, m.keys.errors, m.stamps.seconds, m.stamps.errors}
+	return m
+}
+
+// Seen counts one call of a step. The names of calls are a fixed, short list.
+func (m *Metrics) Seen(call string, took time.Duration, err error) { m.calls.seen(call, took, err) }
+
+// Stepped counts one step of a deal. Names and results are fixed, short lists.
+func (m *Metrics) Stepped(step, result string, took time.Duration) {
+	m.steps.WithLabelValues(step, result).Observe(took.Seconds())
+}
+
+// Asked counts one HTTP call to a tenant's CRM. Endpoints and results are fixed, short lists.
+func (m *Metrics) Asked(tenant deal.TenantID, endpoint, result string) {
+	m.crm.WithLabelValues(string(tenant), endpoint, result).Inc()
+}
+
+// Signed counts one use of a key, by its configured name.
+func (m *Metrics) Signed(key string, took time.Duration, err error) { m.keys.seen(key, took, err) }
+
+// Stamped counts one request to a time-stamp server. The name holds no secret.
+func (m *Metrics) Stamped(server string, took time.Duration, err error) {
+	m.stamps.seen(server, took, err)
+}
+
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sealingsDesc, oldestDesc, pollDesc, budgetDesc, untoldDesc, oddDesc, notAfterDesc} {
+	for _, d := range []*prometheus.Desc{sealingsDesc, dealsDesc, depthDesc, oldestDesc, waitingDesc, patienceDesc, failingDesc, pollDesc, intervalDesc, budgetDesc, untoldDesc, oddDesc,
+		notAfterDesc, auditDesc, databaseDesc, walDesc, freeDesc, floorDesc, backupDesc} {
 		ch <- d
 	}
-	m.calls.Describe(ch)
-	m.errors.Describe(ch)
-	m.build.Describe(ch)
+	for _, c := range m.counted {
+		c.Describe(ch)
+	}
 }
 
 // Collect implements prometheus.Collector. What the House cannot answer is reported as an invalid metric.
 func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeLimit)
 	defer cancel()
-	m.calls.Collect(ch)
-	m.errors.Collect(ch)
-	m.build.Collect(ch)
+	for _, c := range m.counted {
+		c.Collect(ch)
+	}
 	m.collectDeals(ctx, ch)
 	m.collectLoose(ctx, ch)
 	m.collectKeys(ctx, ch)
+	m.collectVitals(ctx, ch)
 }
 
 func (m *Metrics) collectDeals(ctx context.Context, ch chan<- prometheus.Metric) {
@@ -91,9 +176,9 @@ func (m *Metrics) collectDeals(ctx context.Context, ch chan<- prometheus.Metric)
 		ch <- prometheus.NewInvalidMetric(pollDesc, err)
 		return
 	}
-	oldest := map[deal.TenantID]float64{}
+	queues := map[deal.TenantID]*queueFigures{}
 	for _, t := range tenants {
-		oldest[t.ID] = 0
+		queues[t.ID] = newQueueFigures()
 		m.collectPoll(t, ch)
 	}
 	counts, err := m.house.Counts(ctx)
@@ -103,12 +188,43 @@ func (m *Metrics) collectDeals(ctx context.Context, ch chan<- prometheus.Metric)
 	}
 	for _, c := range counts {
 		ch <- gauge(sealingsDesc, float64(c.N), string(c.Tenant), string(c.Step), string(c.Condition))
-		if queued(c.Step, c.Condition) {
-			oldest[c.Tenant] = max(oldest[c.Tenant], m.since(c.Oldest))
+		if queues[c.Tenant] == nil {
+			queues[c.Tenant] = newQueueFigures() // it is not configured any more, but not finished with
 		}
+		queues[c.Tenant].add(c, m.since(c.Oldest))
 	}
-	for tenant, age := range oldest {
-		ch <- gauge(oldestDesc, age, string(tenant))
+	for tenant, q := range queues {
+		q.collect(tenant, ch)
+	}
+}
+
+// queueFigures sum up one tenant's states.
+type queueFigures struct {
+	depth, oldest     float64
+	waiting, patience map[deal.Condition]float64
+}
+
+func newQueueFigures() *queueFigures {
+	return &queueFigures{waiting: map[deal.Condition]float64{deal.Held: 0, deal.Dead: 0}, patience: map[deal.Condition]float64{}}
+}
+
+func (q *queueFigures) add(c Count, age float64) {
+	switch {
+	case queued(c.Step, c.Condition):
+		q.depth += float64(c.N)
+		q.oldest = max(q.oldest, age)
+	case c.Condition == deal.Held || c.Condition == deal.Dead:
+		q.waiting[c.Condition] += float64(c.N)
+		q.patience[c.Condition] = max(q.patience[c.Condition], age)
+	}
+}
+
+func (q *queueFigures) collect(tenant deal.TenantID, ch chan<- prometheus.Metric) {
+	ch <- gauge(depthDesc, q.depth, string(tenant))
+	ch <- gauge(oldestDesc, q.oldest, string(tenant))
+	for condition, n := range q.waiting {
+		ch <- gauge(waitingDesc, n, string(tenant), string(condition))
+		ch <- gauge(patienceDesc, q.patience[condition], string(tenant), string(condition))
 	}
 }
 
@@ -124,6 +240,11 @@ func (m *Metrics) collectLoose(ctx context.Context, ch chan<- prometheus.Metric)
 	} else {
 		ch <- gauge(oddDesc, float64(len(rows)))
 	}
+	if head, err := m.house.TreeHead(ctx); err != nil {
+		ch <- prometheus.NewInvalidMetric(auditDesc, err)
+	} else {
+		ch <- gauge(auditDesc, float64(head.Size))
+	}
 }
 
 func (m *Metrics) collectPoll(t Tenant, ch chan<- prometheus.Metric) {
@@ -132,6 +253,7 @@ func (m *Metrics) collectPoll(t Tenant, ch chan<- prometheus.Metric) {
 		last = m.started
 	}
 	ch <- gauge(pollDesc, m.since(last), string(t.ID))
+	ch <- gauge(intervalDesc, t.Every.Seconds(), string(t.ID))
 	if t.Poll.Budget.Max > 0 {
 		ch <- gauge(budgetDesc, t.Poll.Budget.Share(), string(t.ID))
 	}
@@ -144,18 +266,47 @@ func (m *Metrics) collectKeys(ctx context.Context, ch chan<- prometheus.Metric) 
 		return
 	}
 	for _, k := range keys {
-		ch <- gauge(notAfterDesc, float64(k.NotAfter.Unix()), k.Name)
+		if !k.NotAfter.IsZero() {
+			ch <- gauge(notAfterDesc, float64(k.NotAfter.Unix()), k.Name)
+		}
+	}
+}
+
+func (m *Metrics) collectVitals(ctx context.Context, ch chan<- prometheus.Metric) {
+	v, err := m.machine.Vitals(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(freeDesc, err)
+		return
+	}
+	ch <- gauge(databaseDesc, float64(v.Database))
+	ch <- gauge(walDesc, float64(v.WAL))
+	ch <- gauge(freeDesc, float64(v.DiskFree))
+	ch <- gauge(floorDesc, float64(v.DiskFloor))
+	backup := 0.0
+	if !v.Backup.IsZero() {
+		backup = float64(v.Backup.Unix())
+	}
+	ch <- gauge(backupDesc, backup)
+	for _, o := range v.Outcomes {
+		ch <- metric(dealsDesc, prometheus.CounterValue, float64(o.N), string(o.Tenant), o.Name)
+	}
+	for tenant, n := range v.Failing {
+		ch <- gauge(failingDesc, float64(n), string(tenant))
 	}
 }
 
 func (m *Metrics) since(t time.Time) float64 { return max(m.now().Sub(t).Seconds(), 0) }
 
 func gauge(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
-	metric, err := prometheus.NewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	return metric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func metric(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) prometheus.Metric {
+	m, err := prometheus.NewConstMetric(d, kind, v, labels...)
 	if err != nil {
 		return prometheus.NewInvalidMetric(d, err)
 	}
-	return metric
+	return m
 }
 
 // queued reports whether the daemon itself will go on with a deal in this state.

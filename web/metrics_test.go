@@ -24,6 +24,12 @@ func scrape(t *testing.T, h http.Handler) string {
 	return w.Body.String()
 }
 
+// Vitals are those of a machine that is well.
+func (v *village) Vitals(context.Context) (Vitals, error) {
+	return Vitals{Database: 7 << 20, WAL: 1 << 20, DiskFree: 9 << 30, DiskFloor: 256 << 20, Backup: noon.Add(-time.Hour),
+		Outcomes: []Outcome{{"acme", "noticed", 31}, {"acme", "done", 28}}, Failing: map[deal.TenantID]int64{"acme": 2}}, v.err
+}
+
 func TestMetricsTellTheState(t *testing.T) {
 	v := settle()
 	h, m, _ := open(v)
@@ -31,6 +37,10 @@ func TestMetricsTellTheState(t *testing.T) {
 	m.Seen("seal.redeem", 3*time.Second, errors.New("token removed"))
 	m.Seen("seal.redeem", time.Second, fmt.Errorf("stopped: %w", context.Canceled))
 	m.Seen("gather.record", time.Millisecond, nil)
+	m.Stepped("seal", "retrying", 2*time.Second)
+	m.Asked("acme", "query", "ok")
+	m.Signed("house", 3*time.Millisecond, nil)
+	m.Stamped("https://tsa.example", time.Second, errors.New("503"))
 	text := scrape(t, h)
 	oldest := 0.0
 	for _, d := range v.deals {
@@ -52,6 +62,19 @@ func TestMetricsTellTheState(t *testing.T) {
 		`dealseal_call_seconds_count{call="seal.redeem"} 3`,
 		`dealseal_call_errors_total{call="seal.redeem"} 1`,
 		`dealseal_call_errors_total{call="gather.record"} 0`,
+		`dealseal_step_seconds_count{result="retrying",step="seal"} 1`,
+		`dealseal_crm_calls_total{endpoint="query",result="ok",tenant="acme"} 1`,
+		`dealseal_key_seconds_count{key="house"} 1`,
+		`dealseal_key_errors_total{key="house"} 0`,
+		`dealseal_tsa_errors_total{server="https://tsa.example"} 1`,
+		`dealseal_deals_total{outcome="done",tenant="acme"} 28`,
+		`dealseal_deals_failing{tenant="acme"} 2`,
+		`dealseal_waiting_deals{condition="dead",tenant="nordwind"} 2`,
+		`dealseal_waiting_deals{condition="held",tenant="fabrikam"} 0`,
+		`dealseal_waiting_oldest_seconds{condition="held",tenant="fabrikam"} 0`,
+		fmt.Sprintf(`dealseal_backup_timestamp_seconds %v`, float64(noon.Add(-time.Hour).Unix())),
+		`dealseal_disk_floor_bytes 2.68435456e+08`,
+		`dealseal_database_wal_bytes 1.048576e+06`,
 	} {
 		if !strings.Contains(text, line+"\n") {
 			t.Errorf("%s is not told", line)
@@ -65,6 +88,10 @@ func TestMetricsTellTheState(t *testing.T) {
 func TestMetricsFollowTheConventions(t *testing.T) {
 	h, m, _ := open(settle())
 	m.Seen("check.verify", time.Second, errors.New("x"))
+	m.Stepped("seal", "ok", time.Second)
+	m.Asked("acme", "query", "ok")
+	m.Signed("house", time.Second, nil)
+	m.Stamped("https://tsa.example", time.Second, nil)
 	problems, err := promlint.New(strings.NewReader(scrape(t, h))).Lint()
 	if err != nil {
 		t.Fatal(err)
@@ -80,8 +107,14 @@ func TestDealsThatWaitForAPersonDoNotAgeTheQueue(t *testing.T) {
 	v.move(deal.Rendered, deal.Held, 2)
 	v.move(deal.Done, deal.Running, 4)
 	h, _, _ := open(v)
-	if text := scrape(t, h); !strings.Contains(text, `dealseal_queue_oldest_seconds{tenant="acme"} 0`+"\n") {
-		t.Error(text)
+	text := scrape(t, h)
+	for _, line := range []string{`dealseal_queue_oldest_seconds{tenant="acme"} 0`, `dealseal_queue_depth{tenant="acme"} 0`, `dealseal_waiting_deals{condition="held",tenant="acme"} 1`} {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("%s is not told:\n%s", line, text)
+		}
+	}
+	if strings.Contains(text, `dealseal_waiting_oldest_seconds{condition="held",tenant="acme"} 0`) {
+		t.Error("deals that wait are not said to wait for any time")
 	}
 }
 

@@ -28,7 +28,7 @@ import (
 func open(v *village, change ...func(*Options)) (http.Handler, *Metrics, *bytes.Buffer) {
 	var log bytes.Buffer
 	clock := func() time.Time { return noon }
-	m := NewMetrics(v, "v1.2.3", clock)
+	m := NewMetrics(v, v, "v1.2.3", clock)
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(m)
 	o := Options{House: v, Metrics: reg, Version: "v1.2.3", Now: clock, Log: slog.New(slog.NewTextHandler(&log, nil))}

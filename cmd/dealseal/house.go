@@ -29,6 +29,7 @@ type house struct {
 	bundles map[string]*documents.Bundle // by id@version
 	roots   []*x509.Certificate
 	tenants []tenant
+	meter   meter
 }
 
 // tenant is one tenant file, understood.

@@ -20,8 +20,8 @@ import (
 // newPage puts the status page before the store, and has the engine's calls measured.
 func (d *service) newPage() http.Handler {
 	house := &pageHouse{d.store, d.residents.house, d.keys}
-	metrics := web.NewMetrics(house, version, time.Now)
-	d.engine.Seen = metrics.Seen
+	metrics := web.NewMetrics(house, machine{d}, version, time.Now)
+	d.measure(metrics)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(d.reloads.metrics()...)
 	registry.MustRegister(metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

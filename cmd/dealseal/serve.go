@@ -129,7 +129,7 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	d.queue = d.store.Queue(store.Workers{Tenants: ids(tenants), Drain: drain})
 	d.engine = &engine.Engine{
 		Tenants: tenants, Ledger: d.store, Files: files{d.store}, Queue: d.queue,
-		Documents: renderer, Bundles: d.shelf, Sealer: signing.NewSealer(d.keys, stamper, time.Now), Checker: checker,
+		Documents: renderer, Bundles: d.shelf, Sealer: signing.NewSealer(measuredKeys{d.keys, h.meter.signed}, stamper, time.Now), Checker: checker,
 		Log: log, Hook: crashHook(), MayNotice: d.disk.mayNotice, MayWork: d.disk.mayWork, Retry: engine.Retry{First: h.cfg.Retry.First, Max: h.cfg.Retry.Max, Attempts: h.cfg.Retry.Attempts},
 	}
 	for _, t := range tenants {
@@ -256,9 +256,9 @@ func newLog(c config.Log, level *slog.LevelVar, w io.Writer) *slog.Logger {
 	level.Set(levelOf(c))
 	o := &slog.HandlerOptions{Level: level}
 	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, o))
+		return slog.New(engine.LogHandler(slog.NewJSONHandler(w, o)))
 	}
-	return slog.New(slog.NewTextHandler(w, o))
+	return slog.New(engine.LogHandler(slog.NewTextHandler(w, o)))
 }
 
 func levelOf(c config.Log) (level slog.Level) {

@@ -132,7 +132,7 @@ func (h *house) newTimestamper(log *slog.Logger) (signing.Timestamper, error) {
 	for _, c := range h.roots {
 		roots.AddCert(c)
 	}
-	c, err := tsa.NewClient(servers, tsa.Options{Roots: roots, Log: log, HTTP: &http.Client{Transport: crashTransport("tsa")}})
+	c, err := tsa.NewClient(servers, tsa.Options{Roots: roots, Log: log, Seen: h.meter.stamped, HTTP: &http.Client{Transport: crashTransport("tsa")}})
 	if err != nil {
 		return nil, h.cfg.At("signing.tsa", "%v", err)
 	}

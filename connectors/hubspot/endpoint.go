@@ -8,7 +8,7 @@ import (
 )
 
 // Observe implements connectors.Observable.
-func (c *Connector) Observe(seen func(connectors.Call)) { c.observer.Seen = seen }
+func (c *Connector) Observe(seen func(connectors.Call)) { c.observer.Observe(seen) }
 
 // prefixes name the kinds of calls that their path alone tells.
 var prefixes = map[string]string{

@@ -8,7 +8,7 @@ import (
 )
 
 // Observe implements connectors.Observable.
-func (c *Connector) Observe(seen func(connectors.Call)) { c.observer.Seen = seen }
+func (c *Connector) Observe(seen func(connectors.Call)) { c.observer.Observe(seen) }
 
 // endpoint says what kind of call a request is.
 func endpoint(req *http.Request) string {

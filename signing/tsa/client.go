@@ -46,6 +46,9 @@ type Options struct {
 	Now   func() time.Time // default time.Now
 	Skew  time.Duration    // how far genTime may be from our clock, either way; default 5 min
 	Log   *slog.Logger     // default: silent
+	// Seen is told of every request: the server's URL without its query, how long it took, and the error of what came to
+	// nothing. It must not block; nil is fine.
+	Seen func(server string, took time.Duration, err error)
 }
 
 // Client asks its servers in their order until one gives a good token. It is safe for concurrent use and keeps no state between calls.
@@ -115,7 +118,11 @@ func (c *Client) Timestamp(ctx context.Context, digest []byte, h crypto.Hash) ([
 			failed.cancelled = err
 			return nil, &failed
 		}
+		start := time.Now()
 		token, err := c.ask(ctx, s, digest, h)
+		if c.options.Seen != nil {
+			c.options.Seen(s.name, time.Since(start), err)
+		}
 		if err == nil {
 			return token, nil
 		}

@@ -1,0 +1,84 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// Vitals are figures of the store for whoever watches over it.
+type Vitals struct {
+	Database, WAL int64 // bytes of the database's file and of its write-ahead log
+	Backup        time.Time
+	// Outcomes count, since the beginning, how often a tenant's sealings were noticed, done, held, dead or ended.
+	Outcomes []Outcome
+	// Failing counts a tenant's sealings whose step has failed at least FailingAfter times in a row and will be tried again.
+	Failing map[deal.TenantID]int64
+}
+
+// Outcome is how often something became of a tenant's sealings.
+type Outcome struct {
+	Tenant deal.TenantID
+	Name   string
+	N      int64
+}
+
+// FailingAfter is how often a step fails in a row before its sealing counts as failing.
+const FailingAfter = 3
+
+const (
+	outcomesQuery = `SELECT tenant, name, sum(n) FROM daily WHERE name IN ('noticed', 'done', 'held', 'dead', 'ended') GROUP BY tenant, name ORDER BY tenant, name`
+	failingQuery  = `SELECT tenant, count(*) FROM sealings WHERE condition = 'retrying' AND attempts >= $1 GROUP BY tenant`
+)
+
+// Vitals reads all of them, as of one moment.
+func (s *Store) Vitals(ctx context.Context) (v Vitals, err error) {
+	name := filepath.Join(s.dir, databaseName)
+	if v.Database, err = sizeOf(name); err != nil {
+		return v, err
+	}
+	if v.WAL, err = sizeOf(name + "-wal"); err != nil {
+		return v, err
+	}
+	if v.Backup, err = s.LastBackup(ctx); err != nil {
+		return v, err
+	}
+	v.Failing = map[deal.TenantID]int64{}
+	return v, s.view(ctx, func(t *txn) error {
+		err := t.each(func(r *sql.Rows) error {
+			var o Outcome
+			err := r.Scan(&o.Tenant, &o.Name, &o.N)
+			v.Outcomes = append(v.Outcomes, o)
+			return err
+		}, outcomesQuery)
+		if err != nil {
+			return err
+		}
+		return t.each(func(r *sql.Rows) error {
+			var tenant deal.TenantID
+			var n int64
+			err := r.Scan(&tenant, &n)
+			v.Failing[tenant] = n
+			return err
+		}, failingQuery, FailingAfter)
+	})
+}
+
+// sizeOf is 0 for a file that does not exist.
+func sizeOf(name string) (int64, error) {
+	info, err := os.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("size of the database: %w", err)
+	}
+	return info.Size(), nil
+}
