@@ -73,7 +73,8 @@ type Rule struct {
 
 // When names the stage.
 type When struct {
-	// Stage is the API name (Salesforce) or the internal ID (HubSpot), not the label. Required.
+	// Stage is the API name (Salesforce) or the internal ID (HubSpot). Required. A label that only one stage bears is
+	// understood, with a warning: another stage may get the label.
 	Stage string `yaml:"stage"`
 	// Pipeline is a HubSpot pipeline ID. Default: any.
 	Pipeline string `yaml:"pipeline"`

@@ -17,6 +17,14 @@ type Prober interface {
 	Probe(ctx context.Context, p Probe) ([]Problem, error)
 }
 
+// Resolver is the ability to understand a stage that is named by its label.
+type Resolver interface {
+	// Resolve returns w with the stage's ID in the place of its label, if exactly one of the stages that w may mean bears
+	// the label; case does not count. A stage that is named by its ID, and one that cannot be told, stay as they are:
+	// Probe says what is wrong with the latter. err means that the account could not be asked.
+	Resolve(ctx context.Context, w deal.Watch) (deal.Watch, error)
+}
+
 // Probe is what of the configuration depends on the account.
 type Probe struct {
 	Watches []deal.Watch

@@ -19,6 +19,7 @@ type poller struct {
 	*Engine
 	tenant  *Tenant
 	account deal.Account
+	rules   []Rule // with the IDs of their stages
 	watches []deal.Watch
 	state   deal.PollState
 	fails   int
@@ -78,7 +79,7 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	n := deal.Noticing{Tenant: p.tenant.ID, Account: id, Page: page, Previous: cursor, Plans: map[string]deal.Plan{}, Watches: map[string]deal.Watch{}}
-	for i, r := range p.tenant.Rules {
+	for i, r := range p.rules {
 		n.Plans[r.Watch.Rule], n.Watches[r.Watch.Rule] = r.Plan, p.watches[i]
 	}
 	fresh, err := p.Ledger.Notice(ctx, n)
@@ -121,8 +122,13 @@ func (p *poller) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	rules, err := ResolveStages(ctx, p.tenant.CRM, p.tenant.Rules)
+	if err != nil {
+		return err
+	}
+	p.renamed(rules)
 	var watches []deal.Watch
-	for _, r := range p.tenant.Rules {
+	for _, r := range rules {
 		at := r.StartFrom
 		if at.IsZero() {
 			at = account.Clock
@@ -136,22 +142,49 @@ func (p *poller) connect(ctx context.Context) error {
 		watches = append(watches, w)
 	}
 	// Activated first: what enters a stage while the configuration is being mended is not lost.
-	if err := p.probe(ctx); err != nil {
+	if err := p.probe(ctx, rules); err != nil {
 		return err
 	}
-	p.account, p.watches = account, watches
+	p.account, p.rules, p.watches = account, rules, watches
 	p.state.Account, p.state.Kind, p.state.Name = account.AccountID(), account.Kind, account.Name
 	p.Log.InfoContext(ctx, "connected", "account", account.AccountID(), "rules", len(watches))
 	return nil
 }
 
+// ResolveStages returns the rules with the ID of each stage that is named by a label which only one stage bears. Whatever
+// becomes of the label, deals that were noticed go by the ID.
+func ResolveStages(ctx context.Context, crm connectors.CRM, rules []Rule) ([]Rule, error) {
+	resolver, ok := crm.(connectors.Resolver)
+	if !ok {
+		return rules, nil
+	}
+	resolved := slices.Clone(rules)
+	for i := range resolved {
+		w, err := resolver.Resolve(ctx, resolved[i].Watch)
+		if err != nil {
+			return nil, err
+		}
+		resolved[i].Watch, resolved[i].Plan.Stage = w, w.Stage
+	}
+	return resolved, nil
+}
+
+// renamed says which stages were found by their label.
+func (p *poller) renamed(rules []Rule) {
+	for i, r := range rules {
+		if label := p.tenant.Rules[i].Watch.Stage; label != r.Watch.Stage {
+			p.Log.Warn("a stage was found by its label: name it by its ID, because another stage may get the label", "tenant", p.tenant.ID, "rule", r.Watch.Rule, "label", label, "id", r.Watch.Stage)
+		}
+	}
+}
+
 // probe refuses to poll for a stage that does not exist or to write into a field that cannot take it.
-func (p *poller) probe(ctx context.Context) error {
+func (p *poller) probe(ctx context.Context, rules []Rule) error {
 	prober, ok := p.tenant.CRM.(connectors.Prober)
 	if !ok {
 		return nil
 	}
-	problems, err := prober.Probe(ctx, ProbeOf(p.tenant.Rules))
+	problems, err := prober.Probe(ctx, ProbeOf(rules))
 	if err != nil {
 		return err
 	}

@@ -46,12 +46,36 @@ func TestATenantOfTheOtherEnvironmentIsNeverPolled(t *testing.T) {
 	}
 }
 
+func TestAStageThatIsNamedByItsLabelIsWatchedByItsID(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	rule := &d.Tenants[0].Rules[0]
+	rule.Watch.Stage, rule.Plan.Stage = "closed won", "closed won"
+	w.won()
+	s := d.load(d.notice())
+	if s.Plan.Stage != stageWon {
+		t.Errorf("the deal's plan names the stage %q, want its ID", s.Plan.Stage)
+	}
+	d.finish()
+	d.wantDone(d.load(s.Tx))
+
+	// With the ID in the configuration the rule is the same, and nothing is noticed twice.
+	d.Tenants[0].Rules[0].Watch.Stage, d.Tenants[0].Rules[0].Plan.Stage = stageWon, stageWon
+	t0 := d.Tenants[0]
+	d.Tenants = nil
+	d.addTenant(t0)
+	if fresh := d.poll(); len(fresh) > 0 {
+		t.Errorf("%d entries are noticed once more", len(fresh))
+	}
+}
+
 func TestAConfigurationThatDoesNotFitTheAccountIsRefusedBeforeTheFirstPoll(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	d := w.daemon()
-	d.Tenants[0].Rules[0].Watch.Stage = "Closed won"
-	d.Tenants[0].Rules[0].Plan.Stage = "Closed won"
+	d.Tenants[0].Rules[0].Watch.Stage = "Closed Wonn"
+	d.Tenants[0].Rules[0].Plan.Stage = "Closed Wonn"
 	w.won()
 	err := d.pollers[0].try(t.Context())
 	if !deal.IsPermanent(err) || !strings.Contains(err.Error(), "Closed Won") || !strings.Contains(err.Error(), d.Tenants[0].Rules[0].Watch.Rule) {

@@ -365,7 +365,7 @@ func TestASpoiltHubSpotGivesItsFindingAndTheCure(t *testing.T) {
 	}{
 		"token refused":       {func(p *patientHouse) { p.hub.Tokens[0].Value = "another" }, "login", "", doctor.Failure, []string{"401", "token"}},
 		"production":          {func(p *patientHouse) { p.hub.AccountType = "STANDARD" }, "environment", "", doctor.Failure, []string{"production account", "tenant.environment"}},
-		"label for a stage":   {func(p *patientHouse) { p.tenant["stage: closedwon"] = "stage: Contract Sent" }, "stage", "order-form", doctor.Failure, []string{`has the ID "contractsent"`}},
+		"label for a stage":   {func(p *patientHouse) { p.tenant["stage: closedwon"] = "stage: Qualified To Buy" }, "stage", "order-form", doctor.Warning, []string{`the stage has the ID "qualifiedtobuy"`, `write when.stage: "qualifiedtobuy"`}},
 		"ambiguous label":     {func(p *patientHouse) { p.tenant["stage: closedwon"] = "stage: Closed Won" }, "stage", "order-form", doctor.Failure, []string{`has the ID "closedwon"`, `has the ID "940013"`}},
 		"no such property":    {func(p *patientHouse) { p.tenant["audit: dealseal_audit"] = "audit: dealseal_audt" }, "write_back", "", doctor.Failure, []string{"dealseal_audt", `did you mean "dealseal_audit"?`}},
 		"property for others": {func(p *patientHouse) { p.tenant["audit: dealseal_audit"] = "audit: hs_object_id" }, "write_back", "", doctor.Failure, []string{"cannot be written"}},

@@ -84,7 +84,13 @@ func (v *visit) compare(ctx context.Context) {
 	if !ok {
 		return
 	}
-	ask := engine.ProbeOf(v.rules)
+	rules, err := engine.ResolveStages(ctx, v.crm, v.rules)
+	if err != nil {
+		v.report(failed(string(connectors.AspectStage), err, "ask again when the CRM answers"))
+		return
+	}
+	v.namedByLabel(rules)
+	ask := engine.ProbeOf(rules)
 	problems, err := prober.Probe(ctx, ask)
 	if err != nil {
 		v.report(failed(string(connectors.AspectStage), err, "ask again when the CRM answers"))
@@ -102,6 +108,17 @@ func (v *visit) compare(ctx context.Context) {
 		connectors.AspectRead:  plural(len(ask.Read), "field") + " of documents can be read",
 		connectors.AspectWrite: plural(len(fields), "field") + " of receipts can be written, and hold what will be written",
 	})
+}
+
+// namedByLabel warns of stages that are found by their label, and goes on with their IDs.
+func (v *visit) namedByLabel(rules []engine.Rule) {
+	for i, r := range rules {
+		if label := v.rules[i].Watch.Stage; label != r.Watch.Stage {
+			v.report(doctor.Warned(string(connectors.AspectStage), fmt.Sprintf("write when.stage: %q: the label may be changed, or given to another stage", r.Watch.Stage),
+				"%q is a label; the stage has the ID %q", label, r.Watch.Stage).On(r.Watch.Rule))
+		}
+	}
+	v.rules = rules
 }
 
 // survey reports what the account does not let us do.

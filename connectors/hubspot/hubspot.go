@@ -32,6 +32,7 @@ var (
 	_ connectors.Metered  = (*Connector)(nil)
 	_ connectors.Prober   = (*Connector)(nil)
 	_ connectors.Surveyor = (*Connector)(nil)
+	_ connectors.Resolver = (*Connector)(nil)
 	_ connectors.Sampler  = (*Connector)(nil)
 )
 

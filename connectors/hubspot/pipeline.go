@@ -73,6 +73,18 @@ func stageMisfit(w deal.Watch, pipelines []pipeline) (what, cure string) {
 	return fmt.Sprintf("there is no stage with the ID %q in any pipeline", w.Stage), stageCure(w.Stage, within)
 }
 
+// resolve puts the ID of the only stage with that label in its place.
+func resolve(w deal.Watch, pipelines []pipeline) deal.Watch {
+	within := slices.DeleteFunc(slices.Clone(pipelines), func(p pipeline) bool { return w.Pipeline != "" && p.ID != w.Pipeline })
+	if len(stagesThat(pipelines, func(s stage) bool { return s.ID == w.Stage })) > 0 {
+		return w
+	}
+	if found := stagesThat(within, func(s stage) bool { return strings.EqualFold(s.Label, w.Stage) }); len(found) == 1 {
+		w.Stage = found[0].ID
+	}
+	return w
+}
+
 func pipelineCure(name string, pipelines []pipeline) string {
 	var labels, ids []string
 	for _, p := range pipelines {

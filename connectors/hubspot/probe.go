@@ -60,6 +60,18 @@ func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors
 	return problems, nil
 }
 
+// Resolve implements connectors.Resolver. It costs one call.
+func (c *Connector) Resolve(ctx context.Context, w deal.Watch) (deal.Watch, error) {
+	if w.Object != Object {
+		return w, nil
+	}
+	pipelines, err := c.pipelines(ctx)
+	if err != nil {
+		return w, fmt.Errorf("hubspot: look for the stage: list the pipelines: %w", err)
+	}
+	return resolve(w, pipelines), nil
+}
+
 // dictionary is the properties of an account, read as far as they are needed.
 type dictionary struct {
 	connector *Connector

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 
@@ -59,6 +61,28 @@ func TestStagesAreComparedByID(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			watch := deal.Watch{Rule: "r", Object: Object, Pipeline: tc.pipeline, Stage: tc.stage}
 			expectProblem(t, w.probe(connectors.Probe{Watches: []deal.Watch{watch}}), tc.want...)
+		})
+	}
+}
+
+func TestALabelStandsForItsStageIfOnlyOneBearsIt(t *testing.T) {
+	w := newWorld(t, FlowToken)
+	for name, tc := range map[string]struct{ pipeline, stage, want string }{
+		"ID":                         {"", "940013", "940013"},
+		"label":                      {"default", "Closed Won", "closedwon"},
+		"label in other letters":     {"", "qualified TO buy", "qualifiedtobuy"},
+		"ambiguous label":            {"", "Closed Won", "Closed Won"},
+		"label of another pipeline":  {"94001", "Qualified To Buy", "Qualified To Buy"},
+		"nothing like it":            {"", "zzzz", "zzzz"},
+		"ID in another pipeline":     {"default", "940013", "940013"},
+		"pipeline that is not there": {"94002", "Closed Won", "Closed Won"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := w.connector(quiet()).Resolve(t.Context(), deal.Watch{Rule: "r", Object: Object, Pipeline: tc.pipeline, Stage: tc.stage})
+			w.must(err)
+			if diff := cmp.Diff(deal.Watch{Rule: "r", Object: Object, Pipeline: tc.pipeline, Stage: tc.want}, got); diff != "" {
+				t.Errorf("watch (-want +got):\n%s", diff)
+			}
 		})
 	}
 }

@@ -56,6 +56,35 @@ func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors
 	return problems, nil
 }
 
+// Resolve implements connectors.Resolver. It costs nothing once Opportunity is described.
+func (c *Connector) Resolve(ctx context.Context, w deal.Watch) (deal.Watch, error) {
+	if w.Object != Object {
+		return w, nil
+	}
+	o, err := c.schema.object(ctx, Object, anything)
+	if err != nil {
+		return w, fmt.Errorf("salesforce: look for the stage: %w", err)
+	}
+	return o.resolve(w), nil
+}
+
+// resolve puts the API name of the only active stage with that label in its place.
+func (o *sobject) resolve(w deal.Watch) deal.Watch {
+	var names []string
+	for _, v := range o.fields["StageName"].Values {
+		if v.Value == w.Stage {
+			return w
+		}
+		if v.Active && strings.EqualFold(v.Label, w.Stage) {
+			names = append(names, v.Value)
+		}
+	}
+	if len(names) == 1 {
+		w.Stage = names[0]
+	}
+	return w
+}
+
 // isMisfit reports whether an error says that a name in the configuration does not fit, and not that Salesforce could not
 // be asked.
 func isMisfit(err error) bool { return deal.IsPermanent(err) && !connectors.IsLogin(err) }
@@ -110,10 +139,23 @@ func (o *sobject) stageMisfit(w deal.Watch) (what, cure string) {
 		}
 	}
 	what = fmt.Sprintf("there is no stage with the API name %q", w.Stage)
+	if names := labelledAll(stages.Values, w.Stage); len(names) > 1 {
+		return what, fmt.Sprintf("%q is the label of several stages, with the API names %s; write one of those in when.stage", w.Stage, strings.Join(names, " and "))
+	}
 	if name, ok := labelled(stages.Values, w.Stage); ok {
 		return what, fmt.Sprintf("%q is a label: the stage so labelled has the API name %q; write that in when.stage", w.Stage, name)
 	}
 	return what, strings.TrimSpace("correct when.stage: it is the API name of an active stage; " + connectors.Suggest(w.Stage, active))
+}
+
+// labelledAll finds the API names of all active values with a label, quoted.
+func labelledAll(values []pickValue, label string) (names []string) {
+	for _, v := range values {
+		if v.Active && strings.EqualFold(v.Label, label) {
+			names = append(names, fmt.Sprintf("%q", v.Value))
+		}
+	}
+	return names
 }
 
 // labelled finds the API name of an active value by its label.

@@ -62,6 +62,25 @@ func TestStagesAreComparedByAPINameAndActive(t *testing.T) {
 	expectProblem(t, hidden.misfits(connectors.Probe{Watches: watch(time.Now())}, 100), "cannot see the field StageName")
 }
 
+func TestALabelStandsForItsStageIfOnlyOneBearsIt(t *testing.T) {
+	o := described()
+	stages := o.fields["StageName"]
+	stages.Values = append(stages.Values, pickValue{"Won 1", "Doppelt", true}, pickValue{"Won 2", "doppelt", true}, pickValue{"Gewonnen 2", "Closed Won", true})
+	o.fields["StageName"] = stages
+	for stage, want := range map[string]string{
+		"Closed Won": "Closed Won", // also a label, and yet the API name of a stage
+		"Gewonnen":   "Closed Won", "offen": "Open",
+		"Alt":     "Alt", // the label of a stage that is not active
+		"Doppelt": "Doppelt", "Nirgends": "Nirgends",
+	} {
+		if got := o.resolve(deal.Watch{Object: Object, Stage: stage}).Stage; got != want {
+			t.Errorf("%q stands for %q, want %q", stage, got, want)
+		}
+	}
+	watches := []deal.Watch{{Rule: "r", Object: Object, Stage: "Doppelt"}}
+	expectProblem(t, o.misfits(connectors.Probe{Watches: watches}, 100), "label of several stages", `"Won 1" and "Won 2"`)
+}
+
 func TestFieldsMustTakeWhatIsWritten(t *testing.T) {
 	const link = 90
 	var words []pickValue
