@@ -46,7 +46,16 @@ type Config struct {
 	// SearchRate is how many searches may be made within a second. Default 4; 1 to 5, for loopback addresses up to 10000.
 	// HubSpot allows five to all apps of an account together.
 	SearchRate int `yaml:"search_rate"`
+	// Timeout is how long one call may take, a login included. Default 60s; 1s to 10m, for loopback addresses at least
+	// 100ms. A call that takes longer counts as failed: HubSpot may still carry it out, so dealseal looks before it tries
+	// again.
+	Timeout time.Duration `yaml:"timeout"`
+	// TransferTimeout is the same for one upload or download. Default and most 10m.
+	TransferTimeout time.Duration `yaml:"transfer_timeout"`
 }
+
+// mostTime is more than any call that works takes.
+const mostTime = 10 * time.Minute
 
 // Auth says how to get an access token.
 type Auth struct {
@@ -84,6 +93,8 @@ func (c Config) withDefaults() Config {
 	c.Folder = cmp.Or(c.Folder, "/dealseal")
 	c.Rate = cmp.Or(c.Rate, 100)
 	c.SearchRate = cmp.Or(c.SearchRate, 4)
+	c.Timeout = cmp.Or(c.Timeout, time.Minute)
+	c.TransferTimeout = cmp.Or(c.TransferTimeout, mostTime)
 	return c
 }
 
@@ -118,9 +129,14 @@ func (c Config) Validate() error {
 }
 
 func (c Config) validateLimits(loopback bool, wrong func(key, format string, args ...any)) {
-	least, rate, searches := 15*time.Second, 250, 5
+	least, leastTime, rate, searches := 15*time.Second, time.Second, 250, 5
 	if loopback {
-		least, rate, searches = 200*time.Millisecond, 100_000, 10_000
+		least, leastTime, rate, searches = 200*time.Millisecond, 100*time.Millisecond, 100_000, 10_000
+	}
+	for key, d := range map[string]time.Duration{"timeout": c.Timeout, "transfer_timeout": c.TransferTimeout} {
+		if d < leastTime || d > mostTime {
+			wrong(key, "%s is out of range: use %s to %s, or leave it out", d, leastTime, mostTime)
+		}
 	}
 	if c.Poll < least {
 		wrong("poll", "%s is too short: use %s or more, calls are counted per day", c.Poll, least)

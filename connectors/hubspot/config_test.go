@@ -39,6 +39,8 @@ func TestConfigNamesTheKeyAndTheCure(t *testing.T) {
 		"numeric version":           {with(Config{APIVersion: "v3"}, token), []string{"api_version", "2026-03"}},
 		"poll too short":            {with(Config{Poll: time.Second}, token), []string{"poll", "15s"}},
 		"look-back out of range":    {with(Config{LookBack: time.Second}, token), []string{"look_back", "1m"}},
+		"timeout too short":         {with(Config{Timeout: time.Millisecond}, token), []string{"timeout: 1ms is out of range", "1s"}},
+		"transfer too long":         {with(Config{TransferTimeout: time.Hour}, token), []string{"transfer_timeout", "10m"}},
 		"folder that climbs":        {with(Config{Folder: "/a/../b"}, token), []string{"folder"}},
 		"folder without a slash":    {with(Config{Folder: "dealseal"}, token), []string{"folder", "/dealseal"}},
 		"rate above every tier":     {with(Config{Rate: 1000}, token), []string{"rate", "250"}},

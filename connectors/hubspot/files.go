@@ -189,7 +189,7 @@ func (c *Connector) upload(ctx context.Context, at place, replaced *deal.RecordF
 	if err != nil {
 		return deal.RecordFile{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.TransferTimeout)
 	defer cancel()
 	resp, err := c.wire.send(ctx, exchange{
 		method: method, url: c.wire.base + path, header: http.Header{"Content-Type": {form.mediaType}}, open: form.open, length: form.length,
@@ -261,7 +261,7 @@ func (c *Connector) Download(ctx context.Context, ref deal.Ref, fileID string, w
 }
 
 func (c *Connector) download(ctx context.Context, id string, w io.Writer, limit int64) error {
-	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.TransferTimeout)
 	defer cancel()
 	var said struct {
 		URL string `json:"url"`

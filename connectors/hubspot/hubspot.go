@@ -73,7 +73,7 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 	}
 	if deps.Transport == nil {
 		transport := http.DefaultTransport.(*http.Transport).Clone()
-		transport.ResponseHeaderTimeout = transferTimeout
+		transport.ResponseHeaderTimeout = mostTime
 		deps.Transport = transport
 	}
 	c := &Connector{

@@ -18,12 +18,9 @@ import (
 )
 
 const (
-	callTimeout = 2 * time.Minute
-	// transferTimeout is for calls that carry a file.
-	transferTimeout = 10 * time.Minute
-	maxReply        = 32 << 20
-	maxErrorReply   = 64 << 10
-	userAgent       = "dealseal"
+	maxReply      = 32 << 20
+	maxErrorReply = 64 << 10
+	userAgent     = "dealseal"
 )
 
 // wire is the one way to the account: it waits for the rate limits, adds the token and the headers, reads the allowance
@@ -38,6 +35,7 @@ type wire struct {
 	calls    *window // all calls but searches
 	searches *window
 	log      *slog.Logger
+	timeout  time.Duration // of one call that carries no file
 
 	mu     sync.Mutex
 	parked time.Time // no call before this
@@ -46,7 +44,7 @@ type wire struct {
 
 func newWire(cfg Config, transport http.RoundTripper, log *slog.Logger) *wire {
 	w := &wire{
-		base: cfg.BaseURL, http: transport, gauge: &gauge{}, log: log, zone: time.UTC,
+		base: cfg.BaseURL, http: transport, gauge: &gauge{}, log: log, timeout: cfg.Timeout, zone: time.UTC,
 		calls: newWindow(cfg.Rate, 10*time.Second), searches: newWindow(cfg.SearchRate, time.Second),
 	}
 	w.client = resty.NewWithClient(&http.Client{Transport: w, CheckRedirect: noRedirect}).SetLogger(muted{})
@@ -237,7 +235,7 @@ type reply struct {
 
 // fetch makes a call whose reply is JSON and reads all of it.
 func (w *wire) fetch(ctx context.Context, x exchange) (reply, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
 	resp, err := w.send(ctx, x)
 	if err != nil {

@@ -40,7 +40,16 @@ type Config struct {
 	// itself refuses to store a file of ours twice. Optional; default none: the file's description is searched before
 	// each upload.
 	TxMarker string `yaml:"tx_marker"`
+	// Timeout is how long one call may take, a login included. Default 60s; 1s to 10m, for loopback addresses at least
+	// 100ms. A call that takes longer counts as failed: Salesforce may still carry it out, so dealseal looks before it
+	// tries again.
+	Timeout time.Duration `yaml:"timeout"`
+	// TransferTimeout is the same for one upload or download. Default and most 10m, Salesforce's own limit.
+	TransferTimeout time.Duration `yaml:"transfer_timeout"`
 }
+
+// mostTime is Salesforce's own limit for one call.
+const mostTime = 10 * time.Minute
 
 // Auth says how to log in to the org.
 type Auth struct {
@@ -77,6 +86,8 @@ func (c Config) withDefaults() Config {
 	c.APIVersion = cmp.Or(c.APIVersion, "66.0")
 	c.Poll = cmp.Or(c.Poll, time.Minute)
 	c.Overlap = cmp.Or(c.Overlap, 10*time.Minute)
+	c.Timeout = cmp.Or(c.Timeout, time.Minute)
+	c.TransferTimeout = cmp.Or(c.TransferTimeout, mostTime)
 	if c.Auth.Flow == FlowJWT && c.Auth.Audience == "" {
 		c.Auth.Audience = c.audience()
 	}
@@ -118,15 +129,20 @@ func (c Config) Validate() error {
 	} else if len(m[1]) == 2 && m[1] < "52" {
 		wrong("api_version", "%s is too old: use 52.0 or newer, best 66.0", c.APIVersion)
 	}
-	least := 15 * time.Second
+	least, leastTime := 15*time.Second, time.Second
 	if loopback {
-		least = 200 * time.Millisecond
+		least, leastTime = 200*time.Millisecond, 100*time.Millisecond
 	}
 	if c.Poll < least {
 		wrong("poll", "%s is too short: use %s or more, the allowance of calls is counted per day", c.Poll, least)
 	}
 	if c.Overlap < time.Minute || c.Overlap > 24*time.Hour {
 		wrong("overlap", "%s is out of range: use 1m to 24h, best 10m", c.Overlap)
+	}
+	for key, d := range map[string]time.Duration{"timeout": c.Timeout, "transfer_timeout": c.TransferTimeout} {
+		if d < leastTime || d > mostTime {
+			wrong(key, "%s is out of range: use %s to %s, or leave it out", d, leastTime, mostTime)
+		}
 	}
 	if c.TxMarker != "" && !customField.MatchString(c.TxMarker) {
 		wrong("tx_marker", "%q is no API name of a custom field: it looks like DealSeal_Key__c", c.TxMarker)

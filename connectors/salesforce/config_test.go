@@ -52,6 +52,8 @@ func TestConfigNamesTheKeyAndTheCure(t *testing.T) {
 		"no user":             {replace("username: seal@acme.example, ", ""), "auth.username"},
 		"unused secret":       {replace("auth: {", `auth: {client_secret: "env:X", `), "auth.client_secret"},
 		"poll too short":      {goodConfig + "poll: 5s\n", "poll: 5s is too short"},
+		"timeout too short":   {goodConfig + "timeout: 100ms\n", "timeout: 100ms is out of range"},
+		"transfer too long":   {goodConfig + "transfer_timeout: 1h\n", "transfer_timeout: 1h0m0s is out of range"},
 		"overlap too long":    {goodConfig + "overlap: 48h\n", "overlap"},
 		"retired version":     {goodConfig + `api_version: "30.0"` + "\n", "api_version"},
 		"no version":          {goodConfig + "api_version: v66\n", "api_version"},

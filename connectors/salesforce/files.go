@@ -314,7 +314,7 @@ func (c *Connector) upload(ctx context.Context, entity map[string]string, f deal
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.TransferTimeout)
 	defer cancel()
 	resp, err := c.transfer(form).R().SetContext(ctx).
 		SetHeader("Content-Type", form.mediaType).
@@ -442,7 +442,7 @@ func (c *Connector) Download(ctx context.Context, ref deal.Ref, fileID string, w
 }
 
 func (c *Connector) download(ctx context.Context, id string, w io.Writer, limit int64) error {
-	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.TransferTimeout)
 	defer cancel()
 	resp, err := c.transfer(nil).R().SetContext(ctx).SetDoNotParseResponse(true).SetHeader("Accept", "*/*").
 		Get(c.wire.base + "/" + c.wire.path("sobjects/ContentVersion/"+id+"/VersionData"))

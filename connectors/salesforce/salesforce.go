@@ -64,7 +64,7 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 	}
 	if deps.HTTP == nil {
 		transport := http.DefaultTransport.(*http.Transport).Clone()
-		transport.ResponseHeaderTimeout = transferTimeout
+		transport.ResponseHeaderTimeout = mostTime
 		deps.HTTP = transport
 	}
 	if deps.Now == nil {

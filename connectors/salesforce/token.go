@@ -93,6 +93,8 @@ func newLogin(cfg Config, transport http.RoundTripper) func(context.Context) (st
 		return jwtBearer(ctx, cfg.Auth, tokenURL)
 	}
 	login := func(ctx context.Context) (string, error) {
+		ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
+		defer cancel()
 		// x/oauth2 builds the jwt flow's request without a context, so the transport brings it.
 		bound := &loginTransport{ctx: ctx, base: transport}
 		client := &http.Client{Transport: bound, CheckRedirect: noRedirect}

@@ -21,11 +21,8 @@ import (
 )
 
 const (
-	callTimeout = 2 * time.Minute
-	// transferTimeout is Salesforce's own limit for one call.
-	transferTimeout = 10 * time.Minute
-	maxReply        = 32 << 20
-	maxErrorReply   = 64 << 10
+	maxReply      = 32 << 20
+	maxErrorReply = 64 << 10
 	// maxURL is a little less than what Salesforce takes.
 	maxURL = 15 << 10
 	// maxQueryPages bounds a look-up: 2000 rows each.
@@ -42,13 +39,14 @@ type wire struct {
 	session *session
 	gauge   *gauge
 	log     *slog.Logger
+	timeout time.Duration // of one call that carries no file
 }
 
 func newWire(cfg Config, transport http.RoundTripper, now func() time.Time, log *slog.Logger) *wire {
 	return &wire{
 		base: cfg.MyDomain, version: cfg.APIVersion, http: transport,
 		session: &session{login: newLogin(cfg, transport)},
-		gauge:   &gauge{now: now}, log: log,
+		gauge:   &gauge{now: now}, log: log, timeout: cfg.Timeout,
 	}
 }
 
@@ -215,7 +213,7 @@ func (e *errand) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func (e *errand) exchange(req *http.Request) (reply, error) {
-	ctx, cancel := context.WithTimeout(e.ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(e.ctx, e.wire.timeout)
 	defer cancel()
 	for name, values := range e.header {
 		req.Header[name] = values

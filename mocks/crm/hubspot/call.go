@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -224,7 +225,18 @@ func (r *reply) write(w http.ResponseWriter) {
 	for name, v := range r.header {
 		w.Header()[name] = v
 	}
+	if r.cut && len(r.body) == 0 {
+		panic(http.ErrAbortHandler)
+	}
+	if r.cut {
+		w.Header().Set("Content-Length", strconv.Itoa(len(r.body)))
+	}
 	w.WriteHeader(r.status)
+	if r.cut {
+		w.Write(r.body[:len(r.body)/2])
+		http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}
 	w.Write(r.body) // the client may be gone
 }
 

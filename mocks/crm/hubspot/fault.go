@@ -28,9 +28,10 @@ const (
 	EffectTimeoutCommitted Effect = "504_committed"
 	EffectReset            Effect = "reset"
 	EffectResetCommitted   Effect = "reset_committed"
-	EffectSlow             Effect = "slow"      // answers after Fault.Delay
-	EffectTruncated        Effect = "truncated" // half of the JSON, after the work
-	EffectPartial          Effect = "partial"   // the last input of a batch fails
+	EffectResetDuring      Effect = "reset_during" // after the work, in the middle of the reply
+	EffectSlow             Effect = "slow"         // answers after Fault.Delay
+	EffectTruncated        Effect = "truncated"    // half of the JSON, after the work
+	EffectPartial          Effect = "partial"      // the last input of a batch fails
 	EffectValidation       Effect = "validation"
 )
 
@@ -38,7 +39,7 @@ const (
 func Effects() []Effect {
 	return []Effect{
 		EffectUnauthorized, EffectForbidden, EffectLocked, EffectDailyLimit, EffectTenSecondLimit, EffectSecondLimit, EffectMigrating,
-		EffectBadGateway, EffectTimeoutCommitted, EffectReset, EffectResetCommitted, EffectSlow, EffectTruncated, EffectPartial,
+		EffectBadGateway, EffectTimeoutCommitted, EffectReset, EffectResetCommitted, EffectResetDuring, EffectSlow, EffectTruncated, EffectPartial,
 		EffectValidation,
 	}
 }
@@ -53,7 +54,7 @@ type Fault struct {
 	Times      int           `json:"times,omitempty"`      // how often; 0 means for ever
 	Skip       int           `json:"skip,omitempty"`       // matching calls to let pass first
 	Delay      time.Duration `json:"delay,omitempty"`      // nanoseconds, before anything else happens
-	RetryAfter time.Duration `json:"retryAfter,omitempty"` // of 477, nanoseconds, sent in whole seconds; 429 has it only when set
+	RetryAfter time.Duration `json:"retryAfter,omitempty"` // of 477, nanoseconds, sent in whole seconds; 429 and 502 have it only when set
 	Property   string        `json:"property,omitempty"`   // of validation, default dealstage
 	Used       int           `json:"used"`                 // how often it struck
 }
@@ -156,7 +157,7 @@ func (f *Fault) instead(c *call) (rep *reply, instead bool) {
 	case EffectMigrating:
 		return f.retryAfter(fail(477, envelope{Message: "This account is being moved to another data centre."}), time.Hour), true
 	case EffectBadGateway:
-		return badGateway(), true
+		return f.retryAfter(badGateway(), 0), true
 	case EffectReset:
 		return nil, true
 	case EffectValidation:
@@ -173,6 +174,8 @@ func (f *Fault) afterwards(rep *reply) *reply {
 		return fail(http.StatusGatewayTimeout, envelope{Message: "The request timed out."})
 	case EffectResetCommitted:
 		return nil
+	case EffectResetDuring:
+		rep.cut = true
 	case EffectTruncated:
 		rep.body = rep.body[:len(rep.body)/2]
 	}

@@ -57,7 +57,7 @@ func TestFaultsThatKeepACallFromHappening(t *testing.T) {
 }
 
 func TestLostRepliesLeaveTheWorkDone(t *testing.T) {
-	for _, effect := range []hubspot.Effect{hubspot.EffectTimeoutCommitted, hubspot.EffectResetCommitted, hubspot.EffectTruncated} {
+	for _, effect := range []hubspot.Effect{hubspot.EffectTimeoutCommitted, hubspot.EffectResetCommitted, hubspot.EffectResetDuring, hubspot.EffectTruncated} {
 		t.Run(string(effect), func(t *testing.T) {
 			p := start(t, nil)
 			p.fault(hubspot.Fault{Kind: hubspot.KindNote, Effect: effect})

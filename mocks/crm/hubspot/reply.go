@@ -12,6 +12,7 @@ type reply struct {
 	status int
 	header http.Header
 	body   []byte
+	cut    bool // the connection is closed in the middle of it
 }
 
 func respond(status int, v any) *reply {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -12,8 +13,8 @@ import (
 // Effect is what a fault does to a call.
 type Effect string
 
-// The effects. All but the slow reply, the cut after commit and the truncated
-// reply answer instead of doing what was asked.
+// The effects. All but the slow reply, the cuts during and after the reply and
+// the truncated reply answer instead of doing what was asked.
 const (
 	LockRow          Effect = "lock_row"          // 400 UNABLE_TO_LOCK_ROW
 	ValidationRule   Effect = "validation_rule"   // 400 FIELD_CUSTOM_VALIDATION_EXCEPTION
@@ -26,6 +27,7 @@ const (
 	APIError         Effect = "api_error"         // Fault.Status, Code and Message as given; OAuth shape on token calls
 	CutBefore        Effect = "cut_before"        // connection closed, nothing done
 	CutAfter         Effect = "cut_after"         // all done, connection closed instead of the reply
+	CutDuring        Effect = "cut_during"        // all done, connection closed in the middle of the reply's body
 	TruncatedJSON    Effect = "truncated_json"    // all done, half of the reply's body
 	UnavailableAfter Effect = "unavailable_after" // all done, reply replaced by the HTML page with 503
 	Slow             Effect = "slow"              // Fault.Delay, then as usual
@@ -44,6 +46,8 @@ type Fault struct {
 	Message string `json:"message,omitempty"` // instead of the effect's own
 	// Delay passes before the effect; it ends early when the caller goes away.
 	Delay time.Duration `json:"delay,omitempty"`
+	// RetryAfter is sent as the header of that name, in whole seconds, by effects that answer with an error.
+	RetryAfter time.Duration `json:"retryAfter,omitempty"`
 }
 
 const htmlPage = "<!DOCTYPE html>\n<html><head><title>Down for Maintenance</title></head><body><h1>We are down for maintenance.</h1><p>Sorry for the inconvenience. We'll be back shortly.</p></body></html>\n"
@@ -57,8 +61,8 @@ func (o *Org) SetFault(f Fault) (int, error) {
 	if f.Kind != "" && !slices.Contains(kinds(), f.Kind) {
 		return 0, fmt.Errorf("salesforce mock: fault: unknown kind of call %q", f.Kind)
 	}
-	if f.Skip < 0 || f.Times < 0 || f.Delay < 0 {
-		return 0, fmt.Errorf("salesforce mock: fault: skip, times and delay must not be negative")
+	if f.Skip < 0 || f.Times < 0 || f.Delay < 0 || f.RetryAfter < 0 {
+		return 0, fmt.Errorf("salesforce mock: fault: skip, times, delay and retryAfter must not be negative")
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -115,6 +119,7 @@ func defaults() map[Effect]Error {
 		APIError:         {500, "UNKNOWN_EXCEPTION", "An unexpected error occurred. Please include this ErrorId if you contact support: 1234567890-12345 (-1234567890)", nil},
 		CutBefore:        {},
 		CutAfter:         {},
+		CutDuring:        {},
 		TruncatedJSON:    {},
 		UnavailableAfter: {Status: 503},
 		Slow:             {},
@@ -176,21 +181,28 @@ func (f *Fault) before(ctx context.Context, kind Kind) (rep reply, done bool) {
 	}
 	e := f.error()
 	switch f.Effect {
-	case CutAfter, TruncatedJSON, UnavailableAfter, Slow:
+	case CutAfter, CutDuring, TruncatedJSON, UnavailableAfter, Slow:
 		return reply{}, false
 	case CutBefore:
 		panic(http.ErrAbortHandler)
 	case HTMLUnavailable:
-		return page(e.Status), true
+		return f.retryAfter(page(e.Status)), true
 	case EmptyList:
 		return jsonReply(e.Status, []any{}), true
 	case EmptyBody:
 		return reply{status: e.Status}, true
 	}
 	if kind == KindToken {
-		return oauthError(e.Status, e.Code, e.Message), true
+		return f.retryAfter(oauthError(e.Status, e.Code, e.Message)), true
 	}
-	return e.reply(), true
+	return f.retryAfter(e.reply()), true
+}
+
+func (f *Fault) retryAfter(rep reply) reply {
+	if f.RetryAfter <= 0 {
+		return rep
+	}
+	return rep.with("Retry-After", strconv.Itoa(int(f.RetryAfter.Round(time.Second)/time.Second)))
 }
 
 // after acts on the reply of a call that was done.
@@ -201,6 +213,8 @@ func (f *Fault) after(rep reply) reply {
 	switch f.Effect {
 	case CutAfter:
 		panic(http.ErrAbortHandler)
+	case CutDuring:
+		rep.cut = true
 	case TruncatedJSON:
 		rep.body = rep.body[:len(rep.body)/2]
 	case UnavailableAfter:

@@ -50,12 +50,12 @@ func TestFaultAnswersInsteadOfTheCall(t *testing.T) {
 }
 
 func TestFaultAfterTheCallWasCarriedOut(t *testing.T) {
-	for _, effect := range []Effect{CutAfter, UnavailableAfter} {
+	for _, effect := range []Effect{CutAfter, CutDuring, UnavailableAfter} {
 		w := newWire(t, Options{})
 		id := w.opportunity(nil)
 		w.fault(Fault{Kind: KindUpdate, Effect: effect, Times: 1})
 		res, err := w.send(w.request("PATCH", base+"/sobjects/Opportunity/"+id, strings.NewReader(`{"NextStep":"x"}`)))
-		if effect == CutAfter && err == nil || effect == UnavailableAfter && res.status != 503 {
+		if effect != UnavailableAfter && err == nil || effect == UnavailableAfter && res.status != 503 {
 			t.Errorf("%s: %v %d", effect, err, res.status)
 		}
 		if r, _ := w.org.Record(id); r["NextStep"] != "x" {
@@ -108,6 +108,17 @@ func TestFaultMatchesKindPathAndCounts(t *testing.T) {
 	}
 	w.org.ClearFaults()
 	w.ask("SELECT Id FROM Account").want(200, "")
+}
+
+func TestFaultSaysWhenToComeAgain(t *testing.T) {
+	w := newWire(t, Options{})
+	w.fault(Fault{Effect: APIError, Status: 429, RetryAfter: 7 * time.Second, Times: 1})
+	w.fault(Fault{Effect: HTMLUnavailable, RetryAfter: 8 * time.Second})
+	for _, want := range []string{"7", "8"} {
+		if got := w.ask("SELECT Id FROM Account").header.Get("Retry-After"); got != want {
+			t.Errorf("Retry-After is %q, want %s", got, want)
+		}
+	}
 }
 
 func TestFaultOnTokenCallHasTheShapeOfOAuth(t *testing.T) {

@@ -80,6 +80,7 @@ type reply struct {
 	status int
 	header http.Header
 	body   []byte
+	cut    bool // the connection is closed in the middle of it
 }
 
 func (r reply) with(key, value string) reply {
@@ -125,6 +126,9 @@ func (o *Org) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Date", o.now().Format(http.TimeFormat))
 	h.Set("Cache-Control", "no-cache,must-revalidate,max-age=0,no-store,private")
 	h.Set("Vary", "Accept-Encoding")
+	if rep.cut {
+		cutDuring(w, rep)
+	}
 	if compressible(r, rep) {
 		h.Set("Content-Encoding", "gzip")
 		w.WriteHeader(rep.status)
@@ -135,6 +139,18 @@ func (o *Org) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.WriteHeader(rep.status)
 	_, _ = w.Write(rep.body)
+}
+
+// cutDuring promises the whole body, sends half of it and closes the connection;
+// of a reply without a body nothing comes. It does not return.
+func cutDuring(w http.ResponseWriter, rep reply) {
+	if len(rep.body) > 0 {
+		w.Header().Set("Content-Length", strconv.Itoa(len(rep.body)))
+		w.WriteHeader(rep.status)
+		_, _ = w.Write(rep.body[:len(rep.body)/2]) // a reader that has gone is its own problem
+		_ = http.NewResponseController(w).Flush()
+	}
+	panic(http.ErrAbortHandler)
 }
 
 func compressible(r *http.Request, rep reply) bool {
