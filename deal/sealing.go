@@ -97,6 +97,9 @@ type Private struct {
 	FileName string          `json:"file_name,omitempty"`
 	// Source is the CRM's ID of the attachment that is sealed, for rules that seal an attachment.
 	Source string `json:"source,omitempty"`
+	// SourceSize and SourceMD5 are what the CRM says of that file; zero where it says nothing.
+	SourceSize int64  `json:"source_size,omitempty"`
+	SourceMD5  string `json:"source_md5,omitempty"`
 	// Boxes are the signature boxes of the rendered document.
 	Boxes json.RawMessage `json:"boxes,omitempty"`
 	// Ticket is the staged signature: exact bytes, attributes and digest. Value is the signature value, Token the

@@ -230,7 +230,7 @@ func (r *run) adopt(ctx context.Context, rec deal.Record, file deal.RecordFile) 
 		Detail: map[string]string{"file": file.ID, "sha256": fact.SHA256}})
 }
 
-// download stages a file that is attached to the record.
+// download stages a file that is attached to the record. It is the whole file or an error: half a document may be one.
 func (r *run) download(ctx context.Context, file deal.RecordFile, as string) (fact deal.FileFact, err error) {
 	t, err := r.tenant(ctx, r.s)
 	if err != nil {
@@ -245,8 +245,8 @@ func (r *run) download(ctx context.Context, file deal.RecordFile, as string) (fa
 		defer cancel()
 		return files.Download(ctx, r.s.Change.Ref, file.ID, w, maxAttachment)
 	})
-	if err == nil && file.MD5 != "" && !strings.EqualFold(file.MD5, fact.MD5) {
-		err = fmt.Errorf("file %s arrived with other bytes than the CRM states", file.ID)
+	if err == nil && (file.Size > 0 && file.Size != fact.Size || file.MD5 != "" && !strings.EqualFold(file.MD5, fact.MD5)) {
+		err = fmt.Errorf("file %s arrived with other bytes than the CRM says that it has: it was cut on its way", file.ID)
 	}
 	return fact, err
 }
@@ -258,6 +258,7 @@ func (r *run) chooseAttachment(rec deal.Record) error {
 		return deal.Hold("no file on the record matches %q: attach it and release the deal", r.s.Plan.Attachment)
 	}
 	r.s.Private.Source, r.s.Private.FileName = f.ID, f.Name
+	r.s.Private.SourceSize, r.s.Private.SourceMD5 = f.Size, f.MD5
 	return nil
 }
 

@@ -65,7 +65,7 @@ func (r *run) fromTemplate(ctx context.Context) (deal.FileFact, error) {
 
 func (r *run) fromRecord(ctx context.Context) (deal.FileFact, error) {
 	s := r.s
-	fact, err := r.download(ctx, deal.RecordFile{ID: s.Private.Source}, fileUnsigned)
+	fact, err := r.download(ctx, deal.RecordFile{ID: s.Private.Source, Size: s.Private.SourceSize, MD5: s.Private.SourceMD5}, fileUnsigned)
 	if err != nil {
 		return fact, err
 	}
