@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"mime"
 	"net/http"
 	"regexp"
 	"slices"
@@ -129,6 +130,22 @@ func isUnclear(err error) bool {
 	return errors.As(err, &e) && e.unclear
 }
 
+// settle is how long a write without an answer is given: as long again as it had, within reason.
+func (c *Connector) settle() time.Duration { return min(c.cfg.Timeout, settlePause) }
+
+// later marks the failure of a write that HubSpot may still be carrying out: whoever looked at once could find nothing, write
+// again, and have both.
+func (c *Connector) later(err error) error {
+	var e *Error
+	if errors.As(err, &e) && e.unclear {
+		e.after = max(e.after, c.settle())
+		if e.cure == "" {
+			e.cure = "it may still be carried out, so that dealseal waits before it looks and tries again"
+		}
+	}
+	return err
+}
+
 // isMissing reports whether err says that what the path names does not exist. A path that HubSpot does not serve, such as
 // one of a retired version, has status 404 too, but not this category.
 func isMissing(err error) bool {
@@ -150,8 +167,10 @@ const (
 )
 
 const (
-	lockPause    = 2 * time.Second
-	edgePause    = 5 * time.Second
+	lockPause = 2 * time.Second
+	edgePause = 5 * time.Second
+	// settlePause is how long a write without an answer is given to be carried out after all.
+	settlePause  = 30 * time.Second
 	maxDayPause  = time.Hour
 	maxMigration = 24 * time.Hour
 )
@@ -275,9 +294,6 @@ func failure(status int, header http.Header, body []byte, zone *time.Location) *
 	case status < 500 && e.loginRefused():
 	case status == http.StatusUnauthorized:
 		e.class, e.login, e.cure = expired, true, "HubSpot does not accept the access token: it has expired, or it was revoked or replaced"
-	case status == http.StatusForbidden:
-		e.class, e.login = permanent, e.Category == "MISSING_SCOPES"
-		e.cure = "give the app or service key the missing scope, or its user the permission"
 	case status == http.StatusTooManyRequests:
 		e.limited(said, header, zone)
 	case status == http.StatusLocked:
@@ -288,11 +304,23 @@ func failure(status int, header http.Header, body []byte, zone *time.Location) *
 			e.after = maxDayPause
 		}
 	case status >= 500:
-		e.after, e.cure = max(edgePause, retryAfter(header)), "HubSpot is not available"
+		e.after, e.cure = max(edgePause, retryAfter(header)), "HubSpot is not available for now"
+	case brokeOff(header, body):
+		e.after, e.cure = edgePause, "the reply broke off, so that it is not known what HubSpot refuses"
+	case status == http.StatusForbidden:
+		e.class, e.login = permanent, e.Category == "MISSING_SCOPES"
+		e.cure = "give the app or service key the missing scope, or its user the permission"
 	default:
 		e.rejected(said)
 	}
 	return e
+}
+
+// brokeOff reports whether a body that says to be JSON is none, so that what it would say is not known. Without that, a
+// status such as 404 may mean that a file is not there yet as well as that a path is wrong.
+func brokeOff(header http.Header, body []byte) bool {
+	t, _, err := mime.ParseMediaType(header.Get("Content-Type"))
+	return err == nil && t == "application/json" && !json.Valid(body)
 }
 
 // loginRefused judges the answers of the token endpoint that a person has to do something about.
@@ -316,11 +344,11 @@ func (e *Error) limited(said envelope, header http.Header, zone *time.Location) 
 	policy := strings.ToUpper(said.policy + " " + said.message)
 	switch {
 	case strings.Contains(policy, "DAILY"):
-		e.after, e.cure = untilMidnight(header, zone), "the account's API calls of the day are used up"
+		e.after, e.cure = untilMidnight(header, zone), "the account's API calls of the day are used up: deals go on by themselves at the account's midnight, or buy more"
 	case strings.Contains(policy, "TEN_SECONDLY"):
 		e.after, e.cure = 10*time.Second, "too many calls within ten seconds: other apps with the same token count too; lower crm.with.rate"
 	default:
-		e.after, e.cure = time.Second, "too many searches of all apps of the account within a second"
+		e.after, e.cure = time.Second, "too many searches, or calls, of all apps of the account within a second"
 	}
 	if wait := retryAfter(header); wait > 0 {
 		e.after = min(wait, maxMigration)

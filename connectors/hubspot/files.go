@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
 
@@ -137,7 +138,7 @@ func (c *Connector) store(ctx context.Context, at place, f deal.File) (deal.Reco
 		}
 	}
 	if err != nil {
-		return deal.RecordFile{}, fmt.Errorf("upload the file: %w", err)
+		return deal.RecordFile{}, fmt.Errorf("upload the file: %w", c.later(err))
 	}
 	whole, err := c.isWhole(ctx, stored, f)
 	if err == nil && !whole {
@@ -278,7 +279,10 @@ func (c *Connector) download(ctx context.Context, id string, w io.Writer, limit 
 		return err
 	}
 	defer resp.Body.Close()
-	n, err := io.Copy(w, io.LimitReader(resp.Body, limit))
+	n, err, ours := connectors.Copy(w, resp.Body, limit)
+	if ours != nil {
+		return ours
+	}
 	if err != nil {
 		return callError(ctx, err)
 	}

@@ -47,6 +47,7 @@ type Connector struct {
 	seen     *seen
 	turns    *turns
 	told     *told
+	slow     *connectors.Unsettled // records with a receipt that got no answer in time
 
 	mu      sync.Mutex
 	account *account // nil until HubSpot was asked
@@ -87,6 +88,7 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 	c.wire = newWire(cfg, c.observer, c.log)
 	c.wire.session = newSession(c.newTokens(deps.Memory))
 	c.schema = newSchema(c.describe)
+	c.slow = connectors.NewUnsettled(c.settle())
 	return c, nil
 }
 

@@ -195,7 +195,7 @@ func (c *Connector) link(ctx context.Context, dealID string, old *note, tx deal.
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("put the file on the deal: %w", err)
+		return fmt.Errorf("put the file on the deal: %w", c.later(err))
 	}
 	return nil
 }

@@ -72,7 +72,7 @@ func (s *session) get(ctx context.Context) (string, error) {
 	case <-f.done:
 		return f.token, f.err
 	case <-ctx.Done():
-		return "", ctx.Err()
+		return "", fmt.Errorf("get an access token: %w", inLogin(callError(ctx, ctx.Err())))
 	}
 }
 

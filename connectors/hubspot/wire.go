@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/go-resty/resty/v2"
 )
@@ -215,7 +216,7 @@ func callError(ctx context.Context, err error) error {
 	if errors.As(err, &u) {
 		err = u.Err
 	}
-	return &Error{unclear: true, cause: err}
+	return &Error{unclear: true, cause: connectors.Network(err)}
 }
 
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

@@ -53,6 +53,8 @@ func TestFailuresAreJudged(t *testing.T) {
 		"correlation":              {400, nil, unknownProperty + `}`, true, 0, false, "8a3f6c3a-8296-4002-b0a6-2a06fecf7c0c"},
 		"missing record":           {404, nil, `{"category":"OBJECT_NOT_FOUND"}`, true, 0, false, "OBJECT_NOT_FOUND"},
 		"missing path":             {404, nil, `{"message":"resource not found"}`, true, 0, false, "api_version"},
+		"404 with half a body":     {404, http.Header{"Content-Type": {"application/json;charset=utf-8"}}, `{"status":"error","mess`, false, 5 * time.Second, false, "broke off"},
+		"403 with half a body":     {403, http.Header{"Content-Type": {"application/json"}}, `{"cat`, false, 5 * time.Second, false, "broke off"},
 		"400 without a body":       {400, nil, ``, false, 5 * time.Second, false, "HTTP 400"},
 		"400 with half a body":     {400, nil, `{"status":"error","mess`, false, 5 * time.Second, false, "HTTP 400"},
 		"400 with an empty list":   {400, nil, `[]`, false, 5 * time.Second, false, "HTTP 400"},

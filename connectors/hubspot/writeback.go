@@ -38,6 +38,9 @@ func (c *Connector) writeBack(ctx context.Context, id string, r deal.Receipt) er
 		return err
 	}
 	defer release()
+	if err := c.slow.Check(id); err != nil {
+		return err
+	}
 	values, err := propertyValues(r)
 	if err != nil {
 		return err
@@ -67,6 +70,7 @@ func (c *Connector) patchDeal(ctx context.Context, id string, r deal.Receipt, va
 			return nil
 		}
 	}
+	c.slow.Note(id, err)
 	return gone(err)
 }
 

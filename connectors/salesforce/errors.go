@@ -106,6 +106,22 @@ func isUnclear(err error) bool {
 	return errors.As(err, &e) && e.unclear
 }
 
+// settle is how long a write without an answer is given: as long again as it had, within reason.
+func (c *Connector) settle() time.Duration { return min(c.cfg.Timeout, settlePause) }
+
+// later marks the failure of a write that Salesforce may still be carrying out: whoever looked at once could find nothing, write
+// again, and have both.
+func (c *Connector) later(err error) error {
+	var e *Error
+	if errors.As(err, &e) && e.unclear {
+		e.after = max(e.after, c.settle())
+		if e.cure == "" {
+			e.cure = "it may still be carried out, so that dealseal waits before it looks and tries again"
+		}
+	}
+	return err
+}
+
 func hasCode(err error, codes ...string) bool {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -139,7 +155,9 @@ const (
 	concurrentPause = 15 * time.Second
 	lockPause       = 2 * time.Second
 	edgePause       = 30 * time.Second
-	loginPause      = time.Hour
+	// settlePause is how long at most a write without an answer is given to be carried out after all.
+	settlePause = 30 * time.Second
+	loginPause  = time.Hour
 )
 
 const (
@@ -186,7 +204,7 @@ var codes = map[string]rule{
 	"NOT_FOUND":                                    {permanent, 0, "the record does not exist or is hidden from the integration user"},
 	"UNKNOWN_EXCEPTION":                            {passing, edgePause, "Salesforce had an internal error"},
 	"APEX_ERROR":                                   {passing, edgePause, "code of the org failed"},
-	"SERVER_UNAVAILABLE":                           {passing, edgePause, "Salesforce is not available"},
+	"SERVER_UNAVAILABLE":                           {passing, edgePause, "Salesforce is not available for now"},
 	"LOGIN_RATE_EXCEEDED":                          {passing, loginPause, "too many logins in an hour"},
 	"ENTITY_FAILED_IFLASTMODIFIED_ON_UPDATE_CHECK": {passing, lockPause, "the record was changed since it was read"},
 }
@@ -270,7 +288,7 @@ func limitRule(message string) rule {
 	if strings.Contains(message, "Concurrent") {
 		return rule{passing, concurrentPause, "too many long calls at once"}
 	}
-	return rule{passing, dailyPause, "the org's daily allowance of API calls is used up"}
+	return rule{passing, dailyPause, "the org's daily allowance of API calls is used up: deals go on by themselves once it recovers, or buy more"}
 }
 
 // automationRule judges the failure of a trigger or flow of the org by what it wraps.
@@ -295,8 +313,10 @@ func statusRule(status int) rule {
 		return rule{expired, 0, "the session has ended"}
 	case status == http.StatusPreconditionFailed:
 		return rule{passing, lockPause, "the record was changed since it was read"}
-	case status == http.StatusNotAcceptable, status == 420, status == http.StatusTooManyRequests, status >= 500:
-		return rule{passing, edgePause, "Salesforce is not available"}
+	case status == http.StatusTooManyRequests:
+		return rule{passing, edgePause, "too many calls at once: other apps of the org count too"}
+	case status == http.StatusNotAcceptable, status == 420, status >= 500:
+		return rule{passing, edgePause, "Salesforce is not available for now"}
 	case status == http.StatusRequestTimeout:
 		return rule{passing, lockPause, "Salesforce waited too long for the request"}
 	case status == http.StatusMethodNotAllowed, status == http.StatusGone, status == http.StatusUnsupportedMediaType,

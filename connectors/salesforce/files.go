@@ -17,6 +17,7 @@ import (
 
 	"github.com/go-resty/resty/v2"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
 
@@ -194,7 +195,7 @@ func (c *Connector) attach(ctx context.Context, id string, tx deal.TxID, role de
 			return *stored, nil
 		}
 	}
-	return contentFile{}, c.recordMissing(ctx, id, err)
+	return contentFile{}, c.recordMissing(ctx, id, c.later(err))
 }
 
 func deref(f *contentFile) contentFile {
@@ -451,7 +452,10 @@ func (c *Connector) download(ctx context.Context, id string, w io.Writer, limit 
 	}
 	body := resp.RawBody()
 	defer body.Close()
-	n, err := io.Copy(w, io.LimitReader(body, limit))
+	n, err, ours := connectors.Copy(w, body, limit)
+	if ours != nil {
+		return ours
+	}
 	if err != nil {
 		return noAnswer(ctx, err)
 	}

@@ -44,6 +44,7 @@ type Connector struct {
 	schema   *schema
 	before   *predecessors
 	told     *receipts
+	slow     *connectors.Unsettled // records with a receipt that got no answer in time
 }
 
 // Deps are what a connector is given by the assembly.
@@ -81,6 +82,7 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 		told:     newReceipts(),
 	}
 	c.schema = newSchema(c.describe, deps.Now)
+	c.slow = connectors.NewUnsettled(c.settle())
 	return c, nil
 }
 

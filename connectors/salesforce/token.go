@@ -60,7 +60,7 @@ func (s *session) get(ctx context.Context) (string, error) {
 	case <-f.done:
 		return f.token, f.err
 	case <-ctx.Done():
-		return "", ctx.Err()
+		return "", fmt.Errorf("log in: %w", inLogin(noAnswer(ctx, ctx.Err())))
 	}
 }
 
@@ -204,7 +204,7 @@ func oauthFailure(status int, header http.Header, body []byte) *Error {
 	if json.Unmarshal(body, &said) != nil || e.Code == "" {
 		return &Error{Status: status, class: passing, after: edgePause, cure: "Salesforce refuses the login without saying why"}
 	}
-	if r, known := codes[e.Code]; known && r.class == passing {
+	if r, known := codes[e.Code]; known && r.class == passing || e.Code == "REQUEST_LIMIT_EXCEEDED" {
 		return e
 	}
 	r := rule{permanent, 0, "check auth: consumer_key, username, the key or secret, and the app's policies in Salesforce"}

@@ -115,7 +115,7 @@ func TestLoginErrorsNameTheCure(t *testing.T) {
 		}, true, "certificate"},
 		"no PEM":         {func(t *testing.T, c *Config) { c.Auth.PrivateKey = secretFile(t, "hunter2") }, true, "RSA private key in PEM"},
 		"missing secret": {func(t *testing.T, c *Config) { t.Setenv("CREDENTIALS_DIRECTORY", ""); c.Auth.PrivateKey = missing(t) }, true, "auth.private_key"},
-		"nobody there":   {func(_ *testing.T, c *Config) { c.MyDomain = "http://127.0.0.1:1" }, false, "connection refused"},
+		"nobody there":   {func(_ *testing.T, c *Config) { c.MyDomain = "http://127.0.0.1:1" }, false, "connection was refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, cfg := jwtOrg(t)

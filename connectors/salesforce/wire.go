@@ -17,6 +17,7 @@ import (
 
 	"github.com/simpleforce/simpleforce"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
 
@@ -78,6 +79,7 @@ func (w *wire) send(ctx context.Context, req *http.Request, limit int64) (*http.
 		}
 		w.session.drop(token)
 		if attempt == 2 {
+			e.cure += "; a fresh one was refused too: check that the integration user is active and may use the API"
 			return nil, err
 		}
 		w.log.DebugContext(ctx, "the Salesforce session has ended, logging in again")
@@ -119,7 +121,7 @@ func noAnswer(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
-	return &Error{unclear: true, cause: err}
+	return &Error{unclear: true, cause: connectors.Network(err)}
 }
 
 // gauge keeps the last reading of the org's allowance of API calls.

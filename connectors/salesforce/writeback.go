@@ -41,6 +41,9 @@ func (c *Connector) writeBack(ctx context.Context, id string, r deal.Receipt) er
 		return err
 	}
 	defer release()
+	if err := c.slow.Check(id); err != nil {
+		return err
+	}
 	values, err := c.fieldValues(ctx, r)
 	if err != nil {
 		return err
@@ -77,6 +80,7 @@ func (c *Connector) lookAndWrite(ctx context.Context, id string, r deal.Receipt,
 		header.Set("If-Unmodified-Since", date.Format(http.TimeFormat))
 	}
 	if _, err = c.call(ctx, http.MethodPatch, c.wire.path("sobjects/"+Object+"/"+id), header, body); err != nil {
+		c.slow.Note(id, err)
 		return gone(err)
 	}
 	c.told.note(id, r.Sequence)
