@@ -249,6 +249,17 @@ func (w *world) control(t *testing.T, stateDir string) *remote {
 	return r
 }
 
+// ofTenant are the operations on the deals of one tenant: the IDs of records are those of others too.
+type ofTenant struct {
+	operations
+	tenant string
+}
+
+func (o ofTenant) List(ctx context.Context, f store.Filter) ([]store.Summary, error) {
+	f.Tenant = deal.TenantID(o.tenant)
+	return o.operations.List(ctx, f)
+}
+
 // sealings lists what the ledger knows of a record, newest first.
 func sealings(t *testing.T, ops operations, record string) []store.Summary {
 	t.Helper()

@@ -32,7 +32,7 @@ type outcome struct {
 // belongs to no daemon meanwhile.
 func (w *world) outcomeOf(t *testing.T, s *store.Store, c crm, record string) outcome {
 	t.Helper()
-	list := sealings(t, &local{Store: s}, record)
+	list := sealings(t, ofTenant{&local{Store: s}, c.tenant()}, record)
 	if len(list) != 1 {
 		t.Fatalf("%s: %d sealings of one entry", record, len(list))
 	}

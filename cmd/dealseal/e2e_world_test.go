@@ -65,7 +65,8 @@ type world struct {
 	binary    string
 	authority *pki.Authority
 	crms      []crm
-	secrets   []string // that no file and no log may hold
+	secrets   []string        // that no file and no log may hold
+	login     *rsa.PrivateKey // of all Salesforce tenants
 
 	// answered is told of every request after its answer, and when it came, if it is set before the daemon starts.
 	answered func(r *http.Request, came time.Time)
@@ -77,15 +78,30 @@ type world struct {
 
 // worldOptions: the zero value is a world with both CRMs, a soft key and quick retries.
 type worldOptions struct {
-	crms   []deal.Kind
-	binary string // instead of this test binary, which is the command too
-	hsm    bool
+	crms []deal.Kind
+	// tenants are instead of crms: any number of each kind, each with a CRM of its own.
+	tenants []tenantOptions
+	binary  string // instead of this test binary, which is the command too
+	hsm     bool
 	// key makes the house's key and returns its configuration, instead of a soft key.
 	key func(*world) string
 	// attempts is how often a step is tried; 0 is 3.
 	attempts int
 	// keep keeps the folder of a test that fails.
 	keep bool
+}
+
+// tenantOptions say more of one tenant.
+type tenantOptions struct {
+	id    string
+	kind  deal.Kind
+	poll  string // 200ms when empty
+	with  string // further keys of crm.with, each with ", " before it
+	oauth bool   // HubSpot: log in as an OAuth app instead of showing a static token
+}
+
+func usualTenant(kind deal.Kind) tenantOptions {
+	return tenantOptions{id: map[deal.Kind]string{deal.Salesforce: "acme", deal.HubSpot: "contoso"}[kind], kind: kind}
 }
 
 var bothCRMs = []deal.Kind{deal.Salesforce, deal.HubSpot}
@@ -113,15 +129,18 @@ func newWorld(t *testing.T, o worldOptions) *world {
 		must(t, os.Mkdir(w.path(d), 0o700))
 	}
 	w.shareRendererCache(w.stateDir)
-	if len(o.crms) == 0 {
+	if len(o.crms) == 0 && len(o.tenants) == 0 {
 		o.crms = bothCRMs
 	}
 	for _, kind := range o.crms {
-		switch kind {
+		o.tenants = append(o.tenants, usualTenant(kind))
+	}
+	for _, tenant := range o.tenants {
+		switch tenant.poll = cmp.Or(tenant.poll, "200ms"); tenant.kind {
 		case deal.Salesforce:
-			w.crms = append(w.crms, newSalesforce(w))
+			w.crms = append(w.crms, newSalesforce(w, tenant))
 		case deal.HubSpot:
-			w.crms = append(w.crms, newHubSpot(w))
+			w.crms = append(w.crms, newHubSpot(w, tenant))
 		}
 	}
 	w.newAuthority()
@@ -364,28 +383,32 @@ func (f stored) trail() bool  { return strings.Contains(f.name, "audit trail") }
 type salesforceCRM struct {
 	t   *testing.T
 	w   *world
+	o   tenantOptions
 	org *salesforce.Org
 	url string
 	key string
 }
 
-func newSalesforce(w *world) *salesforceCRM {
-	login, err := rsa.GenerateKey(rand.Reader, 2048)
+func newSalesforce(w *world, o tenantOptions) *salesforceCRM {
+	var err error
+	if w.login == nil {
+		w.login, err = rsa.GenerateKey(rand.Reader, 2048)
+		must(w.t, err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(w.login)
 	must(w.t, err)
-	der, err := x509.MarshalPKCS8PrivateKey(login)
-	must(w.t, err)
-	c := &salesforceCRM{t: w.t, w: w}
-	c.org = salesforce.New(salesforce.Options{Sandbox: true, ConsumerKey: "e2e", PublicKey: &login.PublicKey, RequestLimit: 10_000_000})
+	c := &salesforceCRM{t: w.t, w: w, o: o}
+	c.org = salesforce.New(salesforce.Options{OrgID: fmt.Sprintf("00DWs%010d", len(w.crms)), Sandbox: true, ConsumerKey: "e2e", PublicKey: &w.login.PublicKey, RequestLimit: 10_000_000})
 	c.url = w.serve(c.org)
-	c.key = w.secretFile("salesforce-login", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+	c.key = w.secretFile("salesforce-login-"+o.id, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
 	return c
 }
 
 func (c *salesforceCRM) kind() deal.Kind { return deal.Salesforce }
-func (c *salesforceCRM) tenant() string  { return "acme" }
+func (c *salesforceCRM) tenant() string  { return c.o.id }
 
 func (c *salesforceCRM) with() string {
-	return fmt.Sprintf("{my_domain: %q, auth: {flow: jwt, consumer_key: e2e, username: integration@acme.example, private_key: %q}, tx_marker: DealSeal_Key__c, poll: 200ms}", c.url, c.key)
+	return fmt.Sprintf("{my_domain: %q, auth: {flow: jwt, consumer_key: e2e, username: integration@acme.example, private_key: %q}, tx_marker: DealSeal_Key__c, poll: %s%s}", c.url, c.key, c.o.poll, c.o.with)
 }
 
 func (c *salesforceCRM) writeBack() string {
@@ -502,16 +525,27 @@ func sum[K comparable](counts map[K]int) (n int) {
 type hubspotCRM struct {
 	t      *testing.T
 	w      *world
+	o      tenantOptions
 	portal *hubspot.Portal
 	url    string
-	token  string
+	auth   string
+	token  string // the reference to the static one
 }
 
-func newHubSpot(w *world) *hubspotCRM {
-	value := "pat-eu1-" + rand.Text()
-	c := &hubspotCRM{t: w.t, w: w, token: w.secretFile("hubspot-token", value)}
+func newHubSpot(w *world, o tenantOptions) *hubspotCRM {
+	c := &hubspotCRM{t: w.t, w: w, o: o}
 	wide := hubspot.Limits{TenSecondly: 1 << 30, Daily: 1 << 30, SearchSecondly: 1 << 30, Associations: 1 << 30}
-	c.portal = hubspot.New(hubspot.Options{AccountType: "SANDBOX", Tokens: []hubspot.Token{{Value: value}}, Limits: wide})
+	options := hubspot.Options{PortalID: int64(62515 + len(w.crms)), AccountType: "SANDBOX", Limits: wide}
+	if value := "pat-eu1-" + rand.Text(); !o.oauth {
+		options.Tokens = []hubspot.Token{{Value: value}}
+		c.token = w.secretFile("hubspot-token-"+o.id, value)
+		c.auth = fmt.Sprintf("{flow: token, token: %q}", c.token)
+	} else {
+		options.OAuth = &hubspot.OAuthApp{ClientID: "e2e", ClientSecret: rand.Text(), RefreshToken: rand.Text()}
+		c.auth = fmt.Sprintf("{flow: oauth, client_id: e2e, client_secret: %q, refresh_token: %q}",
+			w.secretFile("hubspot-secret-"+o.id, options.OAuth.ClientSecret), w.secretFile("hubspot-refresh-"+o.id, options.OAuth.RefreshToken))
+	}
+	c.portal = hubspot.New(options)
 	for _, f := range hubspot.WriteBackProperties() {
 		must(w.t, c.portal.AddProperty("deals", f))
 	}
@@ -520,10 +554,10 @@ func newHubSpot(w *world) *hubspotCRM {
 }
 
 func (c *hubspotCRM) kind() deal.Kind { return deal.HubSpot }
-func (c *hubspotCRM) tenant() string  { return "contoso" }
+func (c *hubspotCRM) tenant() string  { return c.o.id }
 
 func (c *hubspotCRM) with() string {
-	return fmt.Sprintf("{base_url: %q, auth: {flow: token, token: %q}, poll: 200ms, rate: 100000, search_rate: 10000}", c.url, c.token)
+	return fmt.Sprintf("{base_url: %q, auth: %s, poll: %s, rate: 100000, search_rate: 10000%s}", c.url, c.auth, c.o.poll, c.o.with)
 }
 
 func (c *hubspotCRM) writeBack() string {

@@ -116,6 +116,8 @@ func whatNext(s *deal.Sealing) string {
 			next += fmt.Sprintf("   or, when its key can sign no more: dealseal jobs prepare %s --why \"…\"", s.Tx)
 		}
 		return next
+	case deal.Retrying:
+		return fmt.Sprintf("nothing: it is tried again by itself   or, to try at once: dealseal jobs retry %s", s.Tx)
 	}
 	return ""
 }
