@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/doctor"
@@ -41,6 +43,31 @@ func (c *checkups) replace(r *doctor.Report) (before *doctor.Report) {
 	defer c.mu.Unlock()
 	before, c.last = c.last, r
 	return before
+}
+
+// findingsDesc is computed at scrape; it is absent until the first check-up.
+var findingsDesc = prometheus.NewDesc("dealseal_doctor_findings", "Findings of the newest check-up (see dealseal doctor) by result: pass, warning or failure. The tenant is empty for what all share.",
+	[]string{"tenant", "result"}, nil)
+
+// Describe implements prometheus.Collector.
+func (c *checkups) Describe(ch chan<- *prometheus.Desc) { ch <- findingsDesc }
+
+// Collect implements prometheus.Collector. Results that nothing has are 0, so that a rule can compare them.
+func (c *checkups) Collect(ch chan<- prometheus.Metric) {
+	last := c.latest()
+	if last == nil {
+		return
+	}
+	byTenant := map[string][]doctor.Finding{"": nil}
+	for _, f := range last.Findings {
+		byTenant[f.Tenant] = append(byTenant[f.Tenant], f)
+	}
+	for tenant, found := range byTenant {
+		n := doctor.Count(found)
+		for result, count := range map[doctor.Result]int{doctor.Pass: n.Pass, doctor.Warning: n.Warning, doctor.Failure: n.Failure} {
+			ch <- prometheus.MustNewConstMetric(findingsDesc, prometheus.GaugeValue, float64(count), tenant, string(result))
+		}
+	}
 }
 
 // examineDaily runs until ctx ends.
@@ -104,7 +131,7 @@ func (d *service) newExaminer() (*examiner, []doctor.Finding) {
 		}
 		h = now
 	case !reflect.DeepEqual(h.cfg, now.cfg):
-		f := doctor.Warned("files", "load them into the daemon: systemctl reload dealseal, or restart it", "the files were edited since the daemon read them; what follows is about the edited ones")
+		f := doctor.Warned("files", "load them with dealseal reload; some keys of dealseal.yaml take a restart", "the files were edited since the daemon read them; what follows is about the edited ones")
 		f.Group = doctor.Configuration
 		findings = append(findings, f)
 	default:
@@ -113,7 +140,7 @@ func (d *service) newExaminer() (*examiner, []doctor.Finding) {
 	x := &examiner{house: h, log: d.log, http: &http.Client{}}
 	keys := &lazy[*keyring]{make: func() (*keyring, error) { return h.newKeys(d.log) }}
 	x.key = func(ctx context.Context, name string) (signing.Key, error) {
-		if reflect.DeepEqual(h.cfg.Signing.Keys[name], now.cfg.Signing.Keys[name]) {
+		if reflect.DeepEqual(h.cfg.Signing.Keys[name], d.house.cfg.Signing.Keys[name]) {
 			return d.keys.Open(ctx, name)
 		}
 		k, err := keys.get()

@@ -585,6 +585,11 @@ func TestDoctorWithAndWithoutADaemon(t *testing.T) {
 	if code != exitFailed || !strings.Contains(stdout, `unknown key "nonsense"`) || !strings.Contains(stdout, "signature house") {
 		t.Errorf("exit code %d after a bad edit:\n%s", code, stdout)
 	}
+	for _, line := range []string{`dealseal_doctor_findings{result="failure",tenant=""} 1`, `dealseal_doctor_findings{result="failure",tenant="acme"} 0`} {
+		if text := d.get(t, "/metrics"); !strings.Contains(text, line+"\n") {
+			t.Errorf("the metrics lack %s", line)
+		}
+	}
 	if log := d.log(); !strings.Contains(log, "the check-up found something") || !strings.Contains(log, "what the last check-up found is mended") {
 		t.Errorf("the daemon does not log what its check-ups find:\n%s", log)
 	}

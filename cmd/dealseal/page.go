@@ -24,7 +24,7 @@ func (d *service) newPage() http.Handler {
 	d.measure(metrics)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(d.reloads.metrics()...)
-	registry.MustRegister(metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(metrics, &d.checkups, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return web.New(web.Options{House: house, Hosts: d.hosts(), Metrics: registry, Version: version, Log: d.log, Checks: []web.Check{
 		{Name: "database", Run: func(ctx context.Context) error {
 			_, err := d.store.TreeHead(ctx)
