@@ -44,9 +44,10 @@ type PollState struct {
 	Lag     time.Duration
 	Entries int
 	Budget  Budget
-	// Err is the last error, empty after a success; Since is when it began.
-	Err   string
-	Since time.Time
+	// Err is the last error, empty after a success; Since is when it began. Refused means that it is the login's.
+	Err     string
+	Since   time.Time
+	Refused bool
 }
 
 // JobKind says what a queued job does.

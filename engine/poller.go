@@ -230,6 +230,7 @@ func (p *poller) note(ctx context.Context, err error) {
 	}
 	p.state.Budget = p.budget()
 	was := p.state.Err
+	p.state.Refused = connectors.IsLogin(err)
 	if err == nil {
 		p.fails, p.state.Err, p.state.Since = 0, "", time.Time{}
 		p.state.At = p.Now().UTC()

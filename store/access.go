@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/dealseal/dealseal/deal"
 )
@@ -53,15 +52,8 @@ func (s *Store) Values(ctx context.Context, tx deal.TxID, who string) (deal.Priv
 	return sl.Private, s.Witness(ctx, tx, deal.Entry{Who: who, What: entryViewed, Why: "the fields that went into the document"})
 }
 
-// KeptFile is a document of the archive.
-type KeptFile struct {
-	Name   string // "contract.pdf" or "evidence/<name>"
-	Size   int64  // bytes
-	SHA256 string
-}
-
 // KeptFiles lists what is in a folder of the archive, the contract first. A folder that is gone has no files.
-func (s *Store) KeptFiles(folder string) (list []KeptFile, err error) {
+func (s *Store) KeptFiles(folder string) (list []deal.FileFact, err error) {
 	m, err := s.archive.Read(folder, s.master.manifest)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -70,9 +62,9 @@ func (s *Store) KeptFiles(folder string) (list []KeptFile, err error) {
 		return nil, err
 	}
 	for name, f := range m.Files {
-		list = append(list, KeptFile{Name: name, Size: f.Size, SHA256: f.SHA256})
+		list = append(list, deal.FileFact{Name: name, Size: f.Size, SHA256: f.SHA256, MD5: f.MD5})
 	}
-	slices.SortFunc(list, func(a, b KeptFile) int { return strings.Compare(a.Name, b.Name) }) // "contract.pdf" comes before "evidence/"
+	slices.SortFunc(list, func(a, b deal.FileFact) int { return strings.Compare(a.Name, b.Name) }) // "contract.pdf" comes before "evidence/"
 	return list, nil
 }
 
@@ -108,15 +100,8 @@ type NotKeptError struct{ Tx deal.TxID }
 
 func (e *NotKeptError) Error() string { return fmt.Sprintf("%s is not in the archive yet", e.Tx) }
 
-// Signed is the newest checkpoint of the audit tree.
-type Signed struct {
-	Size int64
-	At   time.Time
-	Note []byte
-}
-
-// NewestCheckpoint returns the newest checkpoint, the zero Signed if there is none.
-func (s *Store) NewestCheckpoint(ctx context.Context) (c Signed, err error) {
+// NewestCheckpoint returns the newest checkpoint, the zero Checkpoint if there is none.
+func (s *Store) NewestCheckpoint(ctx context.Context) (c deal.Checkpoint, err error) {
 	err = s.view(ctx, func(t *txn) error {
 		c, err = t.newestCheckpoint()
 		return err
@@ -124,7 +109,7 @@ func (s *Store) NewestCheckpoint(ctx context.Context) (c Signed, err error) {
 	return c, err
 }
 
-func (t *txn) newestCheckpoint() (c Signed, err error) {
+func (t *txn) newestCheckpoint() (c deal.Checkpoint, err error) {
 	var at int64
 	_, err = t.get([]any{&c.Size, &at, &c.Note}, `SELECT size, at, note FROM checkpoints ORDER BY size DESC LIMIT 1`)
 	c.At = fromMillis(at)

@@ -37,7 +37,11 @@ type File struct {
 func (f *File) Close() error { return f.stored.Close() }
 
 // MismatchError means that a stored document is not the one that was committed.
-type MismatchError struct{ Name, Reason string }
+type MismatchError struct {
+	Name, Reason string
+	// Unlisted means that there is no document of this name.
+	Unlisted bool
+}
 
 func (e *MismatchError) Error() string {
 	return fmt.Sprintf("stored document %s: %s", e.Name, e.Reason)
@@ -344,7 +348,7 @@ func (s *Store) OpenKept(_ context.Context, folder, name string) (*File, error) 
 	}
 	fact, ok := m.Files[name]
 	if !ok {
-		return nil, &MismatchError{Name: name, Reason: "the manifest does not list it"}
+		return nil, &MismatchError{Name: name, Reason: "the manifest does not list it", Unlisted: true}
 	}
 	key, err := unwrapDataKey(s.master.tenant(m.Tenant), m.Tx, m.Key)
 	if err != nil {

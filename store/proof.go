@@ -14,7 +14,7 @@ import (
 )
 
 // Proof shows to whoever has no access to the daemon that the audit entries of a sealing are in the log that a checkpoint
-// signs (RFC 6962, section 2.1.1), and what each of them says. CheckProof checks it.
+// signs (as in RFC 6962), and what each of them says. CheckProof checks it.
 type Proof struct {
 	Form string    `json:"form"` // proofForm
 	Tx   deal.TxID `json:"tx"`

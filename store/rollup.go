@@ -103,79 +103,90 @@ func bucketEnd(bucket int) time.Duration {
 	return time.Duration(math.Exp2(float64(bucket)/perOctave) * float64(time.Millisecond)).Round(time.Millisecond)
 }
 
-// Day is what happened to the sealings of all tenants on a day (UTC).
-type Day struct {
-	Day string // YYYY-MM-DD
-	// Noticed to Done count sealings that reached the step; Held, Dead and Ended those that came to wait or to an end.
-	Noticed, Sealed, Done, Held, Dead, Ended int64
-	// Attempts at steps, and how many of them Failed.
-	Attempts, Failed int64
-	// Flow is how long sealings took from noticed to reported, without those that waited for a person.
-	Flow Quantiles
-}
-
-// Quantiles are durations that so many of N did not exceed.
-type Quantiles struct {
-	N             int64
-	P50, P95, P99 time.Duration
-}
-
-// StepTimes is how long sealings took to reach a step from the step before.
-type StepTimes struct {
-	Step deal.Step
-	Quantiles
-}
-
-// Days returns the days from since on that have any figures, oldest first.
-func (s *Store) Days(ctx context.Context, since time.Time) (days []Day, err error) {
-	from := since.UTC().Format(time.DateOnly)
+// Figures returns what happened on the days from since on, over all tenants; the times of the steps are those of the last
+// week of them.
+func (s *Store) Figures(ctx context.Context, since time.Time) (f deal.Figures, err error) {
+	week := s.now().AddDate(0, 0, -6)
+	if week.Before(since) {
+		week = since
+	}
 	err = s.view(ctx, func(t *txn) error {
-		byDay := map[string]*Day{}
-		day := func(name string) *Day {
-			if byDay[name] == nil {
-				byDay[name] = &Day{Day: name}
-			}
-			return byDay[name]
+		if f.Days, err = t.days(since); err != nil {
+			return err
 		}
-		err := t.each(func(r *sql.Rows) error {
-			var on, what string
-			var n int64
-			if err := r.Scan(&on, &what, &n); err != nil {
-				return err
-			}
-			day(on).add(what, n)
-			return nil
-		}, daysQuery, from)
+		flows, all, err := t.flows(since)
 		if err != nil {
 			return err
 		}
-		flows := map[string]histogram{}
-		err = t.each(func(r *sql.Rows) error {
-			var on string
-			var bucket int
-			var n int64
-			err := r.Scan(&on, &bucket, &n)
-			flows[on] = append(flows[on], bar{bucket, n})
-			return err
-		}, flowsQuery, from)
-		for on, h := range flows {
-			day(on).Flow = h.quantiles()
+		for i, d := range f.Days {
+			f.Days[i].Flow = flows[d.Day].quantiles()
 		}
-		for _, name := range slices.Sorted(maps.Keys(byDay)) {
-			days = append(days, *byDay[name])
-		}
+		f.Flow = all.quantiles()
+		f.Steps, err = t.stepTimes(week)
 		return err
 	})
+	return f, err
+}
+
+func (t *txn) days(since time.Time) (days []deal.Day, err error) {
+	err = t.each(func(r *sql.Rows) error {
+		var on, what string
+		var n int64
+		if err := r.Scan(&on, &what, &n); err != nil {
+			return err
+		}
+		if len(days) == 0 || days[len(days)-1].Day != on {
+			days = append(days, deal.Day{Day: on})
+		}
+		addTo(&days[len(days)-1], what, n)
+		return nil
+	}, daysQuery, since.UTC().Format(time.DateOnly))
 	return days, err
 }
 
+// flows returns the durations by day, and all together.
+func (t *txn) flows(since time.Time) (byDay map[string]histogram, all histogram, err error) {
+	byDay = map[string]histogram{}
+	sum := map[int]int64{}
+	err = t.each(func(r *sql.Rows) error {
+		var on string
+		var b bar
+		err := r.Scan(&on, &b.bucket, &b.n)
+		byDay[on] = append(byDay[on], b)
+		sum[b.bucket] += b.n
+		return err
+	}, flowsQuery, since.UTC().Format(time.DateOnly))
+	for _, bucket := range slices.Sorted(maps.Keys(sum)) {
+		all = append(all, bar{bucket, sum[bucket]})
+	}
+	return byDay, all, err
+}
+
+func (t *txn) stepTimes(since time.Time) (list []deal.StepTimes, err error) {
+	steps := map[deal.Step]histogram{}
+	err = t.each(func(r *sql.Rows) error {
+		var step deal.Step
+		var b bar
+		err := r.Scan(&step, &b.bucket, &b.n)
+		steps[step] = append(steps[step], b)
+		return err
+	}, stepsQuery, since.UTC().Format(time.DateOnly))
+	for _, step := range deal.Steps {
+		if h := steps[step]; h != nil {
+			list = append(list, deal.StepTimes{Step: step, Quantiles: h.quantiles()})
+		}
+	}
+	return list, err
+}
+
 const (
-	daysQuery  = `SELECT day, name, sum(n) FROM daily WHERE day >= $1 GROUP BY day, name`
+	daysQuery  = `SELECT day, name, sum(n) FROM daily WHERE day >= $1 GROUP BY day, name ORDER BY day`
 	flowsQuery = `SELECT day, bucket, n FROM flows WHERE day >= $1 ORDER BY day, bucket`
 	stepsQuery = `SELECT step, bucket, sum(n) FROM latency WHERE day >= $1 GROUP BY step, bucket ORDER BY step, bucket`
 )
 
-func (d *Day) add(what string, n int64) {
+// addTo adds a daily counter to the day's figures.
+func addTo(d *deal.Day, what string, n int64) {
 	counters := map[string]*int64{string(deal.Noticed): &d.Noticed, string(deal.Sealed): &d.Sealed, string(deal.Done): &d.Done,
 		string(deal.Held): &d.Held, string(deal.Dead): &d.Dead, string(deal.Ended): &d.Ended, failedAttempt: &d.Failed}
 	if c, ok := counters[what]; ok {
@@ -186,26 +197,6 @@ func (d *Day) add(what string, n int64) {
 	}
 }
 
-// StepTimes returns how long each step took on the days from since on, over all tenants, in the order of the steps.
-func (s *Store) StepTimes(ctx context.Context, since time.Time) (list []StepTimes, err error) {
-	steps := map[deal.Step]histogram{}
-	err = s.view(ctx, func(t *txn) error {
-		return t.each(func(r *sql.Rows) error {
-			var step deal.Step
-			var b bar
-			err := r.Scan(&step, &b.bucket, &b.n)
-			steps[step] = append(steps[step], b)
-			return err
-		}, stepsQuery, since.UTC().Format(time.DateOnly))
-	})
-	for _, step := range deal.Steps {
-		if h := steps[step]; h != nil {
-			list = append(list, StepTimes{step, h.quantiles()})
-		}
-	}
-	return list, err
-}
-
 // histogram is a list of bars by growing bucket.
 type histogram []bar
 
@@ -214,7 +205,7 @@ type bar struct {
 	n      int64
 }
 
-func (h histogram) quantiles() (q Quantiles) {
+func (h histogram) quantiles() (q deal.Quantiles) {
 	for _, b := range h {
 		q.N += b.n
 	}

@@ -8,13 +8,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func days(t *testing.T, s *Store, since time.Time) []Day {
+func figures(t *testing.T, s *Store, since time.Time) deal.Figures {
 	t.Helper()
-	list, err := s.Days(t.Context(), since)
+	f, err := s.Figures(t.Context(), since)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return list
+	return f
 }
 
 func TestDaysCountDealsAttemptsAndDurations(t *testing.T) {
@@ -34,19 +34,19 @@ func TestDaysCountDealsAttemptsAndDurations(t *testing.T) {
 	c.advance(24 * time.Hour)
 	toDone(t, s, waiting)
 	flow := bucketEnd(bucketOf(300))
-	want := []Day{
-		{Day: "2026-03-04", Noticed: 2, Sealed: 1, Done: 1, Held: 1, Attempts: 10, Failed: 2, Flow: Quantiles{1, flow, flow, flow}},
+	want := []deal.Day{
+		{Day: "2026-03-04", Noticed: 2, Sealed: 1, Done: 1, Held: 1, Attempts: 10, Failed: 2, Flow: deal.Quantiles{N: 1, P50: flow, P95: flow, P99: flow}},
 		{Day: "2026-03-05", Sealed: 1, Done: 1, Attempts: 8},
 	}
-	if d := cmp.Diff(want, days(t, s, start)); d != "" {
+	f := figures(t, s, start)
+	if d := cmp.Diff(want, f.Days); d != "" || f.Flow != want[0].Flow {
+		t.Error(d, f.Flow)
+	}
+	if d := cmp.Diff(want[1:], figures(t, s, start.Add(24*time.Hour)).Days); d != "" {
 		t.Error(d)
 	}
-	if d := cmp.Diff(want[1:], days(t, s, start.Add(24*time.Hour))); d != "" {
-		t.Error(d)
-	}
-	steps, err := s.StepTimes(t.Context(), start)
-	if err != nil || len(steps) != 8 || steps[0].Step != deal.Gathered || steps[0].N != 2 || steps[0].P50 != flow || steps[0].P99 < 24*time.Hour {
-		t.Errorf("%+v, %v", steps, err)
+	if len(f.Steps) != 8 || f.Steps[0].Step != deal.Gathered || f.Steps[0].N != 2 || f.Steps[0].P50 != flow || f.Steps[0].P99 < 24*time.Hour {
+		t.Errorf("%+v", f.Steps)
 	}
 }
 
@@ -67,10 +67,10 @@ func TestQuantilesAreRanks(t *testing.T) {
 	for i := range 100 {
 		h = append(h, bar{bucket: i, n: 1})
 	}
-	if got, want := h.quantiles(), (Quantiles{100, bucketEnd(49), bucketEnd(94), bucketEnd(98)}); got != want {
+	if got, want := h.quantiles(), (deal.Quantiles{N: 100, P50: bucketEnd(49), P95: bucketEnd(94), P99: bucketEnd(98)}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
-	if got := (histogram{}).quantiles(); got != (Quantiles{}) {
+	if got := (histogram{}).quantiles(); got != (deal.Quantiles{}) {
 		t.Errorf("of nothing: %+v", got)
 	}
 }

@@ -27,9 +27,13 @@ type dealView struct {
 
 	Timeline []stepView
 	Total    string
+	Verdict  *state // of the seal; nil while there is none
+	Says     string // what the verdict means
 	Seal     []fact
 	CRM      crmView
-	Files    []fileView
+	Made     []fileView // what was made, by its bytes
+	Kept     []fileView // what is in the archive
+	Fields   bool       // there is something that was read of the record
 	Origin   []fact
 	Earlier  []string
 	Trail    []trailView
@@ -83,28 +87,52 @@ var stepMeaning = map[deal.Step]string{
 	deal.Reported: "in the record's fields",
 }
 
-func (s *server) deal(ctx context.Context, r *http.Request) (*frame, error) {
+// txOf reads the transaction ID of a page's path.
+func txOf(r *http.Request) (deal.TxID, error) {
 	tx, err := deal.ParseTxID(r.PathValue("tx"))
 	if err != nil {
-		return nil, &problem{status: http.StatusNotFound, Title: "That is not a transaction ID",
+		return "", &problem{status: http.StatusNotFound, Title: "That is not a transaction ID",
 			What: short(err.Error(), 300) + ".", Do: "Copy the ID from the record's transaction field or from this list:", Command: "dealseal jobs list --all"}
 	}
-	d, err := s.House.Deal(ctx, tx)
-	if errors.Is(err, ErrNotFound) {
-		return nil, &problem{status: http.StatusNotFound, Title: "There is no such deal here",
-			What: fmt.Sprintf("This daemon's ledger does not know %s. Another daemon may have sealed it, or the ledger was rebuilt from the archive without it.", tx),
+	return tx, nil
+}
+
+// noDeal puts into words what the House says of a deal that it cannot show.
+func noDeal(tx deal.TxID, err error) error {
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return &problem{status: http.StatusNotFound, Title: "There is no such deal here",
+			What: fmt.Sprintf("This daemon's ledger does not know %s, or has no such file of it. Another daemon may have sealed it, or the ledger was rebuilt from the archive without it.", tx),
 			Do:   "List what it knows:", Command: "dealseal jobs list --all"}
+	case errors.Is(err, ErrErased):
+		return &problem{status: http.StatusGone, Title: "This was erased",
+			What: fmt.Sprintf("The data key of %s is destroyed: its values and documents can be read by nobody any more.", tx),
+			Do:   "What remains, IDs, hashes and the audit log, is on the deal's page.", Again: "/deals/" + string(tx)}
 	}
+	return fmt.Errorf("deal %s: %w", tx, err)
+}
+
+func (s *server) deal(ctx context.Context, r *http.Request) (*frame, error) {
+	tx, err := txOf(r)
 	if err != nil {
-		return nil, fmt.Errorf("deal %s: %w", tx, err)
+		return nil, err
 	}
-	return &frame{Title: "Deal " + string(tx), Live: true, Deal: viewDeal(d, s.Now())}, nil
+	d, err := s.House.Deal(ctx, tx)
+	if err != nil {
+		return nil, noDeal(tx, err)
+	}
+	return &frame{Title: "Deal " + string(tx), Here: "deals", Live: true, Deal: viewDeal(d, s.Now())}, nil
 }
 
 func viewDeal(d *Deal, now time.Time) *dealView {
 	s := d.Sealing
 	v := &dealView{Tx: string(s.Tx), State: stateOf(s.Step, s.Condition), Step: string(s.Step), Reason: short(s.Reason, 1000), Moved: at(s.Updated, now),
-		Commands: commands(s.Tx, s.Step, s.Condition), Erased: d.Erased, Timeline: timeline(s, now), Seal: seal(s, now), CRM: viewCRM(d), Files: files(s), Origin: origin(s, now)}
+		Commands: commands(s.Tx, s.Step, s.Condition), Erased: d.Erased, Timeline: timeline(s, now), Seal: seal(d, now), CRM: viewCRM(d), Made: files(s), Origin: origin(s, now),
+		Fields: !d.Erased && !s.Facts.Gathered.IsZero()}
+	v.Verdict, v.Says = verdict(s)
+	for _, f := range d.Kept {
+		v.Kept = append(v.Kept, fileView{Name: keptName(f.Name), SHA256: f.SHA256, Size: number(f.Size) + " bytes", Link: "/deals/" + string(s.Tx) + "/files/" + f.Name})
+	}
 	if s.Condition == deal.Retrying {
 		v.Attempt, v.Next = s.Attempts+1, at(s.Next, now)
 	}
@@ -155,14 +183,46 @@ func tookSince(before, t time.Time) string {
 	return took(t.Sub(before))
 }
 
-func seal(s *deal.Sealing, now time.Time) []fact {
+// verdict sums up what both readers say of the sealed file.
+func verdict(s *deal.Sealing) (*state, string) {
 	f := s.Facts
+	ours, theirs := verdictMark(f.Verdict), verdictMark(f.SecondOpinion)
+	switch {
+	case f.Verdict == "" && f.Contract == nil:
+		return nil, ""
+	case f.Verdict == "":
+		return &state{Mark: "running", Word: "sealed, not yet checked"}, "The file is read back before anything is released."
+	case ours == "dead" || theirs == "dead":
+		return &state{Mark: "dead", Word: "not a valid seal"}, "A reader refuses the file. It was not released, unless a person let it go on."
+	case ours != "done":
+		return &state{Mark: "retrying", Word: "not proven"}, "What is missing to prove the seal is in the report."
+	case f.Flagged != "":
+		return &state{Mark: "retrying", Word: "valid seal, below the level asked for"}, "The file is intact, and the seal was made with the certificate below."
+	case theirs != "done":
+		return &state{Mark: "done", Word: "valid seal"}, "The file is intact, and the seal was made with the certificate below. The second reader does not judge this kind of file."
+	}
+	return &state{Mark: "done", Word: "valid seal"}, "Two independent readers agree: the file is intact, and the seal was made with the certificate below."
+}
+
+// keptName is what a file of the archive is, for people.
+func keptName(name string) string {
+	names := map[string]string{"contract.pdf": "Contract, sealed", "evidence/audit-trail.pdf": "Audit trail", "evidence/report.json": "Verification report",
+		"evidence/signature.p7s": "Signature (CMS)", "evidence/timestamp.tst": "Time-stamp token (RFC 3161)"}
+	if known, ok := names[name]; ok {
+		return known
+	}
+	return strings.TrimPrefix(name, "evidence/")
+}
+
+func seal(d *Deal, now time.Time) []fact {
+	f := d.Sealing.Facts
 	var facts []fact
 	add := func(x fact) {
 		if x.Text != "" || x.When != nil {
 			facts = append(facts, x)
 		}
 	}
+	add(fact{Name: "Level asked for", Text: d.Asked})
 	add(fact{Name: "Level reached", Text: f.Level})
 	add(fact{Name: "Flagged", Text: f.Flagged, Mark: "retrying"})
 	add(fact{Name: "Verdict", Text: strings.ToLower(f.Verdict), Mark: verdictMark(f.Verdict)})
@@ -176,10 +236,13 @@ func seal(s *deal.Sealing, now time.Time) []fact {
 		add(fact{Name: "Sealed by", Text: c.Subject})
 		add(fact{Name: "Issued by", Text: c.Issuer})
 		add(fact{Name: "Serial number", Text: c.Serial, Code: true})
-		add(fact{Name: "Certificate SHA-256", Text: c.SHA256, Code: true})
-		add(fact{Name: "Public key SHA-256", Text: c.SPKI, Code: true})
-		add(fact{Name: "Valid until", When: at(c.NotAfter, now)})
+		add(fact{Name: "Fingerprint", Text: c.SHA256, Code: true})
+		add(fact{Name: "Public key", Text: c.SPKI, Code: true})
+		add(fact{Name: "Certificate ends", When: at(c.NotAfter, now)})
 		add(fact{Name: "Digest algorithm", Text: c.Digest})
+	}
+	if f.Level != "" {
+		add(fact{Name: "Revocation", Text: "not asked: no OCSP response belongs to level " + f.Level})
 	}
 	if f.Signature {
 		add(fact{Name: "Signed digest", Text: f.Digest, Code: true})

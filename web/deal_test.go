@@ -80,7 +80,7 @@ func TestWhatTheCRMKnowsIsSaid(t *testing.T) {
 func TestTheSealSaysWhatItDoesNotProve(t *testing.T) {
 	text := func(f deal.Facts) string {
 		var b strings.Builder
-		for _, x := range seal(&deal.Sealing{Facts: f}, noon) {
+		for _, x := range seal(&Deal{Sealing: &deal.Sealing{Facts: f}}, noon) {
 			b.WriteString(x.Name + "|" + x.Mark + "|" + x.Text + "\n")
 		}
 		return b.String()

@@ -8,9 +8,10 @@ import (
 	"strings"
 )
 
-// contentPolicy lets a page load its own style sheet, icon and script, read itself again, and nothing else.
+// contentPolicy lets a page load its own style sheet, icon and script, read itself again, send a form to us, and nothing
+// else.
 const contentPolicy = "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; " +
-	"form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+	"form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
 // guard keeps other sites out: by the name that the browser believes it talks to (a name that was rebound to our address
 // is not ours) and by what the browser says of where a request comes from.
@@ -26,7 +27,7 @@ func guard(hosts []string, next http.Handler) http.Handler {
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 			w.WriteHeader(http.StatusMisdirectedRequest)
 			fmt.Fprintf(w, "This page does not answer to the name %q.\nOpen it as localhost, or add the name to listen.hosts in dealseal.yaml and restart.\n", host)
-		case foreign(r):
+		case foreign(r) || !ours(r):
 			http.Error(w, "Another site asked for this page. Open it from the address bar or by following a link.", http.StatusForbidden)
 		default:
 			next.ServeHTTP(w, r)

@@ -2,7 +2,9 @@ package web
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
@@ -11,24 +13,39 @@ import (
 // ErrNotFound is what House.Deal returns, wrapped or not, for a transaction that it does not know.
 var ErrNotFound = errors.New("no such deal")
 
-// House is what the pages and the metrics need to know of the daemon. Its methods answer from what is committed, change
-// nothing, are safe for concurrent use, and return when ctx ends. The texts of their errors are logged and never shown.
+// ErrErased means that what is asked for can be read by nobody any more.
+var ErrErased = errors.New("the deal was erased")
+
+// House is what the pages and the metrics need to know of the daemon. Its methods answer from what is committed, are safe
+// for concurrent use, and return when ctx ends. Those that take a who put that person into the audit log before they
+// return anything; the others change nothing. The texts of their errors are logged and never shown.
 type House interface {
 	// Tenants returns the configured tenants in the order in which they are to be shown.
 	Tenants(ctx context.Context) ([]Tenant, error)
 	// Counts returns how many deals are in each state that has any.
 	Counts(ctx context.Context) ([]Count, error)
-	// Deals returns the deals that match, newest first.
-	Deals(ctx context.Context, f Filter) ([]Row, error)
+	// Find returns a page of deals, newest first.
+	Find(ctx context.Context, s Search) (Found, error)
 	// Deal returns all that is known of one deal, or ErrNotFound.
 	Deal(ctx context.Context, tx deal.TxID) (*Deal, error)
+	// Values returns what was read of the record; ErrNotFound or ErrErased.
+	Values(ctx context.Context, tx deal.TxID, who string) (*Values, error)
+	// Fetch opens a file of the archive by its name among Deal.Kept; ErrNotFound or ErrErased. The caller closes it.
+	Fetch(ctx context.Context, tx deal.TxID, name, who string) (deal.File, io.Closer, error)
+	// Proof returns the audit proof of a deal, a JSON document; ErrNotFound.
+	Proof(ctx context.Context, tx deal.TxID, who string) ([]byte, error)
 	// Quarantined returns the rows that connectors could not understand, newest first, at most limit.
 	Quarantined(ctx context.Context, limit int) ([]deal.Quarantine, error)
 	// Untold returns how many records have been showing something older than what is true for a while, and since when the
 	// oldest has.
 	Untold(ctx context.Context) (n int64, oldest time.Time, err error)
-	// TreeHead returns the state of the audit tree.
+	// Figures returns what happened on the days from since on.
+	Figures(ctx context.Context, since time.Time) (deal.Figures, error)
+	// TreeHead returns the state of the audit tree, NewestCheckpoint the last one that was signed.
 	TreeHead(ctx context.Context) (deal.TreeHead, error)
+	NewestCheckpoint(ctx context.Context) (deal.Checkpoint, error)
+	// AuditKey is the public key of the checkpoints.
+	AuditKey() string
 	// Keys returns the keys that seal.
 	Keys(ctx context.Context) ([]Key, error)
 }
@@ -42,6 +59,8 @@ type Tenant struct {
 	Environment string
 	// Every is the configured time between two polls.
 	Every time.Duration
+	// Rules are the ids of its rules.
+	Rules []string
 	// Poll is how the last poll went; its zero value means that there was none yet.
 	Poll deal.PollState
 }
@@ -56,10 +75,28 @@ type Count struct {
 	Oldest time.Time
 }
 
-// Filter says which deals are asked for. An empty Condition means all of them.
-type Filter struct {
-	Condition deal.Condition
-	Limit     int
+// Search says which deals are asked for. Empty fields match everything.
+type Search struct {
+	// Text is what a person knows of a deal: a transaction ID or its beginning, a record's ID, a name.
+	Text   string
+	Tenant deal.TenantID
+	// State is "done" or a deal.Condition.
+	State string
+	Rule  string
+	// Day (UTC) on which the deal was noticed.
+	Day time.Time
+	// Before is the Next of the page before.
+	Before int64
+	Limit  int
+}
+
+// Found is a page of deals.
+type Found struct {
+	Rows []Row
+	// By says what the text was taken for: "transaction", "record" or "name".
+	By string
+	// Next is where older ones are; 0 when there are none.
+	Next int64
 }
 
 // Row is one deal in a list.
@@ -87,13 +124,28 @@ type Deal struct {
 	Trail   []deal.TrailLine
 	// Earlier are other deals of the same record and rule that came before.
 	Earlier []deal.TxID
+	// Kept are the files in the archive, by the names that Fetch knows.
+	Kept []deal.FileFact
+	// Asked is the level that the deal's profile asks for.
+	Asked string
 	// Erased means that the deal's data key was destroyed.
 	Erased bool
+}
+
+// Values are what went into a document, as JSON; empty where there was nothing of the kind.
+type Values struct {
+	// Document is the merged record, Record what was read of the CRM's.
+	Document, Record json.RawMessage
+	// FileName is the document's own.
+	FileName string
 }
 
 // Key is a key that seals, by its configured name.
 type Key struct {
 	Name string
-	// NotAfter is when its certificate ends.
-	NotAfter time.Time
+	// Subject, Issuer and SHA256 are its certificate's; NotAfter is when that ends.
+	Subject, Issuer, SHA256 string
+	NotAfter                time.Time
+	// Silent means that the key cannot be reached now; the rest is what was last known of it, if anything.
+	Silent bool
 }

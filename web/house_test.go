@@ -5,7 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
@@ -24,7 +26,11 @@ type village struct {
 	quarantined []deal.Quarantine
 	untold      int64
 	keys        []Key
-	err         error // of every method, when set
+	figures     deal.Figures
+	signed      deal.Checkpoint
+	asked       []Search // by Find
+	witnessed   []string // who was put into the audit log for what
+	err         error    // of every method, when set
 }
 
 func (v *village) Tenants(context.Context) ([]Tenant, error) { return v.tenants, v.err }
@@ -54,16 +60,72 @@ func (v *village) Deal(_ context.Context, tx deal.TxID) (*Deal, error) {
 	return nil, fmt.Errorf("%s: %w", tx, ErrNotFound)
 }
 
-func (v *village) Deals(_ context.Context, f Filter) (rows []Row, err error) {
-	for _, d := range slices.Backward(v.deals) {
+func (v *village) Find(_ context.Context, q Search) (f Found, err error) {
+	v.asked = append(v.asked, q)
+	for i, d := range slices.Backward(v.deals) {
 		s := d.Sealing
-		if len(rows) == f.Limit || f.Condition != "" && f.Condition != s.Condition {
+		state := string(s.Condition)
+		if s.Step == deal.Done {
+			state = "done"
+		}
+		if q.State != "" && q.State != state || q.Tenant != "" && q.Tenant != s.Tenant || q.Text != "" && q.Text != s.Change.Ref.ID || q.Before > 0 && int64(i) >= q.Before {
 			continue
 		}
-		rows = append(rows, Row{Tx: s.Tx, Tenant: s.Tenant, Account: s.Account, Ref: s.Change.Ref, RecordURL: s.Facts.RecordURL, Rule: s.Plan.Rule,
+		if len(f.Rows) == q.Limit {
+			f.Next = int64(i) + 1
+			break
+		}
+		f.Rows = append(f.Rows, Row{Tx: s.Tx, Tenant: s.Tenant, Account: s.Account, Ref: s.Change.Ref, RecordURL: s.Facts.RecordURL, Rule: s.Plan.Rule,
 			Step: s.Step, Condition: s.Condition, Reason: s.Reason, Attempts: s.Attempts, Next: s.Next, At: s.Change.At, Updated: s.Updated})
 	}
-	return rows, v.err
+	if q.Text != "" {
+		f.By = "record"
+	}
+	return f, v.err
+}
+
+func (v *village) Figures(context.Context, time.Time) (deal.Figures, error) { return v.figures, v.err }
+func (v *village) AuditKey() string                                         { return "dealseal/village+1+AQ" }
+func (v *village) NewestCheckpoint(context.Context) (deal.Checkpoint, error) {
+	return v.signed, v.err
+}
+
+func (v *village) Values(ctx context.Context, tx deal.TxID, who string) (*Values, error) {
+	d, err := v.private(ctx, tx, who+" viewed "+string(tx))
+	if err != nil {
+		return nil, err
+	}
+	return &Values{Document: d.Sealing.Private.Document, Record: d.Sealing.Private.Values, FileName: d.Sealing.Private.FileName}, nil
+}
+
+func (v *village) Fetch(ctx context.Context, tx deal.TxID, name, who string) (deal.File, io.Closer, error) {
+	d, err := v.private(ctx, tx, who+" downloaded "+name)
+	if err != nil {
+		return deal.File{}, nil, err
+	}
+	if !slices.ContainsFunc(d.Kept, func(f deal.FileFact) bool { return f.Name == name }) {
+		return deal.File{}, nil, ErrNotFound
+	}
+	content := "%PDF " + canary
+	return deal.File{ReaderAt: strings.NewReader(content), Name: d.Sealing.Private.FileName, MediaType: "application/pdf", Length: int64(len(content))}, io.NopCloser(nil), nil
+}
+
+func (v *village) Proof(ctx context.Context, tx deal.TxID, who string) ([]byte, error) {
+	_, err := v.private(ctx, tx, who+" downloaded the proof")
+	return []byte(`{"form":"village"}`), err
+}
+
+// private is what is written down before anything personal is handed out.
+func (v *village) private(ctx context.Context, tx deal.TxID, what string) (*Deal, error) {
+	d, err := v.Deal(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	if d.Erased {
+		return nil, ErrErased
+	}
+	v.witnessed = append(v.witnessed, what)
+	return d, nil
 }
 
 func (v *village) Counts(context.Context) (counts []Count, err error) {
@@ -84,7 +146,12 @@ func (v *village) Counts(context.Context) (counts []Count, err error) {
 
 // settle makes the village: every step with every condition, and some deals that are done.
 func settle() *village {
-	v := &village{keys: []Key{{Name: "house", NotAfter: noon.AddDate(1, 2, 3)}}}
+	v := &village{
+		keys: []Key{{Name: "house", Subject: "CN=Acme Ltd Contract Seal,O=Acme Ltd,C=GB", Issuer: "CN=Example Trust Issuing CA 2,O=Example Trust,C=DE", SHA256: hash("cert", 0), NotAfter: noon.AddDate(1, 2, 3)},
+			{Name: "spare", Subject: "CN=Acme Ltd Spare Seal,O=Acme Ltd,C=GB", NotAfter: noon.AddDate(0, 0, 41)}, {Name: "vault", Silent: true}},
+		signed:  deal.Checkpoint{Size: 1180, At: noon.Add(-23 * time.Minute)},
+		figures: busyMonth(),
+	}
 	for _, t := range []Tenant{
 		{ID: "acme", Name: "Acme Ltd", Kind: deal.Salesforce, Environment: "production", Every: time.Minute,
 			Poll: deal.PollState{Account: "salesforce:00D5g000004XyZAEA0", Name: "Acme Limited", At: noon.Add(-12 * time.Second), Budget: deal.Budget{Used: 12345, Max: 100000}}},
@@ -120,6 +187,31 @@ var reasons = map[deal.Condition]string{
 	deal.Ended:    "voided: the deal left its stage before it was sealed",
 }
 
+// busyMonth is a month with weekends, and one bad day.
+func busyMonth() (f deal.Figures) {
+	for i := range chartDays {
+		day := noon.AddDate(0, 0, i-chartDays+1)
+		n := int64(180 + (i*37)%90)
+		if day.Weekday() == time.Saturday || day.Weekday() == time.Sunday {
+			n = int64(i % 9)
+		}
+		if n == 0 {
+			continue
+		}
+		d := deal.Day{Day: day.Format(time.DateOnly), Noticed: n + 2, Sealed: n, Done: n, Attempts: n * 8, Failed: int64(i%4) * n / 160}
+		if i == 17 {
+			d.Failed = n / 6
+		}
+		d.Flow = deal.Quantiles{N: n, P50: time.Duration(520+i*5) * time.Millisecond, P95: time.Duration(1100+(i*113)%700) * time.Millisecond, P99: time.Duration(1700+(i*311)%2900) * time.Millisecond}
+		f.Days = append(f.Days, d)
+	}
+	f.Flow = deal.Quantiles{N: 4200, P50: 610 * time.Millisecond, P95: 1480 * time.Millisecond, P99: 3900 * time.Millisecond}
+	for i, s := range deal.Steps[1:] {
+		f.Steps = append(f.Steps, deal.StepTimes{Step: s, Quantiles: deal.Quantiles{N: 1012, P50: usualTimes[i], P95: 2 * usualTimes[i], P99: 5 * usualTimes[i]}})
+	}
+	return f
+}
+
 // move adds a deal in the given state; n tells it from the others.
 func (v *village) move(step deal.Step, condition deal.Condition, n int) *Deal {
 	t := v.tenants[n%2]
@@ -142,7 +234,11 @@ func (v *village) move(step deal.Step, condition deal.Condition, n int) *Deal {
 	}
 	s.Facts = factsAt(step, n, page, s.Noticed)
 	s.Updated = s.Facts.Times[step]
-	d := &Deal{Sealing: s, Receipt: receiptOf(s), Trail: trailOf(s)}
+	d := &Deal{Sealing: s, Receipt: receiptOf(s), Trail: trailOf(s), Asked: "B-T"}
+	if s.Facts.Archive != "" {
+		d.Kept = []deal.FileFact{{Name: "contract.pdf", Size: 90411, SHA256: hash("contract", n)}, {Name: "evidence/audit-trail.pdf", Size: 31877, SHA256: hash("trail", n)},
+			{Name: "evidence/report.json", Size: 4211, SHA256: hash("report", n)}, {Name: "evidence/signature.p7s", Size: 9120, SHA256: hash("p7s", n)}, {Name: "evidence/timestamp.tst", Size: 5310, SHA256: hash("tst", n)}}
+	}
 	v.deals = append(v.deals, d)
 	return d
 }
@@ -155,8 +251,8 @@ func receiptOf(s *deal.Sealing) deal.ReceiptState {
 	return r
 }
 
-// stepTimes is how long each step takes in the village.
-var stepTimes = []time.Duration{180 * time.Millisecond, 105 * time.Millisecond, 640 * time.Millisecond, 90 * time.Millisecond, 31 * time.Millisecond,
+// usualTimes is how long each step takes in the village.
+var usualTimes = []time.Duration{180 * time.Millisecond, 105 * time.Millisecond, 640 * time.Millisecond, 90 * time.Millisecond, 31 * time.Millisecond,
 	720 * time.Millisecond, 310 * time.Millisecond, 12 * time.Millisecond}
 
 // factsAt is what is known of a deal that has reached a step.
@@ -168,13 +264,13 @@ func factsAt(step deal.Step, n int, page string, noticed time.Time) deal.Facts {
 			break
 		}
 		if i > 0 {
-			when = when.Add(stepTimes[i-1] + time.Duration(n)*time.Millisecond)
+			when = when.Add(usualTimes[i-1] + time.Duration(n)*time.Millisecond)
 		}
 		f.Times[s] = when
 	}
 	reached := func(s deal.Step) bool { return !step.Before(s) }
 	if reached(deal.Gathered) {
-		f.Record, f.RecordURL = hash("record", n), page
+		f.Record, f.RecordURL, f.Gathered = hash("record", n), page, f.Times[deal.Gathered]
 	}
 	if reached(deal.Rendered) {
 		f.Unsigned, f.RenderKey = &deal.FileFact{SHA256: hash("unsigned", n), Size: 70211, Name: canary + ".pdf"}, hash("render", n)

@@ -25,11 +25,19 @@ type frame struct {
 	Title   string
 	Version string
 	At      *moment
+	// Who is whose session it is; empty without one.
+	Who string
+	// Here names the entry of the navigation that the page belongs to.
+	Here string
 	// Live pages are kept current by the script.
 	Live bool
 	// One of these is the content.
+	Gate    *gateView
+	Login   *loginView
 	Status  *statusView
+	List    *listView
 	Deal    *dealView
+	Fields  *fieldsView
 	Problem *problem
 }
 
@@ -39,6 +47,8 @@ type problem struct {
 	Title    string
 	What, Do string
 	Command  string
+	// Again is the page itself, to be opened once more.
+	Again string
 }
 
 func (p *problem) Error() string { return p.Title }
@@ -55,7 +65,8 @@ func (s *server) page(show func(context.Context, *http.Request) (*frame, error))
 			f, status = &frame{Title: p.Title, Problem: p}, p.status
 		}
 		now := s.Now()
-		f.Version, f.At = s.Version, at(now, now)
+		who, _ := reader(ctx)
+		f.Version, f.At, f.Who = s.Version, at(now, now), who.Who
 		var page bytes.Buffer
 		if err := templates.ExecuteTemplate(&page, "frame.html", f); err != nil {
 			s.Log.Error("a page could not be made", "path", r.URL.Path, "err", err)
@@ -86,5 +97,5 @@ func (s *server) explain(r *http.Request, err error) *problem {
 func (s *server) nowhere(_ context.Context, r *http.Request) (*frame, error) {
 	return nil, &problem{status: http.StatusNotFound, Title: "There is no such page",
 		What: "Nothing is at " + short(r.URL.Path, 200) + ".",
-		Do:   "The start page shows tenants, queue and deals; a deal is at /deals/ followed by its transaction ID."}
+		Do:   "The start page shows tenants and queue, /deals lists deals; one deal is at /deals/ followed by its transaction ID."}
 }

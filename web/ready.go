@@ -40,7 +40,20 @@ type finding struct {
 
 // ready answers 503 when any check fails that decides, and says which and why.
 func (s *server) ready(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), checkLimit)
+	answer, status := s.check(r.Context()), http.StatusOK
+	if !answer.Ready {
+		status = http.StatusServiceUnavailable
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(answer) // the client has gone
+}
+
+// check runs all checks at once.
+func (s *server) check(ctx context.Context) readiness {
+	ctx, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
 	answer := readiness{Ready: true, Checks: make([]finding, len(s.Checks))}
 	var all sync.WaitGroup
@@ -48,17 +61,10 @@ func (s *server) ready(w http.ResponseWriter, r *http.Request) {
 		all.Go(func() { answer.Checks[i] = c.find(ctx) })
 	}
 	all.Wait()
-	status := http.StatusOK
 	for i, f := range answer.Checks {
-		if !f.OK && !s.Checks[i].Advisory {
-			answer.Ready, status = false, http.StatusServiceUnavailable
-		}
+		answer.Ready = answer.Ready && (f.OK || s.Checks[i].Advisory)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	_ = enc.Encode(answer) // the client has gone
+	return answer
 }
 
 func (c Check) find(ctx context.Context) finding {

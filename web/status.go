@@ -12,8 +12,8 @@ import (
 
 // How many rows the start page shows at most.
 const (
-	waitingShown     = 24
-	newestShown      = 50
+	eachWaitingShown = 8 // of those that are held, and of those that are dead
+	newestShown      = 12
 	quarantinedShown = 10
 )
 
@@ -28,7 +28,25 @@ type statusView struct {
 	Queue                []queueView
 	Newest               []rowView
 	Quarantined          []quarantineView
-	Tree                 deal.TreeHead
+	Charts               []chart
+	Steps                []stepTimeView
+	Keys                 []keyView
+	Audit                auditView
+}
+
+// keyView is a sealing key with its certificate.
+type keyView struct {
+	Name, Subject, Issuer, SHA256 string
+	State                         state
+	End                           *moment
+	Left                          string
+}
+
+// auditView is the audit log as a whole.
+type auditView struct {
+	Size, Root, Key string
+	Signed          *moment // the newest checkpoint
+	SignedSize      string
 }
 
 // rowView is one deal in a list.
@@ -47,7 +65,7 @@ type rowView struct {
 
 type tenantView struct {
 	ID, Name, CRM, Account, AccountName, Environment string
-	State                                            state
+	State, Login                                     state
 	Silent                                           bool // polling does not work
 	Polled, Failing                                  *moment
 	Err                                              string
@@ -72,7 +90,7 @@ func (s *server) status(ctx context.Context, _ *http.Request) (*frame, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &frame{Title: v.Headline, Live: true, Status: v}, nil
+	return &frame{Title: v.Headline, Here: "status", Live: true, Status: v}, nil
 }
 
 func (s *server) statusView(ctx context.Context) (*statusView, error) {
@@ -83,13 +101,13 @@ func (s *server) statusView(ctx context.Context) (*statusView, error) {
 	}
 	v.count(counts, now)
 	for _, c := range []deal.Condition{deal.Held, deal.Dead} {
-		rows, err := s.rows(ctx, Filter{Condition: c, Limit: waitingShown - len(v.Waiting)})
+		rows, err := s.rows(ctx, Search{State: string(c), Limit: eachWaitingShown})
 		if err != nil {
 			return nil, err
 		}
 		v.Waiting = append(v.Waiting, rows...)
 	}
-	if v.Newest, err = s.rows(ctx, Filter{Limit: newestShown}); err != nil {
+	if v.Newest, err = s.rows(ctx, Search{Limit: newestShown}); err != nil {
 		return nil, err
 	}
 	tenants, err := s.House.Tenants(ctx)
@@ -111,10 +129,61 @@ func (s *server) statusView(ctx context.Context) (*statusView, error) {
 		return nil, fmt.Errorf("untold records: %w", err)
 	}
 	v.Headline = headline(v.WaitingAll, v.Tenants, untold, int64(len(v.Quarantined)))
-	if v.Tree, err = s.House.TreeHead(ctx); err != nil {
-		return nil, fmt.Errorf("audit tree: %w", err)
+	return v, s.figures(ctx, v, now)
+}
+
+// figures adds the charts, the certificates and the audit log.
+func (s *server) figures(ctx context.Context, v *statusView, now time.Time) error {
+	f, err := s.House.Figures(ctx, now.UTC().AddDate(0, 0, 1-chartDays))
+	if err != nil {
+		return fmt.Errorf("figures: %w", err)
 	}
-	return v, nil
+	v.Charts, v.Steps = charts(f, now), stepTimes(f.Steps)
+	keys, err := s.House.Keys(ctx)
+	if err != nil {
+		return fmt.Errorf("keys: %w", err)
+	}
+	for _, k := range keys {
+		v.Keys = append(v.Keys, viewKey(k, now))
+	}
+	tree, err := s.House.TreeHead(ctx)
+	if err != nil {
+		return fmt.Errorf("audit tree: %w", err)
+	}
+	signed, err := s.House.NewestCheckpoint(ctx)
+	if err != nil {
+		return fmt.Errorf("audit checkpoint: %w", err)
+	}
+	v.Audit = auditView{Size: number(tree.Size), Root: tree.Root, Key: s.House.AuditKey(), Signed: at(signed.At, now), SignedSize: number(signed.Size)}
+	return nil
+}
+
+// A certificate that ends within so many days is to be renewed: a new one takes weeks to get.
+const renewWithin = 60 * 24 * time.Hour
+
+func viewKey(k Key, now time.Time) keyView {
+	v := keyView{Name: k.Name, Subject: k.Subject, Issuer: k.Issuer, SHA256: k.SHA256, End: at(k.NotAfter, now)}
+	if !k.NotAfter.IsZero() {
+		v.Left = daysLeft(k.NotAfter, now)
+	}
+	switch left := k.NotAfter.Sub(now); {
+	case k.Silent:
+		v.State = state{Mark: "dead", Word: "cannot be reached"}
+	case left <= 0:
+		v.State = state{Mark: "dead", Word: "certificate has ended"}
+	case left <= renewWithin:
+		v.State = state{Mark: "retrying", Word: "renew the certificate"}
+	default:
+		v.State = state{Mark: "done", Word: "good"}
+	}
+	return v
+}
+
+func daysLeft(end, now time.Time) string {
+	if !end.After(now) {
+		return "none"
+	}
+	return plural(int64(end.Sub(now)/(24*time.Hour)), "day", "days")
 }
 
 // MoreWaiting reports whether not all deals that wait for a person are shown.
@@ -154,17 +223,13 @@ func plural(n int64, one, many string) string {
 	return number(n) + " " + many
 }
 
-// rows asks for deals, but not for none: an empty limit would mean the House's own.
-func (s *server) rows(ctx context.Context, f Filter) (rows []rowView, err error) {
-	if f.Limit <= 0 {
-		return nil, nil
-	}
-	list, err := s.House.Deals(ctx, f)
+func (s *server) rows(ctx context.Context, q Search) (rows []rowView, err error) {
+	found, err := s.House.Find(ctx, q)
 	if err != nil {
 		return nil, fmt.Errorf("deals: %w", err)
 	}
 	now := s.Now()
-	for _, r := range list {
+	for _, r := range found.Rows {
 		rows = append(rows, viewRow(r, now))
 	}
 	return rows, nil
@@ -230,6 +295,7 @@ func viewTenant(t Tenant, now time.Time) tenantView {
 	v := tenantView{ID: string(t.ID), Name: t.Name, CRM: crmName(kind), Account: account, AccountName: t.Poll.Name, Environment: t.Environment,
 		Polled: at(t.Poll.At, now), Err: short(t.Poll.Err, 300)}
 	v.State, v.Silent = pollState(t, now)
+	v.Login = loginState(t.Poll)
 	if t.Poll.Err != "" {
 		v.Failing = at(t.Poll.Since, now)
 	}
@@ -262,4 +328,15 @@ func pollState(t Tenant, now time.Time) (s state, silent bool) {
 		return state{Mark: "running", Word: "catching up"}, false
 	}
 	return state{Mark: "done", Word: "polling"}, false
+}
+
+// loginState says whether the CRM accepts our login, as of the last poll. An outage does not say.
+func loginState(p deal.PollState) state {
+	switch {
+	case p.Refused:
+		return state{Mark: "dead", Word: "refused"}
+	case p.Err == "" && !p.At.IsZero():
+		return state{Mark: "done", Word: "accepted"}
+	}
+	return state{Mark: "ahead", Word: "not known"}
 }

@@ -1,9 +1,12 @@
-// Package web is what the daemon shows of itself: a page with its tenants, its queue and its deals, one page per deal,
-// /healthz and /readyz for supervisors and /metrics for Prometheus.
+// Package web is what the daemon shows of itself: a page with its tenants, its queue and its figures, a list of deals that
+// can be searched, one page per deal with its documents and proofs; /healthz and /readyz for supervisors and /metrics for
+// Prometheus.
 //
-// The pages change nothing and hold no secret, no value of a record and no text of a contract: whoever reaches the port
-// sees IDs, hashes, states and certificates only. They are rendered on the server from embedded templates and work
-// without JavaScript; one small script keeps an open page current.
+// The pages change nothing. Whoever reaches the port sees whether the daemon is well and no more: the rest is for people
+// with a session, which "dealseal admin login" begins on the daemon's machine. Even they see IDs, hashes, states and
+// certificates in every list; the values of a record and the files of the archive are shown on request only, and the audit
+// log says to whom. Pages are rendered on the server from embedded templates and work without JavaScript; one small script
+// keeps an open page current.
 //
 // HTTP status and wording for people live here. Where the data comes from is the business of the House that is handed
 // in.
@@ -22,6 +25,8 @@ import (
 type Options struct {
 	// House answers what is going on.
 	House House
+	// Sessions are the people who may read; nobody can when nil.
+	Sessions *Sessions
 	// Hosts are further names under which the page is opened, such as that of a reverse proxy. Case and port do not
 	// matter. "localhost", loopback addresses and the address that a request arrived at are always answered.
 	Hosts []string
@@ -51,10 +56,20 @@ func New(o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
+	if o.Sessions == nil {
+		o.Sessions = NewSessions(o.Now)
+	}
 	s := &server{o}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", s.page(s.status))
-	mux.HandleFunc("GET /deals/{tx}", s.page(s.deal))
+	mux.HandleFunc("GET /{$}", s.page(s.start))
+	mux.HandleFunc("GET /login", s.page(s.askLogin))
+	mux.HandleFunc("POST /login", s.login)
+	mux.HandleFunc("POST /logout", s.logout)
+	mux.HandleFunc("GET /deals", s.forReaders(s.list))
+	mux.HandleFunc("GET /deals/{tx}", s.forReaders(s.deal))
+	mux.HandleFunc("GET /deals/{tx}/fields", s.forReaders(s.fields))
+	mux.HandleFunc("GET /deals/{tx}/files/{name...}", s.file)
+	mux.HandleFunc("GET /deals/{tx}/proof", s.proof)
 	mux.HandleFunc("GET /", s.page(s.nowhere))
 	mux.HandleFunc("GET /assets/{file}", func(w http.ResponseWriter, r *http.Request) {
 		http.ServeFileFS(w, r, assets, "assets/"+r.PathValue("file"))
@@ -66,5 +81,5 @@ func New(o Options) http.Handler {
 		ErrorHandling: promhttp.ContinueOnError,
 		ErrorLog:      slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 	}))
-	return guard(o.Hosts, mux)
+	return guard(o.Hosts, s.recognise(mux))
 }

@@ -24,7 +24,22 @@ import (
 	"github.com/dealseal/dealseal/deal"
 )
 
-// open returns the handler over a village, with its metrics, and what it logs.
+// member is a browser with a session.
+type member struct {
+	http.Handler
+	sessions *Sessions
+	secret   string
+}
+
+func (m member) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	r.AddCookie(&http.Cookie{Name: cookieName, Value: m.secret})
+	m.Handler.ServeHTTP(w, r)
+}
+
+// stranger is the same browser without the session.
+func stranger(h http.Handler) http.Handler { return h.(member).Handler }
+
+// open returns the handler over a village, with the session of alice, its metrics, and what it logs.
 func open(v *village, change ...func(*Options)) (http.Handler, *Metrics, *bytes.Buffer) {
 	var log bytes.Buffer
 	clock := func() time.Time { return noon }
@@ -35,7 +50,20 @@ func open(v *village, change ...func(*Options)) (http.Handler, *Metrics, *bytes.
 	for _, f := range change {
 		f(&o)
 	}
-	return New(o), m, &log
+	if o.Sessions == nil {
+		o.Sessions = NewSessions(o.Now)
+	}
+	_, token, _ := strings.Cut(invite(o.Sessions), "token=")
+	secret, _, _ := o.Sessions.redeem(token)
+	return member{New(o), o.Sessions, secret}, m, &log
+}
+
+func invite(s *Sessions) string {
+	path, err := s.Invite("alice")
+	if err != nil {
+		panic(err)
+	}
+	return path
 }
 
 func get(h http.Handler, path string, header ...string) *httptest.ResponseRecorder {
@@ -127,7 +155,7 @@ func TestTheDealPageShowsEveryState(t *testing.T) {
 				want = append(want, c.Subject, c.Issuer, c.Serial, c.SHA256, "2028-01-23", s.Facts.Digest, s.Facts.Contract.SHA256, "90 411 bytes")
 			}
 			if !s.Step.Before(deal.Checked) {
-				want = append(want, "B-T", "Verdict valid", "Second opinion valid")
+				want = append(want, "Level asked for B-T", "Level reached B-T", "Verdict valid", "Second opinion valid", "valid seal", "no OCSP response")
 			}
 			if s.Facts.Attachment != nil {
 				want = append(want, s.Facts.Attachment.ID, s.Facts.AuditTrail.ID)
@@ -150,7 +178,7 @@ func TestTheStatusPageShowsWhatWaitsForAPersonFirst(t *testing.T) {
 	w := get(h, "/")
 	page := checkOutline(t, w.Body.String())
 	for _, text := range []string{"16 deals wait for a person, 1 CRM is not being read", "Salesforce, production, Acme Limited 00D5g000004XyZAEA0", "12 345 of 100 000",
-		"catching up", "INVALID_SESSION_ID", "not polled yet", "attempt 3 in 40 s", "the history entry has no time stamp", "1234"} {
+		"catching up", "INVALID_SESSION_ID", "not polled yet", "attempt 3 in 40 s", "429 days", "renew the certificate", "vault", "cannot be reached", "over 1 180 entries", "the history entry has no time stamp", "1 234"} {
 		if !strings.Contains(page.text, text) {
 			t.Errorf("%q is not on the page", text)
 		}
@@ -185,16 +213,16 @@ func TestTheStatusPageOfANewDaemonSaysWhatToDo(t *testing.T) {
 
 func TestWaitingDealsThatAreNotShownAreMentioned(t *testing.T) {
 	v := &village{tenants: settle().tenants}
-	for n := range waitingShown + 1 {
+	for n := range eachWaitingShown + 1 {
 		v.move(deal.Gathered, deal.Held, n)
 	}
 	h, _, _ := open(v)
 	page := outline(t, get(h, "/").Body.String())
-	if !strings.Contains(page.text, fmt.Sprintf("Shown are %d", waitingShown)) {
+	if !strings.Contains(page.text, fmt.Sprintf("Shown are %d", eachWaitingShown)) {
 		t.Error("the page does not say that there are more")
 	}
-	if n := strings.Count(page.text, "jobs release"); n != waitingShown {
-		t.Errorf("%d deals wait on the page, want %d", n, waitingShown)
+	if n := strings.Count(page.text, "jobs release"); n != eachWaitingShown {
+		t.Errorf("%d deals wait on the page, want %d", n, eachWaitingShown)
 	}
 }
 
@@ -220,7 +248,7 @@ func TestQueueIsSummedOverTenantsAndKeepsTheOldest(t *testing.T) {
 func TestNothingOfAContractIsShown(t *testing.T) {
 	v := settle()
 	h, _, _ := open(v)
-	pages := []string{"/", "/metrics", "/readyz"}
+	pages := []string{"/", "/deals", "/metrics", "/readyz"}
 	for _, d := range v.deals {
 		pages = append(pages, path(d))
 	}
@@ -302,7 +330,7 @@ func TestErrorPagesSayWhatToDo(t *testing.T) {
 func TestEveryAnswerIsHardened(t *testing.T) {
 	v := settle()
 	h, _, _ := open(v)
-	for _, p := range []string{"/", path(v.deals[0]), "/nowhere", "/healthz", "/readyz", "/metrics", "/assets/style.css", "/assets/refresh.js"} {
+	for _, p := range []string{"/", "/deals", path(v.deals[0]), path(v.deals[0]) + "/fields", path(v.deals[0]) + "/files/x", "/login", "/nowhere", "/healthz", "/readyz", "/metrics", "/assets/style.css", "/assets/refresh.js"} {
 		for _, extra := range [][]string{nil, {"Host", "rebound.example"}, {"Sec-Fetch-Site", "cross-site"}} {
 			got := get(h, p, extra...).Header()
 			for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store",
@@ -355,7 +383,7 @@ func TestOtherSitesMayLinkHereAndNothingElse(t *testing.T) {
 func TestNothingCanBeSentHere(t *testing.T) {
 	v := settle()
 	h, _, _ := open(v)
-	for _, p := range []string{"/", path(v.deals[0]), "/nowhere", "/healthz", "/readyz", "/metrics", "/assets/style.css"} {
+	for _, p := range []string{"/", "/deals", path(v.deals[0]), path(v.deals[0]) + "/fields", path(v.deals[0]) + "/files/contract.pdf", path(v.deals[0]) + "/proof", "/nowhere", "/healthz", "/readyz", "/metrics", "/assets/style.css"} {
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions} {
 			if w := ask(h, method, p); w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD" {
 				t.Errorf("%s %s: %d, Allow %q", method, p, w.Code, w.Header().Get("Allow"))

@@ -31,10 +31,10 @@ type command struct {
 
 // options are the flags of all commands; each command registers those that it knows.
 type options struct {
-	config, profile, out, trust, record, checkpoint, why, tenant, passphrase, subject string
-	json, all, online                                                                 bool
-	limit                                                                             int
-	backup                                                                            backupOptions
+	config, profile, out, trust, record, checkpoint, why, tenant, passphrase, subject, page string
+	json, all, online                                                                       bool
+	limit                                                                                   int
+	backup                                                                                  backupOptions
 }
 
 // usualConfig is where the configuration is when no flag says otherwise.
@@ -96,10 +96,14 @@ func commands() []command {
 				fs.IntVar(&o.limit, "n", 50, "list at most so `many`")
 				fs.StringVar(&o.tenant, "tenant", "", "only deals of the tenant with this `id`")
 			})},
+		{name: "admin", args: "login [--page URL] | sessions [--json] | logout", summary: "log in to the status page, list who is, or end all sessions", run: admin,
+			flags: with(asJSON, func(fs *flag.FlagSet, o *options) {
+				fs.StringVar(&o.page, "page", "", "the `address` of the page in the browser, where a proxy stands before it")
+			})},
 		{name: "explain", args: "TX", summary: "the whole story of one deal", run: explain, flags: with(asJSON)},
-		{name: "audit", args: "verify [--checkpoint FILE] | checkpoint -o FILE", summary: "check the audit log, or take a signed checkpoint to be kept elsewhere", run: auditCommand,
+		{name: "audit", args: "verify [--checkpoint FILE] | checkpoint -o FILE | proof TX -o FILE | check FILE [--checkpoint FILE]", summary: "check the audit log, take a signed checkpoint to be kept elsewhere, or prove to others what the log says of a deal", run: auditCommand,
 			flags: with(out, func(fs *flag.FlagSet, o *options) {
-				fs.StringVar(&o.checkpoint, "checkpoint", "", "a signed checkpoint `file` that the log must still agree with")
+				fs.StringVar(&o.checkpoint, "checkpoint", "", "a signed checkpoint `file` that was kept elsewhere, and that log or proof must agree with")
 			})},
 		{name: "recover", summary: "rebuild missing ledger entries from the archive", run: recoverCommand, flags: conf},
 		{name: "backup", args: "FILE [--db-only] [--recipient age1… | --passphrase-file FILE] | verify FILE", summary: "write database and archive into one file, while the daemon runs or not; or check such a file", run: backupCommand,

@@ -55,10 +55,14 @@ func listenControl(stateDir string) (net.Listener, error) {
 	return l, nil
 }
 
-// serveControl answers the commands until ctx ends.
-func serveControl(ctx context.Context, log *slog.Logger, l net.Listener, ops operations, examine func(context.Context) *doctor.Report) error {
+// serveControl answers the commands until ctx ends. more adds what only a daemon can answer.
+func serveControl(ctx context.Context, log *slog.Logger, l net.Listener, ops operations, examine func(context.Context) *doctor.Report, more ...func(*http.ServeMux)) error {
+	mux := controlHandler(ops, examine)
+	for _, add := range more {
+		add(mux)
+	}
 	server := &http.Server{
-		Handler:           controlHandler(ops, examine),
+		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
@@ -85,7 +89,7 @@ func peerName(c net.Conn) string {
 	return "uid " + id
 }
 
-func controlHandler(ops operations, examine func(context.Context) *doctor.Report) http.Handler {
+func controlHandler(ops operations, examine func(context.Context) *doctor.Report) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /jobs", func(w http.ResponseWriter, r *http.Request) {
 		var f store.Filter
@@ -123,6 +127,15 @@ func controlHandler(ops operations, examine func(context.Context) *doctor.Report
 		}
 		report, err := ops.VerifyAudit(r.Context(), checkpoint)
 		answer(w, report, err)
+	})
+	mux.HandleFunc("POST /audit/proof/{tx}", func(w http.ResponseWriter, r *http.Request) {
+		who := peerOf(r.Context())
+		if who == "" {
+			answer(w, nil, errNoPeer)
+			return
+		}
+		proof, err := ops.Proof(r.Context(), deal.TxID(r.PathValue("tx")), who)
+		answer(w, proof, err)
 	})
 	mux.HandleFunc("POST /audit/checkpoint", func(w http.ResponseWriter, r *http.Request) {
 		signed, err := ops.Checkpoint(r.Context())
@@ -261,6 +274,11 @@ func (r *remote) Decide(ctx context.Context, d decision) error {
 
 func (r *remote) VerifyAudit(ctx context.Context, checkpoint []byte) (report store.AuditReport, err error) {
 	return report, r.ask(ctx, "POST", "/audit/verify", checkpoint, &report)
+}
+
+// Proof leaves it to the daemon to know who asks.
+func (r *remote) Proof(ctx context.Context, tx deal.TxID, _ string) (proof []byte, err error) {
+	return proof, r.ask(ctx, "POST", "/audit/proof/"+string(tx), nil, &proof)
 }
 
 func (r *remote) Checkpoint(ctx context.Context) (signed []byte, err error) {

@@ -7,9 +7,13 @@ import (
 	"encoding/hex"
 	"html"
 	"io/fs"
+	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -109,20 +113,48 @@ func (f *finder) file(name string, content []byte) {
 	}
 }
 
-// pages searches the status page and that of each deal, in the text that a browser shows as well.
+// pages searches the pages of strangers and those of people with a session, in the text that a browser shows as well. Only
+// where a person asks for the fields of a document may their values be seen, and the log says who did.
 func (f *finder) pages(s *stage) {
 	f.t.Helper()
 	list, err := s.ops.List(context.Background(), store.Filter{})
 	must(f.t, err)
-	overview := s.daemon.get(f.t, "/")
-	f.page("/", overview)
+	f.page("/ of a stranger", s.daemon.get(f.t, "/"))
+	f.page("/readyz", s.daemon.get(f.t, "/readyz"))
+	browser := s.daemon.logIn(f.t)
+	see := func(path string, code int) string { return fetch(f.t, browser, s.daemon.page()+path, code) }
+	f.page("/", see("/", http.StatusOK))
+	overview := see("/deals", http.StatusOK)
+	f.page("/deals", overview)
+	shown := 0
 	for _, m := range list {
 		path := "/deals/" + string(m.Tx)
 		if !strings.Contains(overview, path) {
-			f.t.Errorf("the page does not lead to %s", path)
+			f.t.Errorf("the list does not lead to %s", path)
 		}
-		f.page(path, s.daemon.get(f.t, path))
+		for _, p := range []string{path, path + "/fields", path + "/proof"} {
+			f.page(p+" of a stranger", fetch(f.t, http.DefaultClient, s.daemon.page()+p, http.StatusForbidden))
+		}
+		f.page(path, see(path, http.StatusOK))
+		f.page(path+"/proof", see(path+"/proof", http.StatusOK))
+		if strings.Contains(html.UnescapeString(see(path+"/fields", http.StatusOK)), hiddenCustomer) {
+			shown++
+			me, err := user.Current()
+			must(f.t, err)
+			if last := storyOf(f.t, s.ops, m.Tx).Trail; !slices.ContainsFunc(last, func(l deal.TrailLine) bool { return l.What == "viewed" && l.Who == me.Username }) {
+				f.t.Errorf("%s: nobody has viewed its fields, says the log", m.Tx)
+			}
+		}
 	}
+	if shown == 0 {
+		f.t.Error("no page shows the fields of a document")
+	}
+	first := strings.Fields(hiddenCustomer)[0]
+	byName := see("/deals?q="+url.QueryEscape(first), http.StatusOK)
+	if !strings.Contains(byName, "Looked for as a name") || strings.Contains(byName, "No deal matches") {
+		f.t.Error("a customer's deals are not found by the customer's name")
+	}
+	f.page("/deals?q=", strings.ReplaceAll(byName, `value="`+first+`"`, "")) // but for what was typed in
 }
 
 func (f *finder) page(path, content string) {

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/cookiejar"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -226,16 +228,41 @@ func (d *process) page() string {
 	return lines[len(lines)-1][1]
 }
 
-// get reads from the daemon's own page.
+// get reads from the daemon's own page, as a stranger.
 func (d *process) get(t *testing.T, path string) string {
 	t.Helper()
-	resp, err := http.Get(d.page() + path)
+	return fetch(t, http.DefaultClient, d.page()+path, http.StatusOK)
+}
+
+// logIn begins a session as a person would: with the link that the command prints, and its button.
+func (d *process) logIn(t *testing.T) *http.Client {
+	t.Helper()
+	stdout, stderr, code := d.w.run(t, "admin", "login")
+	link, err := url.Parse(strings.SplitN(stdout, "\n", 2)[0])
+	if code != exitOK || err != nil || link.Query().Get("token") == "" {
+		t.Fatalf("admin login: exit code %d\n%s%s", code, stdout, stderr)
+	}
+	jar, err := cookiejar.New(nil)
+	must(t, err)
+	browser := &http.Client{Jar: jar}
+	if page := fetch(t, browser, link.String(), http.StatusOK); !strings.Contains(page, "Log in as") {
+		t.Fatalf("the link leads to\n%s", page)
+	}
+	resp, err := browser.PostForm(d.page()+"/login", link.Query())
+	must(t, err)
+	resp.Body.Close()
+	return browser
+}
+
+func fetch(t *testing.T, client *http.Client, address string, code int) string {
+	t.Helper()
+	resp, err := client.Get(address)
 	must(t, err)
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	must(t, err)
-	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("GET %s: %s\n%s", path, resp.Status, b)
+	if resp.StatusCode != code {
+		t.Fatalf("GET %s: %s, want %d\n%s", address, resp.Status, code, b)
 	}
 	return string(b)
 }

@@ -27,6 +27,9 @@ type operations interface {
 	Decide(ctx context.Context, d decision) error
 	// Checkpoint signs the audit log as it is now.
 	Checkpoint(ctx context.Context) (signed []byte, err error)
+	// Proof returns the audit proof of a deal; who has asked for it is in the audit log. An empty who is whoever runs the
+	// command.
+	Proof(ctx context.Context, tx deal.TxID, who string) (proof []byte, err error)
 	VerifyAudit(ctx context.Context, checkpoint []byte) (store.AuditReport, error)
 	Recover(ctx context.Context) (recovered []recovery, err error)
 	// Backup writes a backup to w; it is complete only if the error is nil.
@@ -139,6 +142,13 @@ func (l *local) Decide(ctx context.Context, d decision) error {
 		return l.Drop(ctx, d.Tx, d.Who, d.Why)
 	}
 	return fmt.Errorf("%q is nothing that can be decided about a deal", d.Verb)
+}
+
+func (l *local) Proof(ctx context.Context, tx deal.TxID, who string) ([]byte, error) {
+	if who == "" {
+		who = l.who
+	}
+	return l.Store.Proof(ctx, tx, who)
 }
 
 func (l *local) Recover(ctx context.Context) (recovered []recovery, err error) {

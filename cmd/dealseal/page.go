@@ -2,30 +2,39 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"io"
+	"io/fs"
 	"maps"
 	"net"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/dealseal/dealseal/connectors/salesforce"
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/store"
 	"github.com/dealseal/dealseal/web"
 )
 
 // newPage puts the status page before the store, and has the engine's calls measured.
 func (d *service) newPage() http.Handler {
-	house := &pageHouse{d.store, d.residents.house, d.keys}
+	house := &pageHouse{Store: d.store, house: d.residents.house, keys: d.keys, known: map[string]web.Key{}}
+	d.sessions = web.NewSessions(time.Now)
 	metrics := web.NewMetrics(house, machine{d}, version, time.Now)
 	d.measure(metrics)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(d.reloads.metrics()...)
 	registry.MustRegister(metrics, &d.checkups, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return web.New(web.Options{House: house, Hosts: d.hosts(), Metrics: registry, Version: version, Log: d.log, Checks: []web.Check{
+	return web.New(web.Options{House: house, Sessions: d.sessions, Hosts: d.hosts(), Metrics: registry, Version: version, Log: d.log, Checks: []web.Check{
 		{Name: "database", Run: func(ctx context.Context) error {
 			_, err := d.store.TreeHead(ctx)
 			return err
@@ -50,6 +59,9 @@ type pageHouse struct {
 	*store.Store
 	house func() *house // as of the last reload
 	keys  *keyring
+
+	mu    sync.Mutex
+	known map[string]web.Key // what was last known of each key
 }
 
 func (p *pageHouse) Tenants(ctx context.Context) (out []web.Tenant, err error) {
@@ -63,7 +75,11 @@ func (p *pageHouse) Tenants(ctx context.Context) (out []web.Tenant, err error) {
 	}
 	for _, t := range p.house().tenants {
 		id := deal.TenantID(t.file.Tenant.ID)
-		out = append(out, web.Tenant{ID: id, Name: t.file.Tenant.Name, Kind: deal.Kind(t.file.CRM.Kind), Environment: t.file.Tenant.Environment,
+		var rules []string
+		for _, r := range t.rules {
+			rules = append(rules, r.Plan.Rule)
+		}
+		out = append(out, web.Tenant{Rules: rules, ID: id, Name: t.file.Tenant.Name, Kind: deal.Kind(t.file.CRM.Kind), Environment: t.file.Tenant.Environment,
 			Every: t.poll, Poll: byTenant[id]})
 	}
 	return out, nil
@@ -77,35 +93,96 @@ func (p *pageHouse) Counts(ctx context.Context) (out []web.Count, err error) {
 	return out, err
 }
 
-func (p *pageHouse) Deals(ctx context.Context, f web.Filter) (out []web.Row, err error) {
-	list, err := p.List(ctx, store.Filter{Condition: f.Condition, Limit: f.Limit})
-	for _, m := range list {
-		out = append(out, web.Row{Tx: m.Tx, Tenant: m.Tenant, Account: m.Account, Ref: m.Ref, RecordURL: m.RecordURL, Rule: m.Rule, Step: m.Step,
+func (p *pageHouse) Find(ctx context.Context, q web.Search) (out web.Found, err error) {
+	asked := store.Query{Text: q.Text, Tenant: q.Tenant, State: q.State, Rule: q.Rule, Day: q.Day, Before: q.Before, Limit: q.Limit}
+	if id, err := salesforce.CanonicalID(q.Text); err == nil {
+		asked.Records = append(asked.Records, id)
+	}
+	found, err := p.Store.Find(ctx, asked)
+	for _, m := range found.Sealings {
+		out.Rows = append(out.Rows, web.Row{Tx: m.Tx, Tenant: m.Tenant, Account: m.Account, Ref: m.Ref, RecordURL: m.RecordURL, Rule: m.Rule, Step: m.Step,
 			Condition: m.Condition, Reason: m.Reason, Attempts: m.Attempts, Next: m.Next, At: m.At, Updated: m.Updated})
 	}
+	out.By, out.Next = found.By, found.Next
 	return out, err
 }
 
 func (p *pageHouse) Deal(ctx context.Context, tx deal.TxID) (*web.Deal, error) {
 	s, err := p.Story(ctx, tx)
-	var unknown *store.NotFoundError
-	if errors.As(err, &unknown) {
-		return nil, web.ErrNotFound
-	}
 	if err != nil {
-		return nil, err
+		return nil, missing(err)
 	}
-	return &web.Deal{Sealing: s.Sealing, Receipt: s.Receipt, Trail: s.Trail, Earlier: s.Earlier, Erased: s.Erased}, nil
+	d := &web.Deal{Sealing: s.Sealing, Receipt: s.Receipt, Trail: s.Trail, Earlier: s.Earlier, Erased: s.Erased}
+	var profile signing.Profile
+	if err := json.Unmarshal(s.Sealing.Plan.Profile, &profile); err == nil {
+		d.Asked = string(profile.Level)
+	}
+	if folder := s.Sealing.Facts.Archive; folder != "" && !s.Erased {
+		d.Kept, err = p.KeptFiles(folder)
+	}
+	return d, err
 }
 
-// Keys leaves out a key that cannot be reached now: its last known end is not worth a guess.
+// missing turns what the store says of a deal that is not there into what the page understands.
+func missing(err error) error {
+	var unknown *store.NotFoundError
+	var absent *store.NotKeptError
+	var other *store.MismatchError
+	var erased *store.ErasedError
+	switch {
+	case errors.As(err, &unknown), errors.As(err, &absent), errors.As(err, &other) && other.Unlisted, errors.Is(err, fs.ErrNotExist):
+		return web.ErrNotFound
+	case errors.As(err, &erased):
+		return web.ErrErased
+	}
+	return err
+}
+
+func (p *pageHouse) Values(ctx context.Context, tx deal.TxID, who string) (*web.Values, error) {
+	private, err := p.Store.Values(ctx, tx, who)
+	if err != nil {
+		return nil, missing(err)
+	}
+	return &web.Values{Document: private.Document, Record: private.Values, FileName: private.FileName}, nil
+}
+
+func (p *pageHouse) Fetch(ctx context.Context, tx deal.TxID, name, who string) (deal.File, io.Closer, error) {
+	f, err := p.Store.Fetch(ctx, tx, name, who)
+	if err != nil {
+		return deal.File{}, nil, missing(err)
+	}
+	return f.File, f, nil
+}
+
+func (p *pageHouse) Proof(ctx context.Context, tx deal.TxID, who string) ([]byte, error) {
+	proof, err := p.Store.Proof(ctx, tx, who)
+	return proof, missing(err)
+}
+
+// keyPatience is how long a page waits for a key: an HSM that hangs is told, not waited for.
+const keyPatience = 500 * time.Millisecond
+
+// Keys says what was last known of a key that cannot be reached now.
 func (p *pageHouse) Keys(ctx context.Context) (out []web.Key, err error) {
 	for _, name := range slices.Sorted(maps.Keys(p.house().cfg.Signing.Keys)) {
-		key, err := p.keys.Open(ctx, name)
-		if err != nil || len(key.Chain()) == 0 {
-			continue
-		}
-		out = append(out, web.Key{Name: name, NotAfter: key.Chain()[0].NotAfter})
+		out = append(out, p.key(ctx, name))
 	}
 	return out, ctx.Err()
+}
+
+func (p *pageHouse) key(ctx context.Context, name string) web.Key {
+	ctx, cancel := context.WithTimeout(ctx, keyPatience)
+	defer cancel()
+	key, err := p.keys.Open(ctx, name)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil || len(key.Chain()) == 0 {
+		last := p.known[name]
+		last.Name, last.Silent = name, true
+		return last
+	}
+	cert := key.Chain()[0]
+	sum := sha256.Sum256(cert.Raw)
+	p.known[name] = web.Key{Name: name, Subject: cert.Subject.String(), Issuer: cert.Issuer.String(), SHA256: hex.EncodeToString(sum[:]), NotAfter: cert.NotAfter}
+	return p.known[name]
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/dealseal/dealseal/engine"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/store"
+	"github.com/dealseal/dealseal/web"
 )
 
 // serve is the assembly: the only place that knows every package.
@@ -63,6 +64,7 @@ type service struct {
 	residents  residents
 	reloads    reloads
 	page       http.Handler
+	sessions   *web.Sessions // who may read the page
 	listen     net.Listener
 	control    net.Listener
 	closers    []func() error
@@ -154,7 +156,7 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 	g.Go(func() error { return d.engine.Run(ctx) })
 	g.Go(func() error { return servePage(ctx, d.log, d.listen, d.page) })
 	g.Go(func() error {
-		return serveControl(ctx, d.log, d.control, &local{Store: d.store, reload: d.reload}, d.examine)
+		return serveControl(ctx, d.log, d.control, &local{Store: d.store, reload: d.reload}, d.examine, d.sessionRoutes)
 	})
 	g.Go(func() error { return d.checkpoints(ctx) })
 	g.Go(func() error { return d.examineDaily(ctx) })

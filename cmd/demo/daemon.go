@@ -149,8 +149,19 @@ func (d *dealsealDaemon) story(ctx context.Context, tx string) (*store.Story, er
 	return &s, d.ask(ctx, "/deals/"+tx, &s)
 }
 
+// login asks for a link that begins a session of the status page, as "dealseal admin login" does.
+func (d *dealsealDaemon) login(ctx context.Context) (link string, err error) {
+	var in struct{ Page, Path string }
+	err = d.send(ctx, "POST", "/admin/login", &in)
+	return in.Page + in.Path, err
+}
+
 func (d *dealsealDaemon) ask(ctx context.Context, path string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, "GET", "http://dealseal"+path, nil)
+	return d.send(ctx, "GET", path, into)
+}
+
+func (d *dealsealDaemon) send(ctx context.Context, method, path string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://dealseal"+path, nil)
 	if err != nil {
 		return err
 	}

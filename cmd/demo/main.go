@@ -81,10 +81,15 @@ func run(ctx context.Context, o options) (err error) {
 	if err := w.writeResults(results); err != nil {
 		return err
 	}
-	screen.places(w, results)
 	if o.once {
+		screen.places(w, results, "")
 		return d.stop()
 	}
+	link, err := d.login(ctx)
+	if err != nil {
+		return err
+	}
+	screen.places(w, results, link)
 	return stay(ctx, o, w, d, screen)
 }
 

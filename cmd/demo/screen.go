@@ -106,8 +106,8 @@ func detail(step deal.Step, s *deal.Sealing) string {
 	return ""
 }
 
-// places says where everything can be looked at.
-func (s *screen) places(w *world, results []result) {
+// places says where everything can be looked at; link logs in to the status page, and is empty if the daemon ends now.
+func (s *screen) places(w *world, results []result, link string) {
 	s.say("\nSealed contracts   %s", w.path("sealed"))
 	for _, r := range results {
 		s.say("                   %s  PAdES %s", r.File, r.Level)
@@ -115,6 +115,10 @@ func (s *screen) places(w *world, results []result) {
 	s.say("Trust them with    %s", w.path("trust/root.pem"))
 	s.say("Check one          %s verify --trust %s %s", w.dealseal, w.path("trust/root.pem"), w.path(results[0].File))
 	s.say("Status page        %s", w.page)
+	if link != "" {
+		s.say("Log in to it       %s", link)
+		s.say("                   (good once, for five minutes; later: %s admin login --config %s)", w.dealseal, w.path("config/dealseal.yaml"))
+	}
 	for _, r := range results {
 		s.say("%-18s %s %s: status %q, %d fields written", title(r.CRM), r.Object, r.Record, r.Status, len(r.Fields))
 	}

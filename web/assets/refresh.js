@@ -4,33 +4,48 @@
 (() => {
   const every = 3000;
   const live = document.getElementById("live");
-  let lost = false;
+  let lost = "";
 
-  // A person who marks text must not lose it.
-  const busy = () => document.hidden || !getSelection().isCollapsed;
+  // A person who marks text, fills in a form or reads on must not lose it.
+  const busy = () =>
+    document.hidden || !getSelection().isCollapsed || document.activeElement.matches("input, select");
 
   const swap = (fresh) => {
     const main = document.querySelector("main");
     const focus = main.contains(document.activeElement) && document.activeElement.getAttribute("href");
+    const open = [...main.querySelectorAll("details[open]")].map((d) => d.id);
     main.replaceChildren(...fresh.querySelector("main").childNodes);
     live.replaceChildren(...fresh.getElementById("live").childNodes);
     live.append(", kept current");
     document.title = fresh.title;
+    for (const id of open) document.getElementById(id)?.setAttribute("open", "");
     if (focus) main.querySelector(`a[href="${CSS.escape(focus)}"]`)?.focus({ preventScroll: true });
+  };
+
+  const say = (trouble) => {
+    if (trouble && !lost) live.append("; " + trouble);
+    lost = trouble;
+    live.className = trouble ? "lost" : "";
   };
 
   const refresh = async () => {
     if (!busy()) {
       try {
-        const answer = await fetch(location.pathname, { cache: "no-store", signal: AbortSignal.timeout(5000) });
-        if (!answer.ok) throw new Error(answer.statusText);
-        swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
-        lost = false;
-        live.className = "";
+        const answer = await fetch(location.pathname + location.search, {
+          cache: "no-store",
+          headers: { "Dealseal-Refresh": "1" },
+          signal: AbortSignal.timeout(5000),
+        });
+        if (answer.status === 403) {
+          say("the session has ended");
+        } else if (!answer.ok) {
+          say("the daemon cannot read its state");
+        } else {
+          swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
+          say("");
+        }
       } catch {
-        if (!lost) live.append("; the daemon does not answer");
-        lost = true;
-        live.className = "lost";
+        say("the daemon does not answer");
       }
     }
     setTimeout(refresh, every);

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dealseal/dealseal/config"
+	"github.com/dealseal/dealseal/web"
+)
+
+// admin begins, lists and ends sessions of the status page. They are the daemon's: without one there is nothing to see.
+func admin(ctx context.Context, c *call) error {
+	if len(c.args) != 1 {
+		return usagef("say what to do about sessions: login, sessions or logout")
+	}
+	verb, known := map[string]func(context.Context, *call, *remote) error{"login": adminLogin, "sessions": adminSessions, "logout": adminLogout}[c.args[0]]
+	if !known {
+		return usagef("%q cannot be done about sessions: it is login, sessions or logout", c.args[0])
+	}
+	cfg, err := config.LoadWithoutTenants(c.config)
+	if err != nil {
+		return err
+	}
+	r, err := dialControl(ctx, cfg.StateDir)
+	if errors.Is(err, errNoDaemon) {
+		return fmt.Errorf("no daemon is running on %s: the pages, and the sessions to read them, are the daemon's", cfg.StateDir)
+	}
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return verb(ctx, c, r)
+}
+
+// invitation is a link that begins a session, in its parts.
+type invitation struct {
+	Page string `json:"page"` // where the daemon itself answers
+	Path string `json:"path"`
+	Who  string `json:"who"`
+}
+
+func adminLogin(ctx context.Context, c *call, r *remote) error {
+	var in invitation
+	if err := r.ask(ctx, "POST", "/admin/login", nil, &in); err != nil {
+		return err
+	}
+	base := in.Page
+	if c.page != "" {
+		u, err := url.Parse(c.page)
+		if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+			return usagef("--page %s is no address such as https://seals.example.com", c.page)
+		}
+		base = strings.TrimSuffix(c.page, "/")
+	}
+	_, err := fmt.Fprintf(c.stdout, "%s%s\nOpen it within five minutes; it is good once, and logs in %s.\n", base, in.Path, in.Who)
+	return err
+}
+
+func adminSessions(ctx context.Context, c *call, r *remote) error {
+	var list []web.Session
+	if err := r.ask(ctx, "GET", "/admin/sessions", nil, &list); err != nil {
+		return err
+	}
+	if c.json {
+		return printJSON(c.stdout, list)
+	}
+	if len(list) == 0 {
+		_, err := fmt.Fprintln(c.stdout, "nobody is logged in")
+		return err
+	}
+	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SESSION\tWHO\tBEGAN\tLAST USED\tENDS")
+	for _, s := range list {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\tin %s\n", s.ID, s.Who, ago(s.Since), ago(s.Seen), time.Until(s.Until).Round(time.Minute))
+	}
+	return w.Flush()
+}
+
+func adminLogout(ctx context.Context, c *call, r *remote) error {
+	var ended int
+	if err := r.ask(ctx, "POST", "/admin/logout", nil, &ended); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(c.stdout, "sessions ended: %d; links that were not used are void\n", ended)
+	return err
+}
+
+// sessionRoutes are the daemon's side of it.
+func (d *service) sessionRoutes(mux *http.ServeMux) {
+	mux.HandleFunc("POST /admin/login", func(w http.ResponseWriter, r *http.Request) {
+		in := invitation{Page: d.pageAddress(), Who: peerOf(r.Context())}
+		if in.Who == "" {
+			answer(w, nil, errNoPeer)
+			return
+		}
+		path, err := d.sessions.Invite(in.Who)
+		in.Path = path
+		answer(w, in, err)
+	})
+	mux.HandleFunc("GET /admin/sessions", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, append([]web.Session{}, d.sessions.List()...), nil)
+	})
+	mux.HandleFunc("POST /admin/logout", func(w http.ResponseWriter, r *http.Request) {
+		n := d.sessions.EndAll()
+		d.log.Info("all sessions of the status page were ended", "who", peerOf(r.Context()), "sessions", n)
+		answer(w, n, nil)
+	})
+}
+
+// pageAddress is where a browser on this machine finds the page.
+func (d *service) pageAddress() string {
+	at, ok := d.listen.Addr().(*net.TCPAddr)
+	if !ok {
+		return "http://" + d.listen.Addr().String()
+	}
+	host := at.IP.String()
+	if at.IP.IsUnspecified() {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, fmt.Sprint(at.Port))
+}

@@ -1,0 +1,40 @@
+package deal
+
+import "time"
+
+// Day is what happened to the sealings of all tenants on a day (UTC).
+type Day struct {
+	Day string // YYYY-MM-DD
+	// Noticed to Done count sealings that reached the step; Held, Dead and Ended those that came to wait or to an end.
+	Noticed, Sealed, Done, Held, Dead, Ended int64
+	// Attempts at steps, and how many of them Failed.
+	Attempts, Failed int64
+	// Flow is how long sealings took from noticed to reported, without those that waited for a person.
+	Flow Quantiles
+}
+
+// Quantiles are durations that so many of N did not exceed.
+type Quantiles struct {
+	N             int64
+	P50, P95, P99 time.Duration
+}
+
+// StepTimes is how long sealings took to reach a step from the step before.
+type StepTimes struct {
+	Step Step
+	Quantiles
+}
+
+// Figures are what happened over some days.
+type Figures struct {
+	Days  []Day // those that have any, oldest first
+	Flow  Quantiles
+	Steps []StepTimes // in their order, those that were reached
+}
+
+// Checkpoint is a signed state of the audit tree.
+type Checkpoint struct {
+	Size int64
+	At   time.Time
+	Note []byte // golang.org/x/mod/sumdb/note
+}
