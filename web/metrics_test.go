@@ -69,7 +69,7 @@ func TestMetricsTellTheState(t *testing.T) {
 		`dealseal_tsa_errors_total{server="https://tsa.example"} 1`,
 		`dealseal_deals_total{outcome="done",tenant="acme"} 28`,
 		`dealseal_deals_failing{tenant="acme"} 2`,
-		`dealseal_waiting_deals{condition="dead",tenant="nordwind"} 2`,
+		`dealseal_waiting_deals{condition="dead",tenant="nordwind"} 4`,
 		`dealseal_waiting_deals{condition="held",tenant="fabrikam"} 0`,
 		`dealseal_waiting_oldest_seconds{condition="held",tenant="fabrikam"} 0`,
 		fmt.Sprintf(`dealseal_backup_timestamp_seconds %v`, float64(noon.Add(-time.Hour).Unix())),
