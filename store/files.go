@@ -394,6 +394,7 @@ func (s *Store) Erase(ctx context.Context, tx deal.TxID, who, why string) error 
 	if err != nil {
 		return err
 	}
+	s.keys.forget(tx)
 	return s.truncateLog(ctx)
 }
 

@@ -1,12 +1,14 @@
 package store
 
 import (
+	"bytes"
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 
 	"filippo.io/age"
 	"github.com/dealseal/dealseal/deal"
@@ -117,4 +119,47 @@ func unwrapDataKey(tenantKey []byte, tx deal.TxID, wrapped []byte) (*dataKey, er
 		return nil, fmt.Errorf("%s: data key: %w", tx, errDamaged)
 	}
 	return asDataKey(id), nil
+}
+
+// keyring remembers the data keys of the sealings that are being worked: to make one of its stored form costs an elliptic
+// curve multiplication, and every commit of a sealing needs it. The stored form is read all the same, so that a key that
+// was destroyed is found by nobody. The zero value is ready; it is safe for concurrent use.
+type keyring struct {
+	mu   sync.Mutex
+	keys map[deal.TxID]ringKey
+}
+
+type ringKey struct {
+	wrapped []byte
+	key     *dataKey
+}
+
+// maxRing is how many keys are remembered; they are all forgotten when there would be more.
+const maxRing = 200
+
+func (k *keyring) unwrap(tenantKey []byte, tx deal.TxID, wrapped []byte) (*dataKey, error) {
+	k.mu.Lock()
+	known := k.keys[tx]
+	k.mu.Unlock()
+	if known.key != nil && bytes.Equal(known.wrapped, wrapped) {
+		return known.key, nil
+	}
+	key, err := unwrapDataKey(tenantKey, tx, wrapped)
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.keys == nil || len(k.keys) >= maxRing {
+		k.keys = map[deal.TxID]ringKey{}
+	}
+	k.keys[tx] = ringKey{wrapped, key}
+	return key, nil
+}
+
+// forget is for a key that is destroyed.
+func (k *keyring) forget(tx deal.TxID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.keys, tx)
 }

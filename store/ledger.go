@@ -256,7 +256,7 @@ func (t *txn) dataKey(tx deal.TxID) (*dataKey, error) {
 	if !found {
 		return nil, &ErasedError{tx}
 	}
-	return unwrapDataKey(t.s.master.tenant(tenant), tx, wrapped)
+	return t.s.keys.unwrap(t.s.master.tenant(tenant), tx, wrapped)
 }
 
 // row is what the ledger holds of a sealing before a change: what the guards compare with.

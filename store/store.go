@@ -30,6 +30,7 @@ import (
 	"github.com/dealseal/dealseal/store/archive"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/sys/unix"
+	"modernc.org/sqlite"
 )
 
 const databaseName = "dealseal.db"
@@ -66,6 +67,8 @@ type Store struct {
 	epoch     atomic.Int64 // milliseconds, 0 when there is none
 	owner     string       // of leases that are taken outside of a job
 	mark      highWater
+	keys      keyring
+	commits   commits
 	backup    sync.Mutex   // one at a time
 	staging   sync.RWMutex // held by what changes staged documents; a backup needs it alone for a moment
 }
@@ -177,10 +180,11 @@ func (s *Store) connect(ctx context.Context) error {
 }
 
 func (s *Store) pool(ctx context.Context, path string, values url.Values, size int) (*sql.DB, error) {
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: path, RawQuery: values.Encode()}).String())
+	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", Path: path, RawQuery: values.Encode()}).String())
 	if err != nil {
 		return nil, fmt.Errorf("database %s: %w", path, err)
 	}
+	db := sql.OpenDB(compiling{connector})
 	db.SetMaxOpenConns(size)
 	db.SetMaxIdleConns(size)
 	if err := assertPragmas(ctx, db); err != nil {
@@ -282,24 +286,6 @@ type txn struct {
 	ctx context.Context
 	s   *Store
 	now time.Time
-}
-
-// update runs do in a write transaction. Nothing of it is visible before it is durable.
-func (s *Store) update(ctx context.Context, operation string, do func(*txn) error) error {
-	tx, err := s.write.BeginTx(ctx, nil)
-	if err != nil {
-		return s.explain(fmt.Errorf("begin transaction: %w", err))
-	}
-	defer tx.Rollback()
-	if err := do(&txn{Tx: tx, ctx: ctx, s: s, now: s.now()}); err != nil {
-		return s.explain(err)
-	}
-	return s.hook.Around(operation, func() error {
-		if err := tx.Commit(); err != nil {
-			return s.explain(fmt.Errorf("commit: %w", err))
-		}
-		return nil
-	})
 }
 
 // view runs do in a read transaction: everything that it reads is of one moment.
