@@ -20,6 +20,7 @@ import (
 	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/documents"
+	"github.com/dealseal/dealseal/signing"
 )
 
 // Tenant is one CRM account with its rules.
@@ -218,14 +219,14 @@ func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 		s.Condition, s.Reason = deal.Held, hold.Reason
 		r.startOver()
 		r.Log.WarnContext(ctx, "held", "reason", hold.Reason)
-	case deal.IsPermanent(err) && !connectors.IsLogin(err):
+	case deal.IsPermanent(err) && !mendedForAll(err):
 		s.Condition, s.Reason = deal.Dead, r.sentence(err)
 		r.Log.ErrorContext(ctx, "given up", "err", err)
-	case connectors.IsLogin(err):
-		// The secret is mended once, for all deals; until then no attempt of theirs is used up.
+	case mendedForAll(err):
+		// Until then no attempt of the deals is used up.
 		s.Condition, s.Reason = deal.Retrying, r.sentence(err)
 		s.Next = r.Now().Add(r.Retry.after(r.Retry.Attempts, deal.RetryAfter(err)))
-		r.Log.WarnContext(ctx, "waits for the login to work", "err", err)
+		r.Log.WarnContext(ctx, "waits until the login or the key is mended", "err", err)
 	case s.Attempts+1 >= r.Retry.Attempts:
 		s.Condition, s.Reason = deal.Dead, fmt.Sprintf("%s (after %d attempts)", r.sentence(err), s.Attempts+1)
 		s.Attempts++
@@ -239,6 +240,9 @@ func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 	}
 	return r.settle(ctx)
 }
+
+// mendedForAll reports whether a person mends the cause once, for all deals: a login, or the key.
+func mendedForAll(err error) bool { return connectors.IsLogin(err) || signing.IsUnusable(err) }
 
 // startOver puts a held sealing back to the beginning as long as no digest is committed: whoever mends the record and
 // releases the deal wants what is on the record then.

@@ -169,7 +169,7 @@ func reason(p signing.Profile, tx deal.TxID) string {
 
 // asHoldForSource: what is wrong with a file that people attached, people can mend.
 func asHoldForSource(s *deal.Sealing, err error) error {
-	if s.Plan.Attachment != "" {
+	if s.Plan.Attachment != "" && !mendedForAll(err) {
 		return asHold(err)
 	}
 	return err
@@ -269,6 +269,9 @@ func (r *run) redeem(ctx context.Context, t *signing.Ticket) error {
 		value, err = r.Sealer.Redeem(ctx, t)
 		return err
 	})
+	if deal.IsPermanent(err) && !mendedForAll(err) {
+		return fmt.Errorf("%w: put the key back that the seal was staged for and retry the deal, or prepare the deal again (dealseal jobs prepare)", err)
+	}
 	if err != nil {
 		return err
 	}

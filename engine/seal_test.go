@@ -160,7 +160,6 @@ func TestAPermanentErrorEndsAtOnceAndNamesItsStep(t *testing.T) {
 		"the record cannot be read": {func(_ *daemon, w *world) {
 			w.fault(mock.Fault{Kind: mock.KindQuery, Path: "FROM Opportunity WHERE", Effect: mock.APIError, Status: 403, Code: "INSUFFICIENT_ACCESS"})
 		}, deal.Noticed, "gather: "},
-		"the key is refused": {func(_ *daemon, w *world) { w.key.fail(1, &permanentError{errors.New("wrong PIN")}) }, deal.Rendered, "seal: "},
 		"the upload is refused": {func(_ *daemon, w *world) {
 			w.fault(mock.Fault{Kind: mock.KindUpload, Effect: mock.ValidationRule})
 		}, deal.Kept, "attach: "},
@@ -179,6 +178,28 @@ func TestAPermanentErrorEndsAtOnceAndNamesItsStep(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAKeyThatSomeoneHasToMendGivesNoDealUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	w.key.fail(math.MaxInt, &permanentError{errors.New("wrong PIN")})
+	w.won()
+	tx := d.notice()
+	for range 2 * d.Retry.Attempts {
+		d.handle(tx)
+		s := d.load(tx)
+		d.want(s, deal.Retrying, deal.Rendered, "wrong PIN")
+		if s.Attempts != 0 {
+			t.Fatalf("%d attempts are used up", s.Attempts)
+		}
+		w.clock.advance(s.Next.Sub(w.now()))
+	}
+	w.key.fail(0, nil)
+	d.finish()
+	d.wantDone(d.load(tx))
+	w.wantUses(1)
 }
 
 func TestARefusedLoginGivesNoDealUp(t *testing.T) {

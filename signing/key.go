@@ -10,6 +10,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -21,12 +22,42 @@ import (
 type KeyError struct {
 	Key    string // name in the configuration
 	Reason string
+	cause  error
+	staged bool // the key is good, but not for a seal that was staged
 }
 
-func (e *KeyError) Error() string { return fmt.Sprintf("signing: key %q: %s", e.Key, e.Reason) }
+func (e *KeyError) Error() string {
+	if e.cause != nil {
+		return "signing: " + e.Reason // which names the key
+	}
+	return fmt.Sprintf("signing: key %q: %s", e.Key, e.Reason)
+}
+
+func (e *KeyError) Unwrap() error { return e.cause }
 
 // Permanent is true: the key stays as it is until someone changes it.
 func (e *KeyError) Permanent() bool { return true }
+
+// Unusable reports whether the key signs nothing until someone mends it, whatever the document: its PIN is refused, it is
+// not on the token, its certificate ended. It is false for a key that is only not the one that a seal was staged for.
+func (e *KeyError) Unusable() bool { return !e.staged }
+
+// IsUnusable reports whether err says that a key signs nothing until someone mends it. That says nothing about the
+// document: every other one fails in the same way, and all of them can be sealed once the key is mended.
+func IsUnusable(err error) bool {
+	var u interface{ Unusable() bool }
+	return errors.As(err, &u) && u.Unusable()
+}
+
+// keyTrouble is an error that came from a key or from its store, which name the key themselves. What is permanent about a
+// key is a *KeyError.
+func keyTrouble(name string, err error) error {
+	var p interface{ Permanent() bool }
+	if errors.As(err, &p) && p.Permanent() {
+		return &KeyError{Key: name, Reason: err.Error(), cause: err}
+	}
+	return fmt.Errorf("signing: %w", err)
+}
 
 const minRSABits = 2048
 
@@ -67,16 +98,21 @@ func CheckKey(name string, key Key, now time.Time) error {
 	return nil
 }
 
-// Try has the key sign something that is no document and cannot become one, and verifies the value with the certificate's
+// Trial is the digest that Try has signed. It is always the same, so that whoever reads the HSM's own log tells a test from
+// a document.
+func Trial(h crypto.Hash) []byte {
+	d := h.New()
+	io.WriteString(d, "dealseal: a test of the key, no document.") // never fails
+	return d.Sum(nil)
+}
+
+// Try has the key sign Trial, which is no document and cannot become one, and verifies the value with the certificate's
 // public key. The value is thrown away. A signature that does not verify is a *KeyError with that name.
 func Try(ctx context.Context, name string, key Key, a pades.Algorithm) error {
-	h := a.Hash.New()
-	io.WriteString(h, "dealseal: a test of the key, no document. ")
-	io.CopyN(h, rand.Reader, 32) // neither of the two fails
-	probe := h.Sum(nil)
+	probe := Trial(a.Hash)
 	value, err := signContext(ctx, key, probe, a.SignerOpts())
 	if err != nil {
-		return fmt.Errorf("signing: key %q: %w", name, err)
+		return keyTrouble(name, err)
 	}
 	if err := a.Verify(key.Chain()[0].PublicKey, probe, value); err != nil {
 		return &KeyError{Key: name, Reason: fmt.Sprintf("it made a signature (%s) that its certificate does not verify", a)}

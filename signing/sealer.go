@@ -73,7 +73,7 @@ func (s *Sealer) Prepare(ctx context.Context, doc pades.Document, r Request) (*T
 func (s *Sealer) open(ctx context.Context, name string) (Key, error) {
 	key, err := s.keys.Open(ctx, name)
 	if err != nil {
-		return nil, fmt.Errorf("signing: opening key %q: %w", name, err)
+		return nil, keyTrouble(name, err)
 	}
 	if err := CheckKey(name, key, s.now()); err != nil {
 		return nil, err
@@ -98,7 +98,7 @@ func (s *Sealer) KeySPKI(ctx context.Context, key string) (string, error) {
 // Redeem has the key sign the ticket's digest, and checks the value with the public key. The value must be committed
 // before anything else is done with it; with a committed value Redeem must not be called again.
 //
-// A key that is not the one of the ticket is refused with a *KeyError. A value that does not verify is an error that
+// A key that is not the one of the ticket is refused with a *KeyError that is not about other documents (see IsUnusable). A value that does not verify is an error that
 // may be retried.
 func (s *Sealer) Redeem(ctx context.Context, t *Ticket) (value []byte, err error) {
 	if err := t.check(); err != nil {
@@ -114,7 +114,7 @@ func (s *Sealer) Redeem(ctx context.Context, t *Ticket) (value []byte, err error
 		return nil, &KeyError{Key: name, Reason: "its public key cannot be read: " + err.Error()}
 	}
 	if !bytes.Equal(spki, t.SPKISHA256) {
-		return nil, &KeyError{Key: name, Reason: fmt.Sprintf(
+		return nil, &KeyError{Key: name, staged: true, Reason: fmt.Sprintf(
 			"it was changed since the seal was staged: its SPKI SHA-256 is %x, the staged one %x", spki, t.SPKISHA256)}
 	}
 	chain, err := t.Prepared.Certificates()
@@ -122,11 +122,11 @@ func (s *Sealer) Redeem(ctx context.Context, t *Ticket) (value []byte, err error
 		return nil, err
 	}
 	if now := s.now(); now.After(chain[0].NotAfter) {
-		return nil, &KeyError{Key: name, Reason: "the certificate of the staged seal ended at " + chain[0].NotAfter.UTC().Format(time.RFC3339)}
+		return nil, &KeyError{Key: name, staged: true, Reason: "the certificate of the staged seal ended at " + chain[0].NotAfter.UTC().Format(time.RFC3339)}
 	}
 	algorithm := t.Prepared.Algorithm
 	if value, err = signContext(ctx, key, t.Digest(), algorithm.SignerOpts()); err != nil {
-		return nil, fmt.Errorf("signing: key %q: %w", name, err)
+		return nil, keyTrouble(name, err)
 	}
 	if err := algorithm.Verify(chain[0].PublicKey, t.Digest(), value); err != nil {
 		return nil, fmt.Errorf("signing: key %q made a signature that its certificate does not verify: %w", name, err)

@@ -177,11 +177,7 @@ func (p *Pool) running(ctx context.Context, s *slot, op string) (*process, error
 func (p *Pool) sitOut(ctx context.Context, pause time.Duration, failure error, op string) error {
 	deadline, bounded := ctx.Deadline()
 	if isPermanent(failure) || bounded && time.Until(deadline) < pause {
-		var crash *CrashError
-		if errors.As(failure, &crash) {
-			failure = &CrashError{Worker: crash.Worker, Reason: crash.Reason, Failures: crash.Failures, after: pause}
-		}
-		return withOp(failure, op)
+		return withOp(askingFor(failure, pause), op)
 	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
@@ -193,6 +189,22 @@ func (p *Pool) sitOut(ctx context.Context, pause time.Duration, failure error, o
 	case <-p.ctx.Done():
 		return ErrClosed
 	}
+}
+
+// askingFor returns a failure that has its callers come back when the pause is over: until then they would only be told the
+// same.
+func askingFor(failure error, pause time.Duration) error {
+	var crash *CrashError
+	if errors.As(failure, &crash) {
+		return &CrashError{Worker: crash.Worker, Reason: crash.Reason, Failures: crash.Failures, after: pause}
+	}
+	var remote *RemoteError
+	if errors.As(failure, &remote) {
+		own := *remote
+		own.after = max(own.after, pause)
+		return &own
+	}
+	return failure
 }
 
 // withOp returns err for a call of op, if err is a crash that several calls

@@ -629,7 +629,7 @@ func TestCrashLoopIsVisibleAndSpaced(t *testing.T) {
 			last := errs[3]
 			if setup == "refuse" {
 				var remote *worker.RemoteError
-				if !errors.As(last, &remote) || !remote.Permanent() {
+				if !errors.As(last, &remote) || !remote.Permanent() || remote.RetryAfter() < 30*time.Minute {
 					t.Error(last)
 				}
 				return

@@ -126,7 +126,8 @@ func decide(ctx context.Context, c *call, verb string) error {
 	return err
 }
 
-// retryAll lets every deal that was given up go on: after an outage, or a secret that was mended.
+// retryAll lets every deal go on at once that was given up or waits for its next attempt: after an outage, or a secret that
+// was mended.
 func retryAll(ctx context.Context, c *call) error {
 	if c.why == "" {
 		c.why = "all were retried by hand"
@@ -136,30 +137,35 @@ func retryAll(ctx context.Context, c *call) error {
 		return err
 	}
 	defer ops.Close()
-	dead := store.Filter{Tenant: deal.TenantID(c.tenant), Condition: deal.Dead, Limit: pageSize}
 	retried, refused := 0, 0
-	for {
-		page, err := ops.List(ctx, dead)
-		if err != nil {
-			return err
-		}
-		for _, m := range page {
-			if err := ops.Decide(ctx, decision{Verb: "retry", Tx: m.Tx, Why: c.why}); err != nil {
-				fmt.Fprintf(c.stderr, "dealseal jobs: %v\n", err)
-				refused++
-				continue
+	for _, condition := range []deal.Condition{deal.Retrying, deal.Dead} {
+		f := store.Filter{Tenant: deal.TenantID(c.tenant), Condition: condition, Limit: pageSize}
+		for {
+			page, err := ops.List(ctx, f)
+			if err != nil {
+				return err
 			}
-			retried++
-		}
-		if len(page) < pageSize {
-			fmt.Fprintf(c.stdout, "%d deals go on now\n", retried)
-			if refused > 0 {
-				return &exitError{exitFailed}
+			for _, m := range page {
+				err := ops.Decide(ctx, decision{Verb: "retry", Tx: m.Tx, Why: c.why})
+				switch {
+				case err == nil:
+					retried++
+				case condition == deal.Dead: // one that waited may have gone on by itself
+					fmt.Fprintf(c.stderr, "dealseal jobs: %v\n", err)
+					refused++
+				}
 			}
-			return nil
+			if len(page) < pageSize {
+				break
+			}
+			f.Before = page[len(page)-1].Seq
 		}
-		dead.Before = page[len(page)-1].Seq
 	}
+	fmt.Fprintf(c.stdout, "%d deals go on now\n", retried)
+	if refused > 0 {
+		return &exitError{exitFailed}
+	}
+	return nil
 }
 
 func printJSON(w io.Writer, v any) error {

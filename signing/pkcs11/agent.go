@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -72,6 +73,7 @@ type agent struct {
 
 // job is a signature that is wanted.
 type job struct {
+	key       []byte // see request
 	mechanism *pkcs11.Mechanism
 	data      []byte
 	results   chan result
@@ -145,7 +147,7 @@ func (a *agent) sign(f worker.Frame) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := job{mechanism, f.Body, make(chan result)}
+	j := job{r.Key, mechanism, f.Body, make(chan result)}
 	a.jobs <- j
 	done := <-j.results
 	return done.signature, done.err
@@ -224,12 +226,22 @@ func (s *session) serve(jobs <-chan job) {
 	}
 }
 
+// holds reports whether the session's key is the one of a request. A token that does not give public keys leaves that to
+// the daemon, which verifies every signature.
+func (s *session) holds(key []byte) bool {
+	sum := sha256.Sum256(s.key.public)
+	return s.key.public == nil || bytes.Equal(sum[:], key)
+}
+
 // maxCures bounds the steps of the ladder that one signature may take.
 const maxCures = 2
 
 // sign signs, and climbs the ladder when the module fails.
 func (s *session) sign(j job) ([]byte, error) {
 	for cures := 0; ; cures++ {
+		if !s.holds(j.key) {
+			return nil, &agentError{text: "the token holds another key under this name now: it signs nothing", code: codeKey}
+		}
 		signature, err := s.trySign(j)
 		if err == nil {
 			return signature, nil

@@ -289,6 +289,7 @@ func (h *hsm) faulty(t testing.TB, label string) Config {
 	c.Module = h.path("module/faulty.so")
 	c.Env["FAULTY_MODULE"] = softHSM(t)
 	c.Env["FAULTY_ORDERS"] = h.path("orders/orders")
+	c.Env["FAULTY_TALKS"] = "yes"
 	c.Env["FAULTY_LOGINS"] = h.path("orders/logins")
 	c.Write = append(c.Write, h.path("orders"))
 	return c

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/json"
@@ -61,6 +62,9 @@ func (k *Key) SignContext(ctx context.Context, digest []byte, opts crypto.Signer
 	if err != nil && isDeviceFailure(err) {
 		reply, err = k.pool.Call(ctx, frame)
 	}
+	if hasCode(err, codeKey) {
+		k.forget()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("pkcs11: key %q: %w", k.name, err)
 	}
@@ -82,28 +86,34 @@ func isDeviceFailure(err error) bool {
 	return errors.As(err, &remote) && remote.Code() == codeDevice && !remote.Permanent()
 }
 
+func hasCode(err error, code string) bool {
+	var coded interface{ Code() string }
+	return errors.As(err, &coded) && coded.Code() == code
+}
+
 // request says how digest is to be signed, and with which bytes.
 func (k *Key) request(digest []byte, opts crypto.SignerOpts) (request, []byte, error) {
 	if opts == nil || !opts.HashFunc().Available() || opts.HashFunc().Size() != len(digest) {
 		return request{}, nil, configError("a digest of %d bytes does not belong to its hash function", len(digest))
 	}
 	hash := opts.HashFunc()
+	own := sha256.Sum256(k.chain[0].RawSubjectPublicKeyInfo)
 	switch public := k.Public().(type) {
 	case *rsa.PublicKey:
 		if pss, ok := opts.(*rsa.PSSOptions); ok {
-			return request{schemePSS, uint(hash), saltLength(pss, public)}, digest, nil
+			return request{Key: own[:], Scheme: schemePSS, Hash: uint(hash), Salt: saltLength(pss, public)}, digest, nil
 		}
 		prefix, ok := digestInfo(hash)
 		if !ok {
 			return request{}, nil, configError("PKCS#1 v1.5 with %v is not supported", hash)
 		}
-		return request{Scheme: schemePKCS1}, append(prefix, digest...), nil
+		return request{Key: own[:], Scheme: schemePKCS1}, append(prefix, digest...), nil
 	case *ecdsa.PublicKey:
 		// FIPS 186-5, section 6.4.1: the leftmost bits, as many as the order
 		// has. All our orders but that of P-521 have whole bytes, and no digest
 		// is longer than that one.
 		size := (public.Curve.Params().BitSize + 7) / 8
-		return request{Scheme: schemeECDSA}, digest[:min(len(digest), size)], nil
+		return request{Key: own[:], Scheme: schemeECDSA}, digest[:min(len(digest), size)], nil
 	}
 	return request{}, nil, configError("keys of type %T are not supported", k.Public())
 }

@@ -72,7 +72,7 @@ func (k *Keys) Open(ctx context.Context, name string) (signing.Key, error) {
 	}
 	chain, err := k.chain(ctx, name, c)
 	if err != nil {
-		return nil, fmt.Errorf("pkcs11: key %q: %w", name, err)
+		return nil, err
 	}
 	key = &Key{name: name, pool: k.pools[name], timeout: c.Timeout, chain: chain, forget: func() { k.forget(name) }}
 	k.mu.Lock()
@@ -94,16 +94,16 @@ func (k *Keys) chain(ctx context.Context, name string, c Config) ([]*x509.Certif
 	defer cancel()
 	reply, err := k.pools[name].Call(ctx, worker.Frame{Op: opDescribe})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("pkcs11: key %q: %w", name, err)
 	}
 	var d description
 	if err := json.Unmarshal(reply.Header, &d); err != nil {
-		return nil, fmt.Errorf("the agent's description: %w", err)
+		return nil, fmt.Errorf("pkcs11: key %q: the agent's description: %w", name, err)
 	}
 	var file []*x509.Certificate
 	if c.Certificates != "" {
 		if file, err = readCertificates(c.Certificates); err != nil {
-			return nil, &ConfigError{name, "certificates", err.Error()}
+			return nil, &ConfigError{name, "certificates:", err.Error()}
 		}
 	}
 	var token []*x509.Certificate
@@ -115,7 +115,7 @@ func (k *Keys) chain(ctx context.Context, name string, c Config) ([]*x509.Certif
 	}
 	chain, err := chainFor(d.PublicKey, file, token, time.Now())
 	if err != nil {
-		return nil, &ConfigError{name, "certificate", err.Error()}
+		return nil, &ConfigError{name, "certificate:", err.Error()}
 	}
 	return chain, nil
 }

@@ -1,7 +1,6 @@
 package pkcs11
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/dealseal/dealseal/secret"
@@ -37,6 +36,7 @@ type description struct {
 
 // request says how to sign.
 type request struct {
+	Key    []byte `json:"key"` // SHA-256 of the public key, PKIX DER: no other one signs this
 	Scheme scheme `json:"scheme"`
 	Hash   uint   `json:"hash"` // crypto.Hash; for PSS
 	Salt   int    `json:"salt"` // bytes; for PSS
@@ -55,6 +55,7 @@ const (
 	codePIN    = "pin"    // refused, locked, or not tried again
 	codeConfig = "config" // what is configured is not there
 	codeDevice = "device"
+	codeKey    = "key" // the token holds another key than the one that was asked for
 )
 
 // agentError is an error of the agent.
@@ -85,7 +86,4 @@ func configError(format string, args ...any) error {
 
 // IsPINError reports whether err says that a token has refused its PIN, that
 // the PIN is locked, or that it was not tried because of that.
-func IsPINError(err error) bool {
-	var coded interface{ Code() string }
-	return errors.As(err, &coded) && coded.Code() == codePIN
-}
+func IsPINError(err error) bool { return hasCode(err, codePIN) }

@@ -83,6 +83,9 @@ func (t *token) find() error {
 			continue // a token that cannot be read is not ours
 		}
 		label, serial := strings.TrimRight(info.Label, " \x00"), strings.TrimRight(info.SerialNumber, " \x00")
+		if label == "" && serial == "" {
+			continue // SoftHSM shows an empty slot as a token that is not initialised
+		}
 		if len(seen) < maxShownTokens {
 			seen = append(seen, fmt.Sprintf("%q (serial %q)", label, serial))
 		}
