@@ -24,6 +24,7 @@ import (
 	"filippo.io/age"
 	"filippo.io/age/armor"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/crypto/ocsp"
 	"golang.org/x/sys/unix"
 
 	"github.com/dealseal/dealseal/deal"
@@ -402,7 +403,7 @@ func TestSpoiltSigningGivesItsFindingAndTheCure(t *testing.T) {
 		"certificate for servers": {func(p *patientHouse) { p.leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }, "trust", house, doctor.Failure,
 			[]string{"extended key usage", "for signing documents"}},
 		"responder down":       {func(p *patientHouse) { p.authority.SetFault(pki.ServiceOCSP, pki.Down, -1) }, "ocsp", house, doctor.Warning, []string{"sealing does not need it in this version"}},
-		"responder talks":      {func(p *patientHouse) { p.authority.SetFault(pki.ServiceOCSP, pki.Garbage, -1) }, "ocsp", house, doctor.Warning, []string{"cannot be trusted"}},
+		"responder talks":      {func(p *patientHouse) { p.authority.SetFault(pki.ServiceOCSP, pki.Garbage, -1) }, "ocsp", house, doctor.Warning, []string{"cannot be read, or is not signed"}},
 		"responder endless":    {func(p *patientHouse) { p.authority.SetFault(pki.ServiceOCSP, pki.Endless, -1) }, "ocsp", house, doctor.Warning, []string{"larger than"}},
 		"TSA down":             {tsaFault(pki.Down), "tsa", tsa, doctor.Failure, []string{"see that this machine may reach signing.tsa[0].url"}},
 		"TSA unavailable":      {tsaFault(pki.Unavailable), "tsa", tsa, doctor.Failure, []string{"HTTP status 503"}},
@@ -434,6 +435,93 @@ func TestARevokedCertificateFails(t *testing.T) {
 	must(t, err)
 	p.authority.Revoke(key.Chain()[0], time.Now().Add(-time.Hour), 1)
 	oneTrouble(t, p.examine(), "ocsp", "house", doctor.Failure, "revoked at", "stop sealing with this key")
+}
+
+func FuzzAnswersOfResponders(f *testing.F) {
+	authority, err := pki.New(pki.Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	cert, issuer := authority.Signer.Certificate, authority.Issuing.Certificate
+	question, err := ocsp.CreateRequest(cert, issuer, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	answer := httptest.NewRecorder()
+	authority.ServeHTTP(answer, httptest.NewRequest("POST", pki.PathOCSP, bytes.NewReader(question)))
+	good := answer.Body.Bytes()
+	if a, err := readAnswer(good, cert, issuer, time.Now()); err != nil || a.Status != ocsp.Good {
+		f.Fatalf("a good answer gives %+v, %v", a, err)
+	}
+	f.Add(good)
+	f.Add([]byte{})
+	f.Add(ocsp.TryLaterErrorResponse)
+	f.Add(ocsp.UnauthorizedErrorResponse)
+	f.Fuzz(func(t *testing.T, der []byte) {
+		if len(der) > maxOCSP {
+			return
+		}
+		if a, err := readAnswer(der, cert, issuer, time.Now()); err == nil && (a.Status != ocsp.Good || a.SerialNumber.Cmp(cert.SerialNumber) != 0) {
+			t.Errorf("an answer that nobody signed is believed: %+v", a)
+		}
+	})
+}
+
+func TestAnAnswerOfAnotherTimeIsNotBelieved(t *testing.T) {
+	authority, err := pki.New(pki.Options{})
+	must(t, err)
+	cert, issuer := authority.Signer.Certificate, authority.Issuing.Certificate
+	question, err := ocsp.CreateRequest(cert, issuer, nil)
+	must(t, err)
+	answer := httptest.NewRecorder()
+	authority.ServeHTTP(answer, httptest.NewRequest("POST", pki.PathOCSP, bytes.NewReader(question)))
+	for want, at := range map[string]time.Time{"": time.Now(), "out of date": time.Now().Add(48 * time.Hour), "from the future": time.Now().Add(-48 * time.Hour)} {
+		_, err := readAnswer(answer.Body.Bytes(), cert, issuer, at)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("at %s: %v, want %q", at, err, want)
+		}
+	}
+}
+
+// A PIN that was refused once is not tried again, however often somebody asks.
+func TestDoctorNeverTriesARefusedPINAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{hsm: true, crms: []deal.Kind{deal.HubSpot}})
+	must(t, os.WriteFile(w.path("pin"), []byte("00000000"), 0o600))
+	for _, words := range []string{"PIN", "refused"} {
+		stdout, stderr, code := w.run(t, "check", "--online", "--json")
+		var r doctor.Report
+		must(t, json.Unmarshal([]byte(stdout), &r))
+		bad := trouble(r.Findings)
+		if code != exitFailed || len(bad) != 1 || bad[0].Check != checkOpened || !strings.Contains(bad[0].What, words) {
+			t.Errorf("exit code %d, findings %+v\n%s", code, bad, stderr)
+		}
+		if strings.Contains(stdout+stderr, "00000000") {
+			t.Error("the PIN is shown")
+		}
+	}
+	counter, err := filepath.Glob(w.path("state/hsm/*/refused-pins-*"))
+	if more, _ := filepath.Glob(w.path("state/hsm/refused-pins-*")); err != nil || len(counter)+len(more) != 1 {
+		t.Errorf("the refusal is remembered in %q %q", counter, more)
+	}
+}
+
+// Whoever runs the command as another user is sent to the right one, and leaves nothing behind that the daemon could not
+// use.
+func TestAnotherUsersStateDirectoryIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("LEFT OUT: only root can give a folder away")
+	}
+	p := newPatient(t, deal.Salesforce, nil)
+	const nobody = 65534
+	must(t, os.Chown(p.path("state"), nobody, nobody))
+	oneTrouble(t, p.examine(), "state_dir", "", doctor.Failure, "belongs to another user", "run the command as the daemon's user")
+	left, err := os.ReadDir(p.path("state"))
+	must(t, err)
+	if len(left) > 0 {
+		t.Errorf("it holds %v", left)
+	}
 }
 
 // Neither the key nor the TSA leads to a root that is trusted: each says so.

@@ -195,11 +195,27 @@ func (x *examiner) ask(ctx context.Context, address string, cert, issuer *x509.C
 	if len(der) > maxOCSP {
 		return nil, fmt.Errorf("the answer is larger than %d bytes", maxOCSP)
 	}
+	return readAnswer(der, cert, issuer, time.Now())
+}
+
+// maxStaleness is how old an answer without an end of its own may be.
+const maxStaleness = 7 * 24 * time.Hour
+
+// readAnswer believes an answer that is about the certificate, of its time, and signed by the issuer or whom it has named
+// for that. The parser's words quote what came and are not repeated.
+func readAnswer(der []byte, cert, issuer *x509.Certificate, now time.Time) (*ocsp.Response, error) {
 	answer, err := ocsp.ParseResponseForCert(der, cert, issuer)
-	if err != nil {
-		return nil, fmt.Errorf("the answer cannot be trusted: %w", err)
-	}
-	if !answer.NextUpdate.IsZero() && time.Now().After(answer.NextUpdate) {
+	var refused ocsp.ResponseError
+	switch {
+	case errors.As(err, &refused):
+		return nil, fmt.Errorf("the responder refuses: %s", refused.Status)
+	case err != nil:
+		return nil, errors.New("the answer cannot be read, or is not signed by whom it should be")
+	case answer.SerialNumber.Cmp(cert.SerialNumber) != 0:
+		return nil, errors.New("the answer is about another certificate")
+	case answer.ThisUpdate.After(now.Add(skewFailure)):
+		return nil, errors.New("the answer comes from the future")
+	case answer.NextUpdate.IsZero() && now.Sub(answer.ThisUpdate) > maxStaleness, !answer.NextUpdate.IsZero() && now.After(answer.NextUpdate):
 		return nil, errors.New("the answer is out of date")
 	}
 	return answer, nil

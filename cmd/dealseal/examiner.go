@@ -22,14 +22,15 @@ import (
 	"github.com/dealseal/dealseal/store"
 )
 
-// How long examinations may take: all of them together, and one of each kind.
+// How long examinations may take: all of them together, and one of each kind. A renderer that was never used is compiled
+// first, which takes most of a minute; nothing else comes near its limit.
 const (
-	totalLimit    = 90 * time.Second
+	totalLimit    = 3 * time.Minute
 	tenantLimit   = 60 * time.Second
 	keyLimit      = 30 * time.Second
 	stampLimit    = 20 * time.Second
 	machineLimit  = 20 * time.Second
-	documentLimit = 80 * time.Second
+	documentLimit = 170 * time.Second
 )
 
 // examiner is what the checks of a house need. What differs between a command and the daemon is in its functions: the
@@ -96,7 +97,7 @@ func (h *house) newExaminer(ctx context.Context, log *slog.Logger) *examiner {
 			}
 			cache = filepath.Join(own, "dealseal", rendererCache)
 		}
-		return h.newRendererIn(cache, log)
+		return h.newRendererFor(cache, log)
 	}}
 	x.renderer = func() (documents.Renderer, error) { return renderer.get() }
 	x.closers = []func() error{

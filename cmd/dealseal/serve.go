@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -274,18 +275,25 @@ func levelOf(c config.Log) (level slog.Level) {
 const rendererCache = "renderer"
 
 func (h *house) newRenderer(log *slog.Logger) (*typst.Renderer, error) {
-	return h.newRendererIn(filepath.Join(h.cfg.StateDir, rendererCache), log)
+	return h.newRendererIn(filepath.Join(h.cfg.StateDir, rendererCache), log, func(elapsed time.Duration) {
+		log.Info("compiling the renderer, once", "elapsed", elapsed.Round(time.Second))
+	})
 }
 
-func (h *house) newRendererIn(cache string, log *slog.Logger) (*typst.Renderer, error) {
+// newRendererFor is for a command, whose log is quiet: whoever waits for it is told once why.
+func (h *house) newRendererFor(cache string, log *slog.Logger) (*typst.Renderer, error) {
+	var once sync.Once
+	return h.newRendererIn(cache, log, func(time.Duration) {
+		once.Do(func() { log.Warn("the renderer is compiled, once: this takes up to a minute") })
+	})
+}
+
+func (h *house) newRendererIn(cache string, log *slog.Logger, progress func(elapsed time.Duration)) (*typst.Renderer, error) {
 	wasm, err := h.findRenderer()
 	if err != nil {
 		return nil, err
 	}
-	return typst.New(typst.Options{WASM: wasm, CacheDir: cache, FontDirs: h.cfg.Renderer.Fonts, Children: h.cfg.Renderer.Children, Log: log,
-		Progress: func(elapsed time.Duration) {
-			log.Info("compiling the renderer, once", "elapsed", elapsed.Round(time.Second))
-		}})
+	return typst.New(typst.Options{WASM: wasm, CacheDir: cache, FontDirs: h.cfg.Renderer.Fonts, Children: h.cfg.Renderer.Children, Log: log, Progress: progress})
 }
 
 // findRenderer looks where the file usually is when the configuration does not say.

@@ -62,7 +62,7 @@ func (c *call) renderer() (*typst.Renderer, error) {
 		if h.cfg, err = config.LoadWithoutTenants(c.config); err != nil {
 			return nil, err
 		}
-		return h.newRenderer(log)
+		return h.newRendererFor(filepath.Join(h.cfg.StateDir, rendererCache), log)
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -70,5 +70,5 @@ func (c *call) renderer() (*typst.Renderer, error) {
 	}
 	h.cfg.StateDir = filepath.Join(cache, "dealseal")
 	h.cfg.Renderer.Fonts = config.SystemFonts()
-	return h.newRenderer(log)
+	return h.newRendererFor(filepath.Join(h.cfg.StateDir, rendererCache), log)
 }
