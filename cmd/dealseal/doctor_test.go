@@ -10,7 +10,9 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http/httptest"
@@ -506,22 +508,49 @@ func TestDoctorNeverTriesARefusedPINAgain(t *testing.T) {
 	}
 }
 
-// Whoever runs the command as another user is sent to the right one, and leaves nothing behind that the daemon could not
-// use.
-func TestAnotherUsersStateDirectoryIsLeftAlone(t *testing.T) {
+// Whoever asks as another user, or before the daemon has ever run, leaves nothing behind that the daemon could not use, and
+// tries no PIN whose refusal could not be remembered.
+func TestAStateDirectoryThatIsNotOursIsLeftAlone(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("LEFT OUT: only root can give a folder away")
+	hsm := func(p *patientHouse) {
+		p.config[`{kind: soft, file: seal.key, passphrase: "file:$DIR/passphrase"}`] = `{kind: pkcs11, module: $DIR/seal.key, token: t, label: l, pin: "file:$DIR/passphrase"}`
 	}
-	p := newPatient(t, deal.Salesforce, nil)
-	const nobody = 65534
-	must(t, os.Chown(p.path("state"), nobody, nobody))
-	oneTrouble(t, p.examine(), "state_dir", "", doctor.Failure, "belongs to another user", "run the command as the daemon's user")
-	left, err := os.ReadDir(p.path("state"))
-	must(t, err)
-	if len(left) > 0 {
-		t.Errorf("it holds %v", left)
+	summary := func(found []doctor.Finding) (list []string) {
+		for _, f := range trouble(found) {
+			list = append(list, f.Check+" "+string(f.Result)+" -> "+f.Cure)
+		}
+		return list
 	}
+	t.Run("before the first start", func(t *testing.T) {
+		t.Parallel()
+		p := newPatient(t, deal.Salesforce, hsm)
+		must(t, os.Remove(p.path("state")))
+		want := []string{"key warning -> start the daemon, which makes the directory, and ask again", "state_dir warning -> start the daemon once; if that was done, correct state_dir"}
+		if diff := cmp.Diff(want, summary(p.examine())); diff != "" {
+			t.Errorf("findings (-want +got):\n%s", diff)
+		}
+		if _, err := os.Stat(p.path("state")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the directory is there now: %v", err)
+		}
+	})
+	t.Run("of another user", func(t *testing.T) {
+		t.Parallel()
+		if os.Geteuid() != 0 {
+			t.Skip("LEFT OUT: only root can give a folder away")
+		}
+		p := newPatient(t, deal.Salesforce, hsm)
+		const nobody = 65534
+		must(t, os.Chown(p.path("state"), nobody, nobody))
+		const cure = "run the command as the daemon's user, or while the daemon runs"
+		if diff := cmp.Diff([]string{"key warning -> " + cure, "state_dir failure -> " + cure}, summary(p.examine())); diff != "" {
+			t.Errorf("findings (-want +got):\n%s", diff)
+		}
+		left, err := os.ReadDir(p.path("state"))
+		must(t, err)
+		if len(left) > 0 {
+			t.Errorf("it holds %v", left)
+		}
+	})
 }
 
 // Neither the key nor the TSA leads to a root that is trusted: each says so.
