@@ -48,6 +48,27 @@ type House interface {
 	AuditKey() string
 	// Keys returns the keys that seal.
 	Keys(ctx context.Context) ([]Key, error)
+	// Checkup returns what the newest examination of the house has found; the zero value before the first one.
+	Checkup(ctx context.Context) (Checkup, error)
+}
+
+// Checkup is an examination of the house.
+type Checkup struct {
+	At time.Time // when it was finished; zero for never
+	// Passes is how many checks found nothing to say.
+	Passes int
+	// Trouble are the others, in the order in which they are to be shown.
+	Trouble []Trouble
+}
+
+// Trouble is one thing that a check-up has found. It holds no value of a record.
+type Trouble struct {
+	Group string // "tenant acme", "signing" and so on
+	Check string // with what it is about
+	// Fails is set when it keeps documents from being sealed; else it is a warning.
+	Fails bool
+	// What was found, and the Cure.
+	What, Cure string
 }
 
 // Tenant is one configured CRM account.

@@ -28,6 +28,7 @@ type village struct {
 	keys        []Key
 	figures     deal.Figures
 	signed      deal.Checkpoint
+	checkup     Checkup
 	asked       []Search // by Find
 	witnessed   []string // who was put into the audit log for what
 	err         error    // of every method, when set
@@ -35,6 +36,8 @@ type village struct {
 
 func (v *village) Tenants(context.Context) ([]Tenant, error) { return v.tenants, v.err }
 func (v *village) Keys(context.Context) ([]Key, error)       { return v.keys, v.err }
+
+func (v *village) Checkup(context.Context) (Checkup, error) { return v.checkup, v.err }
 
 func (v *village) TreeHead(context.Context) (deal.TreeHead, error) {
 	return deal.TreeHead{Size: 1234, Root: "Vn3cM5b2m0tRk1Q0kqk1b8X3u1R8m1cG6lJ8nZ2Qx0Y="}, v.err
@@ -149,7 +152,10 @@ func settle() *village {
 	v := &village{
 		keys: []Key{{Name: "house", Subject: "CN=Acme Ltd Contract Seal,O=Acme Ltd,C=GB", Issuer: "CN=Example Trust Issuing CA 2,O=Example Trust,C=DE", SHA256: hash("cert", 0), NotAfter: noon.AddDate(1, 2, 3)},
 			{Name: "spare", Subject: "CN=Acme Ltd Spare Seal,O=Acme Ltd,C=GB", NotAfter: noon.AddDate(0, 0, 41)}, {Name: "vault", Silent: true}},
-		signed:  deal.Checkpoint{Size: 1180, At: noon.Add(-23 * time.Minute)},
+		signed: deal.Checkpoint{Size: 1180, At: noon.Add(-23 * time.Minute)},
+		checkup: Checkup{At: noon.Add(-5 * time.Hour), Passes: 41, Trouble: []Trouble{
+			{Group: "tenant acme", Check: "write_back", Fails: true, What: "write_back.transaction_id: field DealSeal_Transaction_ID__c holds 20 characters, 26 are needed", Cure: "make the field longer in Salesforce"},
+			{Group: "signing", Check: "ocsp house", What: "ocsp.example.com: HTTP status 503", Cure: "see that this machine may reach the responder; sealing does not need it in this version"}}},
 		figures: busyMonth(),
 	}
 	for _, t := range []Tenant{

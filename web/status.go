@@ -31,7 +31,20 @@ type statusView struct {
 	Charts               []chart
 	Steps                []stepTimeView
 	Keys                 []keyView
+	Checkup              checkupView
 	Audit                auditView
+}
+
+// checkupView is the newest examination of the house.
+type checkupView struct {
+	At      *moment
+	Summary string
+	Trouble []troubleView
+}
+
+type troubleView struct {
+	Group, Check, What, Cure string
+	State                    state
 }
 
 // keyView is a sealing key with its certificate.
@@ -146,6 +159,11 @@ func (s *server) figures(ctx context.Context, v *statusView, now time.Time) erro
 	for _, k := range keys {
 		v.Keys = append(v.Keys, viewKey(k, now))
 	}
+	checkup, err := s.House.Checkup(ctx)
+	if err != nil {
+		return fmt.Errorf("check-up: %w", err)
+	}
+	v.Checkup = viewCheckup(checkup, now)
 	tree, err := s.House.TreeHead(ctx)
 	if err != nil {
 		return fmt.Errorf("audit tree: %w", err)
@@ -156,6 +174,26 @@ func (s *server) figures(ctx context.Context, v *statusView, now time.Time) erro
 	}
 	v.Audit = auditView{Size: number(tree.Size), Root: tree.Root, Key: s.House.AuditKey(), Signed: at(signed.At, now), SignedSize: number(signed.Size)}
 	return nil
+}
+
+func viewCheckup(c Checkup, now time.Time) checkupView {
+	if c.At.IsZero() {
+		return checkupView{}
+	}
+	v := checkupView{At: at(c.At, now)}
+	var failures, warnings int64
+	for _, t := range c.Trouble {
+		mark := state{Mark: "retrying", Word: "warning"}
+		if t.Fails {
+			failures++
+			mark = state{Mark: "dead", Word: "failure"}
+		} else {
+			warnings++
+		}
+		v.Trouble = append(v.Trouble, troubleView{Group: t.Group, Check: t.Check, What: short(t.What, 500), Cure: short(t.Cure, 500), State: mark})
+	}
+	v.Summary = plural(failures, "failure", "failures") + ", " + plural(warnings, "warning", "warnings") + ", " + plural(int64(c.Passes), "pass", "passes")
+	return v
 }
 
 // A certificate that ends within so many days is to be renewed: a new one takes weeks to get.

@@ -178,7 +178,8 @@ func TestTheStatusPageShowsWhatWaitsForAPersonFirst(t *testing.T) {
 	w := get(h, "/")
 	page := checkOutline(t, w.Body.String())
 	for _, text := range []string{"16 deals wait for a person, 1 CRM is not being read", "Salesforce, production, Acme Limited 00D5g000004XyZAEA0", "12 345 of 100 000",
-		"catching up", "INVALID_SESSION_ID", "not polled yet", "attempt 3 in 40 s", "429 days", "renew the certificate", "vault", "cannot be reached", "over 1 180 entries", "the history entry has no time stamp", "1 234"} {
+		"catching up", "INVALID_SESSION_ID", "not polled yet", "attempt 3 in 40 s", "429 days", "renew the certificate", "vault", "cannot be reached", "over 1 180 entries", "the history entry has no time stamp", "1 234",
+		"1 failure, 1 warning, 41 passes", "26 are needed", "make the field longer", "ocsp house"} {
 		if !strings.Contains(page.text, text) {
 			t.Errorf("%q is not on the page", text)
 		}
@@ -204,7 +205,7 @@ func TestTheStatusPageShowsWhatWaitsForAPersonFirst(t *testing.T) {
 func TestTheStatusPageOfANewDaemonSaysWhatToDo(t *testing.T) {
 	h, _, _ := open(&village{})
 	page := checkOutline(t, get(h, "/").Body.String())
-	for _, text := range []string{"Nothing waits for a person", "dealseal check", "The queue is empty", "No deal has entered"} {
+	for _, text := range []string{"Nothing waits for a person", "dealseal check", "The queue is empty", "No deal has entered", "dealseal doctor"} {
 		if !strings.Contains(page.text, text) {
 			t.Errorf("%q is not on the page", text)
 		}
@@ -271,6 +272,7 @@ func TestTextOfOthersStaysText(t *testing.T) {
 	d.Trail[0].Who, d.Trail[0].What, d.Trail[0].Why, d.Trail[0].Cert = hostile, hostile, hostile, hostile
 	v.tenants[0].Name, v.tenants[0].Poll.Name, v.tenants[0].Poll.Err = hostile, hostile, hostile
 	v.quarantined[0].Reason, v.quarantined[0].Row = hostile, hostile
+	v.checkup.Trouble[0] = Trouble{Group: hostile, Check: hostile, What: hostile, Cure: hostile}
 	h, _, _ := open(v)
 	for _, p := range []string{"/", path(d), "/deals/" + "%22%3E%3Cscript%3Ealert(1)", "/%3Cscript%3Ealert(1)"} {
 		body := get(h, p).Body.String()

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 
 	"github.com/dealseal/dealseal/connectors/salesforce"
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/doctor"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/store"
 	"github.com/dealseal/dealseal/web"
@@ -27,7 +29,7 @@ import (
 
 // newPage puts the status page before the store, and has the engine's calls measured.
 func (d *service) newPage() http.Handler {
-	house := &pageHouse{Store: d.store, house: d.residents.house, keys: d.keys, known: map[string]web.Key{}}
+	house := &pageHouse{Store: d.store, house: d.residents.house, keys: d.keys, checkup: d.checkups.latest, known: map[string]web.Key{}}
 	d.sessions = web.NewSessions(time.Now)
 	metrics := web.NewMetrics(house, machine{d}, version, time.Now)
 	d.measure(metrics)
@@ -59,9 +61,26 @@ type pageHouse struct {
 	*store.Store
 	house func() *house // as of the last reload
 	keys  *keyring
+	// checkup returns the newest one, nil before the first.
+	checkup func() *doctor.Report
 
 	mu    sync.Mutex
 	known map[string]web.Key // what was last known of each key
+}
+
+// Checkup leaves out what passed.
+func (p *pageHouse) Checkup(context.Context) (c web.Checkup, err error) {
+	r := p.checkup()
+	if r == nil {
+		return c, nil
+	}
+	c.At, c.Passes = r.At, r.Counts.Pass
+	for _, f := range r.Findings {
+		if f.Result != doctor.Pass {
+			c.Trouble = append(c.Trouble, web.Trouble{Group: f.Group, Check: strings.TrimSpace(f.Check + " " + f.Subject), Fails: f.Result == doctor.Failure, What: f.What, Cure: f.Cure})
+		}
+	}
+	return c, nil
 }
 
 func (p *pageHouse) Tenants(ctx context.Context) (out []web.Tenant, err error) {
