@@ -42,6 +42,11 @@ bench: deps-bench build ## Measure: a table of figures beside their limits, and 
 	@go build -o $(BUILD)/bench ./cmd/bench
 	@$(BUILD)/bench --dealseal $(BUILD)/dealseal --renderer $(RENDERER) --templates templates --only "$(BENCH)"
 
+.PHONY: alerts
+alerts: ## Check the alert rules of deploy/ and try each of them
+	@scripts/deps.sh promtool
+	cd deploy && promtool check rules alerts.yaml && promtool test rules alerts_test.yaml
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted"; exit 1; }

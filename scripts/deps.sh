@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what building and testing need where a command or library is missing; does nothing when all is there.
 # With arguments, only those needs: "build" (a C compiler), "renderer" (npm), "hsm" (a software HSM), "judges" (validators),
-# "producers" (PDFs made by other programs).
+# "producers" (PDFs made by other programs), "promtool" (not without being asked for).
 set -eu
 
 needs=${*:-build renderer hsm judges producers}
@@ -61,6 +61,7 @@ for need in $needs; do
 		like fonts-sil-annapurna "its manual is a PDF with a form"
 		like debian-policy "its manuals are PDFs of xdvipdfmx and Apache FOP"
 		like python-reportlab-doc "its manual is a PDF of ReportLab" ;;
+	promtool) have promtool || want prometheus "its promtool checks the alert rules" ;;
 	*) echo "deps.sh: unknown need $need" >&2; exit 2 ;;
 	esac
 done

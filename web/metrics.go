@@ -164,18 +164,18 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	for _, c := range m.counted {
 		c.Collect(ch)
 	}
-	m.collectDeals(ctx, ch)
-	m.collectLoose(ctx, ch)
-	m.collectKeys(ctx, ch)
-	m.collectVitals(ctx, ch)
-}
-
-func (m *Metrics) collectDeals(ctx context.Context, ch chan<- prometheus.Metric) {
 	tenants, err := m.house.Tenants(ctx)
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(pollDesc, err)
-		return
+	} else {
+		m.collectDeals(ctx, tenants, ch)
 	}
+	m.collectLoose(ctx, ch)
+	m.collectKeys(ctx, ch)
+	m.collectVitals(ctx, tenants, ch)
+}
+
+func (m *Metrics) collectDeals(ctx context.Context, tenants []Tenant, ch chan<- prometheus.Metric) {
 	queues := map[deal.TenantID]*queueFigures{}
 	for _, t := range tenants {
 		queues[t.ID] = newQueueFigures()
@@ -272,7 +272,7 @@ func (m *Metrics) collectKeys(ctx context.Context, ch chan<- prometheus.Metric) 
 	}
 }
 
-func (m *Metrics) collectVitals(ctx context.Context, ch chan<- prometheus.Metric) {
+func (m *Metrics) collectVitals(ctx context.Context, tenants []Tenant, ch chan<- prometheus.Metric) {
 	v, err := m.machine.Vitals(ctx)
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(freeDesc, err)
@@ -287,12 +287,26 @@ func (m *Metrics) collectVitals(ctx context.Context, ch chan<- prometheus.Metric
 		backup = float64(v.Backup.Unix())
 	}
 	ch <- gauge(backupDesc, backup)
-	for _, o := range v.Outcomes {
-		ch <- metric(dealsDesc, prometheus.CounterValue, float64(o.N), string(o.Tenant), o.Name)
+	for o, n := range totals(tenants, v.Outcomes) {
+		ch <- metric(dealsDesc, prometheus.CounterValue, n, o[0], o[1])
 	}
-	for tenant, n := range v.Failing {
-		ch <- gauge(failingDesc, float64(n), string(tenant))
+	for _, t := range tenants {
+		ch <- gauge(failingDesc, float64(v.Failing[t.ID]), string(t.ID))
 	}
+}
+
+// totals are the outcomes by tenant and name. Those that never were are 0 and not missing, so that the first counts.
+func totals(tenants []Tenant, outcomes []Outcome) map[[2]string]float64 {
+	all := map[[2]string]float64{}
+	for _, t := range tenants {
+		for _, name := range []string{"noticed", "done", "held", "dead", "ended"} {
+			all[[2]string{string(t.ID), name}] = 0
+		}
+	}
+	for _, o := range outcomes {
+		all[[2]string{string(o.Tenant), o.Name}] = float64(o.N)
+	}
+	return all
 }
 
 func (m *Metrics) since(t time.Time) float64 { return max(m.now().Sub(t).Seconds(), 0) }
