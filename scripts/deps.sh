@@ -1,10 +1,11 @@
 #!/bin/sh
 # Installs what building and testing need where a command or library is missing; does nothing when all is there.
 # With arguments, only those needs: "build" (a C compiler), "renderer" (npm), "hsm" (a software HSM), "judges" (validators),
-# "producers" (PDFs made by other programs), "promtool" (not without being asked for).
+# "producers" (PDFs made by other programs), "browser" (the status page is tried in one), "promtool" (not without being
+# asked for).
 set -eu
 
-needs=${*:-build renderer hsm judges producers}
+needs=${*:-build renderer hsm judges producers browser}
 missing=
 optional=
 why=
@@ -55,6 +56,8 @@ for need in $needs; do
 		have qpdf || want qpdf "judges the structure of our PDFs"
 		have openssl || want openssl "judges our CMS and time-stamps"
 		have certutil || want libnss3-tools "gives pdfsig a root to trust" ;;
+	browser) # Where the distribution has it under another name, the tests say that they skip.
+		have chromium || have chromium-browser || have google-chrome || like chromium "opens the status page in tests" ;;
 	producers) # Together 10 MB. Two will do, because a release may lack one; without apt the tests take the PDFs that are there.
 		have apt-get && ! enough_producers || continue
 		like fonts-sil-abyssinica "its manuals are PDFs of LibreOffice and Acrobat Distiller"

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,13 +50,14 @@ const (
 const leastPrefix = 6
 
 // window is how many sealings one page looks through, so that a page that finds little answers as fast as a full one.
-const window = 10_000
+const window = 5_000
 
-// finder is a query on its way into SQL: a driver, which an index answers newest first, and clauses that each of its
-// sealings is compared with.
+// finder is a query on its way into SQL: a driver, which an index answers newest first, words that each of its sealings
+// must have, which another index answers, and clauses that the rest is compared with.
 type finder struct {
 	*txn
 	driver  string // "FROM ... WHERE ..." over a table with a column seq
+	words   []int64
 	clauses []string
 	args    []any
 }
@@ -67,7 +69,9 @@ func (s *Store) Find(ctx context.Context, q Query) (found Found, err error) {
 		if found.By, err = f.meaning(q); err != nil {
 			return err
 		}
-		f.filter(q)
+		if err := f.filter(q); err != nil {
+			return err
+		}
 		limit := min(q.Limit, 1000)
 		if limit <= 0 {
 			limit = 100
@@ -104,7 +108,16 @@ func (f *finder) meaning(q Query) (by string, err error) {
 		}
 		f.args = nil
 	}
-	return byName, f.names(words(text))
+	for _, w := range words(text) {
+		if len(f.words) < maxAsked {
+			f.words = append(f.words, f.s.master.keyed(w))
+		}
+	}
+	f.driver = ""
+	if len(f.words) == 0 {
+		f.driver = "FROM words WHERE word IS NULL" // of signs alone
+	}
+	return byName, nil
 }
 
 func (f *finder) any() (bool, error) {
@@ -112,31 +125,20 @@ func (f *finder) any() (bool, error) {
 	return f.get([]any{&one}, "SELECT 1 "+f.driver+" LIMIT 1", f.args...)
 }
 
-// names is driven by the rarest word.
-func (f *finder) names(asked []string) error {
-	if len(asked) == 0 {
-		f.driver = "FROM words WHERE word IS NULL"
-		return nil
-	}
-	asked = asked[:min(len(asked), maxAsked)]
+// driveByWord is driven by the rarest word.
+func (f *finder) driveByWord() error {
 	rarest, least := 0, int64(window+1)
-	for i, w := range asked {
+	for i, w := range f.words {
 		var n int64
-		if _, err := f.get([]any{&n}, fmt.Sprintf(`SELECT count(*) FROM (SELECT 1 FROM words WHERE word = $1 LIMIT %d)`, window), f.s.master.keyed(w)); err != nil {
+		if _, err := f.get([]any{&n}, fmt.Sprintf(`SELECT count(*) FROM (SELECT 1 FROM words WHERE word = $1 LIMIT %d)`, window), w); err != nil {
 			return err
 		}
 		if n < least {
 			rarest, least = i, n
 		}
 	}
-	for i, w := range asked {
-		at := f.arg(f.s.master.keyed(w))
-		if i == rarest {
-			f.driver = "FROM words WHERE word = " + at
-		} else {
-			f.clauses = append(f.clauses, "EXISTS (SELECT 1 FROM words w WHERE w.word = "+at+" AND w.seq = sealings.seq)")
-		}
-	}
+	f.driver = "FROM words WHERE word = " + f.arg(f.words[rarest])
+	f.words = slices.Delete(f.words, rarest, rarest+1)
 	return nil
 }
 
@@ -149,7 +151,7 @@ type condition struct {
 }
 
 // filter adds the query's other conditions. Where the text is no driver, the one that is likely to match least is.
-func (f *finder) filter(q Query) {
+func (f *finder) filter(q Query) error {
 	state := condition{"state", "state || ''", q.State, q.State != ""}
 	day := condition{"day", "day + 0", q.Day.Unix() / (24 * 60 * 60), !q.Day.IsZero()}
 	rule := condition{"rule", "rule || ''", q.Rule, q.Rule != ""}
@@ -158,6 +160,10 @@ func (f *finder) filter(q Query) {
 	case f.driver != "":
 	case state.given && q.State != "done":
 		f.drive(&state, &tenant)
+	case len(f.words) > 0:
+		if err := f.driveByWord(); err != nil {
+			return err
+		}
 	case day.given:
 		f.drive(&day)
 	case rule.given:
@@ -170,6 +176,7 @@ func (f *finder) filter(q Query) {
 			f.clauses = append(f.clauses, c.plain+" = "+f.arg(c.value))
 		}
 	}
+	return nil
 }
 
 // drive takes the conditions that are given, for which there is an index together and alone; all sealings without any.
@@ -191,29 +198,43 @@ func (f *finder) page(before int64, limit int) (list []Summary, next int64, err 
 	if len(list) > limit {
 		return list[:limit], list[limit-1].Seq, nil
 	}
-	if len(f.clauses) == 0 {
+	if !f.looksThrough() {
 		return list, 0, nil
 	}
 	var n int64
-	_, err = f.get([]any{&n, &next}, "SELECT count(*), coalesce(min(seq), 0) FROM ("+f.seqs(before, window)+")", f.args...)
+	_, err = f.get([]any{&n, &next}, "SELECT count(*), coalesce(min(seq), 0) FROM ("+f.driven(before, window)+")", f.args...)
 	if n < window {
 		next = 0
 	}
 	return list, next, err
 }
 
-// query is the whole statement.
+// looksThrough reports whether not all that the driver gives matches.
+func (f *finder) looksThrough() bool { return len(f.clauses)+len(f.words) > 0 }
+
+// query is the whole statement. Only sealings that have all words are read from their own table, which is large.
 func (f *finder) query(before int64, limit int) string {
-	n := window
-	if len(f.clauses) == 0 {
-		n = limit
+	n := limit
+	if f.looksThrough() {
+		n = window
 	}
-	where := append([]string{"seq IN (" + f.seqs(before, n) + ")"}, f.clauses...)
+	seqs := f.driven(before, n)
+	if len(f.words) > 0 {
+		seqs = "SELECT seq FROM (" + seqs + ") d WHERE " + strings.Join(f.haveWords(), " AND ")
+	}
+	where := append([]string{"seq IN (" + seqs + ")"}, f.clauses...)
 	return fmt.Sprintf("%s WHERE %s ORDER BY seq DESC LIMIT %d", selectSummaries, strings.Join(where, " AND "), limit)
 }
 
-// seqs is the part of the driver that is looked through.
-func (f *finder) seqs(before int64, n int) string {
+func (f *finder) haveWords() (all []string) {
+	for _, w := range f.words {
+		all = append(all, fmt.Sprintf("EXISTS (SELECT 1 FROM words w WHERE w.word = %d AND w.seq = d.seq)", w))
+	}
+	return all
+}
+
+// driven is the part of the driver that is looked through.
+func (f *finder) driven(before int64, n int) string {
 	bound := ""
 	if before > 0 {
 		bound = fmt.Sprintf(" AND seq < %d", before)

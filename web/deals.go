@@ -50,8 +50,11 @@ func (s *server) list(ctx context.Context, r *http.Request) (*frame, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tenants: %w", err)
 	}
-	v := &listView{Text: search.Text, Day: q.Get("day"), First: search.Before == 0, Problem: problem,
+	v := &listView{Text: search.Text, First: search.Before == 0, Problem: problem,
 		Narrowed: search.Text != "" || search.Tenant != "" || search.State != "" || search.Rule != "" || !search.Day.IsZero()}
+	if !search.Day.IsZero() {
+		v.Day = search.Day.Format(time.DateOnly)
+	}
 	v.choices(tenants, search)
 	if problem == "" {
 		found, err := s.House.Find(ctx, search)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
@@ -24,6 +25,7 @@ type village struct {
 	tenants     []Tenant
 	deals       []*Deal // oldest first
 	quarantined []deal.Quarantine
+	mu          sync.Mutex // of untold, for those who change it while a browser looks
 	untold      int64
 	keys        []Key
 	figures     deal.Figures
@@ -48,6 +50,8 @@ func (v *village) Quarantined(_ context.Context, limit int) ([]deal.Quarantine, 
 }
 
 func (v *village) Untold(context.Context) (int64, time.Time, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	return v.untold, time.Time{}, v.err
 }
 

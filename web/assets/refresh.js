@@ -36,12 +36,13 @@
           headers: { "Dealseal-Refresh": "1" },
           signal: AbortSignal.timeout(5000),
         });
-        if (answer.status === 403) {
+        const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+        if (document.querySelector(".out") && !fresh.querySelector(".out")) {
           say("the session has ended");
         } else if (!answer.ok) {
           say("the daemon cannot read its state");
         } else {
-          swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
+          swap(fresh);
           say("");
         }
       } catch {
