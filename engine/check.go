@@ -31,13 +31,15 @@ func (r *run) check(ctx context.Context) error {
 	}
 	defer closer.Close()
 	var verdict finding
-	err = r.call(ctx, "verify", checkLimit, func(ctx context.Context) error {
-		report, err := r.Checker.Check(ctx, sealed)
-		if err != nil {
+	err = r.inTurn(ctx, r.checking, func() error {
+		return r.call(ctx, "verify", checkLimit, func(ctx context.Context) error {
+			report, err := r.Checker.Check(ctx, sealed)
+			if err != nil {
+				return err
+			}
+			verdict, err = findingOf(report)
 			return err
-		}
-		verdict, err = findingOf(report)
-		return err
+		})
 	})
 	if err != nil {
 		return err

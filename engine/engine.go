@@ -75,10 +75,13 @@ type Engine struct {
 	// MayNotice is asked before each poll, MayWork before each step of a deal. An error says in words for people why that
 	// has to wait, such as a disk without room; both are asked again until there is none. nil means always.
 	MayNotice, MayWork func() error
+	Places             Places
 
 	once    sync.Once
 	tenants tenants
 	records keyed // serialises what is told about one record
+	// Turns at what there is little of.
+	rendering, signing, checking *turns
 	// stopping is set when the context of Run has ended: a deal goes no further than the step that it is in.
 	stopping atomic.Bool
 }
@@ -98,6 +101,7 @@ func (e *Engine) init() {
 	e.once.Do(func() {
 		e.observe(e.Tenants)
 		e.tenants.set(e.Tenants)
+		e.rendering, e.signing, e.checking = newTurns(e.Places.Render), newTurns(e.Places.Key), newTurns(e.Places.Check)
 		if e.Now == nil {
 			e.Now = time.Now
 		}

@@ -58,19 +58,22 @@ func (r *run) makeTrail(ctx context.Context) ([]byte, error) {
 
 func (r *run) stageTrail(ctx context.Context) error {
 	var fact deal.FileFact
-	err := r.call(ctx, "trail", renderLimit, func(ctx context.Context) error {
-		lines, err := r.Ledger.Trail(ctx, r.s.Tx)
-		if err != nil {
-			return err
-		}
-		b, err := r.renderTrail(ctx, lines)
-		if err != nil {
-			return err
-		}
-		fact, err = r.Files.Stage(ctx, r.s.Tx, fileTrail, func(w io.Writer) error {
-			_, err := w.Write(b)
+	lines, err := r.Ledger.Trail(ctx, r.s.Tx)
+	if err != nil {
+		return err
+	}
+	var b []byte
+	err = r.inTurn(ctx, r.rendering, func() error {
+		return r.call(ctx, "trail", renderLimit, func(ctx context.Context) (err error) {
+			b, err = r.renderTrail(ctx, lines)
 			return err
 		})
+	})
+	if err != nil {
+		return err
+	}
+	fact, err = r.Files.Stage(ctx, r.s.Tx, fileTrail, func(w io.Writer) error {
+		_, err := w.Write(b)
 		return err
 	})
 	if err != nil {

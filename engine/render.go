@@ -47,9 +47,13 @@ func (r *run) fromTemplate(ctx context.Context) (deal.FileFact, error) {
 	if err != nil {
 		return deal.FileFact{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, renderLimit)
-	defer cancel()
-	out, err := r.Documents.Render(ctx, b, s.Private.Document)
+	var out documents.Output
+	err = r.inTurn(ctx, r.rendering, func() (err error) {
+		ctx, cancel := context.WithTimeout(ctx, renderLimit)
+		defer cancel()
+		out, err = r.Documents.Render(ctx, b, s.Private.Document)
+		return err
+	})
 	if err != nil {
 		return deal.FileFact{}, aboutRecord(err)
 	}

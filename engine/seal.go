@@ -94,9 +94,11 @@ func (r *run) rehearse(ctx context.Context, t *signing.Ticket, unsigned deal.Fil
 		return err
 	}
 	var report *verify.Report
-	err = r.call(ctx, "rehearsal", checkLimit, func(ctx context.Context) (err error) {
-		report, err = r.Checker.CheckRehearsal(ctx, joined{unsigned, tail}, root)
-		return err
+	err = r.inTurn(ctx, r.checking, func() error {
+		return r.call(ctx, "rehearsal", checkLimit, func(ctx context.Context) (err error) {
+			report, err = r.Checker.CheckRehearsal(ctx, joined{unsigned, tail}, root)
+			return err
+		})
 	})
 	if err != nil {
 		return err
@@ -265,9 +267,11 @@ func (r *run) redeem(ctx context.Context, t *signing.Ticket) error {
 		return err
 	}
 	var value []byte
-	err := r.call(ctx, "redeem", signLimit, func(ctx context.Context) (err error) {
-		value, err = r.Sealer.Redeem(ctx, t)
-		return err
+	err := r.inTurn(ctx, r.signing, func() error {
+		return r.call(ctx, "redeem", signLimit, func(ctx context.Context) (err error) {
+			value, err = r.Sealer.Redeem(ctx, t)
+			return err
+		})
 	})
 	if deal.IsPermanent(err) && !mendedForAll(err) {
 		return fmt.Errorf("%w: put the key back that the seal was staged for and retry the deal, or prepare the deal again (dealseal jobs prepare)", err)

@@ -31,8 +31,9 @@ type Pool struct {
 // slot is the place of one child. Its fields are guarded by Pool.mu.
 type slot struct {
 	calls int
-	proc  *process  // the last one started; it may have ended
-	start *starting // non-nil while one starts
+	rest  *time.Timer // ends the child when it has had no call for long
+	proc  *process    // the last one started; it may have ended
+	start *starting   // non-nil while one starts
 }
 
 type starting struct {
@@ -125,6 +126,9 @@ func (p *Pool) take() *slot {
 		}
 	}
 	best.calls++
+	if best.rest != nil {
+		best.rest.Stop() // one that has fired already finds the call
+	}
 	return best
 }
 
@@ -132,6 +136,25 @@ func (p *Pool) release(s *slot) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.calls--
+	if p.spec.Idle <= 0 || s.calls > 0 || p.closed {
+		return
+	}
+	if s.rest == nil {
+		s.rest = time.AfterFunc(p.spec.Idle, func() { p.retire(s) })
+	} else {
+		s.rest.Reset(p.spec.Idle)
+	}
+}
+
+// retire ends the child of a slot that has had no call for long.
+func (p *Pool) retire(s *slot) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.calls > 0 || p.closed || s.proc == nil {
+		return
+	}
+	s.proc.retire()
+	s.proc = nil
 }
 
 func (s *slot) alive() bool { return s.proc != nil && s.proc.alive() }
@@ -261,6 +284,8 @@ func (p *Pool) watch(proc *process) {
 	switch {
 	case p.ctx.Err() != nil:
 		proc.fail(ErrClosed)
+	case proc.retired():
+		proc.fail(ErrClosed) // it has no calls
 	case wanted:
 		p.log.Warn("worker killed", "pid", proc.pid, "reason", reason)
 		proc.fail(&CrashError{Worker: p.spec.Name, Reason: reason, Failures: 1})
@@ -315,6 +340,9 @@ func (p *Pool) Close() error {
 	p.cancel()
 	var procs []*process
 	for _, s := range p.slots {
+		if s.rest != nil {
+			s.rest.Stop()
+		}
 		if s.proc != nil {
 			procs = append(procs, s.proc)
 		}

@@ -42,6 +42,7 @@ type process struct {
 	last    uint32 // id
 	killed  string // why, if it was us
 	ending  bool   // it takes no more calls
+	resting bool   // it was ended because nobody called
 	err     error
 }
 
@@ -323,6 +324,20 @@ func (p *process) hangUp() {
 	p.ending = true
 	p.mu.Unlock()
 	_ = p.conn.Close() // a second time fails, and may
+}
+
+// retire ends a child that nobody needs for now.
+func (p *process) retire() {
+	p.mu.Lock()
+	p.resting = true
+	p.mu.Unlock()
+	p.hangUp()
+}
+
+func (p *process) retired() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.resting
 }
 
 // wait returns how the child ended, and whether that was our wish.

@@ -20,6 +20,8 @@ func (*process) call(context.Context, Frame) (Frame, error) { return Frame{}, Er
 func (*process) alive() bool                                { return false }
 func (*process) kill(string)                                {}
 func (*process) hangUp()                                    {}
+func (*process) retire()                                    {}
+func (*process) retired() bool                              { return false }
 func (*process) wait() (string, bool)                       { return "", true }
 func (*process) fail(error)                                 {}
 

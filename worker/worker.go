@@ -40,6 +40,9 @@ type Spec struct {
 	Limits      Limits
 	Sandbox     Sandbox
 	Restart     Backoff
+	// Idle is how long a child lives without a call; the next one starts
+	// another. 0 is for ever.
+	Idle time.Duration
 }
 
 // Limits bound one child. Zero values mean the defaults.

@@ -674,6 +674,38 @@ func TestPoolStartsOnlyWhatItNeeds(t *testing.T) {
 	}
 }
 
+func TestAChildThatNobodyCallsEndsAndTheNextCallHasAnother(t *testing.T) {
+	var log bytes.Buffer // read when all children have ended
+	p := newPool(t, worker.Spec{Idle: 50 * time.Millisecond}, 1, &log)
+	pid := mustCall(t, p, "pid", "")
+	eventually(t, "the idle child to end", func() bool { return !exists(t, pid) })
+	if another := mustCall(t, p, "pid", ""); another == pid {
+		t.Errorf("the child %s that has ended answers", pid)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if log.Len() > 0 {
+		t.Errorf("it is no news, and yet logged: %s", log.String())
+	}
+}
+
+func TestNoChildEndsWhileItWorks(t *testing.T) {
+	p := newPool(t, worker.Spec{Idle: time.Millisecond, Concurrency: 4}, 1, nil)
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for j := range 50 {
+				want := fmt.Sprint(i, j)
+				if got, err := call(t, p, "echo", want); err != nil || got != want {
+					t.Errorf("%q, %v; want %q", got, err, want)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
 func TestConcurrentCallsShareOneChild(t *testing.T) {
 	p := newPool(t, worker.Spec{Concurrency: 8}, 1, nil)
 	pid := mustCall(t, p, "pid", "")

@@ -133,7 +133,7 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	d.engine = &engine.Engine{
 		Tenants: tenants, Ledger: d.store, Files: files{d.store}, Queue: d.queue,
 		Documents: renderer, Bundles: d.shelf, Sealer: signing.NewSealer(measuredKeys{d.keys, h.meter.signed}, stamper, time.Now), Checker: checker,
-		Log: log, Hook: crashHook(), MayNotice: d.disk.mayNotice, MayWork: d.disk.mayWork, Retry: engine.Retry{First: h.cfg.Retry.First, Max: h.cfg.Retry.Max, Attempts: h.cfg.Retry.Attempts},
+		Log: log, Hook: crashHook(), MayNotice: d.disk.mayNotice, MayWork: d.disk.mayWork, Places: h.places(renderer), Retry: engine.Retry{First: h.cfg.Retry.First, Max: h.cfg.Retry.Max, Attempts: h.cfg.Retry.Attempts},
 	}
 	for _, t := range tenants {
 		d.goOn(ctx, t.ID, false, engine.HoldUnconfigured)
@@ -241,6 +241,15 @@ func (f files) OpenKept(ctx context.Context, folder, name string) (deal.File, io
 		return deal.File{}, nil, err
 	}
 	return file.File, file, nil
+}
+
+// places are as many as the children and sessions that there are.
+func (h *house) places(r *typst.Renderer) engine.Places {
+	p := engine.Places{Render: r.Children(), Check: readers()}
+	for _, k := range h.cfg.Signing.Keys {
+		p.Key = max(p.Key, k.Sessions)
+	}
+	return p
 }
 
 // openStore opens the state with its master key. From then on the process holds what must not land in a core file.

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -160,7 +161,7 @@ type checker struct {
 }
 
 func newChecker(roots []*x509.Certificate, log *slog.Logger) *checker {
-	return &checker{verify.NewChecker(verify.CheckerOptions{Log: log}), roots}
+	return &checker{verify.NewChecker(verify.CheckerOptions{Children: readers(), Log: log}), roots}
 }
 
 func (h *house) newChecker(log *slog.Logger) *checker { return newChecker(h.roots, log) }
@@ -172,6 +173,9 @@ func (c *checker) Check(ctx context.Context, doc pades.Document) (*verify.Report
 func (c *checker) CheckRehearsal(ctx context.Context, doc pades.Document, root *x509.Certificate) (*verify.Report, error) {
 	return c.Checker.Verify(ctx, doc, verify.Options{Roots: []*x509.Certificate{root}})
 }
+
+// readers is how many sealed files are read back at once, by each of the two readers.
+func readers() int { return min(runtime.NumCPU(), 4) }
 
 // newLogQuiet is for commands: only what goes wrong, and not when, which whoever waits for the command knows.
 func newLogQuiet(w io.Writer) *slog.Logger {

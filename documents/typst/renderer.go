@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -50,6 +51,7 @@ const (
 	defaultTimeout  = 10 * time.Second
 	maxChildren     = 4
 	goMemory        = 100 << 20
+	idleChild       = 5 * time.Minute    // a child takes 200 MB and starts in half a second
 	rendererVersion = "dealseal/typst/1" // changes whenever the same input may give other bytes
 )
 
@@ -74,7 +76,7 @@ var (
 
 // New checks the options and the module's file; no child starts yet. Close ends the children.
 func New(o Options) (*Renderer, error) {
-	wasm, err := os.ReadFile(o.WASM)
+	hash, err := hashFile(o.WASM)
 	if err != nil {
 		return nil, &ModuleError{Reason: fmt.Sprintf("cannot be read (%v): fetch it with make renderer, or configure its path", err)}
 	}
@@ -94,7 +96,7 @@ func New(o Options) (*Renderer, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Renderer{timeout: o.Timeout, hash: sha256.Sum256(wasm), fonts: f, places: make(chan struct{}, o.Children)}
+	r := &Renderer{timeout: o.Timeout, hash: hash, fonts: f, places: make(chan struct{}, o.Children)}
 	dir := filepath.Join(o.CacheDir, hex.EncodeToString(r.hash[:8]))
 	r.cache = cache{wasm: o.WASM, dir: dir, progress: o.Progress, log: o.Log}
 	spec, err := renderSpec(o.WASM, dir)
@@ -105,6 +107,18 @@ func New(o Options) (*Renderer, error) {
 	return r, nil
 }
 
+// hashFile does not read the module as a whole: the daemon would keep its size in memory for the rest of its life.
+func hashFile(name string) (sum [sha256.Size]byte, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return sum, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return [sha256.Size]byte(h.Sum(nil)), err
+}
+
 // renderSpec is what a child that renders may do: read the module and its code before the first template, then nothing.
 func renderSpec(wasm, cache string) (worker.Spec, error) {
 	s, err := json.Marshal(setup{WASM: wasm, Cache: cache})
@@ -113,8 +127,12 @@ func renderSpec(wasm, cache string) (worker.Spec, error) {
 		Setup:   s,
 		Limits:  worker.Limits{Procs: 1, GoMemory: goMemory},
 		Sandbox: worker.Sandbox{Read: []string{wasm, cache}, SealFiles: true},
+		Idle:    idleChild,
 	}, err
 }
+
+// Children is how many documents are made at once.
+func (r *Renderer) Children() int { return cap(r.places) }
 
 // Close ends the children.
 func (r *Renderer) Close() error {

@@ -19,6 +19,7 @@ const (
 	defaultOpinionTimeout = 10 * time.Second
 	childGoMemory         = 200 << 20 // what the garbage collector of a child aims at
 	childMemory           = 1 << 30   // what it dies of
+	idleChild             = 5 * time.Minute
 )
 
 // CheckerOptions of NewChecker. The zero value is useful.
@@ -50,6 +51,7 @@ func NewChecker(o CheckerOptions) *Checker {
 		Sandbox: worker.Sandbox{SealFiles: true},
 		// The second reader crashes on documents, not on its surroundings: a pause would only spoil the opinion on the next one.
 		Restart: worker.Backoff{Max: time.Second},
+		Idle:    idleChild,
 	}
 	return &Checker{options: o, reader: worker.NewPool(spec, o.Children, o.Log), opinion: worker.NewPool(spec, o.Children, o.Log)}
 }
