@@ -3,6 +3,8 @@ package connectors
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/dealseal/dealseal/deal"
@@ -28,8 +30,9 @@ type Resolver interface {
 // Probe is what of the configuration depends on the account.
 type Probe struct {
 	Watches []deal.Watch
-	// Read are the paths that CRM.Record will be asked for.
-	Read []string
+	// Read are the paths that CRM.Record will be asked for; Types is what becomes of them where it is more than text.
+	Read  []string
+	Types map[string]deal.ValueType
 	// WriteBack are the fields of the receipts.
 	WriteBack []deal.WriteBack
 }
@@ -70,6 +73,20 @@ type Sampler interface {
 	// Recent returns at most n records of the kind that rules watch, those that were changed last first. It reads their
 	// IDs only.
 	Recent(ctx context.Context, n int) ([]deal.Ref, error)
+}
+
+// TypeMisfit compares the type of a field with what a document makes of it: fits are the types that always will do, texts
+// those that do if somebody writes them so.
+func TypeMisfit(path, is string, as deal.ValueType, fits, texts []string) []Problem {
+	switch {
+	case slices.Contains(fits, is):
+		return nil
+	case slices.Contains(texts, is):
+		return []Problem{{Aspect: AspectRead, Warning: true, What: fmt.Sprintf("the path %q leads to a field of type %s, and the document needs a %s", path, is, as),
+			Cure: fmt.Sprintf("name a field of type %s; a text that is no %s will hold the deal", fits[0], as)}}
+	}
+	return []Problem{{Aspect: AspectRead, What: fmt.Sprintf("the path %q leads to a field of type %s, of which the document can make no %s", path, is, as),
+		Cure: fmt.Sprintf("name a field of type %s in the template or in the rule's fields", strings.Join(fits, " or "))}}
 }
 
 // Explain parts an error into what happened and what mends it, if the error knows (Cure() string). cure is empty

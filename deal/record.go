@@ -41,6 +41,16 @@ type RecordFile struct {
 	Role Role
 }
 
+// ValueType is what a document makes of a value of a record.
+type ValueType string
+
+// The types. Whatever is not counted or dated is printed as it stands.
+const (
+	TextValue   ValueType = "text"
+	NumberValue ValueType = "number"
+	DateValue   ValueType = "date"
+)
+
 // Lookup returns the leaf at a dotted path, following parents only. It returns nil for what is absent.
 func (r Record) Lookup(path string) any {
 	var v any = r.Values

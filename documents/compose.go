@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/dealseal/dealseal/deal"
 )
 
 // metaField is the part of a record that dealseal fills itself.
@@ -31,15 +33,26 @@ type Meta struct {
 // Paths lists the CRM paths that a document needs for CRM kind, sorted, list indices left out. overrides are the
 // sources of a tenant's rule by record path, in the syntax of template.yaml; nil for none.
 func (b *Bundle) Paths(kind string, overrides map[string]any) ([]string, error) {
+	types, err := b.ValueTypes(kind, overrides)
+	return sortedKeys(types), err
+}
+
+// ValueTypes is Paths with what the document makes of each value. One that is printed as it stands and counted as well
+// counts as a number.
+func (b *Bundle) ValueTypes(kind string, overrides map[string]any) (map[string]deal.ValueType, error) {
 	sources, err := b.sources(kind, overrides)
 	if err != nil {
 		return nil, err
 	}
-	set := make(map[string]bool)
-	for _, s := range sources {
-		s.crmPaths(func(p string) { set[p] = true })
+	types := make(map[string]deal.ValueType)
+	for _, field := range sortedKeys(sources) {
+		sources[field].crmPaths(func(path string, as deal.ValueType) {
+			if types[path] == "" || as != deal.TextValue {
+				types[path] = as
+			}
+		})
 	}
-	return sortedKeys(set), nil
+	return types, nil
 }
 
 func (b *Bundle) sources(kind string, overrides map[string]any) (map[string]Source, error) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/mocks/hostile"
 )
 
@@ -37,6 +38,26 @@ func TestComposeMakesTheSameCanonicalRecordOfTheSameValues(t *testing.T) {
 	again, err := b.Compose("salesforce", opportunity(nil), nil, testMeta())
 	if err != nil || string(again) != string(got) {
 		t.Errorf("a second record differs (%v)", err)
+	}
+}
+
+func TestValueTypesSayWhatBecomesOfEachPath(t *testing.T) {
+	b := mustBundle(t)
+	got, err := b.ValueTypes("salesforce", map[string]any{
+		"subject":  map[string]any{"join": []any{"Name", "Amount"}}, // printed here, counted elsewhere
+		"due":      map[string]any{"date": "CloseDate"},
+		"discount": map[string]any{"number": "Lines.0.Discount"},
+		"amount2":  map[string]any{"money": "Amount", "currency": "CurrencyIsoCode"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]deal.ValueType{
+		"Name": deal.TextValue, "Amount": deal.NumberValue, "CloseDate": deal.DateValue, "Lines.Discount": deal.NumberValue, "CurrencyIsoCode": deal.TextValue,
+	} {
+		if got[path] != want {
+			t.Errorf("%s becomes %q, want %q", path, got[path], want)
+		}
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/dealseal/dealseal/deal"
 )
 
 // Source says where one field of the document record comes from. The spellings, the same in template.yaml and in a
@@ -260,21 +262,29 @@ func checkPaths(fields map[string]Source) error {
 }
 
 // crmPaths calls yield for every CRM path that s reads, list indices left out.
-func (s Source) crmPaths(yield func(string)) {
+func (s Source) crmPaths(yield func(path string, as deal.ValueType)) {
 	if s.path != "" && s.op != opSum && s.op != opFrom {
-		yield(withoutIndices(s.path))
+		yield(withoutIndices(s.path), valueTypes[s.op])
 	}
-	for _, p := range slices.Concat(s.paths, []string{s.less, s.equals}) {
+	for _, p := range s.paths {
+		yield(withoutIndices(p), valueTypes[s.op])
+	}
+	for _, p := range []string{s.less, s.equals} {
 		if p != "" {
-			yield(withoutIndices(p))
+			yield(withoutIndices(p), deal.NumberValue)
 		}
 	}
 	if s.currency != nil {
 		s.currency.crmPaths(yield)
 	}
 	for _, e := range s.each {
-		e.crmPaths(func(p string) { yield(withoutIndices(s.path) + "." + p) })
+		e.crmPaths(func(p string, as deal.ValueType) { yield(withoutIndices(s.path)+"."+p, as) })
 	}
+}
+
+// valueTypes is what each operation makes of the paths that it names first.
+var valueTypes = map[string]deal.ValueType{
+	opText: deal.TextValue, opJoin: deal.TextValue, opNumber: deal.NumberValue, opMoney: deal.NumberValue, opProduct: deal.NumberValue, opDate: deal.DateValue,
 }
 
 // origin names the CRM path that a person has to mend when the field is bad.

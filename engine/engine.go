@@ -41,6 +41,8 @@ type Rule struct {
 	// StartFrom is the activation time, or zero for "now" on the CRM's clock.
 	StartFrom time.Time
 	Plan      deal.Plan
+	// Types says what the document makes of the plan's fields, by path, for comparison with the account.
+	Types map[string]deal.ValueType
 }
 
 // Retry is how often and how far apart a failing step is tried: First, doubled each time up to Max, with 20 % jitter.

@@ -205,8 +205,13 @@ func (p *poller) probe(ctx context.Context, rules []Rule) error {
 
 // ProbeOf is what rules ask of their account.
 func ProbeOf(rules []Rule) connectors.Probe {
-	var ask connectors.Probe
+	ask := connectors.Probe{Types: map[string]deal.ValueType{}}
 	for _, r := range rules {
+		for path, as := range r.Types {
+			if as != deal.TextValue {
+				ask.Types[path] = as
+			}
+		}
 		ask.Watches = append(ask.Watches, r.Watch)
 		ask.Read = append(ask.Read, r.Plan.Fields...)
 		ask.WriteBack = append(ask.WriteBack, r.Plan.WriteBack)

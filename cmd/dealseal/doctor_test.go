@@ -439,6 +439,18 @@ func TestARevokedCertificateFails(t *testing.T) {
 	oneTrouble(t, p.examine(), "ocsp", "house", doctor.Failure, "revoked at", "stop sealing with this key")
 }
 
+// What a template makes of a field is compared with the field's type, and tried with a real record.
+func TestAFieldOfTheWrongTypeIsNamed(t *testing.T) {
+	t.Parallel()
+	bad := trouble(newPatient(t, deal.Salesforce, func(p *patientHouse) {
+		p.tenant["{template: order-form@1}"] = "{template: order-form@1, fields: {effective_date: {date: IsWon}}}"
+	}).examine())
+	if len(bad) != 2 || bad[0].Check != "fields" || bad[0].Result != doctor.Failure || !strings.Contains(bad[0].What, `"IsWon" leads to a field of type boolean`) ||
+		bad[1].Check != checkTemplate || !strings.Contains(bad[1].What, `"effective_date"`) {
+		t.Errorf("findings %+v", bad)
+	}
+}
+
 func FuzzAnswersOfResponders(f *testing.F) {
 	authority, err := pki.New(pki.Options{})
 	if err != nil {

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/dealseal/dealseal/config"
@@ -234,7 +236,8 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 		WriteBack: deal.WriteBack{TransactionID: r.WriteBack.TransactionID, Status: r.WriteBack.Status.Field, Words: words,
 			SignedAt: r.WriteBack.SignedAt, URL: r.WriteBack.URL, Audit: r.WriteBack.Audit},
 	}
-	if err := h.useTemplate(file, path, r, &p); err != nil {
+	types, err := h.useTemplate(file, path, r, &p)
+	if err != nil {
 		return engine.Rule{}, err
 	}
 	if r.AuditTrail != "none" {
@@ -244,7 +247,7 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 		}
 		p.AuditTrail = b.Hash()
 	}
-	return engine.Rule{StartFrom: start, Plan: p,
+	return engine.Rule{StartFrom: start, Plan: p, Types: types,
 		Watch: deal.Watch{Rule: r.ID, Object: r.Object, Pipeline: r.When.Pipeline, Stage: r.When.Stage}}, nil
 }
 
@@ -263,27 +266,30 @@ func statusWords(kind string, configured map[string]string) map[deal.Status]stri
 	return words
 }
 
-func (h *house) useTemplate(file *config.Tenant, path string, r config.Rule, p *deal.Plan) error {
+// useTemplate adds what the rule's template needs to the plan, and returns what it makes of the fields.
+func (h *house) useTemplate(file *config.Tenant, path string, r config.Rule, p *deal.Plan) (map[string]deal.ValueType, error) {
 	if r.Document.Template == "" {
-		return nil
+		return nil, nil
 	}
 	b, err := h.bundle(file, path+".document.template", r.Document.Template)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if p.Production {
 		if err := b.RequireApproved(); err != nil {
-			return file.At(path+".document.template", "%v", err)
+			return nil, file.At(path+".document.template", "%v", err)
 		}
 	}
-	if p.Fields, err = b.Paths(file.CRM.Kind, r.Document.Fields); err != nil {
-		return file.At(path+".document.fields", "%v", err)
+	types, err := b.ValueTypes(file.CRM.Kind, r.Document.Fields)
+	if err != nil {
+		return nil, file.At(path+".document.fields", "%v", err)
 	}
+	p.Fields = slices.Sorted(maps.Keys(types))
 	p.Template, p.Bundle, p.Retention = b.Name(), b.Hash(), b.Retention
 	if len(r.Document.Fields) > 0 {
 		p.Overrides, err = json.Marshal(r.Document.Fields)
 	}
-	return err
+	return types, err
 }
 
 func (h *house) bundle(file *config.Tenant, path, name string) (*documents.Bundle, error) {

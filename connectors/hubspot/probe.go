@@ -37,10 +37,11 @@ func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors
 	}
 	d := &dictionary{connector: c, types: map[string]map[string]property{}}
 	for _, path := range p.Read {
-		what, cure, err := d.pathMisfit(ctx, path)
+		found, what, cure, err := d.pathMisfit(ctx, path)
 		if err != nil {
 			return nil, err
 		}
+		problems = append(problems, found.typeMisfit(path, p.Types[path])...)
 		if what != "" {
 			problems = append(problems, connectors.Problem{Aspect: connectors.AspectRead, What: fmt.Sprintf("the path %q cannot be read: %s", path, what), Cure: cure})
 		}
@@ -120,19 +121,19 @@ func (d *dictionary) find(ctx context.Context, objectType, name string) (p prope
 		strings.TrimRight("correct the name, or make the property in HubSpot; "+connectors.Suggest(name, slices.Collect(maps.Keys(known))), "; "), nil
 }
 
-// pathMisfit says why a path cannot be read; what is empty when it can.
-func (d *dictionary) pathMisfit(ctx context.Context, path string) (what, cure string, err error) {
+// pathMisfit says why a path cannot be read; what is empty when it can. p is the property, if the path leads to one.
+func (d *dictionary) pathMisfit(ctx context.Context, path string) (p property, what, cure string, err error) {
 	s, err := parseSelection([]string{path})
 	var e *Error
 	if errors.As(err, &e) {
-		return e.cure, "correct it in the template or in the rule's fields", nil
+		return p, e.cure, "correct it in the template or in the rule's fields", nil
 	}
 	objectType, name := s.only()
 	if objectType == "" {
-		return d.ownerMisfit(ctx)
+		what, cure, err = d.ownerMisfit(ctx)
+		return p, what, cure, err
 	}
-	_, what, cure, err = d.find(ctx, objectType, name)
-	return what, cure, err
+	return d.find(ctx, objectType, name)
 }
 
 // ownerMisfit proves that the app may see owners, whose fields are no properties.

@@ -118,6 +118,30 @@ func TestPathsOfEveryKindOfRecordAreChecked(t *testing.T) {
 	}
 }
 
+func TestPropertiesMustBeOfTheTypeThatTheDocumentMakesOfThem(t *testing.T) {
+	w := newWorld(t, FlowToken)
+	const number, date = deal.NumberValue, deal.DateValue
+	for path, tc := range map[string]struct {
+		as      deal.ValueType
+		warning bool
+		want    []string
+	}{
+		"amount": {number, false, nil}, "closedate": {date, false, nil}, "line_items.quantity": {number, false, nil}, "hs_v2_date_entered_closedwon": {date, false, nil},
+		"owner.email":  {number, false, nil}, // owners have no properties
+		"dealname":     {number, true, []string{"dealname", "type string", "needs a number"}},
+		"hs_is_closed": {date, false, []string{"type bool", "can make no date", "date or datetime"}},
+		"createdate":   {number, false, []string{"can make no number"}},
+	} {
+		t.Run(path, func(t *testing.T) {
+			problems := w.probe(connectors.Probe{Read: []string{path}, Types: map[string]deal.ValueType{path: tc.as}})
+			expectProblem(t, problems, tc.want...)
+			if len(problems) > 0 && (problems[0].Warning != tc.warning || problems[0].Aspect != connectors.AspectRead) {
+				t.Errorf("problem %+v", problems[0])
+			}
+		})
+	}
+}
+
 func TestPropertiesMustTakeWhatIsWritten(t *testing.T) {
 	w := newWorld(t, FlowToken)
 	add := func(name, kind, fieldType string, options ...mock.PropertyOption) {

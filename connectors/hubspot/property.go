@@ -6,6 +6,9 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/dealseal/dealseal/connectors"
+	"github.com/dealseal/dealseal/deal"
 )
 
 // property is the definition of a property.
@@ -44,6 +47,22 @@ func (c *Connector) definition(ctx context.Context, objectType, name string) (pr
 		return property{}, refuse("%s have no property %q: correct the field's name, or make the property in HubSpot", objectType, name)
 	}
 	return p, err
+}
+
+// typeMisfit says why a document could not make a number or a date of a property. What HubSpot computes for each stage has
+// no description, and is left to whoever tries it.
+func (p property) typeMisfit(path string, as deal.ValueType) []connectors.Problem {
+	if p.Type == "" {
+		return nil
+	}
+	texts := []string{"string", "enumeration"}
+	switch as {
+	case deal.NumberValue:
+		return connectors.TypeMisfit(path, p.Type, as, []string{"number"}, texts)
+	case deal.DateValue:
+		return connectors.TypeMisfit(path, p.Type, as, []string{"date", "datetime"}, texts)
+	}
+	return nil
 }
 
 // misfit compares a definition with what will be written.

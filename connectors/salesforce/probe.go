@@ -41,6 +41,12 @@ func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors
 			})
 		case err != nil:
 			return nil, err
+		default:
+			problem, err := c.typeMisfit(ctx, path, p.Types[path])
+			if err != nil {
+				return nil, err
+			}
+			problems = append(problems, problem...)
 		}
 	}
 	switch err := c.checkMarkerField(ctx); {
@@ -83,6 +89,32 @@ func (o *sobject) resolve(w deal.Watch) deal.Watch {
 		w.Stage = names[0]
 	}
 	return w
+}
+
+// typeMisfit says why a document could not make a number or a date of a field.
+func (c *Connector) typeMisfit(ctx context.Context, path string, as deal.ValueType) ([]connectors.Problem, error) {
+	if as != deal.NumberValue && as != deal.DateValue {
+		return nil, nil
+	}
+	object, segments := Object, strings.Split(path, ".")
+	if len(segments) > 1 {
+		_, child, err := c.schema.relationship(ctx, Object, segments[0])
+		if err != nil {
+			return nil, err
+		}
+		if child != "" {
+			object, segments = child, segments[1:]
+		}
+	}
+	f, exists, err := c.checkPath(ctx, object, path, segments)
+	if err != nil || !exists {
+		return nil, err
+	}
+	fits := []string{"currency", "double", "int", "long", "percent"}
+	if as == deal.DateValue {
+		fits = []string{"date", "datetime"}
+	}
+	return connectors.TypeMisfit(path, f.Type, as, fits, slices.Concat(textTypes, []string{"picklist", "combobox", "encryptedstring"})), nil
 }
 
 // isMisfit reports whether an error says that a name in the configuration does not fit, and not that Salesforce could not

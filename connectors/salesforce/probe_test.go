@@ -121,6 +121,33 @@ func TestFieldsMustTakeWhatIsWritten(t *testing.T) {
 	}
 }
 
+func TestFieldsMustBeOfTheTypeThatTheDocumentMakesOfThem(t *testing.T) {
+	w := newWorld(t, "")
+	const number, date = deal.NumberValue, deal.DateValue
+	for path, tc := range map[string]struct {
+		as      deal.ValueType
+		warning bool
+		want    []string
+	}{
+		"Amount": {number, false, nil}, "Probability": {number, false, nil}, "CloseDate": {date, false, nil}, "LastStageChangeDate": {date, false, nil},
+		"OpportunityLineItems.Quantity": {number, false, nil}, "Account.Name": {deal.TextValue, false, nil}, "CurrencyIsoCode": {number, false, nil},
+		"NextStep":                       {number, true, []string{"NextStep", "type string", "needs a number", "currency"}},
+		"Name":                           {date, true, []string{"needs a date"}},
+		"IsWon":                          {number, false, []string{"type boolean", "can make no number"}},
+		"Owner.IsActive":                 {date, false, []string{"can make no date", "date or datetime"}},
+		"OpportunityLineItems.UnitPrice": {date, false, []string{"type currency", "can make no date"}},
+	} {
+		t.Run(path, func(t *testing.T) {
+			problems, err := w.connector(nil).Probe(t.Context(), connectors.Probe{Read: []string{path}, Types: map[string]deal.ValueType{path: tc.as}})
+			w.must(err)
+			expectProblem(t, problems, tc.want...)
+			if len(problems) > 0 && (problems[0].Warning != tc.warning || problems[0].Aspect != connectors.AspectRead) {
+				t.Errorf("problem %+v", problems[0])
+			}
+		})
+	}
+}
+
 func TestProblemThatIsMendedIsNoticedWithoutARestart(t *testing.T) {
 	w := newWorld(t, "")
 	c := w.connector(nil)

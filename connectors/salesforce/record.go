@@ -130,7 +130,7 @@ func (c *Connector) selectPath(ctx context.Context, s *selection, path string, s
 			object, segments = child, segments[1:]
 		}
 	}
-	exists, err := c.checkPath(ctx, object, path, segments)
+	_, exists, err := c.checkPath(ctx, object, path, segments)
 	switch {
 	case err != nil || !exists:
 		return err
@@ -160,37 +160,37 @@ const currencyCode = "CurrencyIsoCode"
 
 // checkPath follows parents from an object to a field. exists is false without an error for a currency code in an org
 // that has one currency.
-func (c *Connector) checkPath(ctx context.Context, object, path string, segments []string) (exists bool, err error) {
+func (c *Connector) checkPath(ctx context.Context, object, path string, segments []string) (f field, exists bool, err error) {
 	if len(segments) > maxParents+1 {
-		return false, refuse("%q follows more than %d relationships", path, maxParents)
+		return field{}, false, refuse("%q follows more than %d relationships", path, maxParents)
 	}
 	for len(segments) > 1 {
 		parent, _, err := c.schema.relationship(ctx, object, segments[0])
 		if err != nil {
-			return false, err
+			return field{}, false, err
 		}
 		if parent == "" {
-			return false, refuse("%q: %s has no relationship %q that the integration user can see", path, object, segments[0])
+			return field{}, false, refuse("%q: %s has no relationship %q that the integration user can see", path, object, segments[0])
 		}
 		object, segments = parent, segments[1:]
 	}
 	if segments[0] == currencyCode {
 		o, err := c.schema.object(ctx, object, anything)
 		if err != nil {
-			return false, err
+			return field{}, false, err
 		}
-		_, exists := o.fields[currencyCode]
-		return exists, nil
+		f, exists := o.fields[currencyCode]
+		return f, exists, nil
 	}
-	f, err := c.schema.field(ctx, object, segments[0])
+	f, err = c.schema.field(ctx, object, segments[0])
 	if err != nil {
-		return false, fmt.Errorf("%q: %w", path, err)
+		return field{}, false, fmt.Errorf("%q: %w", path, err)
 	}
 	switch f.Type {
 	case "address", "location", "base64", "complexvalue":
-		return false, refuse("%q is a compound field: name its parts instead, such as BillingStreet", path)
+		return field{}, false, refuse("%q is a compound field: name its parts instead, such as BillingStreet", path)
 	}
-	return true, nil
+	return f, true, nil
 }
 
 // lineOrder keeps a list in the order that people gave it, where there is one, and always in the same.
