@@ -62,6 +62,18 @@ fuzz: ## Every parser of foreign bytes against damaged input (TIME=20s for each)
 build: deps-build renderer ## build/dealseal and its renderer
 	go build -ldflags '$(LDFLAGS)' -o $(BUILD)/dealseal ./cmd/dealseal
 
+.PHONY: deb
+deb: deps-build renderer ## A Debian package with the service, build/dealseal_VERSION_ARCH.deb
+	@scripts/deps.sh deb
+	go build -trimpath -buildmode=pie -ldflags '-s -w $(LDFLAGS)' -o $(BUILD)/dealseal-stripped ./cmd/dealseal
+	@scripts/deb.sh $(BUILD)/dealseal-stripped
+
+.PHONY: service-test
+service-test: deb ## The packaged service under systemd, in a container: start, watchdog, reload, drain, upgrade (needs root)
+	@scripts/deps.sh service hsm
+	go test -c -tags service -o $(BUILD)/service.test ./cmd/dealseal
+	@scripts/service-test.sh $(BUILD)/dealseal_*.deb $(BUILD)/service.test
+
 .PHONY: renderer
 renderer: $(RENDERER) ## Fetch the document renderer once, by pinned hash
 

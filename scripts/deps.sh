@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what building and testing need where a command or library is missing; does nothing when all is there.
 # With arguments, only those needs: "build" (a C compiler), "renderer" (npm), "hsm" (a software HSM), "judges" (validators),
-# "producers" (PDFs made by other programs), "browser" (the status page is tried in one), "promtool" (not without being
-# asked for).
+# "producers" (PDFs made by other programs), "browser" (the status page is tried in one), and those that are not installed
+# without being asked for: "promtool", "deb" (the package), "service" (the package under systemd).
 set -eu
 
 needs=${*:-build renderer hsm judges producers browser}
@@ -47,6 +47,8 @@ for need in $needs; do
 	build) have gcc || want gcc "the PKCS#11 module is loaded through cgo"
 		[ -e /usr/include/stdio.h ] || want libc6-dev "C headers for cgo" ;;
 	renderer) [ -e "${RENDERER:-build/typst.wasm}" ] || have npm || want npm "fetches the document renderer, once" ;;
+	deb) have objdump || want binutils "tells which C library the binary needs" ;;
+	service) have systemd-nspawn || want systemd-container "boots systemd in a container to try the service" ;;
 	hsm)
 		have softhsm2-util && softhsm || want softhsm2 "a software HSM to sign with"
 		have pkcs11-tool || want opensc "makes keys inside the HSM"

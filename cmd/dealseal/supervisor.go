@@ -93,7 +93,7 @@ func counted(n int64, what string) string {
 }
 
 const (
-	// statusEvery is how often the status is looked at when no watchdog asks for more.
+	// statusEvery is how often the status is looked at when there is no watchdog to be fed.
 	statusEvery = 10 * time.Second
 	statusLimit = 5 * time.Second
 )

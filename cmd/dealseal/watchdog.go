@@ -24,7 +24,7 @@ func (d *service) watch(ctx context.Context) error {
 	}
 	every := statusEvery
 	if patience > 0 {
-		every = min(every, patience/3)
+		every = patience / 3
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
