@@ -24,9 +24,13 @@ type stage struct {
 
 func newStage(t *testing.T, o worldOptions) *stage {
 	t.Helper()
-	w := newWorld(t, o)
-	d := w.start(t)
-	return &stage{world: w, daemon: d, ops: w.control(t, w.stateDir)}
+	return newWorld(t, o).begin(t)
+}
+
+// begin starts the daemon of a world, for the first time or again.
+func (w *world) begin(t *testing.T) *stage {
+	t.Helper()
+	return &stage{world: w, daemon: w.start(t), ops: w.control(t, w.stateDir)}
 }
 
 // eachCRM runs a scenario in both CRMs, one after the other under one daemon.

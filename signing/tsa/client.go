@@ -17,9 +17,11 @@ import (
 	"log/slog"
 	"math/big"
 	"mime"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -167,7 +169,12 @@ func (c *Client) accept(der, digest []byte, h crypto.Hash, nonce *big.Int, polic
 	if token.Nonce == nil || token.Nonce.Cmp(nonce) != 0 {
 		return refuse(CodeNonce, "its nonce is not ours: it answers another question")
 	}
-	if err := token.Verify(digest, h, VerifyOptions{Roots: c.options.Roots, Policy: policy}); err != nil {
+	err = token.Verify(digest, h, VerifyOptions{Roots: c.options.Roots, Policy: policy})
+	var unknown x509.UnknownAuthorityError
+	if errors.As(err, &unknown) {
+		return fmt.Errorf("%w: if this TSA is to be trusted, add its root to signing.trust", err)
+	}
+	if err != nil {
 		return err
 	}
 	if off := token.Time.Sub(c.options.Now()).Abs(); off > c.options.Skew {
@@ -195,7 +202,7 @@ func (c *Client) exchange(ctx context.Context, s server, body []byte) ([]byte, e
 	req.Header.Set("Accept", "application/timestamp-reply")
 	resp, err := c.options.HTTP.Do(req)
 	if err != nil {
-		return nil, withoutURL(err)
+		return nil, inWords(ctx, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
@@ -206,13 +213,37 @@ func (c *Client) exchange(ctx context.Context, s server, body []byte) ([]byte, e
 	}
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxResponse+1))
 	if err != nil {
-		return nil, fmt.Errorf("read the answer: %w", err)
+		return nil, fmt.Errorf("read the answer: %w", inWords(ctx, err))
 	}
 	if len(answer) > maxResponse {
 		return nil, fmt.Errorf("the answer is larger than %d bytes", maxResponse)
 	}
 	return answer, nil
 }
+
+// inWords says what an operator needs of an error of the network, and keeps it as the cause.
+func inWords(ctx context.Context, err error) error {
+	err = withoutURL(err)
+	var op *net.OpError
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return &networkError{"no answer in time", err}
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return &networkError{"the connection broke off", err}
+	case errors.As(err, &op) && op.Op == "read":
+		return &networkError{op.Err.Error(), err} // without the addresses, which differ from call to call
+	}
+	return err
+}
+
+// networkError has words of its own.
+type networkError struct {
+	words string
+	cause error
+}
+
+func (e *networkError) Error() string { return e.words }
+func (e *networkError) Unwrap() error { return e.cause }
 
 // withoutURL drops the address from an error of net/http, because its query may hold a key.
 func withoutURL(err error) error {

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/mocks/pki"
+)
+
+// stampTroubles are all ways in which a time-stamp server fails, with words that an operator must read.
+var stampTroubles = []struct {
+	fault pki.Fault
+	says  string
+}{
+	{pki.Down, "broke off"},
+	{pki.Unavailable, "HTTP status 503"},
+	{pki.Slow, "no answer in time"},
+	{pki.Garbage, "not a TimeStampResp"},
+	{pki.Endless, "larger than"},
+	{pki.OtherType, "Content-Type"},
+	{pki.OtherData, "other data"},
+	{pki.WrongNonce, "nonce"},
+	{pki.NoNonce, "nonce"},
+	{pki.ClockOff, "check both clocks"},
+	{pki.Rejection, "the TSA refused"},
+	{pki.BadAlgorithm, "the TSA refused"},
+	{pki.WrongEKU, "extended key usage"},
+	{pki.WrongCertID, "another certificate"},
+	{pki.BadSignature, "signature"},
+	{pki.WithoutCertReq, "certificate"},
+}
+
+// TestEveryTroubleOfATSAHoldsTheDealWithItsReason stops at the first failure, so that its sentence is the one
+// that the operator reads; the one signature is then stamped by a TSA that works again.
+func TestEveryTroubleOfATSAHoldsTheDealWithItsReason(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{attempts: 1})
+	address := strconv.Quote(w.authority.URL(pki.PathTSA))
+	w.rewrite(t, "dealseal.yaml", "{url: "+address+"}", "{url: "+address+", timeout: 500ms}")
+	s := w.begin(t)
+	seen := &reasons{}
+	for i, x := range stampTroubles {
+		c := s.crms[i%len(s.crms)]
+		s.authority.SetFault(pki.ServiceTSA, x.fault, -1)
+		r := c.open(sale{quote: quotation(1)})
+		c.move(r, ruleMemo)
+		story := awaitHeld(t, s.ops, r, 1, "[level]")
+		seen.add(string(x.fault), strings.ReplaceAll(story.Sealing.Reason, w.authority.URL(""), "TSA"), []string{x.says, "mend the TSA, then release"})
+		if !strings.Contains(s.daemon.get(t, "/"), string(story.Sealing.Tx)) {
+			t.Errorf("%s: the page does not show the deal", x.fault)
+		}
+		mustBear(t, c, r, 0)
+		s.authority.SetFault(pki.ServiceTSA, "", 0)
+		conclude(t, s.ops, "release", story.Sealing.Tx)
+		story = awaitDone(t, s.ops, r)
+		mustUseTheKey(t, story, 1)
+		if f := story.Sealing.Facts; f.Level != "B-T" || f.Flagged != "" || len(signedDigests(t, story)) != 1 {
+			t.Errorf("%s: sealed at %s, flagged %q, signed %q", x.fault, f.Level, f.Flagged, signedDigests(t, story))
+		}
+		mustBear(t, c, r, 1)
+		mustShow(t, c, r, deal.StatusSigned)
+	}
+	seen.judge(t)
+	s.daemon.stop(t)
+}
+
+// TestASecondTSATakesOverOnceItIsTrusted has a first one that is down and a second one whose root is not configured, until
+// an administrator does that.
+func TestASecondTSATakesOverOnceItIsTrusted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{attempts: 1})
+	var second *pki.Authority
+	url := w.serve(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { second.ServeHTTP(rw, r) }))
+	var err error
+	second, err = pki.New(pki.Options{BaseURL: url})
+	must(t, err)
+	must(t, os.WriteFile(w.path("second.pem"), second.RootPEM(), 0o600))
+	first := strconv.Quote(w.authority.URL(pki.PathTSA))
+	w.rewrite(t, "dealseal.yaml", "[{url: "+first+"}]", "[{url: "+first+"}, {url: "+strconv.Quote(second.URL(pki.PathTSA))+"}]")
+	w.authority.SetFault(pki.ServiceTSA, pki.Down, -1)
+
+	s := w.begin(t)
+	held := map[crm]string{}
+	for _, c := range s.crms {
+		held[c] = c.open(sale{quote: quotation(1)})
+		c.move(held[c], ruleMemo)
+		reason := awaitHeld(t, s.ops, held[c], 1, "[level]").Sealing.Reason
+		for _, part := range []string{w.authority.URL(pki.PathTSA), "broke off", second.URL(pki.PathTSA), "signing.trust"} {
+			if !strings.Contains(reason, part) {
+				t.Errorf("%q is not in: %s", part, reason)
+			}
+		}
+		mustBear(t, c, held[c], 0)
+	}
+	s.daemon.stop(t)
+
+	w.rewrite(t, "dealseal.yaml", strconv.Quote(w.path("root.pem")), strconv.Quote(w.path("root.pem"))+", "+strconv.Quote(w.path("second.pem")))
+	s = w.begin(t)
+	for _, c := range s.crms {
+		conclude(t, s.ops, "release", sealings(t, s.ops, held[c])[0].Tx)
+		fresh := c.open(sale{quote: quotation(1)})
+		c.move(fresh, ruleMemo)
+		for _, r := range []string{held[c], fresh} {
+			story := awaitDone(t, s.ops, r)
+			mustUseTheKey(t, story, 1)
+			if f := story.Sealing.Facts; f.Level != "B-T" || f.Flagged != "" {
+				t.Errorf("%s is sealed at %s, flagged %q", r, f.Level, f.Flagged)
+			}
+			mustBear(t, c, r, 1)
+		}
+	}
+	if second.Requests(pki.ServiceTSA) == 0 || !strings.Contains(s.daemon.log(), "time-stamp server failed") {
+		t.Error("the log does not say that the first server has failed")
+	}
+	s.daemon.stop(t)
+}
