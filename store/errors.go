@@ -28,6 +28,20 @@ func (e *DiskFullError) Unwrap() error { return e.Cause }
 // RetryAfter says when it is worth looking again.
 func (e *DiskFullError) RetryAfter() time.Duration { return time.Minute }
 
+// BusyError means that another program holds the database's lock for longer than a write waits. Nothing that was
+// acknowledged is lost, and the same Store goes on once the lock is free.
+type BusyError struct {
+	Dir   string
+	Cause error
+}
+
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("another program holds the database in %s locked: end it; for a copy use dealseal backup, which locks nothing (%v)", e.Dir, e.Cause)
+}
+
+// Unwrap returns the database's own error.
+func (e *BusyError) Unwrap() error { return e.Cause }
+
 // RefusedError means that the ledger will not take a change that breaks one of its promises. Trying again cannot help.
 type RefusedError struct {
 	Tx     deal.TxID
@@ -71,8 +85,11 @@ func refuse(tx deal.TxID, format string, args ...any) error {
 // explain gives a database error the words that an operator needs.
 func (s *Store) explain(err error) error {
 	var e *sqlite.Error
-	if errors.Is(err, unix.ENOSPC) || errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_FULL {
+	switch known := errors.As(err, &e); {
+	case errors.Is(err, unix.ENOSPC) || known && e.Code()&0xff == sqlite3.SQLITE_FULL:
 		return &DiskFullError{Dir: s.dir, Cause: err}
+	case known && e.Code()&0xff == sqlite3.SQLITE_BUSY:
+		return &BusyError{Dir: s.dir, Cause: err}
 	}
 	return err
 }

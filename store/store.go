@@ -288,6 +288,15 @@ type txn struct {
 	now time.Time
 }
 
+// Writable reports whether the database takes writes now: it begins one and gives it up.
+func (s *Store) Writable(ctx context.Context) error {
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return s.explain(fmt.Errorf("begin transaction: %w", err))
+	}
+	return tx.Rollback()
+}
+
 // view runs do in a read transaction: everything that it reads is of one moment.
 func (s *Store) view(ctx context.Context, do func(*txn) error) error {
 	tx, err := s.read.BeginTx(ctx, nil)

@@ -37,13 +37,22 @@ func (d *service) newPage() http.Handler {
 	registry.MustRegister(d.reloads.metrics()...)
 	registry.MustRegister(metrics, &d.checkups, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return web.New(web.Options{House: house, Sessions: d.sessions, Hosts: d.hosts(), Metrics: registry, Version: version, Log: d.log, Checks: []web.Check{
-		{Name: "database", Run: func(ctx context.Context) error {
-			_, err := d.store.TreeHead(ctx)
-			return err
-		}},
+		{Name: "database", Run: d.databaseMoves},
 		{Name: "disk", Run: func(context.Context) error { return d.disk.check() }},
 		{Name: "configuration", Advisory: true, Run: func(context.Context) error { return d.reloads.failure() }},
 	}})
+}
+
+// databaseMoves reports why the database cannot be read or written.
+func (d *service) databaseMoves(ctx context.Context) error {
+	if _, err := d.store.TreeHead(ctx); err != nil {
+		return err
+	}
+	err := d.store.Writable(ctx)
+	if err != nil && ctx.Err() != nil {
+		return errors.New("no write has got through for seconds: another program holds the database locked, or the disk stands still; the log says more")
+	}
+	return err
 }
 
 // hosts are the names under which the page may be opened: those configured, and the name that it listens on.
