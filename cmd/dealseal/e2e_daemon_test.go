@@ -56,6 +56,7 @@ type process struct {
 	ready   chan struct{} // closed at systemd's first READY=1
 	ended   chan struct{} // closed when the process is gone
 	err     error         // of Wait, once ended
+	browser *http.Client  // of a person with a session, once there is one
 
 	mu    sync.Mutex
 	notes []string // what systemd was told
@@ -232,6 +233,15 @@ func (d *process) page() string {
 func (d *process) get(t *testing.T, path string) string {
 	t.Helper()
 	return fetch(t, http.DefaultClient, d.page()+path, http.StatusOK)
+}
+
+// see is a page as a person with a session sees it.
+func (d *process) see(t *testing.T, path string) string {
+	t.Helper()
+	if d.browser == nil {
+		d.browser = d.logIn(t)
+	}
+	return fetch(t, d.browser, d.page()+path, http.StatusOK)
 }
 
 // logIn begins a session as a person would: with the link that the command prints, and its button.

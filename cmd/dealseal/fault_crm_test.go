@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -253,7 +254,7 @@ func (w *world) cannotPoll(t *testing.T, list []ailing, i int, seen *reasons) {
 		})
 		seen.add(name, reason, c.words())
 		eventually(t, name+": the page says so too", func() (bool, string) {
-			page := html.UnescapeString(d.get(t, "/"))
+			page := html.UnescapeString(d.see(t, "/"))
 			return strings.Contains(page, reason[:min(len(reason), 280)]) && strings.Contains(page, "not being read"), page
 		})
 		if metrics := d.get(t, "/metrics"); !strings.Contains(metrics, "dealseal_poll_age_seconds{tenant="+strconv.Quote(c.tenant())+"}") {
@@ -276,13 +277,14 @@ func (w *world) daemonLog(t *testing.T) string {
 	return string(b)
 }
 
-var pollFails = regexp.MustCompile(`msg="polling fails" tenant=(\S+) err=("(?:[^"\\]|\\.)*")`)
+var quotedError = regexp.MustCompile(` err=("(?:[^"\\]|\\.)*")`)
 
 // pollTrouble is why a tenant is not polled, as the log says it last.
 func pollTrouble(log, tenant string) (reason string) {
-	for _, m := range pollFails.FindAllStringSubmatch(log, -1) {
-		if m[1] == tenant {
-			reason, _ = strconv.Unquote(m[2])
+	for line := range strings.Lines(log) {
+		m := quotedError.FindStringSubmatch(line)
+		if m != nil && strings.Contains(line, `msg="polling fails"`) && slices.Contains(strings.Fields(line), "tenant="+tenant) {
+			reason, _ = strconv.Unquote(m[1])
 		}
 	}
 	return reason

@@ -112,7 +112,7 @@ func TestAFullDiskLosesNothingAndTheDaemonGoesOnOnceThereIsRoom(t *testing.T) {
 		late[c] = c.open(quote)
 		c.move(late[c], ruleMemo)
 		eventually(t, "the page says why "+c.tenant()+" is not read", func() (bool, string) {
-			page := s.daemon.get(t, "/")
+			page := s.daemon.see(t, "/")
 			return strings.Count(page, "less than 16 MiB are free") >= len(s.crms), page
 		})
 		if n := len(sealings(t, s.ops, late[c])); n > 0 {
@@ -161,6 +161,7 @@ func TestADatabaseThatAnotherProgramHoldsLockedIsNamedAndWaitedFor(t *testing.T)
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(s.stateDir, "dealseal.db")+"?_txlock=immediate&_pragma=busy_timeout(10000)")
 	must(t, err)
 	defer db.Close()
+	s.daemon.see(t, "/")
 	var other *sql.Tx
 	locked := make(chan struct{})
 	under := s.crms[0].open(sale{quote: quotation(1)})
@@ -179,7 +180,7 @@ func TestADatabaseThatAnotherProgramHoldsLockedIsNamedAndWaitedFor(t *testing.T)
 		return strings.Contains(log, "another program holds the database"), tail(log)
 	})
 	s.daemon.awaitNotReady(t, "another program holds the database locked")
-	if page := s.daemon.get(t, "/"); !strings.Contains(page, under) {
+	if page := s.daemon.see(t, "/"); !strings.Contains(page, under) {
 		t.Error("the page cannot be read meanwhile")
 	}
 	must(t, other.Rollback())

@@ -50,7 +50,7 @@ func TestEveryTroubleOfATSAHoldsTheDealWithItsReason(t *testing.T) {
 		c.move(r, ruleMemo)
 		story := awaitHeld(t, s.ops, r, 1, "[level]")
 		seen.add(string(x.fault), strings.ReplaceAll(story.Sealing.Reason, w.authority.URL(""), "TSA"), []string{x.says, "mend the TSA, then release"})
-		if !strings.Contains(s.daemon.get(t, "/"), string(story.Sealing.Tx)) {
+		if !strings.Contains(s.daemon.see(t, "/"), string(story.Sealing.Tx)) {
 			t.Errorf("%s: the page does not show the deal", x.fault)
 		}
 		mustBear(t, c, r, 0)
