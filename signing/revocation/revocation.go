@@ -1,0 +1,109 @@
+// Package revocation asks whether certificates are still good: OCSP responders first (RFC 6960), then revocation lists
+// (RFC 5280), at the addresses that the certificates name. What it returns is evidence, not an opinion: the bytes as they
+// came, checked, so that they can be kept beside a seal and judged again in twenty years.
+//
+// Everything about an answer is checked here: that it is about that certificate and that issuer, who signed it and whether
+// the issuer let them, the nonce where one came back, and the times.
+package revocation
+
+import (
+	"crypto/x509"
+	"encoding/asn1"
+	"time"
+)
+
+// Kind tells the two sorts of evidence apart.
+type Kind string
+
+// The kinds of evidence.
+const (
+	OCSP Kind = "ocsp"
+	CRL  Kind = "crl"
+)
+
+// Evidence is what a certificate's issuer, or a responder in its name, says about the certificate.
+type Evidence struct {
+	Kind Kind
+	// DER is an OCSPResponse or a CertificateList, as it came.
+	DER []byte
+	// Revoked says that the certificate was revoked at RevokedAt, for Reason (a CRLReason code, RFC 5280 section 5.3.1).
+	Revoked   bool
+	RevokedAt time.Time
+	Reason    int
+	// ProducedAt is when the answer was signed. A revocation list has no other time than ThisUpdate.
+	ProducedAt, ThisUpdate time.Time
+	// NextUpdate is when newer evidence will be there at the latest; zero when the responder does not say.
+	NextUpdate time.Time
+	// Responder is the certificate that an OCSP response was signed with, when that is not the issuer's own.
+	Responder *x509.Certificate
+	// Nonce is the nonce of an OCSP response; nil when it has none.
+	Nonce []byte
+	// Source is the address that it was fetched from, without its query.
+	Source string
+}
+
+// Identifiers of extensions.
+var (
+	oidNoCheck    = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5} // id-pkix-ocsp-nocheck (RFC 6960, 4.2.2.2.1)
+	oidNonce      = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 2} // id-pkix-ocsp-nonce (RFC 6960, 4.4.1)
+	oidDeltaCRL   = asn1.ObjectIdentifier{2, 5, 29, 27}                  // delta CRL indicator (RFC 5280, 5.2.4)
+	oidScope      = asn1.ObjectIdentifier{2, 5, 29, 28}                  // issuing distribution point (RFC 5280, 5.2.5)
+	oidCRLIssuer  = asn1.ObjectIdentifier{2, 5, 29, 29}                  // certificate issuer of an entry (RFC 5280, 5.3.3)
+	oidCRLNumber  = asn1.ObjectIdentifier{2, 5, 29, 20}
+	oidCRLAuthKey = asn1.ObjectIdentifier{2, 5, 29, 35}
+)
+
+// NeedsNone reports whether nobody can or need say anything about a certificate: it is a root, which is trusted or not, or
+// that of a responder whose issuer waives the question.
+func NeedsNone(c *x509.Certificate) bool {
+	if has(c, oidNoCheck) {
+		return true
+	}
+	return string(c.RawSubject) == string(c.RawIssuer) && c.CheckSignatureFrom(c) == nil
+}
+
+func has(c *x509.Certificate, oid asn1.ObjectIdentifier) bool {
+	for _, e := range c.Extensions {
+		if e.Id.Equal(oid) {
+			return true
+		}
+	}
+	return false
+}
+
+// FormatError says that evidence is not what it claims to be: it cannot be read, is about something else, or is signed by
+// somebody who may not.
+type FormatError struct {
+	Kind   Kind
+	Reason string
+}
+
+func (e *FormatError) Error() string {
+	return map[Kind]string{OCSP: "the OCSP response ", CRL: "the revocation list "}[e.Kind] + e.Reason
+}
+
+// AgeError says that evidence is good in itself, but not of the time that is asked about.
+type AgeError struct {
+	Kind   Kind
+	Reason string
+}
+
+func (e *AgeError) Error() string {
+	return map[Kind]string{OCSP: "the OCSP response ", CRL: "the revocation list "}[e.Kind] + e.Reason
+}
+
+// Fresh says whether e may be relied on at a time: it must have been made by then, give or take the skew of clocks, and
+// newer evidence must not be due. One that does not say when newer evidence is due is fresh for a day.
+func (e *Evidence) Fresh(at time.Time, skew time.Duration) error {
+	due := e.NextUpdate
+	if due.IsZero() {
+		due = e.ThisUpdate.Add(24 * time.Hour)
+	}
+	switch {
+	case e.ThisUpdate.After(at.Add(skew)):
+		return &AgeError{e.Kind, "is of the future: it holds from " + e.ThisUpdate.UTC().Format(time.RFC3339)}
+	case due.Before(at.Add(-skew)):
+		return &AgeError{e.Kind, "is out of date: newer evidence was due at " + due.UTC().Format(time.RFC3339)}
+	}
+	return nil
+}
