@@ -11,6 +11,8 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+
+	"github.com/dealseal/dealseal/signing/revocation"
 )
 
 // Key is an opened signing key with its certificates. It is safe for concurrent use.
@@ -41,8 +43,8 @@ type Timestamper interface {
 	Timestamp(ctx context.Context, digest []byte, h crypto.Hash) (token []byte, err error)
 }
 
-// Revocation gets the DER of an OCSP response or CRL which says that cert, issued by issuer, is not revoked. It is safe
-// for concurrent use.
+// Revocation collects what certificates are checked with when nobody can be asked any more, from those who can be asked
+// now. A certificate that was revoked is a *revocation.RevokedError. It is safe for concurrent use.
 type Revocation interface {
-	Evidence(ctx context.Context, cert, issuer *x509.Certificate) (der []byte, err error)
+	Collect(ctx context.Context, a revocation.Anchors, subjects []revocation.Subject) (revocation.Material, error)
 }

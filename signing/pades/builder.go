@@ -23,6 +23,7 @@ type builder struct {
 	lock       *pdf.Dict // of the field
 }
 
+// build makes a signature.
 func (b *builder) build() error {
 	if err := b.open(); err != nil {
 		return err
@@ -37,6 +38,11 @@ func (b *builder) build() error {
 	if err := b.putSignature(signature); err != nil {
 		return err
 	}
+	return b.finish()
+}
+
+// finish writes the form and the catalog back.
+func (b *builder) finish() error {
 	if err := b.putForm(); err != nil {
 		return err
 	}
@@ -162,7 +168,7 @@ func (b *builder) references(signature pdf.Ref) (pdf.Array, error) {
 func (b *builder) placeField(signature pdf.Ref) error {
 	b.fieldName = b.o.Field
 	if b.fieldName == "" {
-		b.fieldName = b.freeName()
+		b.fieldName = b.freeName("Seal")
 		return b.newField(signature)
 	}
 	existing, err := b.file.Field(b.fieldName)
@@ -175,13 +181,14 @@ func (b *builder) placeField(signature pdf.Ref) error {
 	return b.existingField(existing, signature)
 }
 
-func (b *builder) freeName() string {
+// freeName is a name for a new field: the word with the first number that is not taken.
+func (b *builder) freeName(word string) string {
 	taken := make(map[string]bool)
 	for _, f := range b.fields {
 		taken[f.Name] = true
 	}
 	for n := 1; ; n++ {
-		if name := fmt.Sprintf("Seal%d", n); !taken[name] {
+		if name := fmt.Sprintf("%s%d", word, n); !taken[name] {
 			return name
 		}
 	}

@@ -73,25 +73,17 @@ func Prepare(ctx context.Context, doc Document, o Options) (*Prepared, error) {
 	if err := b.build(); err != nil {
 		return nil, err
 	}
-	tail, err := b.update.Bytes()
-	if err != nil {
+	p := &Prepared{Algorithm: algorithm}
+	if p.Staged, err = b.stage(); err != nil {
 		return nil, err
-	}
-	p := &Prepared{
-		OriginalSize:   file.Size(),
-		Tail:           tail,
-		ContentsOffset: int(b.contents.Offset - file.Size()),
-		ContentsLength: len(b.contents.Text),
-		Field:          b.fieldName,
-		Algorithm:      algorithm,
 	}
 	for _, c := range o.Chain {
 		p.Chain = append(p.Chain, c.Raw)
 	}
-	if err := p.setByteRange(b.byteRange); err != nil {
+	if p.DocumentDigest, err = p.digest(ctx, doc, algorithm.Hash); err != nil {
 		return nil, err
 	}
-	return p, p.digest(ctx, doc, o.Chain[0])
+	return p, p.setDigest(o.Chain[0])
 }
 
 // check refuses options that cannot be met, and sets the defaults.
@@ -178,17 +170,27 @@ func byteRangePlaceholder() *pdf.Placeholder {
 
 const byteRangeDigits = 12
 
+// stage writes the update, and the range of the file that its signature covers.
+func (b *builder) stage() (s Staged, err error) {
+	s = Staged{OriginalSize: b.file.Size(), ContentsLength: len(b.contents.Text), Field: b.fieldName}
+	if s.Tail, err = b.update.Bytes(); err != nil {
+		return s, err
+	}
+	s.ContentsOffset = int(b.contents.Offset - s.OriginalSize)
+	return s, s.setByteRange(b.byteRange)
+}
+
 // setByteRange writes the range that covers the whole sealed file except for the contents (ISO 32000-1, 12.8.1).
-func (p *Prepared) setByteRange(placeholder *pdf.Placeholder) error {
-	before := p.OriginalSize + int64(p.ContentsOffset)
-	after := before + int64(p.ContentsLength)
-	end := p.OriginalSize + int64(len(p.Tail))
+func (s *Staged) setByteRange(placeholder *pdf.Placeholder) error {
+	before := s.OriginalSize + int64(s.ContentsOffset)
+	after := before + int64(s.ContentsLength)
+	end := s.OriginalSize + int64(len(s.Tail))
 	text := "[0 " + strconv.FormatInt(before, 10) + " " + strconv.FormatInt(after, 10) + " " + strconv.FormatInt(end-after, 10) + "]"
 	if len(text) > len(placeholder.Text) {
 		return refuse("the document is too long: %d bytes", end)
 	}
-	at := placeholder.Offset - p.OriginalSize
-	space := p.Tail[at : at+int64(len(placeholder.Text))]
+	at := placeholder.Offset - s.OriginalSize
+	space := s.Tail[at : at+int64(len(placeholder.Text))]
 	for i := range space {
 		space[i] = ' '
 	}
@@ -196,22 +198,21 @@ func (p *Prepared) setByteRange(placeholder *pdf.Placeholder) error {
 	return nil
 }
 
-// digest reads the original once and makes the digests and the signed attributes.
-func (p *Prepared) digest(ctx context.Context, doc Document, signer *x509.Certificate) error {
-	original, all := crypto.SHA256.New(), p.Algorithm.Hash.New()
+// digest reads the original once, keeps its SHA-256, and returns the digest of all that is covered.
+func (s *Staged) digest(ctx context.Context, doc Document, h crypto.Hash) ([]byte, error) {
+	original, all := crypto.SHA256.New(), h.New()
 	hashes := []hash.Hash{original, all}
-	if p.Algorithm.Hash == crypto.SHA256 {
+	if h == crypto.SHA256 {
 		// Sum leaves the state as it is, so one hash gives the digest of the original and then goes on.
 		all, hashes = original, hashes[:1]
 	}
 	if err := hashDocument(ctx, doc, hashes); err != nil {
-		return err
+		return nil, err
 	}
-	p.OriginalSHA256 = original.Sum(nil)
-	all.Write(p.Tail[:p.ContentsOffset])
-	all.Write(p.Tail[p.ContentsOffset+p.ContentsLength:])
-	p.DocumentDigest = all.Sum(nil)
-	return p.setDigest(signer)
+	s.OriginalSHA256 = original.Sum(nil)
+	all.Write(s.Tail[:s.ContentsOffset])
+	all.Write(s.Tail[s.ContentsOffset+s.ContentsLength:])
+	return all.Sum(nil), nil
 }
 
 // setDigest makes the signed attributes and their digest.

@@ -10,17 +10,23 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// Prepared is a signature that lacks its value. It goes through JSON unchanged, so that it can be staged and survive a
-// restart.
-type Prepared struct {
+// Staged is an update of a document that lacks the value of its /Contents, and with it all that its digest is made of.
+type Staged struct {
 	OriginalSize   int64  // bytes
 	OriginalSHA256 []byte // of the original file
 
-	Tail           []byte // what to append to the original; zeros where the CMS will be
+	Tail           []byte // what to append to the original; zeros where the value will be
 	ContentsOffset int    // of the hexadecimal string in Tail, at its "<"
 	ContentsLength int    // in bytes of Tail, "<" and ">" included
 
-	Field          string    // fully qualified name of the signature field
+	Field string // fully qualified name of the signature field
+}
+
+// Prepared is a signature that lacks its value. It goes through JSON unchanged, so that it can be staged and survive a
+// restart.
+type Prepared struct {
+	Staged
+
 	Algorithm      Algorithm // what the key has to do
 	DocumentDigest []byte    // over the sealed file without the hexadecimal string
 	SignedAttrs    []byte    // DER SET OF
@@ -28,8 +34,8 @@ type Prepared struct {
 	Chain          [][]byte  // DER: the signer's certificate, then those above it
 }
 
-// SizeError says that the value and the time-stamp do not fit the space that was reserved for them.
-type SizeError struct{ Need, Reserved int } // bytes of CMS
+// SizeError says that a value, with its time-stamp if it has one, does not fit the space that was reserved for it.
+type SizeError struct{ Need, Reserved int } // bytes of DER
 
 func (e *SizeError) Error() string {
 	return fmt.Sprintf("pades: the signature needs %d bytes, but %d are reserved: raise the reserve by %d", e.Need, e.Reserved, e.Need-e.Reserved)
@@ -38,8 +44,26 @@ func (e *SizeError) Error() string {
 // Permanent is true: the space cannot be changed after the digest was made.
 func (e *SizeError) Permanent() bool { return true }
 
-// Reserved is the space for the CMS in bytes.
-func (p *Prepared) Reserved() int { return (p.ContentsLength - 2) / 2 }
+// Reserved is the space for the value in bytes.
+func (s *Staged) Reserved() int { return (s.ContentsLength - 2) / 2 }
+
+// fill returns the tail with the value in its place. The receiver is not changed.
+func (s *Staged) fill(value []byte) ([]byte, error) {
+	if len(value) > s.Reserved() {
+		return nil, &SizeError{Need: len(value), Reserved: s.Reserved()}
+	}
+	tail := bytes.Clone(s.Tail)
+	hex.Encode(tail[s.ContentsOffset+1:], value)
+	return tail, nil
+}
+
+// checkPlace finds a tail that was damaged in storage.
+func (s *Staged) checkPlace() error {
+	if s.ContentsLength < 2 || s.ContentsOffset < 0 || s.ContentsOffset > len(s.Tail)-s.ContentsLength {
+		return refuse("the staged signature has its place outside of its bytes")
+	}
+	return nil
+}
 
 // Certificates parses the chain.
 func (p *Prepared) Certificates() ([]*x509.Certificate, error) {
@@ -80,12 +104,8 @@ func (p *Prepared) Embed(value, token []byte) (tail, cms []byte, err error) {
 	if cms, err = s.encode(); err != nil {
 		return nil, nil, err
 	}
-	if len(cms) > p.Reserved() {
-		return nil, nil, &SizeError{Need: len(cms), Reserved: p.Reserved()}
-	}
-	tail = bytes.Clone(p.Tail)
-	hex.Encode(tail[p.ContentsOffset+1:], cms)
-	return tail, cms, nil
+	tail, err = p.fill(cms)
+	return tail, cms, err
 }
 
 // checkToken makes sure that token is one DER value, so that it does not break the structure around it.
@@ -117,10 +137,7 @@ func (p *Prepared) Check() error {
 	if !bytes.Equal(attributes, p.SignedAttrs) || !bytes.Equal(h.Sum(nil), p.Digest) {
 		return refuse("the digest to sign is not the one of the staged document")
 	}
-	if p.ContentsLength < 2 || p.ContentsOffset < 0 || p.ContentsOffset > len(p.Tail)-p.ContentsLength {
-		return refuse("the staged signature has its place outside of its bytes")
-	}
-	return nil
+	return p.checkPlace()
 }
 
 // WithChain returns the same staged signature for another signer, whose key must be of the same kind. It shares the

@@ -79,7 +79,7 @@ func NewClient(o Options) *Client {
 }
 
 // Check returns fresh evidence about cert, which issuer made: Evidence.Revoked says what it says. Evidence that is kept is
-// used only if it was made at since or later. The addresses are those in the certificate, OCSP first; what each of
+// used only if it was made at since or later. The addresses are those in the certificate; what each of
 // them did wrong is in an *Error if none gives evidence. A certificate that names no address is a permanent error.
 func (c *Client) Check(ctx context.Context, cert, issuer *x509.Certificate, since time.Time) (*Evidence, error) {
 	id := sha256.Sum256(append(bytes.Clone(cert.Raw), issuer.Raw...))
@@ -133,7 +133,9 @@ type source struct {
 	name    string // for people: without a query
 }
 
-// sources lists what a certificate names. Only HTTP is spoken: a directory (LDAP) is passed over.
+// sources lists what a certificate names: responders first, but lists for an authority's own certificate. The list of an
+// authority over authorities is short, and some validators ask for one there. Only HTTP is spoken: a directory (LDAP) is
+// passed over.
 func sources(cert *x509.Certificate) (list []source) {
 	add := func(kind Kind, addresses []string) {
 		for _, a := range addresses {
@@ -143,8 +145,13 @@ func sources(cert *x509.Certificate) (list []source) {
 			}
 		}
 	}
+	if cert.IsCA {
+		add(CRL, cert.CRLDistributionPoints)
+	}
 	add(OCSP, cert.OCSPServer)
-	add(CRL, cert.CRLDistributionPoints)
+	if !cert.IsCA {
+		add(CRL, cert.CRLDistributionPoints)
+	}
 	return list
 }
 

@@ -1,5 +1,5 @@
-// Package revocation asks whether certificates are still good: OCSP responders first (RFC 6960), then revocation lists
-// (RFC 5280), at the addresses that the certificates name. What it returns is evidence, not an opinion: the bytes as they
+// Package revocation asks whether certificates are still good: OCSP responders (RFC 6960) and revocation lists (RFC 5280),
+// at the addresses that the certificates name. What it returns is evidence, not an opinion: the bytes as they
 // came, checked, so that they can be kept beside a seal and judged again in twenty years.
 //
 // Everything about an answer is checked here: that it is about that certificate and that issuer, who signed it and whether

@@ -63,15 +63,20 @@ func TestEvidenceIsHadOfEveryCertificateOfAChain(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if e.Kind != OCSP || e.Revoked || e.Source != a.URL(pki.PathOCSP) || e.NextUpdate.IsZero() {
+		kind, source, parse := OCSP, a.URL(pki.PathOCSP), ParseOCSP
+		if pair[0].IsCA {
+			kind, source, parse = CRL, a.URL(pki.PathRootCRL), ParseCRL
+		}
+		if e.Kind != kind || e.Revoked || e.Source != source || e.NextUpdate.IsZero() || (e.Responder != nil) != (kind == OCSP) {
 			t.Errorf("%s: %+v", name, e)
 		}
-		if delegated := e.Responder != nil; delegated != (pair[1] == a.Issuing.Certificate) {
-			t.Errorf("%s: signed by %v", name, e.Responder)
-		}
-		if _, err := ParseOCSP(e.DER, pair[0], pair[1]); err != nil {
+		if _, err := parse(e.DER, pair[0], pair[1]); err != nil {
 			t.Errorf("%s: what was returned is not evidence: %v", name, err)
 		}
+	}
+	a.SetFault(pki.ServiceCRL, pki.Down, -1)
+	if e, err := client(t, nil).Check(t.Context(), a.Issuing.Certificate, a.Root.Certificate, time.Time{}); err != nil || e.Kind != OCSP || e.Responder != nil {
+		t.Errorf("without a list: %+v, %v", e, err)
 	}
 	if NeedsNone(a.Signer.Certificate) || NeedsNone(a.Issuing.Certificate) || !NeedsNone(a.Root.Certificate) || !NeedsNone(a.Responder.Certificate) {
 		t.Error("evidence is needed of all but the root and a responder whose issuer waives it")

@@ -132,6 +132,9 @@ func (t *Token) Verify(digest []byte, h crypto.Hash, o VerifyOptions) error {
 	return t.checkChain(o)
 }
 
+// Certificates are those that the token brings along, its own and those above it, in no order.
+func (t *Token) Certificates() []*x509.Certificate { return t.signed.Certificates }
+
 func (t *Token) checkSignature() error {
 	if t.signer.Hash == 0 {
 		return fmt.Errorf("%w: digest algorithm %s", cms.ErrUnsupported, t.signer.DigestName())

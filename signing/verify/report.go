@@ -38,6 +38,7 @@ const (
 	CodeSignature         Code = "signature"           // the signature does not fit the key
 	CodeSigningCert       Code = "signing-certificate" // the certificate is not the one that was signed for
 	CodeContentChanged    Code = "content-changed"     // a later update changed pages
+	CodeRevoked           Code = "revoked"             // the certificate had been revoked by the time that is proven
 	CodeSignatureReplaced Code = "signature-replaced"  // a later update put another signature in the field
 )
 
@@ -61,6 +62,7 @@ const (
 	CodeLaterSignatures    Code = "later-signatures"    // updates that add signatures, time-stamps and validation data only
 	CodeTimestampUntrusted Code = "timestamp-untrusted" // a sound time-stamp of an authority that is not trusted here
 	CodeNotBaseline        Code = "not-baseline"        // why no PAdES level is reached
+	CodeNotLongTerm        Code = "not-long-term"       // why what the document carries does not make it B-LT
 )
 
 // Reason is one finding.

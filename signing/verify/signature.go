@@ -31,9 +31,10 @@ type check struct {
 	signed *cms.SignedData
 	signer *cms.Signer
 	cert   *x509.Certificate
+	token  *tsa.Token // that proves the time; nil if none does
 }
 
-// signature judges one signature and adds it to the report. Errors are those of reading; everything else is a reason.
+// signature judges one signature by itself. Errors are those of reading; everything else is a reason.
 func (v *verifier) signature(f found) error {
 	c := &check{verifier: v, found: f}
 	c.Field, c.Verdict = f.field.Name, Valid
@@ -48,8 +49,7 @@ func (v *verifier) signature(f found) error {
 		}
 	}
 	c.judgeLevel()
-	v.report.Signatures = append(v.report.Signatures, c.Signature)
-	v.report.Verdict = worse(v.report.Verdict, c.Verdict)
+	v.checks = append(v.checks, c)
 	return nil
 }
 
@@ -262,6 +262,7 @@ func (c *check) checkToken(token *tsa.Token, digest []byte) error {
 
 // prove records a token that holds.
 func (c *check) prove(token *tsa.Token) {
+	c.token = token
 	c.Timestamp = &Timestamp{Time: token.Time, TSA: token.Certificate.Subject.String(), Serial: token.Serial.Text(16), Policy: token.Policy.String()}
 }
 
@@ -349,7 +350,7 @@ func (c *check) checkLater() (bool, error) {
 	return true, nil
 }
 
-// judgeLevel finds the PAdES baseline level (ETSI EN 319 142-1) of a signature that is not disproven.
+// judgeLevel finds which of the PAdES baseline levels B-B and B-T (ETSI EN 319 142-1) a signature reaches that is not disproven.
 func (c *check) judgeLevel() {
 	if c.Kind != KindSignature || c.Verdict == Invalid || c.cert == nil {
 		return

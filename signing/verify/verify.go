@@ -4,7 +4,7 @@
 // Verify runs in the calling process. Documents are foreign bytes, so the product runs it in a child process through Checker, which also asks a reader
 // that others wrote for its opinion.
 //
-// Revocation and the levels B-LT and B-LTA are not judged: a level above B-T is reported as B-T.
+// Nobody is asked for revocation: it is judged by what the document carries, and the levels B-LT and B-LTA are reached by what proves them only.
 package verify
 
 import (
@@ -50,6 +50,14 @@ func (o Options) withDefaults() Options {
 // Verify reports on every signature that the document has in any of its revisions. An error means that the document could not be read or ctx ended; all
 // that is wrong with the document itself stands in the report. The document must not change meanwhile. Verify may be called concurrently.
 func Verify(ctx context.Context, doc pades.Document, o Options) (*Report, error) {
+	v, err := judge(ctx, doc, o)
+	if err != nil {
+		return nil, err
+	}
+	return v.report, nil
+}
+
+func judge(ctx context.Context, doc pades.Document, o Options) (*verifier, error) {
 	o = o.withDefaults()
 	v := &verifier{ctx: ctx, doc: doc, options: o}
 	v.report = &Report{Verdict: Valid, Signatures: []Signature{}, Size: doc.Size(), CheckedAt: o.Now}
@@ -65,7 +73,7 @@ func Verify(ctx context.Context, doc pades.Document, o Options) (*Report, error)
 		}
 		v.report.add(codeOf(err), verdictOf(err), err.Error())
 	}
-	return v.report, nil
+	return v, nil
 }
 
 // documentError is what package pdf says when the document is at fault, as opposed to reading it.
@@ -99,6 +107,7 @@ type verifier struct {
 	options Options
 	file    *pdf.File // the document as it is now
 	ends    []int64   // where its revisions end, oldest first
+	checks  []*check  // of all signatures
 	report  *Report
 }
 
@@ -138,6 +147,13 @@ func (v *verifier) run() error {
 		if err := v.signature(s); err != nil {
 			return err
 		}
+	}
+	if err := v.judgeLongTerm(); err != nil {
+		return err
+	}
+	for _, c := range v.checks {
+		v.report.Signatures = append(v.report.Signatures, c.Signature)
+		v.report.Verdict = worse(v.report.Verdict, c.Verdict)
 	}
 	slices.SortStableFunc(v.report.Signatures, func(a, b Signature) int { return a.Revision - b.Revision })
 	return v.checkTail()
