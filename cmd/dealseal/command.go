@@ -31,10 +31,10 @@ type command struct {
 
 // options are the flags of all commands; each command registers those that it knows.
 type options struct {
-	config, profile, out, trust, record, checkpoint, why, tenant, passphrase, subject, page string
-	json, all, online                                                                       bool
-	limit                                                                                   int
-	backup                                                                                  backupOptions
+	config, profile, level, out, trust, record, checkpoint, why, tenant, passphrase, subject, page string
+	json, all, online                                                                              bool
+	limit                                                                                          int
+	backup                                                                                         backupOptions
 }
 
 // usualConfig is where the configuration is when no flag says otherwise.
@@ -121,6 +121,10 @@ func commands() []command {
 		{name: "sign", args: "--profile NAME IN.pdf -o OUT.pdf", summary: "seal a file, without a CRM", run: signCommand,
 			flags: with(out, func(fs *flag.FlagSet, o *options) {
 				fs.StringVar(&o.profile, "profile", "", "signing profile of the configuration, by `name`")
+			})},
+		{name: "extend", args: "IN.pdf --level B-LT|B-LTA -o OUT.pdf", summary: "add to a signed file what it is checked with when those who made it are gone", run: extendCommand,
+			flags: with(out, func(fs *flag.FlagSet, o *options) {
+				fs.StringVar(&o.level, "level", "", "B-LT or B-LTA: the `level` to reach")
 			})},
 		{name: "verify", args: "FILE.pdf [--trust ROOTS.pem] [--json]", summary: "verify a sealed file: exit 0 valid, 1 invalid, 2 indeterminate, 3 usage", run: verifyCommand,
 			flags: func(fs *flag.FlagSet, o *options) {

@@ -77,40 +77,48 @@ type press struct {
 	stderr  io.Writer
 }
 
-// seal writes beside the target, has it verified, and only then gives it its name.
-func (p *press) seal(ctx context.Context, in *file, out string) (*verify.Signature, error) {
-	temp, err := os.CreateTemp(filepath.Dir(out), ".dealseal-*")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("the folder of %s does not exist", out)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer os.Remove(temp.Name())
-	defer temp.Close()
+// seal makes a sealed copy, has it verified, and only then gives it its name.
+func (p *press) seal(ctx context.Context, in *file, out string) (made *verify.Signature, err error) {
 	tail, err := p.tail(ctx, in)
 	if err != nil {
 		return nil, err
 	}
+	return made, writeExtended(in, tail, out, func(sealed *file) (err error) {
+		made, err = p.check(ctx, sealed)
+		return err
+	})
+}
+
+// writeExtended writes the file with the tail behind it, beside the target, and gives it the target's name if check has
+// nothing against it.
+func writeExtended(in *file, tail []byte, out string, check func(*file) error) error {
+	temp, err := os.CreateTemp(filepath.Dir(out), ".dealseal-*")
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the folder of %s does not exist", out)
+	}
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp.Name())
+	defer temp.Close()
 	if _, err := io.Copy(temp, io.NewSectionReader(in, 0, in.size)); err != nil {
-		return nil, err
+		return err
 	}
 	if _, err := temp.Write(tail); err != nil {
-		return nil, err
+		return err
 	}
 	info, err := in.Stat()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// Who may read the sealed file is who may read the unsealed one.
 	if err := errors.Join(temp.Chmod(info.Mode().Perm()), temp.Sync()); err != nil {
-		return nil, err
+		return err
 	}
-	made, err := p.check(ctx, &file{temp, in.size + int64(len(tail))})
-	if err != nil {
-		return nil, err
+	if err := check(&file{temp, in.size + int64(len(tail))}); err != nil {
+		return err
 	}
-	return made, os.Rename(temp.Name(), out)
+	return os.Rename(temp.Name(), out)
 }
 
 // tail is what sealing adds to the file.
