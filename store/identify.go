@@ -12,26 +12,54 @@ import (
 // newest entry owns and which is told anew. IDs that are known change nothing. The sealing itself stays as it is, with its
 // version.
 func (s *Store) Identify(ctx context.Context, sl *deal.Sealing, ids []string) error {
-	return s.update(ctx, "commit/identify", func(t *txn) error {
-		r, err := t.row(sl.Tx)
-		if err != nil {
-			return err
-		}
-		added, err := t.fileUnder(r, sl.Change, ids)
-		if err != nil || len(added) == 0 {
-			return err
-		}
-		if err := t.shareReceipt(r, sl); err != nil {
-			return err
-		}
-		key, err := t.dataKey(sl.Tx)
-		if err != nil && !isErased(err) {
-			return err
-		}
-		_, err = t.appendLeaf(leaf{Tenant: sl.Tenant, Tx: sl.Tx, What: "identified"},
-			testimony{Who: "daemon", Why: "its record has further IDs", Detail: map[string]string{"ids": strings.Join(added, " ")}}, key)
+	return s.update(ctx, "commit/identify", func(t *txn) error { return t.identify(sl, ids) })
+}
+
+func (t *txn) identify(sl *deal.Sealing, ids []string) error {
+	r, err := t.row(sl.Tx)
+	if err != nil {
 		return err
-	})
+	}
+	added, err := t.fileUnder(r, sl.Change, ids)
+	if err != nil || len(added) == 0 {
+		return err
+	}
+	return t.identified(r, sl, added)
+}
+
+// recognise takes note that the record of a known entry was merged. The CRM has chosen which of two receipts the record
+// shows now, so the newest is told anew, even if no sealing of the record has anything left to do.
+func (t *txn) recognise(tx deal.TxID, c deal.Change) error {
+	if len(c.Aliases) == 0 {
+		return nil
+	}
+	r, err := t.row(tx)
+	if err != nil {
+		return err
+	}
+	added, err := t.fileUnder(r, c, append([]string{c.Ref.ID}, c.Aliases...))
+	if err != nil || len(added) == 0 {
+		return err
+	}
+	sl, _, err := t.load(tx)
+	if err != nil {
+		return err
+	}
+	return t.identified(r, sl, added)
+}
+
+// identified concludes what follows from further IDs of a sealing's record.
+func (t *txn) identified(r *row, sl *deal.Sealing, added []string) error {
+	if err := t.shareReceipt(r, sl); err != nil {
+		return err
+	}
+	key, err := t.dataKey(sl.Tx)
+	if err != nil && !isErased(err) {
+		return err
+	}
+	_, err = t.appendLeaf(leaf{Tenant: sl.Tenant, Tx: sl.Tx, What: "identified"},
+		testimony{Who: "daemon", Why: "its record has further IDs", Detail: map[string]string{"ids": strings.Join(added, " ")}}, key)
+	return err
 }
 
 // fileUnder makes the sealing findable under IDs of its record, and returns those that are new.

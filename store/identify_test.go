@@ -73,6 +73,39 @@ func merged(t *testing.T, s *Store, c *testClock) (older, newer *deal.Sealing) {
 	return older, load(t, s, notice(t, s, entry)[0])
 }
 
+// The CRM has chosen which of the two receipts the merged record shows. Nothing is left to do for either deal, so only the
+// poll can see it.
+func TestAKnownEntryOfAMergedRecordHasTheNewestReceiptToldAnew(t *testing.T) {
+	s, c := newStore(t)
+	older, newer := merged(t, s, c)
+	for _, sl := range []*deal.Sealing{older, newer} {
+		if err := s.Told(t.Context(), sl.Tx, receipt(t, s, sl.Tx).Sequence); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entry := older.Change
+	entry.Ref.ID, entry.Aliases = "102", []string{"100", "101"}
+	for range 2 { // the second time there is nothing new
+		if fresh := notice(t, s, entry); len(fresh) > 0 {
+			t.Fatalf("%v is fresh", fresh)
+		}
+	}
+	of, nf := receipt(t, s, older.Tx), receipt(t, s, newer.Tx)
+	if of != nf || of.Owner != newer.Tx || !of.Due() {
+		t.Fatalf("the receipts are %+v and %+v, want one of %s that is due", of, nf, newer.Tx)
+	}
+	if err := s.Told(t.Context(), newer.Tx, nf.Sequence); err != nil {
+		t.Fatal(err)
+	}
+	notice(t, s, entry)
+	if st := receipt(t, s, newer.Tx); st.Due() {
+		t.Fatalf("the receipt is due again: %+v", st)
+	}
+	if _, err := s.VerifyAudit(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestIdentifyMakesOneRecordOfThoseThatWereMerged(t *testing.T) {
 	s, c := newStore(t)
 	older, newer := merged(t, s, c)

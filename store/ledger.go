@@ -16,7 +16,7 @@ import (
 // Notice takes in one page: the entries that the ledger does not know under any of their names become sealings, each
 // with its data key, receipt, job and audit entry, and the cursor moves, all in one transaction. deal.ErrStale means
 // that the cursor is not the one that the page was read with. Entries from before the activation of the watch that found
-// them are passed over. It returns the transactions that are new, in the page's order.
+// them are passed over. Of an entry that is known under another ID of its record it takes note as Identify does. It returns the transactions that are new, in the page's order.
 func (s *Store) Notice(ctx context.Context, n deal.Noticing) (fresh []deal.TxID, err error) {
 	if err := checkTenant(n.Tenant); err != nil {
 		return nil, err
@@ -69,9 +69,12 @@ func (t *txn) notice(n deal.Noticing, c deal.Change, since map[string]time.Time)
 		return "", nil
 	}
 	names := c.TxIDs(n.Account)
-	known, err := t.know(names)
-	if err != nil || known {
+	owner, known, err := t.know(names)
+	if err != nil {
 		return "", err
+	}
+	if known {
+		return "", t.recognise(owner, c)
 	}
 	c.At = c.At.UTC().Truncate(time.Millisecond)
 	sl := &deal.Sealing{
@@ -87,13 +90,13 @@ func (t *txn) notice(n deal.Noticing, c deal.Change, since map[string]time.Time)
 }
 
 // know files all names of an entry under its first and reports whether any of them was known before; then all belong to
-// that older one.
-func (t *txn) know(names []deal.TxID) (known bool, err error) {
-	owner := names[0]
+// that older one. owner is whom they belong to.
+func (t *txn) know(names []deal.TxID) (owner deal.TxID, known bool, err error) {
+	owner = names[0]
 	for _, name := range names {
 		found, err := t.get([]any{&owner}, `SELECT owner FROM known WHERE tx = $1`, name)
 		if err != nil {
-			return false, err
+			return "", false, err
 		}
 		if found {
 			known = true
@@ -102,10 +105,10 @@ func (t *txn) know(names []deal.TxID) (known bool, err error) {
 	}
 	for _, name := range names {
 		if err := t.exec(`INSERT INTO known (tx, owner) VALUES ($1, $2) ON CONFLICT DO NOTHING`, name, owner); err != nil {
-			return false, err
+			return "", false, err
 		}
 	}
-	return known, nil
+	return owner, known, nil
 }
 
 // insert makes a new sealing with all that belongs to it. A nil key stands for one that was destroyed.

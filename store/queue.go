@@ -402,7 +402,7 @@ func (w *worker) run(ctx context.Context, j deal.Job) (out deal.Outcome) {
 			out = deal.Outcome{Again: afterPanic}
 		}
 	}()
-	return w.handle(context.WithValue(ctx, ownerKey{}, rand.Text()), j)
+	return w.handle(AsJob(ctx), j)
 }
 
 // settle commits the end of a job. A full disk must not leave a job that nobody runs: it is tried until it succeeds or
@@ -488,6 +488,12 @@ func (t *txn) nextTime(a jobArgs, out deal.Outcome) (time.Time, error) {
 }
 
 type ownerKey struct{}
+
+// AsJob returns a context whose leases belong to one run of a job: to no other job, and not to this process, which takes
+// those of operators. Queue gives one to every handler; so must whatever else hands out jobs.
+func AsJob(ctx context.Context) context.Context {
+	return context.WithValue(ctx, ownerKey{}, rand.Text())
+}
 
 // ownerOf names who takes a lease: the running job, or this process.
 func (s *Store) ownerOf(ctx context.Context) string {

@@ -88,7 +88,7 @@ func (s *Store) unpack(folder string, m *archive.Manifest) (*deal.Sealing, *data
 }
 
 func (t *txn) recoverMissing(sl *deal.Sealing, key *dataKey, e deal.Entry) error {
-	if _, err := t.know(append([]deal.TxID{sl.Tx}, sl.Change.TxIDs(sl.Account)...)); err != nil {
+	if _, _, err := t.know(append([]deal.TxID{sl.Tx}, sl.Change.TxIDs(sl.Account)...)); err != nil {
 		return err
 	}
 	if sl.Facts.Digest != "" {
