@@ -78,12 +78,17 @@ type Engine struct {
 	// has to wait, such as a disk without room; both are asked again until there is none. nil means always.
 	MayNotice, MayWork func() error
 	Places             Places
+	// Random returns a number below n, which spreads waits; nil means the process's own generator. It must be safe for
+	// concurrent use.
+	Random func(n int64) int64
 
 	once    sync.Once
 	tenants tenants
 	records keyed // serialises what is told about one record
 	// Turns at what there is little of.
 	rendering, signing, checking *turns
+	doubts                       doubts
+	started                      time.Time
 	// stopping is set when the context of Run has ended: a deal goes no further than the step that it is in.
 	stopping atomic.Bool
 }
@@ -107,6 +112,7 @@ func (e *Engine) init() {
 		if e.Now == nil {
 			e.Now = time.Now
 		}
+		e.started = e.Now()
 		if e.Retry == (Retry{}) {
 			e.Retry = Retry{First: 2 * time.Second, Max: 30 * time.Minute, Attempts: 12}
 		}
@@ -231,7 +237,7 @@ func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 	case mendedForAll(err):
 		// Until then no attempt of the deals is used up.
 		s.Condition, s.Reason = deal.Retrying, r.sentence(err)
-		s.Next = r.Now().Add(r.Retry.after(r.Retry.Attempts, deal.RetryAfter(err)))
+		s.Next = r.Now().Add(r.Retry.after(r.Retry.Attempts, deal.RetryAfter(err), r.random))
 		r.Log.WarnContext(ctx, "waits until the login or the key is mended", "err", err)
 	case s.Attempts+1 >= r.Retry.Attempts:
 		s.Condition, s.Reason = deal.Dead, fmt.Sprintf("%s (after %d attempts)", r.sentence(err), s.Attempts+1)
@@ -240,7 +246,7 @@ func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 	default:
 		s.Attempts++
 		s.Condition, s.Reason = deal.Retrying, r.sentence(err)
-		wait := r.Retry.after(s.Attempts, deal.RetryAfter(err))
+		wait := r.Retry.after(s.Attempts, deal.RetryAfter(err), r.random)
 		s.Next = r.Now().Add(wait)
 		r.Log.WarnContext(ctx, "will try again", "attempt", s.Attempts, "in", wait.Round(time.Millisecond), "err", err)
 	}
@@ -291,12 +297,12 @@ func (r *run) settle(ctx context.Context) deal.Outcome {
 func (r *run) sentence(err error) string { return r.step.name + ": " + err.Error() }
 
 // after returns the wait before the next attempt: exponential with jitter, and never less than what was asked for.
-func (t Retry) after(attempts int, asked time.Duration) time.Duration {
+func (t Retry) after(attempts int, asked time.Duration, random func(int64) int64) time.Duration {
 	wait := min(t.First, t.Max)
 	for i := 1; i < attempts && wait < t.Max; i++ {
 		wait = min(2*wait, t.Max)
 	}
-	wait += time.Duration(rand.Int64N(int64(wait)/5 + 1))
+	wait += time.Duration(random(int64(wait)/5 + 1))
 	return max(wait, asked)
 }
 
@@ -361,6 +367,13 @@ type commitError struct{ error }
 
 func (e *commitError) Unwrap() error { return e.error }
 
+func (e *Engine) random(n int64) int64 {
+	if e.Random != nil {
+		return e.Random(n)
+	}
+	return rand.Int64N(n)
+}
+
 func (e *Engine) hook(point string) {
 	if e.Hook != nil {
 		e.Hook(point)
@@ -401,29 +414,36 @@ type keyed struct {
 }
 
 type keyedLock struct {
-	sync.Mutex
-	users int
+	held  chan struct{} // holds a value while someone has the lock
+	users int           // those who have it or wait for it
 }
 
-func (k *keyed) lock(name string) (unlock func()) {
+// lock waits for the lock of a name until ctx ends. Whoever holds one may be waiting for a CRM.
+func (k *keyed) lock(ctx context.Context, name string) (unlock func(), err error) {
 	k.mu.Lock()
 	if k.locks == nil {
 		k.locks = map[string]*keyedLock{}
 	}
 	l := k.locks[name]
 	if l == nil {
-		l = &keyedLock{}
+		l = &keyedLock{held: make(chan struct{}, 1)}
 		k.locks[name] = l
 	}
 	l.users++
 	k.mu.Unlock()
-	l.Lock()
-	return func() {
-		l.Unlock()
-		k.mu.Lock()
-		if l.users--; l.users == 0 {
-			delete(k.locks, name)
-		}
-		k.mu.Unlock()
+	select {
+	case l.held <- struct{}{}:
+		return func() { <-l.held; k.leave(name, l) }, nil
+	case <-ctx.Done():
+		k.leave(name, l)
+		return nil, ctx.Err()
+	}
+}
+
+func (k *keyed) leave(name string, l *keyedLock) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if l.users--; l.users == 0 {
+		delete(k.locks, name)
 	}
 }

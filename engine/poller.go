@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -271,7 +270,7 @@ func (p *poller) wait(err error) time.Duration {
 		d = max(d, 5*time.Minute)
 	}
 	d = max(d, deal.RetryAfter(err))
-	return d + time.Duration(rand.Int64N(int64(d)/10+1))
+	return d + time.Duration(p.random(int64(d)/10+1))
 }
 
 // pausedError says that no new deals are taken on for now, although nothing is wrong with the CRM.

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"sync"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
@@ -36,8 +37,11 @@ func (r *run) finish(ctx context.Context) error {
 // would tell: the wait grows with the time that has passed, up to an hour.
 func (e *Engine) tellJob(ctx context.Context, s *deal.Sealing) deal.Outcome {
 	err := e.tell(ctx, s)
-	if err == nil || ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return deal.Outcome{}
+	}
+	if err == nil {
+		return deal.Outcome{Again: e.doubts.wait(recordOf(s), e.Now())}
 	}
 	wait := min(max(e.Now().Sub(s.Updated)/2, 2*time.Second), time.Hour)
 	if deal.IsPermanent(err) {
@@ -48,20 +52,33 @@ func (e *Engine) tellJob(ctx context.Context, s *deal.Sealing) deal.Outcome {
 	return deal.Outcome{Again: wait}
 }
 
-// tell sends the newest receipt of the record that s is about, one at a time per record, whichever sealing owns it.
+// tell sends the newest receipt of the record that s is about, one at a time per record, whichever sealing owns it. Where
+// an earlier one may have arrived late, it sends the newest once more: the connector looks at the record first.
 func (e *Engine) tell(ctx context.Context, s *deal.Sealing) error {
 	st, err := e.Ledger.Receipt(ctx, s.Tx)
-	if err != nil || !st.Due() {
+	if err != nil || !st.Due() && !e.doubts.due(recordOf(s), e.Now()) {
 		return err
 	}
-	unlock := e.records.lock(string(st.Owner)) // one owner per record, whatever the record was called before a merge
+	ctx, cancel := context.WithTimeout(ctx, crmLimit)
+	defer cancel()
+	unlock, err := e.records.lock(ctx, string(st.Owner)) // one owner per record, whatever the record was called before a merge
+	if err != nil {
+		return err
+	}
 	defer unlock()
-	if st, err = e.Ledger.Receipt(ctx, s.Tx); err != nil || !st.Due() {
+	if st, err = e.Ledger.Receipt(ctx, s.Tx); err != nil {
 		return err
 	}
 	if s, err = e.Ledger.Load(ctx, st.Owner); err != nil { // after the sequence, so that it is never older than that
 		return err
 	}
+	if !st.Due() && !e.doubts.due(recordOf(s), e.Now()) {
+		return nil
+	}
+	return e.send(ctx, s, st)
+}
+
+func (e *Engine) send(ctx context.Context, s *deal.Sealing, st deal.ReceiptState) error {
 	t, err := e.tenant(ctx, s)
 	if err != nil {
 		return err
@@ -70,12 +87,69 @@ func (e *Engine) tell(ctx context.Context, s *deal.Sealing) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, crmLimit)
-	defer cancel()
-	if err := t.CRM.WriteBack(ctx, s.Change.Ref, receipt(s, st.Sequence, head)); err != nil {
+	record, again := recordOf(s), !st.Due()
+	if !again && st.Sequence < e.started.UnixMilli() {
+		e.doubts.raise(record, e.started) // what was wanted before this process began may have been on its way when the last one ended
+	}
+	err = t.CRM.WriteBack(ctx, s.Change.Ref, receipt(s, st.Sequence, head))
+	switch {
+	case err != nil && !deal.IsPermanent(err):
+		e.doubts.raise(record, e.Now())
 		return err
+	case err != nil:
+		return err
+	case again:
+		e.doubts.settle(record)
 	}
 	return e.Ledger.Told(ctx, s.Tx, st.Sequence)
+}
+
+// lateWrite is how long after it was given up a request may still reach a record: it waits in a queue of the CRM's, and
+// would overwrite what was written since.
+const lateWrite = 10 * time.Minute
+
+// doubts are the records to which a request may still be on its way. The zero value is ready.
+type doubts struct {
+	mu    sync.Mutex
+	since map[string]time.Time
+}
+
+func recordOf(s *deal.Sealing) string { return string(s.Account) + "/" + s.Change.Ref.String() }
+
+func (d *doubts) raise(record string, now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.since == nil {
+		d.since = map[string]time.Time{}
+	}
+	if now.After(d.since[record]) {
+		d.since[record] = now
+	}
+}
+
+func (d *doubts) settle(record string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.since, record)
+}
+
+// due reports whether there was a doubt about the record that can now be settled.
+func (d *doubts) due(record string, now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	since, ok := d.since[record]
+	return ok && !now.Before(since.Add(lateWrite))
+}
+
+// wait is how long it takes until a doubt about the record can be settled, 0 if there is none.
+func (d *doubts) wait(record string, now time.Time) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	since, ok := d.since[record]
+	if !ok {
+		return 0
+	}
+	return max(since.Add(lateWrite).Sub(now), time.Second)
 }
 
 // receipt says what the record should show of s.

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"context"
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -88,6 +90,56 @@ func TestReceiptsOfARecordGoOutInTheirOrderEvenIfTheFirstIsSlow(t *testing.T) {
 	}
 }
 
+// A request that was given up may reach the record after what was written since.
+func TestAReceiptThatArrivesLateIsOverwrittenByTheNewest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	record := w.won()
+	tx := d.notice()
+	d.tell()
+	late := map[string]any{fieldStatus: w.shown(record, fieldStatus), fieldAudit: w.shown(record, fieldAudit)}
+	w.fault(mock.Fault{Kind: mock.KindUpdate, Effect: mock.CutBefore, Times: 1})
+	d.finish()
+	d.wantDone(d.load(tx))
+	w.wantShown(record, "Signed")
+
+	must(t, w.org.Update(record, late))
+	w.wantShown(record, "Queued")
+	again := d.Handle(t.Context(), deal.Job{Kind: deal.JobTell, Tx: tx}).Again
+	if again <= 0 || again > lateWrite {
+		t.Fatalf("the record is looked at again in %s, want within %s", again, lateWrite)
+	}
+	w.clock.advance(again)
+	if out := d.Handle(t.Context(), deal.Job{Kind: deal.JobTell, Tx: tx}); out.Again != 0 {
+		t.Errorf("the record is looked at once more, in %s", out.Again)
+	}
+	w.wantShown(record, "Signed")
+}
+
+// Whoever has the lock may be waiting for a CRM that hangs: neither a deadline nor a stop waits with him.
+func TestWaitingForTheTurnToTellARecordEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	var k keyed
+	unlock, err := k.lock(t.Context(), "one")
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := k.lock(ctx, "one"); !errors.Is(err, context.Canceled) {
+		t.Fatalf("waiting ended with %v, want context.Canceled", err)
+	}
+	other, err := k.lock(t.Context(), "other")
+	must(t, err)
+	other()
+	unlock()
+	again, err := k.lock(t.Context(), "one")
+	must(t, err)
+	again()
+	if len(k.locks) > 0 {
+		t.Errorf("%d locks are left", len(k.locks))
+	}
+}
+
 // contended reports whether someone waits for a lock.
 func (k *keyed) contended() bool {
 	k.mu.Lock()
@@ -172,6 +224,10 @@ func TestTellingNeverGivesUpAndBothersTheCRMLessAndLess(t *testing.T) {
 		t.Error("a receipt that was never accepted is not due any more")
 	}
 	w.org.ClearFaults()
+	if wait := tell(); wait != lateWrite {
+		t.Errorf("what was told after an unclear answer is looked at again in %s, want %s", wait, lateWrite)
+	}
+	w.clock.advance(lateWrite)
 	if wait := tell(); wait != 0 {
 		t.Errorf("what was told is told again in %s", wait)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"testing/quick"
@@ -241,7 +242,7 @@ func TestADealOfAnotherAccountIsNotTouched(t *testing.T) {
 func TestWaitsGrowToTheirBoundAndHeedWhatWasAsked(t *testing.T) {
 	holds := func(first, most uint32, attempts uint8, asked uint32) bool {
 		r := Retry{First: time.Duration(first) * time.Microsecond, Max: time.Duration(most) * time.Millisecond}
-		wait := r.after(int(attempts)+1, time.Duration(asked))
+		wait := r.after(int(attempts)+1, time.Duration(asked), rand.Int64N)
 		ideal := min(float64(r.First)*math.Pow(2, float64(attempts)), float64(r.Max))
 		low, high := max(time.Duration(ideal), time.Duration(asked)), max(time.Duration(ideal*1.2), time.Duration(asked))
 		return wait >= low && wait <= high+1
@@ -250,13 +251,13 @@ func TestWaitsGrowToTheirBoundAndHeedWhatWasAsked(t *testing.T) {
 		t.Error(err)
 	}
 	for _, first := range []time.Duration{1<<44 + 1, math.MaxInt64 / 4} { // whose doubles do not fit
-		if wait := (Retry{First: first, Max: math.MaxInt64 / 2}).after(21, 0); wait < first {
+		if wait := (Retry{First: first, Max: math.MaxInt64 / 2}).after(21, 0, rand.Int64N); wait < first {
 			t.Errorf("the 21st wait after a first one of %s is %s", first, wait)
 		}
 	}
 	seen := map[time.Duration]bool{}
 	for range 20 {
-		seen[(Retry{First: time.Hour, Max: time.Hour}).after(1, 0)] = true
+		seen[(Retry{First: time.Hour, Max: time.Hour}).after(1, 0, rand.Int64N)] = true
 	}
 	if len(seen) < 2 {
 		t.Error("the waits have no jitter")
