@@ -47,6 +47,13 @@ alerts: ## Check the alert rules of deploy/ and try each of them
 	@scripts/deps.sh promtool
 	cd deploy && promtool check rules alerts.yaml && promtool test rules alerts_test.yaml
 
+SEEDS ?= 10000
+SEED  ?= 1
+
+.PHONY: sim
+sim: ## The daemon in simulated time under seeded faults, crashes and operators (SEEDS=10000 SEED=1)
+	go test ./engine -count=1 -timeout 0 -run '^TestSimulation$$' -args -sim.seeds=$(SEEDS) -sim.seed=$(SEED)
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted"; exit 1; }

@@ -1,0 +1,225 @@
+package engine
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+	portal "github.com/dealseal/dealseal/mocks/crm/hubspot"
+	mock "github.com/dealseal/dealseal/mocks/crm/salesforce"
+	"github.com/dealseal/dealseal/mocks/pki"
+	"github.com/dealseal/dealseal/signing"
+	"github.com/dealseal/dealseal/store"
+)
+
+// troubleTime is how long people, networks and disks do their worst; after that nothing goes wrong any more.
+const troubleTime = 3 * time.Hour
+
+// simScript is everything that happens to a daemon from outside. It is a function of its seed and of nothing else.
+type simScript struct {
+	Seed uint64
+	House
+	Events []simEvent // in the order of At
+}
+
+// House is how the daemon of a run is configured.
+type House struct {
+	Poll            time.Duration
+	Workers         int
+	Template, Trail bool // of the Salesforce rule; HubSpot's seals what is attached
+	Marker          bool // whether the org has a field that refuses a second file of ours
+	IfLeft, ReEntry string
+	Downgrade       signing.Downgrade
+	Skew            [2]time.Duration // of each CRM's clock
+}
+
+// simEvent is one thing that happens. Its fields mean what its verb makes of them.
+type simEvent struct {
+	At   time.Duration
+	Verb verb
+	CRM  deal.Kind
+	Deal int // of the CRM, in the order in which they were made
+	With int // the other deal of a merge; how many calls, commits or jobs are struck; what an operator decides
+	Skip int // how many are let pass first
+	What string
+	Call string
+	For  time.Duration
+}
+
+func (e simEvent) String() string {
+	return fmt.Sprintf("%s %s deal=%d with=%d skip=%d what=%q call=%q for=%s", e.Verb, e.CRM, e.Deal, e.With, e.Skip, e.What, e.Call, e.For)
+}
+
+type verb string
+
+const (
+	// What people do in the CRM.
+	doWin    verb = "win"
+	doLeave  verb = "leave"
+	doEdit   verb = "edit"
+	doQuote  verb = "quote"
+	doDelete verb = "delete"
+	doMerge  verb = "merge"
+	// What the CRM does: rows that commit late, calls that fail, a clock that is set.
+	doDelay verb = "delay"
+	doFault verb = "fault"
+	doClear verb = "clear"
+	doClock verb = "clock"
+	doUsage verb = "usage"
+	// What the house's own things do.
+	doTSA  verb = "tsa"
+	doKey  verb = "key"
+	doDisk verb = "disk"
+	// What becomes of the daemon: killed where it stands, killed at a point, stopped in order.
+	doKill  verb = "kill"
+	doCrash verb = "crash"
+	doStop  verb = "stop"
+	// A job is handed out twice, a page or a receipt is committed twice; a person decides; somebody keeps a checkpoint.
+	doDouble     verb = "double"
+	doOperate    verb = "operate"
+	doCheckpoint verb = "checkpoint"
+)
+
+// author writes a script.
+type author struct {
+	*rand.Rand
+	events []simEvent
+}
+
+func newScript(seed uint64) simScript {
+	a := &author{Rand: rand.New(rand.NewPCG(seed, 0x5ea1))}
+	s := simScript{Seed: seed, House: House{
+		Poll:     pick(a, 5*time.Minute, 15*time.Minute, 30*time.Minute),
+		Workers:  pick(a, 1, 2, 4),
+		Template: a.chance(50), Trail: a.chance(30), Marker: a.chance(50),
+		IfLeft:    pick(a, "hold", "void", "seal"),
+		ReEntry:   pick(a, "hold", "hold", "seal"),
+		Downgrade: pick(a, signing.Hold, signing.Hold, signing.AcceptAndFlag, signing.Fail),
+		Skew:      [2]time.Duration{a.skew(), a.skew()},
+	}}
+	for _, crm := range []deal.Kind{deal.Salesforce, deal.HubSpot} {
+		a.people(crm)
+		a.network(crm)
+	}
+	a.house()
+	a.machine()
+	a.operators()
+	slices.SortStableFunc(a.events, func(x, y simEvent) int { return int(x.At - y.At) })
+	s.Events = a.events
+	return s
+}
+
+func pick[T any](a *author, from ...T) T { return from[a.IntN(len(from))] }
+
+func (a *author) chance(percent int) bool { return a.IntN(100) < percent }
+
+// within is a time of at most d, to the millisecond.
+func (a *author) within(d time.Duration) time.Duration {
+	return time.Duration(a.Int64N(int64(d/time.Millisecond))) * time.Millisecond
+}
+
+func (a *author) skew() time.Duration {
+	if a.chance(50) {
+		return 0
+	}
+	return a.within(2*time.Hour) - time.Hour
+}
+
+func (a *author) add(e simEvent) { a.events = append(a.events, e) }
+
+// people write what salespeople do to one or two deals: each enters the stage, and most do more than that.
+func (a *author) people(crm deal.Kind) {
+	deals := 1 + a.IntN(2)
+	for i := range deals {
+		at := a.within(troubleTime / 2)
+		a.add(simEvent{At: at, Verb: doWin, CRM: crm, Deal: i})
+		for range a.IntN(5) {
+			// Much of it while the first sealing is under way.
+			next := at + pick(a, a.within(time.Minute), a.within(10*time.Minute), a.within(troubleTime/2))
+			a.add(simEvent{At: next, CRM: crm, Deal: i, Verb: pick(a, doLeave, doWin, doEdit, doEdit, doQuote), With: a.IntN(1000)})
+		}
+		if a.chance(10) {
+			a.add(simEvent{At: at + a.within(troubleTime/2), Verb: doDelete, CRM: crm, Deal: i})
+		}
+	}
+	if crm == deal.HubSpot && deals > 1 && a.chance(40) {
+		first := a.IntN(deals)
+		a.add(simEvent{At: a.within(troubleTime), Verb: doMerge, CRM: crm, Deal: first, With: (first + 1) % deals})
+	}
+}
+
+func (a *author) network(crm deal.Kind) {
+	for range a.IntN(6) {
+		at := a.within(troubleTime)
+		e := simEvent{At: at, Verb: doFault, CRM: crm, With: 1 + a.IntN(4), Skip: a.IntN(4), For: time.Second + a.within(lateWrite)}
+		e.Call, e.What = a.salesforceFault()
+		if crm == deal.HubSpot {
+			e.Call, e.What = a.hubspotFault()
+		}
+		if a.chance(15) {
+			e.With = 0 // until it is cleared
+			a.add(simEvent{At: at + a.within(40*time.Minute), Verb: doClear, CRM: crm})
+		}
+		a.add(e)
+	}
+	if a.chance(40) {
+		a.add(simEvent{At: a.within(troubleTime), Verb: doDelay, CRM: crm, For: a.within(8 * time.Minute)})
+	}
+	if a.chance(30) {
+		a.add(simEvent{At: a.within(troubleTime), Verb: doClock, CRM: crm, For: a.within(4*time.Minute) - 2*time.Minute})
+	}
+	if crm == deal.Salesforce && a.chance(15) {
+		a.add(simEvent{At: a.within(troubleTime), Verb: doUsage, CRM: crm, With: pick(a, 8500, 9800)})
+	}
+}
+
+func (a *author) salesforceFault() (call, effect string) {
+	kind := pick(a, "", mock.KindToken, mock.KindQuery, mock.KindQuery, mock.KindGet, mock.KindUpdate, mock.KindUpdate, mock.KindUpload, mock.KindUpload, mock.KindDownload, mock.KindDescribe, mock.KindComposite)
+	return string(kind), string(pick(a, mock.LockRow, mock.ValidationRule, mock.RequestLimit, mock.SessionInvalid, mock.HTMLUnavailable, mock.EmptyList, mock.EmptyBody, mock.ModifiedSince,
+		mock.APIError, mock.CutBefore, mock.CutAfter, mock.CutAfter, mock.TruncatedJSON, mock.UnavailableAfter, mock.UnavailableAfter, mock.Slow, mock.Slow))
+}
+
+func (a *author) hubspotFault() (call, effect string) {
+	kind := pick(a, "", portal.KindAccount, portal.KindSearch, portal.KindBatchRead, portal.KindGet, portal.KindPatch, portal.KindPatch, portal.KindNote, portal.KindNote, portal.KindUpload, portal.KindUpload,
+		portal.KindFileGet, portal.KindFileStat, portal.KindSignedURL, portal.KindDownload, portal.KindAssociations, portal.KindPipelines, portal.KindProperties)
+	return string(kind), string(pick(a, append(portal.Effects(), portal.EffectResetCommitted, portal.EffectTimeoutCommitted, portal.EffectSlow)...))
+}
+
+func (a *author) house() {
+	for range a.IntN(3) {
+		a.add(simEvent{At: a.within(troubleTime), Verb: doTSA, With: pick(a, 1, 2, 3, -1), What: string(pick(a, pki.Down, pki.Unavailable, pki.Slow, pki.Garbage, pki.OtherData, pki.WrongNonce, pki.NoNonce,
+			pki.ClockOff, pki.Rejection, pki.WrongEKU, pki.WrongCertID, pki.BadSignature, pki.OtherType, pki.WithoutCertReq))})
+	}
+	if a.chance(40) {
+		a.add(simEvent{At: a.within(troubleTime), Verb: doKey, With: 1 + a.IntN(12), For: a.within(5 * time.Minute)})
+	}
+	for range a.IntN(3) {
+		a.add(simEvent{At: a.within(troubleTime), Verb: doDisk, With: 1 + a.IntN(3), Skip: a.IntN(8), What: pick(a, "before", "after")})
+	}
+	for range a.IntN(3) {
+		a.add(simEvent{At: a.within(troubleTime), Verb: doDouble, With: 1 + a.IntN(6)})
+	}
+}
+
+func (a *author) machine() {
+	points := slices.Concat(Points(), store.Points())
+	for range a.IntN(5) {
+		e := simEvent{At: a.within(troubleTime), Verb: pick(a, doKill, doStop, doCrash, doCrash, doCrash, doCrash), For: a.within(10 * time.Minute)}
+		if e.Verb == doCrash {
+			e.At /= 2 // most of the work is done in the first half
+			e.What, e.Skip = pick(a, points...), a.IntN(3)
+		}
+		a.add(e)
+	}
+}
+
+func (a *author) operators() {
+	for range a.IntN(6) {
+		a.add(simEvent{At: a.within(troubleTime), Verb: doOperate, With: a.IntN(1 << 20)})
+	}
+	for range 1 + a.IntN(3) {
+		a.add(simEvent{At: a.within(troubleTime), Verb: doCheckpoint})
+	}
+}

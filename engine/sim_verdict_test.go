@@ -1,0 +1,250 @@
+package engine
+
+import (
+	"context"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/store"
+)
+
+// calm is the time, in simulated hours, within which everything must have come to an end or wait for a person with a
+// reason once nothing goes wrong any more: the longest wait that a CRM asks for or that telling it may reach, and the
+// polls and attempts before and after it.
+const calm = 2*time.Hour + 30*time.Minute
+
+// judge asks from outside whether the promises were kept: of the CRMs, of the key, and of the ledger as an operator sees it.
+func (w *simWorld) judge() {
+	time.Sleep(calm)
+	in := w.daemon()
+	if in == nil {
+		w.violation("no daemon runs although nothing goes wrong any more")
+		return
+	}
+	w.nothingWaitsInSilence(in)
+	w.recordsTellTheTruth(in)
+	w.everyEntryIsKnown(in)
+	w.mopUp(in)
+	w.nothingWaitsInSilence(in)
+	w.nothingIsLeft(in)
+	w.recordsTellTheTruth(in)
+	w.everyEntryIsKnown(in)
+	w.oneDigestEach()
+	w.oneContractEach(in)
+	w.auditHolds(in)
+}
+
+// mopUp is what an operator does afterwards: whatever can go on goes on.
+func (w *simWorld) mopUp(in *incarnation) {
+	w.trace("an operator lets everything go on")
+	for range 8 {
+		open := 0
+		for _, s := range in.everything() {
+			switch s.Condition {
+			case deal.Dead:
+				in.decide(s, "retry")
+				open++
+			case deal.Held:
+				in.decide(s, "release")
+				open++
+			}
+		}
+		if open == 0 {
+			break
+		}
+		time.Sleep(time.Hour)
+	}
+	time.Sleep(12 * time.Hour)
+}
+
+// nothingWaitsInSilence: what does not move has a reason, and what should move has moved.
+func (w *simWorld) nothingWaitsInSilence(in *incarnation) {
+	for _, s := range in.everything() {
+		switch {
+		case s.Condition == deal.Running && s.Step == deal.Done:
+		case s.Condition.Waiting() && s.Reason != "":
+		default:
+			w.violation("%s is %s at %q, next %s, reason %q, long after nothing went wrong any more", s.Tx, s.Condition, s.Step, s.Next, s.Reason)
+		}
+	}
+}
+
+// nothingIsLeft: a person who lets everything go on gets everything done, but for what has ended and records that are gone.
+func (w *simWorld) nothingIsLeft(in *incarnation) {
+	for _, s := range in.everything() {
+		if (s.Condition == deal.Dead || s.Condition == deal.Held) && !w.isGone(s) {
+			w.violation("%s is %s at %q whatever a person does: %s", s.Tx, s.Condition, s.Step, s.Reason)
+		}
+	}
+}
+
+// isGone reports whether the record of a sealing was deleted.
+func (w *simWorld) isGone(s store.Summary) bool {
+	d := w.dealByID(s.Ref.ID)
+	return d != nil && d.gone
+}
+
+func (w *simWorld) dealByID(id string) *simDeal {
+	for _, deals := range w.deals {
+		for _, d := range deals {
+			for ; d != nil; d = d.into {
+				if d.id == id {
+					return d.now()
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// everyEntryIsKnown: each entry is one sealing, and no sealing is of anything else.
+func (w *simWorld) everyEntryIsKnown(in *incarnation) {
+	type entry struct {
+		deal       *simDeal
+		occurrence string
+	}
+	sealings := map[entry]int{}
+	for _, s := range in.everything() {
+		full, err := in.store.Load(context.Background(), s.Tx)
+		if err != nil {
+			w.violation("%s cannot be loaded: %v", s.Tx, err)
+			continue
+		}
+		sealings[entry{w.dealByID(s.Ref.ID), full.Change.Occurrence}]++
+	}
+	for _, e := range w.entries {
+		key := entry{e.deal.now(), e.occurrence}
+		if n := sealings[key]; n > 1 || n == 0 && !e.excused {
+			w.violation("the entry %s of %s (%s) has %d sealings", e.occurrence, e.record, w.tx(e), n)
+		}
+		delete(sealings, key)
+	}
+	for e, n := range sealings {
+		w.violation("%d sealings of an entry %s of %v that never was", n, e.occurrence, e.deal)
+	}
+}
+
+// oneDigestEach: what went to the key.
+func (w *simWorld) oneDigestEach() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for tx, digests := range w.digests {
+		if len(digests) > 1 {
+			w.wrong = append(w.wrong, string(tx)+" had two digests signed")
+		}
+	}
+}
+
+var sealedFor = regexp.MustCompile(`\(Transaction ([a-z2-7]{26})\)`)
+
+// oneContractEach: no transaction has two files of one role on a record, and what is done has one.
+func (w *simWorld) oneContractEach(in *incarnation) {
+	type place struct {
+		tx   deal.TxID
+		role deal.Role
+	}
+	onRecord := map[place]int{}
+	for crm, deals := range w.deals {
+		seen := map[*simDeal]bool{}
+		for _, d := range deals {
+			if d = d.now(); seen[d] {
+				continue
+			}
+			seen[d] = true
+			marked, sealed := w.files(crm, d)
+			for _, m := range marked {
+				if tx, role, ok := deal.ParseMarker(m); ok {
+					onRecord[place{tx, role}]++
+				}
+			}
+			for _, tx := range sealed {
+				onRecord[place{tx, "sealed file"}]++
+			}
+		}
+	}
+	for p, n := range onRecord {
+		if n > 1 {
+			w.violation("%s has %d files of the role %s on its record", p.tx, n, p.role)
+		}
+	}
+	for _, s := range in.everything() {
+		if s.Step == deal.Done && !w.isGone(s) && (onRecord[place{s.Tx, deal.RoleContract}] != 1 || onRecord[place{s.Tx, "sealed file"}] != 1) {
+			w.violation("%s is done, and its record has %d contracts and %d sealed files of it", s.Tx, onRecord[place{s.Tx, deal.RoleContract}], onRecord[place{s.Tx, "sealed file"}])
+		}
+	}
+}
+
+// files are the markers on a record, and the transactions that its sealed files name.
+func (w *simWorld) files(crm deal.Kind, d *simDeal) (marked []string, sealed []deal.TxID) {
+	var contents [][]byte
+	if crm == deal.HubSpot {
+		notes, err := w.portal.Notes(d.id)
+		if err != nil {
+			return nil, nil // deleted
+		}
+		for _, n := range notes {
+			marked = append(marked, n.Body)
+		}
+		files, _ := w.portal.Files(d.id)
+		for _, f := range files {
+			contents = append(contents, f.Content)
+		}
+	} else {
+		for _, f := range w.org.Files(d.id) {
+			for _, v := range f.Versions {
+				description, _ := v.Fields["Description"].(string)
+				marked, contents = append(marked, description), append(contents, v.Content)
+			}
+		}
+	}
+	for _, c := range contents {
+		if m := sealedFor.FindSubmatch(c); m != nil {
+			sealed = append(sealed, deal.TxID(m[1]))
+		}
+	}
+	return marked, sealed
+}
+
+// recordsTellTheTruth: what each record shows is what the ledger holds of its newest entry.
+func (w *simWorld) recordsTellTheTruth(in *incarnation) {
+	for _, s := range in.everything() {
+		st, err := in.store.Receipt(context.Background(), s.Tx)
+		if err != nil {
+			w.violation("no receipt of %s: %v", s.Tx, err)
+			continue
+		}
+		if st.Owner != s.Tx || w.isGone(s) {
+			continue
+		}
+		if st.Due() {
+			w.violation("the record of %s was not told: sequence %d, sent %d", s.Tx, st.Sequence, st.Sent)
+			continue
+		}
+		crm, _ := s.Account.Split()
+		d := w.dealByID(s.Ref.ID)
+		a, ok := w.audit(crm, d)
+		word := w.field(crm, d, fieldStatus, "dealseal_status")
+		status := deal.ShownAs(s.Step, s.Condition)
+		if want := wordOf(crm, status); !ok || a.Tx != s.Tx || a.Status != status || word != want || a.Sequence != st.Sequence {
+			w.violation("the record of %s shows %q and %s of %s with sequence %d, want %s with sequence %d", s.Tx, word, a.Status, a.Tx, a.Sequence, status, st.Sequence)
+		}
+	}
+}
+
+func wordOf(crm deal.Kind, s deal.Status) string {
+	if crm == deal.HubSpot {
+		return string(s)
+	}
+	return deal.WriteBack{}.Word(s)
+}
+
+// auditHolds: the tree is whole and grew out of every checkpoint that somebody has kept.
+func (w *simWorld) auditHolds(in *incarnation) {
+	for _, old := range slices.Concat([][]byte{nil}, w.checked) {
+		if _, err := in.store.VerifyAudit(context.Background(), old); err != nil {
+			w.violation("the audit log does not hold: %v", err)
+		}
+	}
+}

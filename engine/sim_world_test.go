@@ -1,0 +1,267 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dealseal/dealseal/connectors/hubspot"
+	"github.com/dealseal/dealseal/connectors/salesforce"
+	"github.com/dealseal/dealseal/deal"
+	portal "github.com/dealseal/dealseal/mocks/crm/hubspot"
+	mock "github.com/dealseal/dealseal/mocks/crm/salesforce"
+	"github.com/dealseal/dealseal/mocks/pki"
+)
+
+// Where the servers of a simulation are, to its own dialer.
+const (
+	hostSalesforce = "127.0.0.1:1"
+	hostHubSpot    = "127.0.0.1:2"
+	hostPKI        = "127.0.0.1:3"
+)
+
+// simWorld is what surrounds a simulated daemon, all of it inside one bubble of testing/synctest: two CRMs, a certificate
+// authority and the house's key, reached over pipes. It outlives every incarnation of the daemon.
+type simWorld struct {
+	*world // of the key, the authority and the checker; its org is the simulation's
+	portal *portal.Portal
+	script simScript
+	start  time.Time
+	pipes  map[string]pipeListener
+	skew   map[deal.Kind]time.Duration // under mu
+
+	looking sync.Mutex
+	shown   map[string]int64 // the newest sequence that a record has shown
+
+	mu      sync.Mutex
+	dice    *rand.Rand
+	log     strings.Builder
+	wrong   []string // what must not be
+	deals   map[deal.Kind][]*simDeal
+	entries []*simEntry
+	noticed map[deal.TxID]bool
+	digests map[deal.TxID]map[string]bool // that went to the key
+	disk    simEvent                      // the commits that still fail
+	double  int                           // the jobs that are still handed out twice
+	crash   simEvent                      // the point at which the daemon dies
+	checked [][]byte                      // checkpoints that somebody has kept
+	up      *incarnation
+	down    time.Duration // until the next start
+	over    bool          // nothing is started any more
+}
+
+// simDeal is a record in a CRM as its salespeople know it.
+type simDeal struct {
+	id    string
+	stage string
+	gone  bool
+	into  *simDeal // what it was merged into
+}
+
+func (d *simDeal) now() *simDeal {
+	for d.into != nil {
+		d = d.into
+	}
+	return d
+}
+
+// simEntry is one time that a deal entered the stage, as whoever moved it saw it.
+type simEntry struct {
+	crm        deal.Kind
+	record     string // at that time
+	occurrence string
+	deal       *simDeal
+	// excused entries need not be sealed: their record was deleted or merged before the daemon had noticed them.
+	excused bool
+}
+
+func (w *simWorld) tx(e *simEntry) deal.TxID {
+	account, object := w.account(e.crm)
+	return deal.NewTxID(account, deal.Ref{Object: object, ID: e.record}, ruleID, e.occurrence)
+}
+
+func (w *simWorld) account(crm deal.Kind) (deal.AccountID, string) {
+	if crm == deal.HubSpot {
+		return deal.AccountID("hubspot:62515"), hubspot.Object
+	}
+	return deal.AccountID("salesforce:" + w.org.ID()), salesforce.Object
+}
+
+const ruleID = "memo"
+
+// simStart is when simulated time begins, instead of the year 2000, in which a bubble does.
+var simStart = time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC)
+
+// newSimWorld must be called inside the bubble. login is where the secrets are.
+func newSimWorld(t *testing.T, s simScript, k simKit) *simWorld {
+	time.Sleep(time.Until(simStart))
+	w := &simWorld{script: s, start: time.Now(), pipes: map[string]pipeListener{}, deals: map[deal.Kind][]*simDeal{}, noticed: map[deal.TxID]bool{},
+		digests: map[deal.TxID]map[string]bool{}, shown: map[string]int64{}, skew: map[deal.Kind]time.Duration{deal.Salesforce: s.Skew[0], deal.HubSpot: s.Skew[1]}}
+	w.world, w.dice = &world{t: t, now: time.Now}, rand.New(rand.NewPCG(s.Seed, 0xd1ce))
+	w.org = mock.New(mock.Options{Sandbox: true, Now: w.clockOf(deal.Salesforce), ConsumerKey: "engine", ClientSecret: k.secret, RequestLimit: 10_000})
+	none := portal.Limits{TenSecondly: -1, Daily: -1, SearchSecondly: -1, Associations: -1}
+	w.portal = portal.New(portal.Options{AccountType: "SANDBOX", Tokens: []portal.Token{{Value: k.secret}}, Limits: none, Now: w.clockOf(deal.HubSpot)})
+	for _, f := range portal.WriteBackProperties() {
+		must(t, w.portal.AddProperty("deals", f))
+	}
+	var err error
+	w.authority, err = pki.New(pki.Options{BaseURL: "http://" + hostPKI, Now: time.Now, Hang: 20 * time.Second})
+	must(t, err)
+	w.key = newHouse(t, w.authority)
+	w.serveOver(hostSalesforce, w.watching(deal.Salesforce, w.org))
+	w.serveOver(hostHubSpot, w.watching(deal.HubSpot, w.portal))
+	w.serveOver(hostPKI, w.authority)
+	return w
+}
+
+// random spreads the daemon's waits in the same way each time that a seed is run.
+func (w *simWorld) random(n int64) int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.dice.Int64N(n)
+}
+
+// clockOf is the machine's clock as a CRM has set it.
+func (w *simWorld) clockOf(crm deal.Kind) func() time.Time {
+	return func() time.Time {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return time.Now().Add(w.skew[crm])
+	}
+}
+
+func (w *simWorld) serveOver(host string, h http.Handler) {
+	l := newPipeListener(host)
+	w.pipes[host] = l
+	s := &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.Serve(l) // ends with http.ErrServerClosed
+	}()
+	w.t.Cleanup(func() {
+		s.Close()
+		<-done
+	})
+}
+
+// watching looks at the records after every call: what they show of a receipt only ever grows, but for a call that its
+// client has given up, which nobody can call back.
+func (w *simWorld) watching(crm deal.Kind, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		in, began := w.daemon(), time.Now()
+		defer func() {
+			if r.Method == http.MethodPatch || r.Method == http.MethodPost {
+				w.look(crm, in != w.daemon() || time.Since(began) >= crmLimit)
+			}
+		}()
+		rw.Header().Set("Date", w.clockOf(crm)().UTC().Format(http.TimeFormat)) // not net/http's, which knows the machine's clock only
+		h.ServeHTTP(rw, r)
+	})
+}
+
+func (w *simWorld) look(crm deal.Kind, late bool) {
+	w.looking.Lock()
+	defer w.looking.Unlock()
+	w.mu.Lock()
+	deals := slices.Clone(w.deals[crm])
+	w.mu.Unlock()
+	for _, d := range deals {
+		if d = d.now(); d.gone {
+			continue
+		}
+		a, ok := w.audit(crm, d)
+		key := string(crm) + d.id
+		if was := w.shown[key]; ok && a.Sequence < was && !late {
+			w.violation("%s %s showed receipt %d and then the older %d", crm, d.id, was, a.Sequence)
+		}
+		w.shown[key] = a.Sequence
+	}
+}
+
+// field is what a record shows, empty for a record that is gone.
+func (w *simWorld) field(crm deal.Kind, d *simDeal, salesforceName, hubspotName string) string {
+	if crm == deal.HubSpot {
+		r, err := w.portal.Record(d.id)
+		if err != nil {
+			return ""
+		}
+		return r.Properties[hubspotName]
+	}
+	fields, _ := w.org.Record(d.id)
+	if fields[salesforceName] == nil {
+		return ""
+	}
+	return fmt.Sprint(fields[salesforceName])
+}
+
+func (w *simWorld) audit(crm deal.Kind, d *simDeal) (deal.AuditRecord, bool) {
+	return deal.ReadAuditRecord(w.field(crm, d, fieldAudit, "dealseal_audit"))
+}
+
+func (w *simWorld) trace(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	fmt.Fprintf(&w.log, "%12s  %s\n", time.Since(w.start).Round(time.Millisecond), fmt.Sprintf(format, args...))
+}
+
+// Write takes the daemon's own log into the trace; it holds IDs and no record values.
+func (w *simWorld) Write(p []byte) (int, error) {
+	w.trace("  %s", strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+func (w *simWorld) violation(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wrong = append(w.wrong, fmt.Sprintf(format, args...))
+}
+
+// pipeListener accepts connections of net.Pipe, which a bubble's clock can wait for.
+type pipeListener struct {
+	host  string
+	conns chan net.Conn
+	done  chan struct{}
+	once  *sync.Once
+}
+
+func newPipeListener(host string) pipeListener {
+	return pipeListener{host: host, conns: make(chan net.Conn), done: make(chan struct{}), once: &sync.Once{}}
+}
+
+func (l pipeListener) dial(ctx context.Context) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	select {
+	case l.conns <- theirs:
+		return ours, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l pipeListener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: l.host, Net: "pipe"} }
