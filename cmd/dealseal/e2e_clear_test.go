@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"html"
 	"io/fs"
 	"net/http"
@@ -15,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/dealseal/dealseal/deal"
@@ -26,7 +29,10 @@ import (
 // document's text and every secret in all that the daemon has written and says of itself.
 func TestNothingSecretOrPersonalIsInTheClear(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, worldOptions{hsm: true})
+	w := newWorld(t, worldOptions{hsm: true})
+	w.logEverything()
+	d := w.start(t)
+	s := &stage{world: w, daemon: d, ops: w.control(t, w.stateDir)}
 	var stamped []string
 	for _, c := range s.crms {
 		enter := func(rule string, sl sale) string {
@@ -64,16 +70,97 @@ func TestNothingSecretOrPersonalIsInTheClear(t *testing.T) {
 		found.file(strings.TrimPrefix(path, s.stateDir), b)
 		return err
 	}))
-	for _, part := range []string{"/archive/", "/staging/", "/dealseal.db", "page /deals/"} {
+	found.commands(s)
+	found.processes(s)
+	for _, part := range []string{"/archive/", "/staging/", "/dealseal.db", "page /deals/", "backup", "doctor", "explain", "worker hsm-agent", "worker render-worker"} {
 		if !found.seen(part) {
 			t.Errorf("no file of %s was searched", part)
 		}
 	}
 	s.daemon.stop(t)
-	found.file("log", []byte(s.daemon.log()))
+	log := s.daemon.log()
+	found.file("log", []byte(log))
+	for _, query := range []string{"SELECT ", "SELECT%20", "SELECT+", "Bearer"} {
+		if strings.Contains(log, query) {
+			t.Errorf("the log holds %q", query)
+		}
+	}
+	if !strings.Contains(log, "level=DEBUG") || !strings.Contains(log, "endpoint=") {
+		t.Error("the log is not at debug")
+	}
 	if len(stamped) == 0 || len(s.daemon.log()) == 0 {
 		t.Error("there was nothing to search")
 	}
+}
+
+// logEverything sets the log to debug.
+func (w *world) logEverything() {
+	w.t.Helper()
+	b, err := os.ReadFile(w.config)
+	must(w.t, err)
+	must(w.t, os.WriteFile(w.config, append(b, "log: {level: debug}\n"...), 0o600))
+}
+
+// commands searches what the commands print, and a backup that is not encrypted.
+func (f *finder) commands(s *stage) {
+	f.t.Helper()
+	file := s.path("backup.tar")
+	f.file("output of backup", []byte(s.mustRun(f.t, "backup", file)))
+	b, err := os.ReadFile(file)
+	must(f.t, err)
+	f.file("backup", b)
+	list, err := s.ops.List(context.Background(), store.Filter{})
+	must(f.t, err)
+	commands := [][]string{{"jobs", "--all"}, {"jobs", "--all", "--json"}, {"doctor"}, {"doctor", "--json"}, {"backup", "verify", file}}
+	for _, m := range list {
+		commands = append(commands, []string{"explain", string(m.Tx)}, []string{"explain", string(m.Tx), "--json"})
+	}
+	for _, args := range commands {
+		stdout, stderr, _ := s.run(f.t, args...) // doctor finds what the test has broken
+		if len(stdout) == 0 {
+			f.t.Errorf("%s printed nothing: %s", strings.Join(args, " "), stderr)
+		}
+		f.file("output of "+strings.Join(args, " "), []byte(stdout+stderr))
+	}
+}
+
+// processes searches what every user of the machine may see of the daemon and its children, and their environment.
+func (f *finder) processes(s *stage) {
+	f.t.Helper()
+	for _, pid := range append(childrenOf(f.t, s.daemon.cmd.Process.Pid), s.daemon.cmd.Process.Pid) {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue // it has just ended
+		}
+		must(f.t, err)
+		f.file("cmdline of "+string(bytes.ReplaceAll(line, []byte{0}, []byte(" "))), line)
+		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if err == nil { // otherwise nobody but root can read it
+			f.file("environ", environ)
+		}
+	}
+}
+
+// childrenOf lists the processes that have this parent.
+func childrenOf(t *testing.T, parent int) (pids []int) {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	must(t, err)
+	for _, name := range stats {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has just ended
+		}
+		var pid, of int
+		var state string
+		_, rest, _ := bytes.Cut(b, []byte(") ")) // behind the name, which may hold anything
+		if _, err := fmt.Sscan(string(rest), &state, &of); err == nil && of == parent {
+			if _, err := fmt.Sscan(string(b), &pid); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
 }
 
 // needles are what must not be found, by name.
