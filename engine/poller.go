@@ -125,7 +125,7 @@ func (p *poller) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.renamed(rules)
+	p.renamed(ctx, rules)
 	var watches []deal.Watch
 	for _, r := range rules {
 		at := r.StartFrom
@@ -169,10 +169,10 @@ func ResolveStages(ctx context.Context, crm connectors.CRM, rules []Rule) ([]Rul
 }
 
 // renamed says which stages were found by their label.
-func (p *poller) renamed(rules []Rule) {
+func (p *poller) renamed(ctx context.Context, rules []Rule) {
 	for i, r := range rules {
 		if label := p.tenant.Rules[i].Watch.Stage; label != r.Watch.Stage {
-			p.Log.Warn("a stage was found by its label: name it by its ID, because another stage may get the label", "tenant", p.tenant.ID, "rule", r.Watch.Rule, "label", label, "id", r.Watch.Stage)
+			p.Log.WarnContext(ctx, "a stage was found by its label: name it by its ID, because another stage may get the label", "rule", r.Watch.Rule, "label", label, "id", r.Watch.Stage)
 		}
 	}
 }
@@ -191,7 +191,7 @@ func (p *poller) probe(ctx context.Context, rules []Rule) error {
 	for _, q := range problems {
 		line := strings.TrimPrefix(q.Rule+": ", ": ") + q.What + ": " + q.Cure
 		if q.Warning {
-			p.Log.Warn("the configuration may not fit the CRM", "tenant", p.tenant.ID, "problem", line)
+			p.Log.WarnContext(ctx, "the configuration may not fit the CRM", "problem", line)
 			continue
 		}
 		text = append(text, line)

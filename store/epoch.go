@@ -88,7 +88,7 @@ func (t *txn) archiveAhead() (size int64, err error) {
 		}
 		m, err := t.s.archive.Read(folder, t.s.master.manifest)
 		if err != nil {
-			t.s.log.Warn("a manifest of the archive cannot be used", "error", err)
+			t.s.log.Warn("a manifest of the archive cannot be used", "err", err)
 			return nil
 		}
 		size = max(size, m.Tree.Size)

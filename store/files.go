@@ -172,7 +172,7 @@ func (s *Store) Unstage(_ context.Context, tx deal.TxID) error {
 // dispose removes the staged documents of a sealing that has ended. If that fails, the next Open does it.
 func (s *Store) dispose(ctx context.Context, tx deal.TxID) {
 	if err := s.Unstage(ctx, tx); err != nil {
-		s.log.WarnContext(ctx, "staged documents of an ended deal are left for the next start", "tx", tx, "error", err)
+		s.log.WarnContext(ctx, "staged documents of an ended deal are left for the next start", "tx", tx, "err", err)
 	}
 }
 

@@ -313,7 +313,7 @@ func (q *Queue) keepFitting(ctx context.Context, client *river.Client[*sql.Tx], 
 		case <-tick.C:
 		}
 		if err := q.fit(ctx, client, open); err != nil && ctx.Err() == nil {
-			q.s.log.ErrorContext(ctx, "the queues do not fit the tenants and are looked at again", "in", refit, "error", err)
+			q.s.log.ErrorContext(ctx, "the queues do not fit the tenants and are looked at again", "in", refit, "err", err)
 		}
 	}
 }
@@ -383,7 +383,7 @@ type worker struct {
 func (w *worker) Work(ctx context.Context, job *river.Job[jobArgs]) error {
 	j, wants, err := w.s.job(ctx, job.Args)
 	if err != nil {
-		w.s.log.ErrorContext(ctx, "a job cannot be read and is tried again", "error", err)
+		w.s.log.ErrorContext(ctx, "a job cannot be read and is tried again", "err", err)
 		return err
 	}
 	var out deal.Outcome
@@ -419,7 +419,7 @@ func (w *worker) settle(ctx context.Context, job *river.Job[jobArgs], wants int6
 		if err == nil {
 			return nil
 		}
-		w.s.log.ErrorContext(ctx, "the end of a job cannot be committed", "error", err)
+		w.s.log.ErrorContext(ctx, "the end of a job cannot be committed", "err", err)
 		select {
 		case <-ctx.Done():
 			return err

@@ -306,7 +306,7 @@ func (p *Pool) failed(err error) error {
 		crash.Failures, crash.after = p.failures, pause
 	}
 	p.failure, p.notBefore = err, time.Now().Add(pause)
-	p.log.Error("worker failed", "error", err, "failures", p.failures, "pause", pause)
+	p.log.Error("worker failed", "err", err, "failures", p.failures, "pause", pause)
 	return err
 }
 

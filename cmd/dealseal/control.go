@@ -57,7 +57,7 @@ func listenControl(stateDir string) (net.Listener, error) {
 
 // serveControl answers the commands until ctx ends. more adds what only a daemon can answer.
 func serveControl(ctx context.Context, log *slog.Logger, l net.Listener, ops operations, examine func(context.Context) *doctor.Report, more ...func(*http.ServeMux)) error {
-	mux := controlHandler(ops, examine)
+	mux := controlHandler(log, ops, examine)
 	for _, add := range more {
 		add(mux)
 	}
@@ -89,7 +89,7 @@ func peerName(c net.Conn) string {
 	return "uid " + id
 }
 
-func controlHandler(ops operations, examine func(context.Context) *doctor.Report) *http.ServeMux {
+func controlHandler(log *slog.Logger, ops operations, examine func(context.Context) *doctor.Report) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /jobs", func(w http.ResponseWriter, r *http.Request) {
 		var f store.Filter
@@ -114,7 +114,11 @@ func controlHandler(ops operations, examine func(context.Context) *doctor.Report
 			answer(w, nil, errNoPeer)
 			return
 		}
-		answer(w, struct{}{}, ops.Decide(r.Context(), d))
+		err := ops.Decide(r.Context(), d)
+		if err == nil {
+			log.Info("decided by a person", "tx", d.Tx, "verb", d.Verb, "who", d.Who) // why is for the audit log only
+		}
+		answer(w, struct{}{}, err)
 	})
 	mux.HandleFunc("POST /audit/verify", func(w http.ResponseWriter, r *http.Request) {
 		checkpoint, err := io.ReadAll(io.LimitReader(r.Body, maxControl))

@@ -77,6 +77,8 @@ func TestNothingSecretOrPersonalIsInTheClear(t *testing.T) {
 			t.Errorf("no file of %s was searched", part)
 		}
 	}
+	dropped := sealings(t, s.ops, stamped[0])[0].Tx
+	conclude(t, s.ops, "drop", dropped)
 	s.daemon.stop(t)
 	log := s.daemon.log()
 	found.file("log", []byte(log))
@@ -84,6 +86,9 @@ func TestNothingSecretOrPersonalIsInTheClear(t *testing.T) {
 		if strings.Contains(log, query) {
 			t.Errorf("the log holds %q", query)
 		}
+	}
+	if !strings.Contains(log, `msg="decided by a person" tx=`+string(dropped)+" verb=drop who=") || strings.Contains(log, "decided in a test") {
+		t.Error("the log does not say what was decided, or says why")
 	}
 	if !strings.Contains(log, "level=DEBUG") || !strings.Contains(log, "endpoint=") {
 		t.Error("the log is not at debug")

@@ -56,7 +56,7 @@ func (c *Connector) readPage(ctx context.Context, after deal.Cursor, watches []d
 	}
 	p, err := parsePosition(after.State)
 	if err != nil {
-		c.log.WarnContext(ctx, "the position inside the list of changed deals is damaged; the window is read again", "error", err)
+		c.log.WarnContext(ctx, "the position inside the list of changed deals is damaged; the window is read again", "err", err)
 	}
 	s := c.resume(after, p, watches)
 	if p.Watches != s.watches {

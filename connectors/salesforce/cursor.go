@@ -86,7 +86,7 @@ func (c *Connector) resume(after deal.Cursor, watches []deal.Watch) scan {
 			return s
 		}
 		if err != nil {
-			c.log.Warn("the position inside the stage history is damaged; the window is read again", "error", err)
+			c.log.Warn("the position inside the stage history is damaged; the window is read again", "err", err)
 		}
 	}
 	earliest := watches[0].Since

@@ -128,7 +128,7 @@ func (c *Client) Timestamp(ctx context.Context, digest []byte, h crypto.Hash) ([
 		if err == nil {
 			return token, nil
 		}
-		c.options.Log.WarnContext(ctx, "time-stamp server failed", "server", s.name, "error", err)
+		c.options.Log.WarnContext(ctx, "time-stamp server failed", "server", s.name, "err", err)
 		failed.Servers = append(failed.Servers, &ServerError{Server: s.name, Err: err})
 	}
 	failed.cancelled = ctx.Err()
