@@ -72,16 +72,22 @@ func (c *checkups) Collect(ch chan<- prometheus.Metric) {
 
 // examineDaily runs until ctx ends.
 func (d *service) examineDaily(ctx context.Context) error {
-	timer := time.NewTimer(firstCheckup)
+	regularly(ctx, firstCheckup, everyCheckup, func() { d.examine(ctx) })
+	return nil
+}
+
+// regularly does something after a while, and then again and again with a pause in between, until ctx ends.
+func regularly(ctx context.Context, first, pause time.Duration, do func()) {
+	timer := time.NewTimer(first)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-timer.C:
 		}
-		d.examine(ctx)
-		timer.Reset(everyCheckup)
+		do()
+		timer.Reset(pause)
 	}
 }
 

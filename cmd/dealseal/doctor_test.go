@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -21,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"filippo.io/age"
@@ -437,6 +439,45 @@ func TestARevokedCertificateFails(t *testing.T) {
 	must(t, err)
 	p.authority.Revoke(key.Chain()[0], time.Now().Add(-time.Hour), 1)
 	oneTrouble(t, p.examine(), "ocsp", "house", doctor.Failure, "revoked at", "stop sealing with this key")
+}
+
+func TestCheckUpsAreMadeSoonAfterTheStartAndThenDaily(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		began := time.Now()
+		var at []time.Duration
+		go regularly(ctx, firstCheckup, everyCheckup, func() {
+			at = append(at, time.Since(began))
+			time.Sleep(time.Minute) // that it takes
+		})
+		time.Sleep(49 * time.Hour)
+		cancel()
+		synctest.Wait()
+		if diff := cmp.Diff([]time.Duration{5 * time.Minute, 24*time.Hour + 6*time.Minute, 48*time.Hour + 7*time.Minute}, at); diff != "" {
+			t.Errorf("check-ups (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// A tenant whose tokens are replaced needs the store, where the newest is kept: it is opened for that if nobody else has it,
+// and not otherwise.
+func TestATenantWithOAuthIsAskedThroughTheStore(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t, deal.HubSpot, func(p *patientHouse) {
+		p.hub.OAuth = &hubspot.OAuthApp{ClientID: "client", ClientSecret: p.secret, RefreshToken: p.secret, RotateRefreshTokens: true}
+		p.tenant[`{flow: token, token: "file:$DIR/secret"}`] = `{flow: oauth, client_id: client, client_secret: "file:$DIR/secret", refresh_token: "file:$DIR/secret"}`
+	})
+	for range 2 { // the second finds what the first has kept
+		if bad := trouble(p.examine()); len(bad) > 0 {
+			t.Errorf("findings: %+v", bad)
+		}
+	}
+	h, err := loadHouse(p.path("dealseal.yaml"))
+	must(t, err)
+	other, err := openStore(t.Context(), h.cfg, slog.New(slog.DiscardHandler))
+	must(t, err)
+	defer other.Close()
+	oneTrouble(t, p.examine(), "login", "", doctor.Failure, "is in use by process", "does not answer")
 }
 
 // What a template makes of a field is compared with the field's type, and tried with a real record.

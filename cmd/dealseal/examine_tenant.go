@@ -39,7 +39,7 @@ func (x *examiner) examineTenant(t tenant) doctor.Examination {
 	e := examination(doctor.TenantGroup(id), checkLogin, "", tenantLimit, func(ctx context.Context, report func(doctor.Finding)) {
 		crm, err := x.connect(ctx, t)
 		if err != nil {
-			report(failed(checkLogin, err, "mend what crm.with and the state directory need"))
+			report(failed(checkLogin, err, "see crm.with and the state directory; if a process that uses it does not answer, wait for its end"))
 			return
 		}
 		v := &visit{tenant: t, bundles: x.bundles, crm: crm, report: report}
