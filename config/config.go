@@ -72,6 +72,9 @@ type Renderer struct {
 	Fonts []string `yaml:"fonts"`
 	// Children is the number of renderer processes. Default: the number of processors, at most 4.
 	Children int `yaml:"children"`
+	// Timeout ends one document; a template that never ends is given up after three. 200 pages take 2 to 6 seconds.
+	// Default 20s.
+	Timeout time.Duration `yaml:"timeout"`
 }
 
 // Signing says with which keys and how documents are sealed.

@@ -24,6 +24,13 @@ type Renderer interface {
 	Render(ctx context.Context, b *Bundle, record []byte) (Output, error)
 }
 
+// Isolator is a Renderer that keeps some documents from others by itself.
+type Isolator interface {
+	// Isolates reports whether documents of the bundle, which is new or has failed in the engine, are kept from those of
+	// other bundles, so that whoever waits for them must not keep a place that others wait for.
+	Isolates(b *Bundle) bool
+}
+
 // Previewer makes PDFs that nobody can take for a contract: a watermark runs over every page.
 type Previewer interface {
 	Preview(ctx context.Context, b *Bundle, record []byte) (Output, error)

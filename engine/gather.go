@@ -20,7 +20,7 @@ import (
 const (
 	crmLimit    = 90 * time.Second
 	uploadLimit = 10 * time.Minute
-	renderLimit = 60 * time.Second
+	renderLimit = 2 * time.Minute
 	signLimit   = 60 * time.Second
 	stampLimit  = 90 * time.Second
 	checkLimit  = 90 * time.Second

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/documents"
 )
 
 // keep archives the contract with its evidence and audit trail. The archive is the truth; what the CRM gets is a copy.
@@ -62,10 +63,14 @@ func (r *run) stageTrail(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	bundle, err := r.Bundles.Bundle(r.s.Plan.AuditTrail)
+	if err != nil {
+		return err
+	}
 	var b []byte
-	err = r.inTurn(ctx, r.rendering, func() error {
+	err = r.renderInTurn(ctx, bundle, func() error {
 		return r.call(ctx, "trail", renderLimit, func(ctx context.Context) (err error) {
-			b, err = r.renderTrail(ctx, lines)
+			b, err = r.renderTrail(ctx, bundle, lines)
 			return err
 		})
 	})
@@ -129,12 +134,8 @@ type trailLine struct {
 // trailTime is how the audit trail writes times: UTC, to the millisecond, sortable.
 const trailTime = "2006-01-02 15:04:05.000 UTC"
 
-func (r *run) renderTrail(ctx context.Context, lines []deal.TrailLine) ([]byte, error) {
+func (r *run) renderTrail(ctx context.Context, bundle *documents.Bundle, lines []deal.TrailLine) ([]byte, error) {
 	s := r.s
-	bundle, err := r.Bundles.Bundle(s.Plan.AuditTrail)
-	if err != nil {
-		return nil, err
-	}
 	t := trail{
 		Tx: string(s.Tx), Tenant: s.Plan.TenantName, Account: string(s.Account), Record: s.Change.Ref.String(), Rule: s.Plan.Rule, Stage: s.Plan.Stage,
 		Entered: s.Change.At.UTC().Format(trailTime), Printed: s.Change.At.UTC().Format(time.RFC3339),

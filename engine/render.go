@@ -48,7 +48,7 @@ func (r *run) fromTemplate(ctx context.Context) (deal.FileFact, error) {
 		return deal.FileFact{}, err
 	}
 	var out documents.Output
-	err = r.inTurn(ctx, r.rendering, func() (err error) {
+	err = r.renderInTurn(ctx, b, func() (err error) {
 		ctx, cancel := context.WithTimeout(ctx, renderLimit)
 		defer cancel()
 		out, err = r.Documents.Render(ctx, b, s.Private.Document)
@@ -65,6 +65,15 @@ func (r *run) fromTemplate(ctx context.Context) (deal.FileFact, error) {
 		_, err := io.Copy(w, bytes.NewReader(out.PDF))
 		return err
 	})
+}
+
+// renderInTurn waits for the tenant's turn at the renderer, unless the renderer keeps the document from others by itself:
+// one that takes its time must not wait in a place that others need.
+func (r *run) renderInTurn(ctx context.Context, b *documents.Bundle, render func() error) error {
+	if i, ok := r.Documents.(documents.Isolator); ok && i.Isolates(b) {
+		return render()
+	}
+	return r.inTurn(ctx, r.rendering, render)
 }
 
 func (r *run) fromRecord(ctx context.Context) (deal.FileFact, error) {

@@ -302,7 +302,7 @@ func (h *house) newRendererIn(cache string, log *slog.Logger, progress func(elap
 	if err != nil {
 		return nil, err
 	}
-	return typst.New(typst.Options{WASM: wasm, CacheDir: cache, FontDirs: h.cfg.Renderer.Fonts, Children: h.cfg.Renderer.Children, Log: log, Progress: progress})
+	return typst.New(typst.Options{WASM: wasm, CacheDir: cache, FontDirs: h.cfg.Renderer.Fonts, Children: h.cfg.Renderer.Children, Timeout: h.cfg.Renderer.Timeout, Log: log, Progress: progress})
 }
 
 // findRenderer looks where the file usually is when the configuration does not say.

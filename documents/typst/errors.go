@@ -22,6 +22,29 @@ type TrapError struct{ Reason string }
 
 func (e *TrapError) Error() string { return "typst: the engine failed: " + e.Reason }
 
+// codeTrap tells the parent of a TrapError.
+const codeTrap = "trap"
+
+// Code tells a trap from other errors across the socket.
+func (*TrapError) Code() string { return codeTrap }
+
+// RunawayError is a template whose renderings have failed in a row, the last ones in a process of their own: it takes too
+// long, or more memory than there is.
+type RunawayError struct {
+	Template string // id@version
+	Failures int    // in a row
+	Cause    error
+}
+
+func (e *RunawayError) Error() string {
+	return fmt.Sprintf("template %s has failed %d times in a row: %v: mend the template (\"dealseal template render\" tries it), or what the record puts into it", e.Template, e.Failures, e.Cause)
+}
+
+func (e *RunawayError) Unwrap() error { return e.Cause }
+
+// Permanent is true: the template, or the record, has to change first.
+func (*RunawayError) Permanent() bool { return true }
+
 // Diagnostic is one remark of the compiler about the template.
 type Diagnostic struct {
 	File    string `json:"file"`

@@ -50,7 +50,7 @@ func (g *guest) call(name string, args ...uint64) ([]uint64, error) {
 // trapOf keeps the first line of a trap: the rest is a stack of the module's own functions.
 func trapOf(err error) error {
 	line, _, _ := strings.Cut(err.Error(), "\n")
-	return &TrapError{Reason: line}
+	return &TrapError{Reason: line + ", which is how it ends when a document takes more than 512 MiB"} // maxPages
 }
 
 // must is call for host functions, where a panic is the way to trap the module.

@@ -39,7 +39,7 @@ type Options struct {
 	// Children is the number of child processes; they start when they are needed. Default: the number of CPUs, at
 	// most 4.
 	Children int
-	// Timeout ends one rendering. Default: 10 s.
+	// Timeout ends one rendering. Default: 20 s.
 	Timeout time.Duration
 	// Progress is called every second while the module is compiled, which happens once and takes 8 to 60 s. Optional.
 	Progress func(elapsed time.Duration)
@@ -48,7 +48,7 @@ type Options struct {
 }
 
 const (
-	defaultTimeout  = 10 * time.Second
+	defaultTimeout  = 20 * time.Second
 	maxChildren     = 4
 	goMemory        = 100 << 20
 	idleChild       = 5 * time.Minute    // a child takes 200 MB and starts in half a second
@@ -60,8 +60,13 @@ type Renderer struct {
 	timeout time.Duration
 	hash    [sha256.Size]byte // of the module
 	fonts   *fonts
+	log     *slog.Logger
+	spec    worker.Spec
 	pool    *worker.Pool
 	places  chan struct{} // one for every child: waiting for a child does not count as rendering
+	bundles conducts
+	closed  context.Context
+	end     context.CancelFunc
 
 	mu       sync.Mutex // guards the cache
 	cache    cache
@@ -72,6 +77,7 @@ type Renderer struct {
 var (
 	_ documents.Renderer  = (*Renderer)(nil)
 	_ documents.Previewer = (*Renderer)(nil)
+	_ documents.Isolator  = (*Renderer)(nil)
 )
 
 // New checks the options and the module's file; no child starts yet. Close ends the children.
@@ -96,14 +102,14 @@ func New(o Options) (*Renderer, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Renderer{timeout: o.Timeout, hash: hash, fonts: f, places: make(chan struct{}, o.Children)}
+	r := &Renderer{timeout: o.Timeout, hash: hash, fonts: f, log: o.Log, places: make(chan struct{}, o.Children)}
 	dir := filepath.Join(o.CacheDir, hex.EncodeToString(r.hash[:8]))
 	r.cache = cache{wasm: o.WASM, dir: dir, progress: o.Progress, log: o.Log}
-	spec, err := renderSpec(o.WASM, dir)
-	if err != nil {
+	if r.spec, err = renderSpec(o.WASM, dir); err != nil {
 		return nil, err
 	}
-	r.pool = worker.NewPool(spec, o.Children, o.Log)
+	r.pool = worker.NewPool(r.spec, o.Children, o.Log)
+	r.closed, r.end = context.WithCancel(context.Background())
 	return r, nil
 }
 
@@ -134,8 +140,9 @@ func renderSpec(wasm, cache string) (worker.Spec, error) {
 // Children is how many documents are made at once.
 func (r *Renderer) Children() int { return cap(r.places) }
 
-// Close ends the children.
+// Close ends the children. Renderings under way fail.
 func (r *Renderer) Close() error {
+	r.end()
 	r.fonts.close()
 	return r.pool.Close()
 }
@@ -166,7 +173,7 @@ func (r *Renderer) repair(ctx context.Context) error {
 }
 
 // Render makes the document. See documents.Renderer for the contract and the package documents for the errors that hold
-// a deal; *TemplateError is a fault of the template, *worker.DeadlineError one that ran too long.
+// a deal; *TemplateError is a fault of the template, *RunawayError one that takes too long or too much again and again.
 func (r *Renderer) Render(ctx context.Context, b *documents.Bundle, record []byte) (documents.Output, error) {
 	return r.render(ctx, b, record, false)
 }
@@ -196,13 +203,13 @@ func (r *Renderer) render(ctx context.Context, b *documents.Bundle, record []byt
 	if err := r.Warm(ctx); err != nil {
 		return documents.Output{}, err
 	}
-	answer, err := r.call(ctx, frame)
+	answer, err := r.call(ctx, b, frame)
 	var remote *worker.RemoteError
 	if errors.As(err, &remote) && remote.Code() == codeCache {
 		if err := r.repair(ctx); err != nil {
 			return documents.Output{}, err
 		}
-		answer, err = r.call(ctx, frame)
+		answer, err = r.call(ctx, b, frame)
 	}
 	if err != nil {
 		return documents.Output{}, fmt.Errorf("render %s: %w", b.Name(), err)
@@ -224,19 +231,6 @@ func call(b *documents.Bundle, p *documents.Prepared, files map[string][]byte, u
 	var err error
 	f.Header, err = json.Marshal(request)
 	return f, err
-}
-
-// call waits for a child with the caller's patience, and for the document with the renderer's.
-func (r *Renderer) call(ctx context.Context, f worker.Frame) (worker.Frame, error) {
-	select {
-	case r.places <- struct{}{}:
-	case <-ctx.Done():
-		return worker.Frame{}, ctx.Err()
-	}
-	defer func() { <-r.places }()
-	ctx, cancel := context.WithTimeout(ctx, r.timeout)
-	defer cancel()
-	return r.pool.Call(ctx, f)
 }
 
 func (r *Renderer) output(b *documents.Bundle, p *documents.Prepared, used []*fontFile, files map[string][]byte, f worker.Frame) (documents.Output, error) {

@@ -221,6 +221,77 @@ func TestARunawayTemplateIsKilledAndThePoolGoesOn(t *testing.T) {
 	}
 }
 
+// moody is a template that does as its record says.
+func moody(t *testing.T) *documents.Bundle {
+	return bundle(t, `
+#if record.mood == "endless" { for i in range(100000) { for j in range(100000) { let x = i * j } } }
+#if record.mood == "greedy" { let s = "x" * 900000000 }
+Hello`)
+}
+
+func TestATemplateThatRunsAwayKeepsNoChildFromOthers(t *testing.T) {
+	r := renderer(t, func(o *Options) { o.Children = 2 })
+	bad, good := moody(t), bundle(t, "Hello")
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for range 4 { // more than there are children
+		wg.Go(func() {
+			if _, err := r.Render(ctx, bad, []byte(`{"mood":"endless"}`)); !errors.Is(err, context.Canceled) {
+				t.Errorf("an endless document ended before it was cancelled: %v", err)
+			}
+		})
+	}
+	for range 3 {
+		if _, err := r.Render(t.Context(), good, []byte(`{}`)); err != nil {
+			t.Error(err)
+		}
+	}
+	cancel()
+	wg.Wait()
+}
+
+func TestATemplateThatFailsAgainAndAgainIsGivenUpByNameUntilItSucceeds(t *testing.T) {
+	for mood, cause := range map[string]string{"greedy": "512 MiB", "endless": "deadline passed, the child was killed"} {
+		t.Run(mood, func(t *testing.T) {
+			t.Parallel()
+			r := renderer(t, func(o *Options) {
+				if mood == "endless" {
+					o.Timeout = 4 * time.Second
+				}
+			})
+			b := moody(t)
+			bad, good := []byte(`{"mood":"`+mood+`"}`), []byte(`{"mood":"good"}`)
+			fail := func() *RunawayError {
+				t.Helper()
+				_, err := r.Render(t.Context(), b, bad)
+				if err == nil || !strings.Contains(err.Error(), cause) {
+					t.Fatal(err)
+				}
+				var given *RunawayError
+				errors.As(err, &given)
+				return given
+			}
+			for range maxFailures - 1 {
+				if given := fail(); given != nil {
+					t.Fatalf("given up too early: %v", given)
+				}
+			}
+			if given := fail(); given == nil || !given.Permanent() || given.Template != "probe@1" || given.Failures != maxFailures {
+				t.Fatalf("%+v", given)
+			}
+			if mood == "endless" {
+				return // a second child would have to start within the deadline
+			}
+			if _, err := r.Render(t.Context(), b, good); err != nil {
+				t.Fatalf("another record: %v", err)
+			}
+			if given := fail(); given != nil {
+				t.Errorf("one failure after a success: %v", given)
+			}
+		})
+	}
+}
+
 func TestATemplateReadsNothingOutsideItsBundle(t *testing.T) {
 	r := common(t)
 	for _, contract := range []string{

@@ -1,0 +1,144 @@
+package typst
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/dealseal/dealseal/documents"
+	"github.com/dealseal/dealseal/worker"
+)
+
+// A template that never ends must not keep the children from others. The first documents of a bundle leave one child to
+// the rest; a bundle whose last document failed in the engine is rendered apart, in a child of its own and one document at
+// a time, until one succeeds; and one that goes on failing there is given up.
+
+// maxFailures is how many failures in a row are put down to the template and not to the machine.
+const maxFailures = 3
+
+// conducts remembers how the bundles have behaved in this process. The zero value is ready.
+type conducts struct {
+	mu       sync.Mutex
+	byBundle map[string]*conduct
+}
+
+// conduct is guarded by conducts.mu, but for the channels.
+type conduct struct {
+	proven   bool // it has made a document
+	failures int  // in a row
+	first    chan struct{}
+	turn     chan struct{} // of rendering apart
+}
+
+// of returns the conduct of a bundle. Until it is proven, beginners of its documents are rendered at once.
+func (m *conducts) of(bundle string, beginners int) *conduct {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.byBundle == nil {
+		m.byBundle = map[string]*conduct{}
+	}
+	c := m.byBundle[bundle]
+	if c == nil {
+		c = &conduct{first: make(chan struct{}, max(1, beginners)), turn: make(chan struct{}, 1)}
+		m.byBundle[bundle] = c
+	}
+	return c
+}
+
+func (m *conducts) state(c *conduct) (proven, failing bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return c.proven, c.failures > 0
+}
+
+// note takes in how a rendering ended, and returns the failures in a row.
+func (m *conducts) note(c *conduct, err error) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case err == nil:
+		c.proven, c.failures = true, 0
+	case costly(err):
+		c.failures++
+	}
+	return c.failures
+}
+
+// costly reports whether a rendering has cost a child its life, or has failed in the engine.
+func costly(err error) bool {
+	var crash *worker.CrashError
+	return runaway(err) || errors.As(err, &crash)
+}
+
+// runaway reports whether a document took too long, or too much: that is the template's doing. A child may crash because
+// of the machine.
+func runaway(err error) bool {
+	var late *worker.DeadlineError
+	var remote *worker.RemoteError
+	return errors.As(err, &late) && late.Started || errors.As(err, &remote) && remote.Code() == codeTrap
+}
+
+// Isolates implements documents.Isolator.
+func (r *Renderer) Isolates(b *documents.Bundle) bool {
+	proven, failing := r.bundles.state(r.bundles.of(b.Hash(), cap(r.places)-1))
+	return !proven || failing
+}
+
+// call waits for a child with the caller's patience, and for the document with the renderer's.
+func (r *Renderer) call(ctx context.Context, b *documents.Bundle, f worker.Frame) (worker.Frame, error) {
+	c := r.bundles.of(b.Hash(), cap(r.places)-1)
+	if proven, failing := r.bundles.state(c); !proven && !failing {
+		if err := take(ctx, c.first); err != nil {
+			return worker.Frame{}, err
+		}
+		defer func() { <-c.first }()
+	}
+	call := r.callShared
+	if _, failing := r.bundles.state(c); failing {
+		call = r.callApart
+	}
+	answer, err := call(ctx, c, f)
+	if n := r.bundles.note(c, err); n >= maxFailures && runaway(err) && ctx.Err() == nil {
+		return answer, &RunawayError{Template: b.Name(), Failures: n, Cause: err}
+	}
+	return answer, err
+}
+
+func take(ctx context.Context, place chan struct{}) error {
+	select {
+	case place <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("no renderer was free: %w", ctx.Err())
+	}
+}
+
+// callShared renders in one of the children that all bundles share.
+func (r *Renderer) callShared(ctx context.Context, _ *conduct, f worker.Frame) (worker.Frame, error) {
+	if err := take(ctx, r.places); err != nil {
+		return worker.Frame{}, err
+	}
+	defer func() { <-r.places }()
+	return r.callOn(ctx, r.pool, f)
+}
+
+// callApart renders in a child of its own, which ends with the document.
+func (r *Renderer) callApart(ctx context.Context, c *conduct, f worker.Frame) (worker.Frame, error) {
+	if err := take(ctx, c.turn); err != nil {
+		return worker.Frame{}, err
+	}
+	defer func() { <-c.turn }()
+	pool := worker.NewPool(r.spec, 1, r.log)
+	defer pool.Close() // what it could say, the call has said
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.closed, cancel)()
+	return r.callOn(ctx, pool, f)
+}
+
+func (r *Renderer) callOn(ctx context.Context, pool *worker.Pool, f worker.Frame) (worker.Frame, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	return pool.Call(ctx, f)
+}
