@@ -129,7 +129,7 @@ func successChart(days []deal.Day) chart {
 	c := chart{ID: "success", Title: "Attempts that succeeded", Figure: "–", Note: "no attempts yet", Mark: "ahead", Head: []string{"Attempts", "Failed", "Succeeded"}}
 	if attempts > 0 {
 		share := successOf(deal.Day{Attempts: attempts, Failed: failed})
-		c.Figure, c.Note, c.Mark = percent(share), "in 30 days, at least 99.5 % wanted", "done"
+		c.Figure, c.Note, c.Mark = percent(share), "in 30 days; wanted: 99.5 %", "done"
 		if share < successTarget {
 			c.Mark = "dead"
 		}
@@ -166,7 +166,7 @@ func flowChart(days []deal.Day, all deal.Quantiles) chart {
 		}
 	}
 	if all.N > 0 {
-		c.Figure, c.Note, c.Mark = took(all.P95), "95 of 100 in 30 days, at most 3 s wanted", "done"
+		c.Figure, c.Note, c.Mark = took(all.P95), "for 95 of 100; wanted: 3 s", "done"
 		if all.P95 > flowTarget {
 			c.Mark = "dead"
 		}

@@ -241,8 +241,12 @@ func seal(d *Deal, now time.Time) []fact {
 		add(fact{Name: "Certificate ends", When: at(c.NotAfter, now)})
 		add(fact{Name: "Digest algorithm", Text: c.Digest})
 	}
-	if f.Level != "" {
+	switch f.Level {
+	case "":
+	case "B-B", "B-T":
 		add(fact{Name: "Revocation", Text: "not asked: no OCSP response belongs to level " + f.Level})
+	default:
+		add(fact{Name: "Revocation", Text: "the OCSP responses and revocation lists are in the document"})
 	}
 	if f.Signature {
 		add(fact{Name: "Signed digest", Text: f.Digest, Code: true})

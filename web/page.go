@@ -18,7 +18,7 @@ var assets embed.FS
 //go:embed templates/*.html
 var templateFiles embed.FS
 
-var templates = template.Must(template.ParseFS(templateFiles, "templates/*.html"))
+var templates = template.Must(template.New("").Funcs(template.FuncMap{"number": number}).ParseFS(templateFiles, "templates/*.html"))
 
 // frame is what every page has around its own content.
 type frame struct {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -72,7 +73,8 @@ func serveControl(ctx context.Context, log *slog.Logger, l net.Listener, ops ope
 	return serveUntil(ctx, server, l)
 }
 
-// peerName is the user at the other end of a unix socket.
+// peerName is the user at the other end of a unix socket. Of root it also says who logged in to the machine to become so:
+// the kernel remembers that over sudo.
 func peerName(c net.Conn) string {
 	raw, err := c.(*net.UnixConn).SyscallConn()
 	if err != nil {
@@ -82,7 +84,27 @@ func peerName(c net.Conn) string {
 	if err := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil || cred == nil {
 		return ""
 	}
-	id := strconv.Itoa(int(cred.Uid))
+	name := userName(int(cred.Uid))
+	if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/loginuid", cred.Pid)); cred.Uid == 0 && err == nil {
+		if person := loginName(string(text)); person != "" {
+			name += " (" + person + ")"
+		}
+	}
+	return name
+}
+
+// loginName reads a loginuid file; empty for root, for nobody in particular, and for what is none.
+func loginName(text string) string {
+	const unset = 1<<32 - 1
+	uid, err := strconv.ParseUint(strings.TrimSpace(text), 10, 32)
+	if err != nil || uid == 0 || uid == unset {
+		return ""
+	}
+	return userName(int(uid))
+}
+
+func userName(uid int) string {
+	id := strconv.Itoa(uid)
 	if u, err := user.LookupId(id); err == nil {
 		return u.Username
 	}
