@@ -12,7 +12,7 @@ KILLS    ?= 200
 BENCH    ?=
 
 # Packages whose tests run under the race detector: all that start no child process of our own and no WebAssembly.
-RACE := ./config ./connectors/... ./deal ./engine ./pdf ./secret ./signing ./signing/pades ./signing/tsa ./signing/softkey ./store/... ./web/... ./mocks/...
+RACE := ./config ./connectors/... ./deal ./doctor ./engine ./pdf ./secret ./signing ./signing/pades ./signing/tsa ./signing/softkey ./store/... ./web/... ./mocks/...
 
 # Tests of those packages that run without it: one kills child processes for minutes, the other repeats one sequential thing.
 NORACE := TestAPowerCutAtAnyPoint|TestTamperingIsNoticed
