@@ -42,20 +42,44 @@ type Observable interface {
 }
 
 // Observer is a transport that tells of every call: to whoever observes, and at debug to Log. Neither learns the URL, a
-// header or a body. It implements Observable.
+// header or a body. It implements Observable and Retirer.
 type Observer struct {
 	Next     http.RoundTripper
 	Endpoint func(*http.Request) string
 	Log      *slog.Logger
 
-	seen atomic.Pointer[func(Call)]
+	seen    atomic.Pointer[func(Call)]
+	retired atomic.Bool
 }
 
 // Observe implements Observable.
 func (o *Observer) Observe(seen func(Call)) { o.seen.Store(&seen) }
 
+// Retirer is the ability to make room for a connector that takes the place of this one.
+type Retirer interface {
+	// Retire ends nothing that is under way, and calls can still be made: but no connection is kept open between them.
+	Retire()
+}
+
+// Retire implements Retirer.
+func (o *Observer) Retire() {
+	o.retired.Store(true)
+	o.closeIdle()
+}
+
+func (o *Observer) closeIdle() {
+	if t, ok := o.Next.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+}
+
 // RoundTrip implements http.RoundTripper.
 func (o *Observer) RoundTrip(req *http.Request) (*http.Response, error) {
+	if o.retired.Load() {
+		defer o.closeIdle()
+		req = req.Clone(req.Context())
+		req.Close = true
+	}
 	start := time.Now()
 	resp, err := o.Next.RoundTrip(req)
 	c := Call{Endpoint: o.Endpoint(req), Took: time.Since(start)}

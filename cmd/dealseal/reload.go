@@ -84,15 +84,15 @@ func (r *residents) move(h *house) (tenants []engine.Tenant, next *residence, er
 	return tenants, next, nil
 }
 
-// settle makes next what runs, and lets go of the connections of connectors that do not run any more.
+// settle makes next what runs, and retires connectors that do not run any more.
 func (r *residents) settle(next *residence) {
 	old := r.now.Swap(next)
 	if old == nil {
 		return
 	}
 	for id, was := range old.running {
-		if c, ok := was.crm.(interface{ CloseIdleConnections() }); ok && next.running[id].crm != was.crm {
-			c.CloseIdleConnections()
+		if c, ok := was.crm.(connectors.Retirer); ok && next.running[id].crm != was.crm {
+			c.Retire()
 		}
 	}
 }

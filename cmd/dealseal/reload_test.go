@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -181,4 +183,38 @@ func TestSystemdIsToldOfReadinessReloadsAndTheStop(t *testing.T) {
 	if !want.MatchString(told) {
 		t.Errorf("systemd was told:\n%s", told)
 	}
+}
+
+func TestAHundredReloadsLeaveNothingBehind(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, worldOptions{})
+	c := s.crms[0]
+	tenant := "tenants/" + c.tenant() + ".yaml"
+	count := func() int {
+		n, err := strconv.Atoi(s.daemon.metric(t, "go_goroutines"))
+		must(t, err)
+		return n
+	}
+	record := c.open(sale{quote: quotation(1)})
+	c.move(record, ruleMemo)
+	awaitDone(t, s.ops, record)
+	before := count()
+	polls := []string{"poll: 200ms", "poll: 201ms"} // another connector each time
+	for i := range 100 {
+		s.rewrite(t, tenant, polls[i%2], polls[(i+1)%2])
+		report, err := s.ops.Reload(t.Context())
+		must(t, err)
+		if len(report.Changed) != 1 || report.Same != 1 {
+			t.Fatalf("reload %d: %+v", i, report)
+		}
+	}
+	const slack = 15 // idle connections and requests under way
+	eventually(t, "the goroutines of replaced connectors and pollers end", func() (bool, string) {
+		now := count()
+		return now <= before+slack, fmt.Sprintf("%d, %d before", now, before)
+	})
+	record = c.open(sale{quote: quotation(2)})
+	c.move(record, ruleMemo)
+	awaitDone(t, s.ops, record)
+	s.daemon.stop(t)
 }

@@ -31,6 +31,7 @@ var (
 	_ connectors.Files    = (*Connector)(nil)
 	_ connectors.Metered  = (*Connector)(nil)
 	_ connectors.Prober   = (*Connector)(nil)
+	_ connectors.Retirer  = (*Connector)(nil)
 	_ connectors.Surveyor = (*Connector)(nil)
 	_ connectors.Resolver = (*Connector)(nil)
 	_ connectors.Sampler  = (*Connector)(nil)
@@ -92,13 +93,8 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 	return c, nil
 }
 
-// CloseIdleConnections is for a connector that another takes the place of. Calls under way end undisturbed, and more may
-// be made.
-func (c *Connector) CloseIdleConnections() {
-	if t, ok := c.wire.http.(interface{ CloseIdleConnections() }); ok {
-		t.CloseIdleConnections()
-	}
-}
+// Retire implements connectors.Retirer.
+func (c *Connector) Retire() { c.observer.Retire() }
 
 // Budget implements connectors.Metered: the calls of the day, as the last reply reported them. HubSpot reports them to
 // apps with a static token only, and never in the reply to a search.

@@ -30,6 +30,7 @@ var (
 	_ connectors.Files    = (*Connector)(nil)
 	_ connectors.Metered  = (*Connector)(nil)
 	_ connectors.Prober   = (*Connector)(nil)
+	_ connectors.Retirer  = (*Connector)(nil)
 	_ connectors.Surveyor = (*Connector)(nil)
 	_ connectors.Resolver = (*Connector)(nil)
 	_ connectors.Sampler  = (*Connector)(nil)
@@ -89,13 +90,8 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 // Poll is how often the history should be read while the allowance is not scarce.
 func (c *Connector) Poll() time.Duration { return c.cfg.Poll }
 
-// CloseIdleConnections is for a connector that another takes the place of. Calls under way end undisturbed, and more may
-// be made.
-func (c *Connector) CloseIdleConnections() {
-	if t, ok := c.wire.http.(interface{ CloseIdleConnections() }); ok {
-		t.CloseIdleConnections()
-	}
-}
+// Retire implements connectors.Retirer.
+func (c *Connector) Retire() { c.observer.Retire() }
 
 // Budget implements connectors.Metered: the rolling 24-hour allowance of API calls as the last reply reported it.
 func (c *Connector) Budget() deal.Budget { return c.wire.gauge.read() }
