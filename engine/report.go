@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"sync"
 	"time"
 
@@ -93,13 +94,13 @@ func (e *Engine) send(ctx context.Context, s *deal.Sealing, st deal.ReceiptState
 	}
 	err = t.CRM.WriteBack(ctx, s.Change.Ref, receipt(s, st.Sequence, head))
 	switch {
+	case again && err == nil, errors.Is(err, deal.ErrGone):
+		e.doubts.settle(record)
 	case err != nil && !deal.IsPermanent(err):
 		e.doubts.raise(record, e.Now())
+	}
+	if err != nil {
 		return err
-	case err != nil:
-		return err
-	case again:
-		e.doubts.settle(record)
 	}
 	return e.Ledger.Told(ctx, s.Tx, st.Sequence)
 }

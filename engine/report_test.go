@@ -117,6 +117,27 @@ func TestAReceiptThatArrivesLateIsOverwrittenByTheNewest(t *testing.T) {
 	w.wantShown(record, "Signed")
 }
 
+func TestARecordThatIsGoneIsNotLookedAtAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	record := w.won()
+	tx := d.notice()
+	tell := func() time.Duration { return d.Handle(t.Context(), deal.Job{Kind: deal.JobTell, Tx: tx}).Again }
+	w.fault(mock.Fault{Kind: mock.KindUpdate, Effect: mock.CutBefore, Times: 1})
+	tell()
+	if wait := tell(); wait != lateWrite {
+		t.Fatalf("the record is looked at again in %s, want %s", wait, lateWrite)
+	}
+	must(t, w.org.Delete(record))
+	w.clock.advance(lateWrite)
+	tell()
+	w.clock.advance(time.Hour)
+	if wait := tell(); wait != 0 {
+		t.Errorf("a record that is gone is looked at again in %s", wait)
+	}
+}
+
 // Whoever has the lock may be waiting for a CRM that hangs: neither a deadline nor a stop waits with him.
 func TestWaitingForTheTurnToTellARecordEndsWithItsContext(t *testing.T) {
 	t.Parallel()

@@ -56,7 +56,7 @@ func (w *simWorld) mopUp(in *incarnation) {
 		}
 		time.Sleep(time.Hour)
 	}
-	time.Sleep(12 * time.Hour)
+	time.Sleep(4 * time.Hour) // nothing more is to happen
 }
 
 // nothingWaitsInSilence: what does not move has a reason, and what should move has moved.
