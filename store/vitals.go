@@ -35,7 +35,7 @@ const FailingAfter = 3
 
 const (
 	outcomesQuery = `SELECT tenant, name, sum(n) FROM daily WHERE name IN ('noticed', 'done', 'held', 'dead', 'ended') GROUP BY tenant, name ORDER BY tenant, name`
-	failingQuery  = `SELECT tenant, count(*) FROM sealings WHERE condition = 'retrying' AND attempts >= $1 GROUP BY tenant`
+	failingQuery  = `SELECT tenant FROM sealings WHERE state = 'retrying' AND attempts >= $1`
 )
 
 // Vitals reads all of them, as of one moment.
@@ -63,9 +63,8 @@ func (s *Store) Vitals(ctx context.Context) (v Vitals, err error) {
 		}
 		return t.each(func(r *sql.Rows) error {
 			var tenant deal.TenantID
-			var n int64
-			err := r.Scan(&tenant, &n)
-			v.Failing[tenant] = n
+			err := r.Scan(&tenant)
+			v.Failing[tenant]++
 			return err
 		}, failingQuery, FailingAfter)
 	})
