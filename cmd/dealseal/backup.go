@@ -24,6 +24,8 @@ type backupOptions struct {
 	databaseOnly             bool
 	recipients               []string
 	passphrase, identity, to string
+	// masterKey is a reference that takes the place of the configuration's.
+	masterKey string
 }
 
 // backupCommand makes a backup, or reads one to its end.
@@ -33,8 +35,8 @@ func backupCommand(ctx context.Context, c *call) error {
 		return verifyBackup(ctx, c, c.args[1])
 	case len(c.args) != 1 || c.args[0] == "verify":
 		return usagef("name the file to write, or \"verify\" and the file to read")
-	case c.backup.identity != "":
-		return usagef("--identity opens a backup; to encrypt one, name its --recipient")
+	case c.backup.identity != "" || c.backup.masterKey != "":
+		return usagef("--identity and --master-key are for reading a backup; to encrypt one, name its --recipient")
 	}
 	seal, err := c.sealer()
 	if err != nil {
@@ -179,28 +181,42 @@ func verifyBackup(ctx context.Context, c *call, file string) error {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	c.describe(file+" is whole and holds", info)
-	proof := "it was made under the master key of " + c.config
+	proof := "it was made under your master key"
 	if key == nil {
-		proof = "without a configuration it cannot be said under which master key it was made: name one with --config FILE"
+		proof = "without a master key it cannot be said who made it: name one with --master-key file:/PATH or --config FILE"
 	}
 	_, err = fmt.Fprintln(c.stdout, proof)
 	return err
 }
 
-// knownMasterKey is nil on a machine without the usual configuration.
+// knownMasterKey is nil on a machine without the usual configuration, if no flag names a key.
 func (c *call) knownMasterKey() (*secret.Secret, error) {
 	cfg, err := config.LoadWithoutTenants(c.config)
-	if errors.Is(err, fs.ErrNotExist) && c.config == usualConfig {
+	if c.backup.masterKey == "" && errors.Is(err, fs.ErrNotExist) && c.config == usualConfig {
 		return nil, nil
 	}
-	if err != nil {
+	if c.backup.masterKey == "" && err != nil {
 		return nil, err
+	}
+	key, err := c.masterKeyOf(cfg)
+	return &key, err
+}
+
+// masterKeyOf returns the key that the flag names, or else the configuration's. A service's credentials cannot be read
+// from outside of it.
+func (c *call) masterKeyOf(cfg *config.Config) (secret.Secret, error) {
+	if c.backup.masterKey != "" {
+		ref, err := secret.ParseRef(c.backup.masterKey)
+		if err != nil {
+			return secret.Secret{}, usagef("--master-key is a reference, such as file:/root/master-key: %v", err)
+		}
+		return masterKey(ref)
 	}
 	key, err := masterKey(cfg.MasterKey)
 	if err != nil {
-		return nil, cfg.At("master_key", "%v", err)
+		err = cfg.At("master_key", "%v; where the service's credentials cannot be read, name a copy with --master-key file:/PATH", err)
 	}
-	return &key, nil
+	return key, err
 }
 
 // ageHead begins every file that age has encrypted.

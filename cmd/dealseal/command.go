@@ -81,6 +81,7 @@ func commands() []command {
 	unlock := func(fs *flag.FlagSet, o *options) {
 		fs.StringVar(&o.backup.passphrase, "passphrase-file", "", "`file` with the passphrase that the backup is encrypted with")
 		fs.StringVar(&o.backup.identity, "identity", "", "age identity `file` of a recipient, to read an encrypted backup")
+		fs.StringVar(&o.backup.masterKey, "master-key", "", "`reference` to a copy of the master key, such as file:/root/master-key, to read a backup (default: master_key of the configuration)")
 	}
 	return []command{
 		{name: "serve", summary: "run the daemon", run: serve, flags: conf},

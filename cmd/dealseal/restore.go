@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -16,15 +15,22 @@ func restoreCommand(ctx context.Context, c *call) error {
 	if len(c.args) != 1 || len(c.backup.recipients) > 0 || c.backup.databaseOnly {
 		return usagef("name the backup to restore")
 	}
-	cfg, err := config.LoadWithoutTenants(c.config)
+	var cfg *config.Config
+	if c.backup.to == "" || c.backup.masterKey == "" { // otherwise there is nothing that it has to say
+		var err error
+		if cfg, err = config.LoadWithoutTenants(c.config); err != nil {
+			return err
+		}
+	}
+	key, err := c.masterKeyOf(cfg)
 	if err != nil {
 		return err
 	}
-	key, err := masterKey(cfg.MasterKey)
-	if err != nil {
-		return cfg.At("master_key", "%v", err)
+	to := c.backup.to
+	if to == "" {
+		to = cfg.StateDir
 	}
-	dir, err := filepath.Abs(cmp.Or(c.backup.to, cfg.StateDir))
+	dir, err := filepath.Abs(to)
 	if err != nil {
 		return err
 	}
@@ -38,12 +44,12 @@ func restoreCommand(ctx context.Context, c *call) error {
 		return fmt.Errorf("%s: %w", c.args[0], err)
 	}
 	c.describe(dir+" now holds", done.BackupInfo)
-	c.whatNext(cfg, dir, done)
+	c.whatNext(dir, done)
 	return nil
 }
 
 // whatNext says what a person has to look at after a restore.
-func (c *call) whatNext(cfg *config.Config, dir string, done *store.Restored) {
+func (c *call) whatNext(dir string, done *store.Restored) {
 	var underWay, waiting int64
 	for _, n := range done.Counts {
 		switch {
@@ -57,8 +63,8 @@ func (c *call) whatNext(cfg *config.Config, dir string, done *store.Restored) {
 	say("the audit log is whole: %d entries; %d deals are under way, %d wait for a person", done.Audit.Head.Size, underWay, waiting)
 	say("\nBefore you start a daemon on it:")
 	say("  1. make sure that no other daemon works for the same CRMs: two would both seal what comes next")
-	if dir != filepath.Clean(cfg.StateDir) {
-		say("  2. name %s as state_dir: %s says %s", dir, c.config, cfg.StateDir)
+	if c.backup.to != "" {
+		say("  2. name %s as state_dir in its configuration", dir)
 	}
 	say("  3. compare the log with a checkpoint that was kept elsewhere: dealseal audit verify --checkpoint FILE")
 	if done.Archive {
