@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 
 	"github.com/dealseal/dealseal/deal"
@@ -54,8 +56,8 @@ func (r *run) fromTemplate(ctx context.Context) (deal.FileFact, error) {
 		out, err = r.Documents.Render(ctx, b, s.Private.Document)
 		return err
 	})
-	if err != nil {
-		return deal.FileFact{}, aboutRecord(err)
+	if err = aboutRecord(err); err != nil {
+		return deal.FileFact{}, aboutTemplate(err)
 	}
 	s.Facts.RenderKey = out.Key
 	if s.Private.Boxes, err = json.Marshal(out.Boxes); err != nil {
@@ -65,6 +67,15 @@ func (r *run) fromTemplate(ctx context.Context) (deal.FileFact, error) {
 		_, err := io.Copy(w, bytes.NewReader(out.PDF))
 		return err
 	})
+}
+
+// aboutTemplate says how to go on when a document can never be made. A deal keeps the template that it was noticed with.
+func aboutTemplate(err error) error {
+	var hold *deal.HoldError
+	if !deal.IsPermanent(err) || errors.As(err, &hold) {
+		return err
+	}
+	return fmt.Errorf("%w: if the record is at fault, mend it and retry the deal; if the template is, drop the deal, mend the template and let the record enter its stage again", err)
 }
 
 // renderInTurn waits for the tenant's turn at the renderer, unless the renderer keeps the document from others by itself:

@@ -9,7 +9,8 @@ import (
 	"github.com/dealseal/dealseal/deal"
 )
 
-// Retry lets a dead or retrying sealing go on at its step at once. What a sealing's record should show and the CRM has not
+// Retry lets a dead or retrying sealing go on at its step at once; a dead one without a committed digest begins anew, with
+// the record as it is now. What a sealing's record should show and the CRM has not
 // been told is told at once as well, and that even if the sealing is held, has ended or is done. Who and why go into the
 // audit log; both are required.
 func (s *Store) Retry(ctx context.Context, tx deal.TxID, who, why string) error {
@@ -26,6 +27,9 @@ func (s *Store) Retry(ctx context.Context, tx deal.TxID, who, why string) error 
 		untold := shown.Due() && (sl.Step == deal.Done || sl.Condition.Waiting())
 		switch {
 		case stopped:
+			if sl.Condition == deal.Dead && sl.Facts.Digest == "" && sl.Step.Before(deal.Sealed) {
+				sl.Step, sl.Facts.Unsigned, sl.Private.Ticket = deal.Noticed, nil, nil
+			}
 			resume(sl)
 			err = t.carryOut(sl, deal.Entry{Who: who, What: "retried", Why: why})
 		case untold:

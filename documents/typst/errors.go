@@ -37,7 +37,7 @@ type RunawayError struct {
 }
 
 func (e *RunawayError) Error() string {
-	return fmt.Sprintf("template %s has failed %d times in a row: %v: mend the template (\"dealseal template render\" tries it), or what the record puts into it", e.Template, e.Failures, e.Cause)
+	return fmt.Sprintf("template %s has failed %d times in a row: %v", e.Template, e.Failures, e.Cause)
 }
 
 func (e *RunawayError) Unwrap() error { return e.Cause }
