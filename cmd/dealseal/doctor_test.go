@@ -50,17 +50,16 @@ type patientHouse struct {
 	certified crypto.PublicKey // what the certificate is for
 	trust     []byte
 
-	kind    deal.Kind
-	sales   salesforce.Options
-	fields  map[string][]salesforce.Field
-	hub     hubspot.Options
-	org     *salesforce.Org
-	portal  *hubspot.Portal
-	crm     *httptest.Server
-	secret  string
-	config  map[string]string // replacements in the main file
-	tenant  map[string]string // and in the tenant's
-	records bool
+	kind   deal.Kind
+	sales  salesforce.Options
+	fields map[string][]salesforce.Field
+	hub    hubspot.Options
+	org    *salesforce.Org
+	portal *hubspot.Portal
+	crm    *httptest.Server
+	secret string
+	config map[string]string // replacements in the main file
+	tenant map[string]string // and in the tenant's
 }
 
 const patientConfiguration = `state_dir: $DIR/state
@@ -106,7 +105,7 @@ func newPatient(t *testing.T, kind deal.Kind, spoil func(*patientHouse)) *patien
 	dir, err := os.MkdirTemp("", "dealseal-doctor-")
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	p := &patientHouse{t: t, dir: dir, kind: kind, secret: "a secret for tests", config: map[string]string{}, tenant: map[string]string{}, records: true}
+	p := &patientHouse{t: t, dir: dir, kind: kind, secret: "a secret for tests", config: map[string]string{}, tenant: map[string]string{}}
 	must(t, os.Mkdir(p.path("state"), 0o700))
 	must(t, os.Mkdir(p.path("tenants"), 0o700))
 	server := httptest.NewUnstartedServer(nil)
@@ -174,9 +173,6 @@ func (p *patientHouse) openOrg() {
 	p.org = salesforce.New(p.sales)
 	p.crm = httptest.NewServer(p.org)
 	p.t.Cleanup(p.crm.Close)
-	if !p.records {
-		return
-	}
 	id := func(id string, err error) string {
 		p.t.Helper()
 		must(p.t, err)
@@ -411,7 +407,7 @@ func TestSpoiltSigningGivesItsFindingAndTheCure(t *testing.T) {
 		"responder endless":    {func(p *patientHouse) { p.authority.SetFault(pki.ServiceOCSP, pki.Endless, -1) }, "ocsp", house, doctor.Warning, []string{"larger than"}},
 		"TSA down":             {tsaFault(pki.Down), "tsa", tsa, doctor.Failure, []string{"see that this machine may reach signing.tsa[0].url"}},
 		"TSA unavailable":      {tsaFault(pki.Unavailable), "tsa", tsa, doctor.Failure, []string{"HTTP status 503"}},
-		"TSA silent":           {tsaFault(pki.Slow), "tsa", tsa, doctor.Failure, []string{"deadline", "see that this machine may reach"}},
+		"TSA silent":           {tsaFault(pki.Slow), "tsa", tsa, doctor.Failure, []string{"no answer", "see that this machine may reach"}},
 		"TSA refuses":          {tsaFault(pki.Rejection), "tsa", tsa, doctor.Failure, []string{"the TSA refused", "ask the operator"}},
 		"TSA's clock off":      {tsaFault(pki.ClockOff), "clock", tsa, doctor.Failure, []string{"ahead of", "NTP"}},
 		"TSA with another use": {tsaFault(pki.WrongEKU), "tsa", tsa, doctor.Failure, []string{"time-stamping alone", "operator"}},

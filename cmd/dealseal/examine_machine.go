@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -217,18 +218,10 @@ func (x *examiner) examineTemplates() doctor.Examination {
 			report(failed(checkRendered, err, "\"make renderer\" fetches the file; name it as renderer.wasm"))
 			return
 		}
-		for _, name := range documentNames(x.bundles) {
+		for _, name := range slices.Sorted(maps.Keys(x.bundles)) {
 			report(renderSample(ctx, r, x.bundles[name]).On(name))
 		}
 	})
-}
-
-func documentNames(bundles map[string]*documents.Bundle) (names []string) {
-	for name := range bundles {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }
 
 func renderSample(ctx context.Context, r documents.Renderer, b *documents.Bundle) doctor.Finding {
