@@ -49,7 +49,10 @@ func (s *Store) Values(ctx context.Context, tx deal.TxID, who string) (deal.Priv
 	if _, err := s.dataKey(ctx, tx); err != nil {
 		return deal.Private{}, err
 	}
-	return sl.Private, s.Witness(ctx, tx, deal.Entry{Who: who, What: entryViewed, Why: "the fields that went into the document"})
+	if err := s.Witness(ctx, tx, deal.Entry{Who: who, What: entryViewed, Why: "the fields that went into the document"}); err != nil {
+		return deal.Private{}, err
+	}
+	return sl.Private, nil
 }
 
 // KeptFiles lists what is in a folder of the archive, the contract first. A folder that is gone has no files.

@@ -276,9 +276,7 @@ func (s *Store) encodeOne(p Past, seq, n int64) (*pastRows, error) {
 	}
 	sum := sha256.Sum256(plan)
 	r.plan, r.planHash = string(plan), hex.EncodeToString(sum[:])
-	for _, w := range namesOf(sl.Private) {
-		r.words = append(r.words, s.master.keyed(w))
-	}
+	r.words = s.master.keyed(namesOf(sl.Private))
 	for i, h := range p.History {
 		if err := r.testify(int64(i)+1, n+int64(i), h, key); err != nil {
 			return nil, err

@@ -108,11 +108,8 @@ func (f *finder) meaning(q Query) (by string, err error) {
 		}
 		f.args = nil
 	}
-	for _, w := range words(text) {
-		if len(f.words) < maxAsked {
-			f.words = append(f.words, f.s.master.keyed(w))
-		}
-	}
+	asked := words(text)
+	f.words = f.s.master.keyed(asked[:min(len(asked), maxAsked)])
 	f.driver = ""
 	if len(f.words) == 0 {
 		f.driver = "FROM words WHERE word IS NULL" // of signs alone

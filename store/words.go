@@ -23,7 +23,7 @@ const (
 
 // words splits a text into what is compared in a search: folded to lower case, without accents, letters and digits only.
 func words(text string) []string {
-	text = cases.Fold().String(norm.NFKD.String(text))
+	text = norm.NFKD.String(cases.Fold().String(norm.NFKD.String(text)))
 	text = strings.Map(func(r rune) rune {
 		if unicode.Is(unicode.Mn, r) {
 			return -1
@@ -73,17 +73,21 @@ func collectNames(all []string, key string, v any) []string {
 	return all
 }
 
-// keyed is what is stored of a word: 64 bits of an HMAC, so that the database alone does not say which words are in it.
-func (m master) keyed(word string) int64 {
+// keyed is what is stored of words: 64 bits of an HMAC each, so that the database alone does not say which words are in it.
+func (m master) keyed(words []string) (hashes []int64) {
 	h := hmac.New(sha256.New, m.derive("search", ""))
-	h.Write([]byte(word))
-	return int64(binary.BigEndian.Uint64(h.Sum(nil)))
+	for _, w := range words {
+		h.Reset()
+		h.Write([]byte(w))
+		hashes = append(hashes, int64(binary.BigEndian.Uint64(h.Sum(nil))))
+	}
+	return hashes
 }
 
 // index makes a new sealing findable by names.
 func (t *txn) index(seq int64, p deal.Private) error {
-	for _, w := range namesOf(p) {
-		if err := t.exec(`INSERT INTO words (word, seq) VALUES ($1, $2) ON CONFLICT DO NOTHING`, t.s.master.keyed(w), seq); err != nil {
+	for _, w := range t.s.master.keyed(namesOf(p)) {
+		if err := t.exec(`INSERT INTO words (word, seq) VALUES ($1, $2) ON CONFLICT DO NOTHING`, w, seq); err != nil {
 			return err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 // How many rows the start page shows at most.
 const (
 	eachWaitingShown = 8 // of those that are held, and of those that are dead
+	retryingShown    = 8
 	newestShown      = 12
 	quarantinedShown = 10
 )
@@ -26,6 +27,7 @@ type statusView struct {
 	InWorks, Done, Ended int64
 	Tenants              []tenantView
 	Queue                []queueView
+	Retrying             []rowView
 	Newest               []rowView
 	Quarantined          []quarantineView
 	Charts               []chart
@@ -119,6 +121,9 @@ func (s *server) statusView(ctx context.Context) (*statusView, error) {
 			return nil, err
 		}
 		v.Waiting = append(v.Waiting, rows...)
+	}
+	if v.Retrying, err = s.rows(ctx, Search{State: string(deal.Retrying), Limit: retryingShown}); err != nil {
+		return nil, err
 	}
 	if v.Newest, err = s.rows(ctx, Search{Limit: newestShown}); err != nil {
 		return nil, err

@@ -51,6 +51,12 @@ func TestAPersonReadsADealItsContractAndItsProof(t *testing.T) {
 	if stdout, _, _ := s.run(t, "admin", "sessions"); strings.Count(stdout, "\n") != 2 {
 		t.Errorf("one session is listed as\n%s", stdout)
 	}
+	if stdout, _, code := s.run(t, "admin", "login", "--page", "https://seals.example.com/"); code != exitOK || !strings.HasPrefix(stdout, "https://seals.example.com/login?token=") {
+		t.Errorf("behind a proxy the link is %s", stdout)
+	}
+	if _, stderr, code := s.run(t, "admin", "login", "--page", "seals"); code != exitUsage || !strings.Contains(stderr, "is no address") {
+		t.Errorf("an address that is none: %d %s", code, stderr)
+	}
 	if stdout, _, code := s.run(t, "admin", "logout"); code != exitOK || !strings.Contains(stdout, "sessions ended: 1") {
 		t.Errorf("admin logout: %d %s", code, stdout)
 	}
