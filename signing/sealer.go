@@ -17,6 +17,7 @@ type Sealer struct {
 	tsa       Timestamper
 	now       func() time.Time
 	throwAway throwAwayKeys
+	issued    issuance
 }
 
 // NewSealer returns a Sealer. tsa may be nil when no profile needs time-stamps; now tells the time, against which
@@ -75,7 +76,7 @@ func (s *Sealer) open(ctx context.Context, name string) (Key, error) {
 	if err != nil {
 		return nil, keyTrouble(name, err)
 	}
-	if err := CheckKey(name, key, s.now()); err != nil {
+	if err := checkKey(name, key, s.now(), s.issued.check); err != nil {
 		return nil, err
 	}
 	return key, nil

@@ -37,7 +37,7 @@ func (w *world) startSalesforce(ctx context.Context, tenant string) (*crm, error
 	if err := os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
 		return nil, err
 	}
-	org := salesforce.New(salesforce.Options{OrgName: tenant, Sandbox: true, ConsumerKey: "bench", PublicKey: &login.PublicKey, RequestLimit: 1 << 30})
+	org := salesforce.New(salesforce.Options{OrgID: fmt.Sprintf("00DWs0000000%03d", len(w.crms)), OrgName: tenant, Sandbox: true, ConsumerKey: "bench", PublicKey: &login.PublicKey, RequestLimit: 1 << 30})
 	c := &crm{
 		stages: map[string]string{ruleOrderForm: "Closed Won", ruleAlone: "Proposal/Price Quote", ruleReady: "Value Proposition"},
 		back:   "{transaction_id: DealSeal_Transaction_ID__c, status: {field: DealSeal_Status__c}, signed_at: DealSeal_Signed_At__c, url: DealSeal_Document_URL__c, audit: DealSeal_Audit__c}",

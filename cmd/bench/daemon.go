@@ -102,7 +102,7 @@ func (s *stage) startDaemon() error {
 	}
 	s.ended = make(chan error, 1)
 	go func() { s.ended <- s.daemon.Wait() }()
-	return s.wait(time.Minute, "ready", func() (bool, error) {
+	return s.wait(time.Minute, soon, "ready", func() (bool, error) {
 		b, err := os.ReadFile(s.log)
 		if m := readyLine.FindSubmatch(b); m != nil {
 			s.page = string(m[1])
@@ -111,9 +111,15 @@ func (s *stage) startDaemon() error {
 	})
 }
 
+// How often something is asked: soon where little is going on, seldom where the asking would be a part of the load.
+const (
+	soon   = 25 * time.Millisecond
+	seldom = 500 * time.Millisecond
+)
+
 // wait polls until done says so. The daemon must live.
-func (s *stage) wait(limit time.Duration, what string, done func() (bool, error)) error {
-	tick := time.NewTicker(25 * time.Millisecond)
+func (s *stage) wait(limit, every time.Duration, what string, done func() (bool, error)) error {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	over := time.After(limit)
 	for {
@@ -149,6 +155,7 @@ func (s *stage) order(method, path string, values url.Values, v any) error {
 }
 
 func get(req *http.Request, v any) error {
+	req.Header.Set("Accept-Encoding", "identity") // compressing answers is no part of what is measured
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err
@@ -225,8 +232,8 @@ func (s *stage) count(tenant string) (n tally, err error) {
 }
 
 // waitDone waits until so many deals of a tenant are done.
-func (s *stage) waitDone(tenant string, n int, limit time.Duration) error {
-	return s.wait(limit, fmt.Sprintf("%d deals of tenant %q done", n, tenant), func() (bool, error) {
+func (s *stage) waitDone(tenant string, n int, limit, every time.Duration) error {
+	return s.wait(limit, every, fmt.Sprintf("%d deals of tenant %q done", n, tenant), func() (bool, error) {
 		now, err := s.count(tenant)
 		if err == nil && now.waiting > 0 {
 			log, _ := os.ReadFile(s.log)

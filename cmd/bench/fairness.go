@@ -37,7 +37,7 @@ func (b *bench) beside(n int) (sample, error) {
 	if err := s.closeDeals("beta", warm); err != nil {
 		return nil, err
 	}
-	if err := s.waitDone("beta", warm, time.Minute); err != nil {
+	if err := s.waitDone("beta", warm, time.Minute, soon); err != nil {
 		return nil, err
 	}
 	if n > 0 {
@@ -48,7 +48,7 @@ func (b *bench) beside(n int) (sample, error) {
 			return nil, err
 		}
 		// All of them are in the ledger, and the first are being worked.
-		if err := s.wait(3*time.Minute, "flooded", func() (bool, error) {
+		if err := s.wait(3*time.Minute, seldom, "flooded", func() (bool, error) {
 			now, err := s.count("acme")
 			return now.known >= n, err
 		}); err != nil {
@@ -59,7 +59,7 @@ func (b *bench) beside(n int) (sample, error) {
 		if err := s.closeDeals("beta", 1); err != nil {
 			return nil, err
 		}
-		if err := s.waitDone("beta", warm+i+1, time.Minute); err != nil {
+		if err := s.waitDone("beta", warm+i+1, time.Minute, soon); err != nil {
 			return nil, err
 		}
 	}

@@ -20,7 +20,7 @@ func (b *bench) flow() error {
 		return err
 	}
 	defer s.close()
-	if err := s.wait(time.Minute, "polling", func() (bool, error) { return s.polled() }); err != nil {
+	if err := s.wait(time.Minute, soon, "polling", func() (bool, error) { return s.polled() }); err != nil {
 		return err
 	}
 	b.idle(s, "before the first deal")
@@ -78,7 +78,7 @@ func (s *stage) idleCalls(tenant string) (float64, error) {
 		return 0, err
 	}
 	begun := time.Now()
-	if err := s.wait(time.Minute, "idle", func() (bool, error) { return time.Since(begun) >= idlePolls*flowPoll, nil }); err != nil {
+	if err := s.wait(time.Minute, soon, "idle", func() (bool, error) { return time.Since(begun) >= idlePolls*flowPoll, nil }); err != nil {
 		return 0, err
 	}
 	after, err := s.calls(tenant)
@@ -100,7 +100,7 @@ func (b *bench) sealOneByOne(s *stage, t sceneTenant, perPoll float64) error {
 		if err := s.closeDeals(t.ID, 1); err != nil {
 			return err
 		}
-		if err := s.waitDone(t.ID, i+1, time.Minute); err != nil {
+		if err := s.waitDone(t.ID, i+1, time.Minute, soon); err != nil {
 			return err
 		}
 	}

@@ -91,8 +91,8 @@ func (t *token) sealer(state string) (*signing.Sealer, *pkcs11.Keys, error) {
 
 // signingSlice is how long each rate is measured. Both sides take turns, so that what else the machine does meets both.
 const (
-	signingSlice  = 500 * time.Millisecond
-	signingRounds = 4
+	signingSlice  = 300 * time.Millisecond
+	signingRounds = 8
 )
 
 // compareRate seals on n threads and has the token sign on n sessions.
@@ -106,13 +106,13 @@ func (b *bench) compareRate(n int, contract []byte, raw *rawToken, sealer *signi
 		if err != nil {
 			return err
 		}
-		ours += r / signingRounds
+		ours = max(ours, r)
 		if r, err = rate(n, raw.sign); err != nil {
 			return err
 		}
-		theirs += r / signingRounds
+		theirs = max(theirs, r)
 	}
-	b.figure(fmt.Sprintf("B-B RSA-2048, %s, of raw C_Sign", threads(n)), 100*ours/theirs, "%", atLeast(60), "%s seals/s of a %s kB order form, raw C_Sign %s/s", short(ours), short(float64(len(contract))/1e3), short(theirs))
+	b.figure(fmt.Sprintf("B-B RSA-2048, %s, of raw C_Sign", threads(n)), 100*ours/theirs, "%", atLeast(60), "%s seals/s of a %s kB order form, raw C_Sign %s/s, the best of %d rounds each", short(ours), short(float64(len(contract))/1e3), short(theirs), signingRounds)
 	return nil
 }
 
@@ -177,8 +177,8 @@ func (b *bench) largeFiles(raw *rawToken, sealer *signing.Sealer) error {
 			*m.into = append(*m.into, took)
 		}
 	}
-	sum, sign := hashed.quantile(0.5), signed.quantile(0.5)
-	b.figure("20 MB file, B-B RSA-2048", ms(sealed.quantile(0.5)), "ms", atMost(ms(2*sum+sign)), "2 × SHA-256 (%s ms) + C_Sign (%s ms)", short(ms(sum)), short(ms(sign)))
+	sum, sign := hashed.quantile(0), signed.quantile(0) // the least disturbed of each
+	b.figure("20 MB file, B-B RSA-2048", ms(sealed.quantile(0)), "ms", atMost(ms(2*sum+sign)), "2 × SHA-256 (%s ms) + C_Sign (%s ms), the fastest of each", short(ms(sum)), short(ms(sign)))
 	forLarge, err := allocated(seal(large))
 	if err != nil {
 		return err

@@ -71,7 +71,7 @@ func (b *bench) rush(rule string, n int) (l load, err error) {
 	if err := s.closeDeals("acme", warm); err != nil {
 		return l, err
 	}
-	if err := s.waitDone("acme", warm, time.Minute); err != nil {
+	if err := s.waitDone("acme", warm, time.Minute, soon); err != nil {
 		return l, err
 	}
 	house, mock := s.daemonCPU(), time.Duration(0)
@@ -81,7 +81,7 @@ func (b *bench) rush(rule string, n int) (l load, err error) {
 	if err := s.closeDeals("acme", n); err != nil {
 		return l, err
 	}
-	if err := s.waitDone("acme", warm+n, 3*time.Minute); err != nil {
+	if err := s.waitDone("acme", warm+n, 3*time.Minute, seldom); err != nil {
 		return l, err
 	}
 	l = load{deals: n, house: s.daemonCPU() - house}
