@@ -14,12 +14,14 @@ import (
 	"github.com/dealseal/dealseal/mocks/crm/salesforce"
 )
 
-// What every deal is: an order form of so many lines has two pages.
-const (
-	dealLines = 24
-	linePrice = "189.90"
-	dealTotal = "4557.60" // dealLines × linePrice
-)
+// dealLines is how many lines an order form of two pages has.
+const dealLines = 24
+
+// linePrice is what a line costs, in cents.
+const linePrice = 18990
+
+// lineAmount is linePrice as the CRMs write it.
+const lineAmount = "189.90"
 
 // quote is the ready PDF that is on the records of ruleReady.
 func quote() []byte { return filler(50_000) }
@@ -47,12 +49,12 @@ func (w *world) startSalesforce(ctx context.Context, tenant string) (*crm, error
 		return nil, err
 	}
 	c.with = fmt.Sprintf("{my_domain: %q, auth: {flow: jwt, consumer_key: bench, username: integration@acme.example, private_key: %q}, tx_marker: DealSeal_Key__c, poll: %s}", c.url, "file:"+key, w.Poll)
-	c.open = func(rule string) (string, error) { return openOpportunity(org, rule) }
+	c.open = func(rule string, lines int) (string, error) { return openOpportunity(org, rule, lines) }
 	c.close = func(record, rule string) error { return org.MoveStage(record, c.stages[rule]) }
 	return c, nil
 }
 
-func openOpportunity(org *salesforce.Org, rule string) (string, error) {
+func openOpportunity(org *salesforce.Org, rule string, lines int) (string, error) {
 	account, err := org.CreateAccount(map[string]any{"Name": "Brightwater Logistics GmbH", "BillingStreet": "Speicherstraße 8", "BillingPostalCode": "20457", "BillingCity": "Hamburg", "BillingCountry": "Germany"})
 	if err != nil {
 		return "", err
@@ -65,8 +67,8 @@ func openOpportunity(org *salesforce.Org, rule string) (string, error) {
 		_, err := org.AddFile(id, "Quote.pdf", quote())
 		return id, err
 	}
-	for i := range dealLines {
-		if _, err := org.AddLineItem(id, map[string]any{"Quantity": json.Number("1"), "UnitPrice": json.Number(linePrice),
+	for i := range lines {
+		if _, err := org.AddLineItem(id, map[string]any{"Quantity": json.Number("1"), "UnitPrice": json.Number(lineAmount),
 			"Product2": map[string]any{"Name": fmt.Sprintf("Temperature probe, stainless steel, lot %d", i+1), "ProductCode": fmt.Sprintf("TP-%d", 1000+i)}}); err != nil {
 			return "", err
 		}
@@ -99,14 +101,14 @@ func (w *world) startHubSpot(ctx context.Context, tenant string) (*crm, error) {
 	}
 	c.with = fmt.Sprintf("{base_url: %q, auth: {flow: token, token: %q}, poll: %s, rate: 100000, search_rate: 10000}", c.url, "file:"+file, w.Poll)
 	n := 0
-	c.open = func(rule string) (string, error) { n++; return openDealRecord(portal, rule, n) }
+	c.open = func(rule string, lines int) (string, error) { n++; return openDealRecord(portal, rule, lines, n) }
 	c.close = func(record, rule string) error { return portal.MoveStage(record, c.stages[rule]) }
 	return c, nil
 }
 
-func openDealRecord(portal *hubspot.Portal, rule string, n int) (string, error) {
+func openDealRecord(portal *hubspot.Portal, rule string, lines, n int) (string, error) {
 	id, err := portal.CreateDeal(map[string]string{"dealname": "Cold chain monitoring, full roll-out", "pipeline": "default", "dealstage": "appointmentscheduled",
-		"amount": dealTotal, "deal_currency_code": "EUR", "closedate": "2026-12-31T00:00:00Z"})
+		"amount": fmt.Sprintf("%d.%02d", lines*linePrice/100, lines*linePrice%100), "deal_currency_code": "EUR", "closedate": "2026-12-31T00:00:00Z"})
 	if err != nil {
 		return "", err
 	}
@@ -120,9 +122,9 @@ func openDealRecord(portal *hubspot.Portal, rule string, n int) (string, error) 
 	if _, err := portal.AddContact(id, map[string]string{"firstname": "Jürgen", "lastname": "Weiß", "email": fmt.Sprintf("purchasing-%d@example.com", n)}, "Signer"); err != nil {
 		return "", err
 	}
-	for i := range dealLines {
+	for i := range lines {
 		if _, err := portal.AddLineItem(id, map[string]string{"name": fmt.Sprintf("Temperature probe, stainless steel, lot %d", i+1), "hs_sku": fmt.Sprintf("TP-%d", 1000+i),
-			"quantity": "1", "price": linePrice, "amount": linePrice, "hs_position_on_quote": fmt.Sprint(i)}); err != nil {
+			"quantity": "1", "price": lineAmount, "amount": lineAmount, "hs_position_on_quote": fmt.Sprint(i)}); err != nil {
 			return "", err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -37,10 +38,18 @@ type stage struct {
 }
 
 // newStage starts surroundings and daemon and waits until the daemon is ready.
-func (b *bench) newStage(poll time.Duration, tenants ...sceneTenant) (s *stage, err error) {
-	s = &stage{b: b, scene: scene{Tenants: tenants, Poll: poll, Renderer: b.options.renderer, Templates: b.templates}}
+func (b *bench) newStage(poll time.Duration, tenants ...sceneTenant) (*stage, error) {
+	return b.newStageOn(seedOptions{}, poll, tenants...)
+}
+
+// newStageOn is newStage with a ledger that is there already.
+func (b *bench) newStageOn(ledger seedOptions, poll time.Duration, tenants ...sceneTenant) (s *stage, err error) {
+	s = &stage{b: b, scene: scene{Tenants: tenants, Poll: poll, Renderer: b.options.renderer, Templates: b.templates, State: ledger.dir, MasterKey: ledger.key}}
 	if s.scene.Dir, err = os.MkdirTemp("", "dealseal-bench-"); err != nil {
 		return nil, err
+	}
+	if ledger.dir == "" {
+		s.scene.State, s.scene.MasterKey = s.scene.path("state"), s.scene.path("master-key")
 	}
 	defer func() {
 		if err != nil {
@@ -50,7 +59,7 @@ func (b *bench) newStage(poll time.Duration, tenants ...sceneTenant) (s *stage, 
 	if err := s.startWorld(); err != nil {
 		return s, err
 	}
-	if err := os.Symlink(b.rendererCache(), s.scene.path("state/renderer")); err != nil {
+	if err := os.Symlink(b.rendererCache(), filepath.Join(s.scene.State, "renderer")); err != nil && !errors.Is(err, fs.ErrExist) {
 		return s, err
 	}
 	return s, s.startDaemon()
@@ -176,9 +185,9 @@ func get(req *http.Request, v any) error {
 }
 
 // open makes deals that no rule cares for yet; close moves as many of them into their stage.
-func (s *stage) open(tenant, rule string, n int) error {
+func (s *stage) open(tenant, rule string, lines, n int) error {
 	var got int
-	return s.order("POST", "/open", url.Values{"tenant": {tenant}, "rule": {rule}, "n": {strconv.Itoa(n)}}, &got)
+	return s.order("POST", "/open", url.Values{"tenant": {tenant}, "rule": {rule}, "lines": {strconv.Itoa(lines)}, "n": {strconv.Itoa(n)}}, &got)
 }
 
 func (s *stage) closeDeals(tenant string, n int) error {
@@ -279,11 +288,11 @@ func (s *stage) close() {
 
 // sealed reads what the stopped daemon's ledger knows of a tenant's finished deals, oldest first.
 func (s *stage) sealed(tenant string) (all []*deal.Sealing, err error) {
-	master, err := masterKey(s.scene.path("master-key"))
+	master, err := masterKey(s.scene.MasterKey)
 	if err != nil {
 		return nil, err
 	}
-	ledger, err := store.Open(s.b.ctx, store.Options{Dir: s.scene.path("state"), MasterKey: master})
+	ledger, err := store.Open(s.b.ctx, store.Options{Dir: s.scene.State, MasterKey: master})
 	if err != nil {
 		return nil, err
 	}

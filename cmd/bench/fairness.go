@@ -31,7 +31,7 @@ func (b *bench) beside(n int) (sample, error) {
 	}
 	defer s.close()
 	const warm = 2
-	if err := s.open("beta", ruleOrderForm, warm+measured); err != nil {
+	if err := s.open("beta", ruleOrderForm, dealLines, warm+measured); err != nil {
 		return nil, err
 	}
 	if err := s.closeDeals("beta", warm); err != nil {
@@ -41,7 +41,7 @@ func (b *bench) beside(n int) (sample, error) {
 		return nil, err
 	}
 	if n > 0 {
-		if err := s.open("acme", ruleAlone, n); err != nil {
+		if err := s.open("acme", ruleAlone, 1, n); err != nil {
 			return nil, err
 		}
 		if err := s.closeDeals("acme", n); err != nil {

@@ -88,7 +88,7 @@ func (s *stage) idleCalls(tenant string) (float64, error) {
 
 // sealOneByOne measures calls per deal; the ledger keeps the times.
 func (b *bench) sealOneByOne(s *stage, t sceneTenant, perPoll float64) error {
-	if err := s.open(t.ID, ruleOrderForm, flowDeals); err != nil {
+	if err := s.open(t.ID, ruleOrderForm, dealLines, flowDeals); err != nil {
 		return err
 	}
 	before, err := s.calls(t.ID)

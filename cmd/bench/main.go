@@ -103,6 +103,7 @@ var parts = []part{
 	{"throughput", (*bench).throughput},
 	{"fairness", (*bench).fairness},
 	{"ledger", (*bench).ledger},
+	{"pages", (*bench).pages},
 }
 
 func partNames() (names []string) {

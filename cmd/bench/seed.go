@@ -43,8 +43,12 @@ func seed(ctx context.Context, args []string) error {
 	if o.dir == "" || flags.NArg() > 0 {
 		return errors.New(usage)
 	}
+	var err error
+	if o.dir, err = filepath.Abs(o.dir); err != nil {
+		return err
+	}
 	if o.key == "" {
-		o.key = filepath.Clean(o.dir) + ".master-key"
+		o.key = o.dir + ".master-key"
 	}
 	begun := time.Now()
 	if err := o.fill(ctx); err != nil {

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/rsa"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,6 +26,9 @@ type scene struct {
 	Poll      time.Duration `json:"poll"`
 	Renderer  string        `json:"renderer"`
 	Templates string        `json:"templates"`
+	// State and MasterKey are of a ledger that is there already; empty for a fresh one below Dir.
+	State     string `json:"state"`
+	MasterKey string `json:"master_key"`
 }
 
 // sceneTenant is a tenant with a mock CRM of its own: salesforce or hubspot.
@@ -56,7 +57,7 @@ type world struct {
 // crm is a mock CRM as the load uses it.
 type crm struct {
 	url    string
-	open   func(rule string) (record string, err error)
+	open   func(rule string, lines int) (record string, err error)
 	close  func(record, rule string) error
 	calls  func() int
 	with   string // of the tenant file
@@ -106,8 +107,8 @@ func serveHTTP(ctx context.Context, h http.Handler) (url string, err error) {
 }
 
 func (w *world) build(ctx context.Context) (err error) {
-	for _, dir := range []string{"tenants", "state"} {
-		if err := os.MkdirAll(w.path(dir), 0o700); err != nil {
+	for _, dir := range []string{w.path("tenants"), w.State} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
 	}
@@ -146,9 +147,7 @@ func (w *world) build(ctx context.Context) (err error) {
 
 // configure writes dealseal.yaml as an administrator would.
 func (w *world) configure(t *token) error {
-	master := make([]byte, 32)
-	rand.Read(master)
-	if err := os.WriteFile(w.path("master-key"), []byte(base64.StdEncoding.EncodeToString(master)+"\n"), 0o600); err != nil {
+	if _, err := masterKey(w.MasterKey); err != nil { // which makes it
 		return err
 	}
 	key := fmt.Sprintf("{kind: pkcs11, module: %q, token: %s, label: %s, pin: %q, certificates: %q, env: {SOFTHSM2_CONF: %q}, write: [%q]}",
@@ -164,7 +163,7 @@ signing:
   trust: [%q]
   profiles:
     contract: {key: house, level: B-T, name: Bench, reason: "Contract of transaction {tx}", on_downgrade: hold}
-`, w.path("state"), "file:"+w.path("master-key"), w.Templates, w.Renderer, rendererChildren, key, w.authority.URL(pki.PathTSA), w.path("root.pem")), 0o600)
+`, w.State, "file:"+w.MasterKey, w.Templates, w.Renderer, rendererChildren, key, w.authority.URL(pki.PathTSA), w.path("root.pem")), 0o600)
 }
 
 func (w *world) tenantFile(t sceneTenant, c *crm) string {
@@ -196,8 +195,12 @@ func (w *world) control() http.Handler {
 	}
 	handle("POST /open", func(c *crm, r *http.Request) (any, error) {
 		n, err := strconv.Atoi(r.FormValue("n"))
+		if err != nil {
+			return nil, err
+		}
+		lines, err := strconv.Atoi(r.FormValue("lines"))
 		for range n {
-			record, err := c.open(r.FormValue("rule"))
+			record, err := c.open(r.FormValue("rule"), lines)
 			if err != nil {
 				return nil, err
 			}

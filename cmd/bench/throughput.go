@@ -65,7 +65,7 @@ func (b *bench) rush(rule string, n int) (l load, err error) {
 		return l, err
 	}
 	defer s.close()
-	if err := s.open("acme", rule, warm+n); err != nil {
+	if err := s.open("acme", rule, dealLines, warm+n); err != nil {
 		return l, err
 	}
 	if err := s.closeDeals("acme", warm); err != nil {
