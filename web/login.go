@@ -24,13 +24,8 @@ type gateView struct {
 
 // gate answers the start page to those without a session.
 func (s *server) gate(ctx context.Context) *frame {
-	v := &gateView{State: state{Mark: "done", Word: "healthy"}, Command: loginCommand}
 	well := s.check(ctx)
-	for _, f := range well.Checks {
-		if !f.OK {
-			v.Trouble = append(v.Trouble, f)
-		}
-	}
+	v := &gateView{State: state{Mark: "done", Word: "healthy"}, Trouble: well.trouble(), Command: loginCommand}
 	switch {
 	case !well.Ready:
 		v.State = state{Mark: "dead", Word: "not ready"}

@@ -67,6 +67,16 @@ func (s *server) check(ctx context.Context) readiness {
 	return answer
 }
 
+// trouble is what did not pass.
+func (r readiness) trouble() (list []finding) {
+	for _, f := range r.Checks {
+		if !f.OK {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
 func (c Check) find(ctx context.Context) finding {
 	if err := c.Run(ctx); err != nil {
 		return finding{Name: c.Name, Why: err.Error()}

@@ -69,6 +69,9 @@ func TestTheStartPageOfStrangersSaysWhetherTheDaemonIsWell(t *testing.T) {
 	if page := checkOutline(t, get(stranger(ill), "/").Body.String()); !strings.Contains(page.text, "dealseal is not ready") || !strings.Contains(page.text, "12 MiB are free") {
 		t.Error(page.text)
 	}
+	if page := checkOutline(t, get(ill, "/").Body.String()); !strings.Contains(page.text, "12 MiB are free") {
+		t.Errorf("readers are not told:\n%s", page.text)
+	}
 }
 
 func TestALinkLogsInOnceAndLookingAtItDoesNotUseItUp(t *testing.T) {

@@ -21,6 +21,8 @@ const (
 // statusView is the start page.
 type statusView struct {
 	Headline string
+	// Trouble is what the daemon's own checks find, as for /readyz.
+	Trouble []finding
 	// Waiting deals need a person: held ones first, then dead ones.
 	Waiting              []rowView
 	WaitingAll           int64
@@ -109,7 +111,7 @@ func (s *server) status(ctx context.Context, _ *http.Request) (*frame, error) {
 }
 
 func (s *server) statusView(ctx context.Context) (*statusView, error) {
-	v, now := &statusView{}, s.Now()
+	v, now := &statusView{Trouble: s.check(ctx).trouble()}, s.Now()
 	counts, err := s.House.Counts(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("counts: %w", err)
