@@ -203,6 +203,10 @@ func (a *author) house() {
 	}
 }
 
+// worst are the points at which others have seen an effect that is not committed yet.
+var worst = []string{"seal.advance.digest/after", "seal.call.redeem/after", "seal.call.tsa/after", "keep.advance.kept/before", "attach.call.contract/after", "attach.advance.attached/before",
+	"report.call.write-back/after"}
+
 func (a *author) machine() {
 	points := slices.Concat(Points(), store.Points())
 	for range a.IntN(5) {
@@ -210,6 +214,9 @@ func (a *author) machine() {
 		if e.Verb == doCrash {
 			e.At /= 2 // most of the work is done in the first half
 			e.What, e.Skip = pick(a, points...), a.IntN(3)
+			if a.chance(50) {
+				e.What = pick(a, worst...)
+			}
 		}
 		a.add(e)
 	}
