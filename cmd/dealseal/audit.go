@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/dealseal/dealseal/deal"
@@ -28,7 +29,7 @@ func auditCommand(ctx context.Context, c *call) error {
 	case verb == "check" && len(args) == 1:
 		return checkProof(c, args[0])
 	}
-	return usagef("this cannot be done with the audit log: it is verify, checkpoint -o FILE, proof TX -o FILE or check FILE")
+	return usagef("%q cannot be done with the audit log: it is verify, checkpoint -o FILE, proof TX -o FILE or check FILE", strings.Join(c.args, " "))
 }
 
 func verifyAudit(ctx context.Context, c *call) error {

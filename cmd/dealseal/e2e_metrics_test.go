@@ -35,6 +35,7 @@ func TestRulesAndDashboardUseOnlyWhatADaemonTells(t *testing.T) {
 	failing := c.open(sale{quote: quotation(1)})
 	c.move(failing, ruleStrict)
 	await(t, s.ops, failing, 1, "given up", func(m store.Summary) bool { return m.Condition == deal.Dead })
+	s.run(t, "doctor") // what it finds is told as well
 	text := s.daemon.get(t, "/metrics")
 	s.daemon.stop(t)
 
