@@ -23,7 +23,8 @@ const (
 
 // words splits a text into what is compared in a search: folded to lower case, without accents, letters and digits only.
 func words(text string) []string {
-	text = norm.NFKD.String(cases.Fold().String(norm.NFKD.String(text)))
+	text = cases.Fold().String(norm.NFKD.String(strings.ToValidUTF8(text, " ")))
+	text = norm.NFKD.String(strings.ToLower(text)) // some scripts are folded to capitals
 	text = strings.Map(func(r rune) rune {
 		if unicode.Is(unicode.Mn, r) {
 			return -1
