@@ -1,26 +1,22 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
-	"golang.org/x/crypto/ocsp"
-
 	"github.com/dealseal/dealseal/doctor"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/pades"
+	"github.com/dealseal/dealseal/signing/revocation"
 	"github.com/dealseal/dealseal/signing/tsa"
 	"github.com/dealseal/dealseal/signing/verify"
 )
@@ -122,12 +118,6 @@ func (h *house) algorithms(name string, key signing.Key) (list []pades.Algorithm
 	return list, nil
 }
 
-// Limits of one question to an OCSP responder.
-const (
-	ocspTimeout = 10 * time.Second
-	maxOCSP     = 64 << 10
-)
-
 // askResponder asks whether the certificate is revoked. Seals carry no such evidence yet, so that whoever does not answer
 // keeps nothing from being sealed; a certificate that is revoked does.
 func (x *examiner) askResponder(ctx context.Context, chain []*x509.Certificate) doctor.Finding {
@@ -137,18 +127,17 @@ func (x *examiner) askResponder(ctx context.Context, chain []*x509.Certificate) 
 	if len(cert.OCSPServer) == 0 || issuer == nil {
 		return doctor.Warned(checkOCSP, "watch the issuer's revocation list by other means: "+notNeeded, "the certificate names no OCSP responder, or its issuer is not known")
 	}
-	address := cert.OCSPServer[0]
-	answer, err := x.ask(ctx, address, cert, issuer)
-	if err != nil {
-		return doctor.Warned(checkOCSP, "see that this machine may reach the responder; "+notNeeded, "%s: %v", hostOf(address), err)
+	e, err := revocation.NewClient(revocation.Options{HTTP: x.http}).AskResponders(ctx, cert, issuer)
+	var source *revocation.SourceError
+	switch {
+	case errors.As(err, &source):
+		return doctor.Warned(checkOCSP, "see that this machine may reach the responder; "+notNeeded, "%s: %v", hostOf(source.Source), source.Err)
+	case err != nil:
+		return doctor.Warned(checkOCSP, "watch the issuer's revocation list by other means: "+notNeeded, "%v", err)
+	case e.Revoked:
+		return doctor.Failed(checkOCSP, "stop sealing with this key, and have another certificate issued", "%s: revoked at %s", hostOf(e.Source), e.RevokedAt.UTC().Format(time.RFC3339))
 	}
-	switch answer.Status {
-	case ocsp.Good:
-		return doctor.Passed(checkOCSP, "%s: not revoked", hostOf(address))
-	case ocsp.Revoked:
-		return doctor.Failed(checkOCSP, "stop sealing with this key, and have another certificate issued", "%s: revoked at %s", hostOf(address), answer.RevokedAt.UTC().Format(time.RFC3339))
-	}
-	return doctor.Warned(checkOCSP, "ask the issuer: its responder does not know the certificate; "+notNeeded, "%s: unknown", hostOf(address))
+	return doctor.Passed(checkOCSP, "%s: not revoked", hostOf(e.Source))
 }
 
 // issuerOf looks behind the certificate, then among the roots.
@@ -159,66 +148,6 @@ func (h *house) issuerOf(chain []*x509.Certificate) *x509.Certificate {
 		}
 	}
 	return nil
-}
-
-func (x *examiner) ask(ctx context.Context, address string, cert, issuer *x509.Certificate) (*ocsp.Response, error) {
-	ctx, cancel := context.WithTimeout(ctx, ocspTimeout)
-	defer cancel()
-	question, err := ocsp.CreateRequest(cert, issuer, nil)
-	if err != nil {
-		return nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(question))
-	if err != nil {
-		return nil, errors.New("its address cannot be used")
-	}
-	req.Header.Set("Content-Type", "application/ocsp-request")
-	req.Header.Set("Accept", "application/ocsp-response")
-	client := *x.http
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	resp, err := client.Do(req)
-	if err != nil {
-		var u *url.Error
-		if errors.As(err, &u) {
-			err = u.Err
-		}
-		return nil, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("HTTP status %d", resp.StatusCode)
-	}
-	der, err := io.ReadAll(io.LimitReader(resp.Body, maxOCSP+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(der) > maxOCSP {
-		return nil, fmt.Errorf("the answer is larger than %d bytes", maxOCSP)
-	}
-	return readAnswer(der, cert, issuer, time.Now())
-}
-
-// maxStaleness is how old an answer without an end of its own may be.
-const maxStaleness = 7 * 24 * time.Hour
-
-// readAnswer believes an answer that is about the certificate, of its time, and signed by the issuer or whom it has named
-// for that. The parser's words quote what came and are not repeated.
-func readAnswer(der []byte, cert, issuer *x509.Certificate, now time.Time) (*ocsp.Response, error) {
-	answer, err := ocsp.ParseResponseForCert(der, cert, issuer)
-	var refused ocsp.ResponseError
-	switch {
-	case errors.As(err, &refused):
-		return nil, fmt.Errorf("the responder refuses: %s", refused.Status)
-	case err != nil:
-		return nil, errors.New("the answer cannot be read, or is not signed by whom it should be")
-	case answer.SerialNumber.Cmp(cert.SerialNumber) != 0:
-		return nil, errors.New("the answer is about another certificate")
-	case answer.ThisUpdate.After(now.Add(skewFailure)):
-		return nil, errors.New("the answer comes from the future")
-	case answer.NextUpdate.IsZero() && now.Sub(answer.ThisUpdate) > maxStaleness, !answer.NextUpdate.IsZero() && now.After(answer.NextUpdate):
-		return nil, errors.New("the answer is out of date")
-	}
-	return answer, nil
 }
 
 // hostOf names a server without what its address may hold besides.

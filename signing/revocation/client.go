@@ -13,6 +13,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -86,17 +87,28 @@ func (c *Client) Check(ctx context.Context, cert, issuer *x509.Certificate, sinc
 	if e := c.known(id, since); e != nil {
 		return e, nil
 	}
+	e, err := c.ask(ctx, sources(cert), cert, issuer)
+	if err == nil {
+		c.keep(id, e)
+	}
+	return e, err
+}
+
+// AskResponders is Check of the OCSP responders alone, and of nothing that is kept.
+func (c *Client) AskResponders(ctx context.Context, cert, issuer *x509.Certificate) (*Evidence, error) {
+	list := slices.DeleteFunc(sources(cert), func(s source) bool { return s.kind != OCSP })
+	return c.ask(ctx, list, cert, issuer)
+}
+
+// ask goes through the sources until one gives evidence.
+func (c *Client) ask(ctx context.Context, list []source, cert, issuer *x509.Certificate) (*Evidence, error) {
 	failed := &Error{Subject: cert.Subject.String()}
-	for i, s := range sources(cert) {
-		if i == maxAddresses {
-			break
-		}
+	for _, s := range list[:min(len(list), maxAddresses)] {
 		if failed.cancelled = ctx.Err(); failed.cancelled != nil {
 			return nil, failed
 		}
 		e, err := c.fetch(ctx, s, cert, issuer)
 		if err == nil {
-			c.keep(id, e)
 			return e, nil
 		}
 		c.o.Log.WarnContext(ctx, "no evidence of revocation", "kind", s.kind, "source", s.name, "error", err)
