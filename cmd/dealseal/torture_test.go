@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"encoding/asn1"
 	"encoding/hex"
@@ -26,6 +27,7 @@ import (
 	"github.com/dealseal/dealseal/mocks/crm/hubspot"
 	"github.com/dealseal/dealseal/mocks/crm/salesforce"
 	"github.com/dealseal/dealseal/mocks/pki"
+	"github.com/dealseal/dealseal/signing"
 )
 
 // TestTortureLosesAndDoublesNothing kills the daemon at random moments under a steady load of deals in both CRMs, while
@@ -340,6 +342,9 @@ func (x *torture) judge() (v verdict) {
 	state := x.openState(x.t)
 	uses := map[string]int{} // of the key, by digest
 	for _, digest := range x.key.signatures() {
+		if digest == hex.EncodeToString(signing.Trial(crypto.SHA256)) {
+			continue // each start tries the key
+		}
 		if uses[digest]++; uses[digest] > 1 {
 			v.again++
 		}
