@@ -39,8 +39,8 @@ torture: deps renderer ## Kill the daemon at random moments under load, and coun
 
 .PHONY: bench
 bench: deps-bench build ## Measure: a table of figures beside their limits, and bench/out.json (BENCH=part runs one part)
-	@go build -o $(BUILD)/bench ./cmd/bench
-	@$(BUILD)/bench --dealseal $(BUILD)/dealseal --renderer $(RENDERER) --templates templates --only "$(BENCH)"
+	@mkdir -p $(BUILD)/bench && go build -o $(BUILD)/bench/bench ./cmd/bench
+	@$(BUILD)/bench/bench --dealseal $(BUILD)/dealseal --renderer $(RENDERER) --templates templates --only "$(BENCH)"
 
 .PHONY: alerts
 alerts: ## Check the alert rules of deploy/ and try each of them

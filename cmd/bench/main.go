@@ -36,14 +36,17 @@ func main() {
 	}
 }
 
-const usage = `usage: bench [--only PART,...] [--dealseal FILE] [--renderer FILE] [--out FILE]   measure
-       bench seed --dir STATE [--deals N] [--full N] [--open N]                        fill a fresh state directory`
+const usage = `usage: bench [--only PART,...] [--dealseal FILE] [--out FILE]             measure
+       bench readme                                              put the figures of bench/out.json into README.md
+       bench seed --dir STATE [--deals N] [--full N] [--open N]  fill a fresh state directory`
 
 func run(ctx context.Context, args []string) error {
 	if len(args) > 0 {
 		switch args[0] {
 		case "seed":
 			return seed(ctx, args[1:])
+		case "readme":
+			return readme("bench/out.json", "README.md")
 		case "surroundings":
 			return surroundings(ctx, args[1:])
 		}

@@ -159,6 +159,34 @@ func (r *report) save(file string, ran []string) error {
 	return os.WriteFile(file, append(b, '\n'), 0o644)
 }
 
+// Marks of the table in the README.
+const (
+	tableBegins = "<!-- figures: made by bench readme -->\n"
+	tableEnds   = "<!-- end of figures -->\n"
+)
+
+// readme puts the table of a report into a file, between its marks.
+func readme(from, to string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	var r report
+	if err := json.Unmarshal(b, &r); err != nil {
+		return fmt.Errorf("%s: %w", from, err)
+	}
+	text, err := os.ReadFile(to)
+	if err != nil {
+		return err
+	}
+	before, rest, begins := strings.Cut(string(text), tableBegins)
+	_, after, ends := strings.Cut(rest, tableEnds)
+	if !begins || !ends {
+		return fmt.Errorf("%s has no place for the figures: it is between %q and %q", to, strings.TrimSpace(tableBegins), strings.TrimSpace(tableEnds))
+	}
+	return os.WriteFile(to, []byte(before+tableBegins+r.markdown()+tableEnds+after), 0o644)
+}
+
 // sample is a set of durations.
 type sample []time.Duration
 

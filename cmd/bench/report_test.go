@@ -116,6 +116,35 @@ func TestTheTableSaysWhatIsMissed(t *testing.T) {
 	}
 }
 
+func TestTheTableIsPutBetweenItsMarks(t *testing.T) {
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "out.json"), filepath.Join(dir, "README.md")
+	var r report
+	r.add(figure{Part: "flow", Name: "good", Value: 1, Unit: "ms", Limit: atMost(2)})
+	if err := r.save(from, []string{"flow"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, []byte("before\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := readme(from, to); err == nil || !strings.Contains(err.Error(), "no place") {
+		t.Errorf("a file without marks: %v", err)
+	}
+	if err := os.WriteFile(to, []byte("before\n"+tableBegins+"old\n"+tableEnds+"after\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := readme(from, to); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "before\n" + tableBegins + r.markdown() + tableEnds + "after\n"; string(b) != want {
+		t.Errorf("%q, want %q", b, want)
+	}
+}
+
 func TestAnUnknownPartIsRefused(t *testing.T) {
 	if _, err := choose("flow,nonsense"); err == nil || !strings.Contains(err.Error(), `"nonsense"`) || !strings.Contains(err.Error(), "renderer") {
 		t.Errorf("%v", err)
