@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -268,6 +269,34 @@ func TestRetryTellsTheCRMWhatItHasNotBeenTold(t *testing.T) {
 				t.Errorf("%v, last line %+v", err, last)
 			}
 			verified(t, s)
+		})
+	}
+}
+
+func TestADeadSealingBeginsAnewWhenItIsRetriedUnlessItsDigestIsCommitted(t *testing.T) {
+	for _, c := range []struct {
+		condition deal.Condition
+		step      deal.Step
+		digest    string
+		want      deal.Step
+	}{
+		{deal.Dead, deal.Gathered, "", deal.Noticed},
+		{deal.Dead, deal.Rendered, "", deal.Noticed},
+		{deal.Dead, deal.Rendered, "d1", deal.Rendered},
+		{deal.Dead, deal.Kept, "", deal.Kept},             // a contract that was found on the record
+		{deal.Retrying, deal.Gathered, "", deal.Gathered}, // goes on by itself as well
+	} {
+		t.Run(fmt.Sprint(c.condition, " ", c.step, " ", c.digest), func(t *testing.T) {
+			s, _ := newStore(t)
+			sl := one(t, s, "006A")
+			sl.Step, sl.Condition, sl.Facts.Digest, sl.Next = c.step, c.condition, c.digest, sl.Noticed.Add(time.Hour)
+			advance(t, s, sl, "so")
+			if err := s.Retry(t.Context(), sl.Tx, "anna", "the record is mended"); err != nil {
+				t.Fatal(err)
+			}
+			if got := load(t, s, sl.Tx); got.Step != c.want || got.Condition != deal.Running {
+				t.Errorf("it is %s, %s; want to go on from %s", got.Step, got.Condition, c.want)
+			}
 		})
 	}
 }
