@@ -262,6 +262,17 @@ func TestAPageThatFindsLittleSaysWhereToLookOn(t *testing.T) {
 	}
 }
 
+func TestWordsAreComparedAsPeopleTypeThem(t *testing.T) {
+	for text, want := range map[string][]string{
+		"Zażółć Gęślą Jaźń Sp. z o.o.": {"zazolc", "gesla", "jazn", "sp"}, "Ørsted A/S": {"orsted"}, "Straße & Söhne": {"strasse", "sohne"}, "STRASSE": {"strasse"},
+		"Αιολικά Συστήματα": {"αιολικα", "συστηματα"}, "ТОВ «Дніпро Енерго»": {"тов", "дніпро", "енерго"}, "株式会社 東京": {"株式会社", "東京"}, "ﬁn 3M 2027": {"fin", "3m", "2027"}, "İstanbul": {"istanbul"},
+	} {
+		if got := words(text); !slices.Equal(got, want) {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
 func FuzzWords(f *testing.F) {
 	for _, s := range []string{"Żabka Polska S.A.", "株式会社", "a\x00b", "ﬁn Straße", "\xff", "३ अ"} {
 		f.Add(s)

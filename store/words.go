@@ -21,16 +21,19 @@ const (
 	maxAsked = 8
 )
 
+// unstroked writes letters without the strokes that Unicode does not take for accents.
+var unstroked = strings.NewReplacer("ł", "l", "ø", "o", "đ", "d", "ð", "d", "ħ", "h", "ŧ", "t", "ı", "i", "æ", "ae", "œ", "oe", "þ", "th")
+
 // words splits a text into what is compared in a search: folded to lower case, without accents, letters and digits only.
 func words(text string) []string {
 	text = cases.Fold().String(norm.NFKD.String(strings.ToValidUTF8(text, " ")))
 	text = norm.NFKD.String(strings.ToLower(text)) // some scripts are folded to capitals
-	text = strings.Map(func(r rune) rune {
+	text = unstroked.Replace(strings.Map(func(r rune) rune {
 		if unicode.Is(unicode.Mn, r) {
 			return -1
 		}
 		return r
-	}, text)
+	}, text))
 	parts := strings.FieldsFunc(text, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsNumber(r) })
 	return slices.DeleteFunc(parts, func(w string) bool { return utf8.RuneCountInString(w) < 2 && w[0] < utf8.RuneSelf })
 }
