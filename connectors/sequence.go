@@ -38,9 +38,12 @@ func HoldsBack(sequence int64, now time.Time) (bool, error) {
 
 // ShownHoldsBack is HoldsBack for the audit record that the record shows in the receipt's sequence field; any other text
 // holds nothing back. The very receipt that is to be written is not in its own way: it counts as written although our
-// clock, and it with it, is ahead.
+// clock, and it with it, is ahead. A claim is held back by what another database says of the same transaction.
 func ShownHoldsBack(shown string, r deal.Receipt, now time.Time) (bool, error) {
 	a, ok := deal.ReadAuditRecord(shown)
+	if ok && r.Claim != "" && a.Tx == r.Tx && a.By != "" && a.By != r.Claim {
+		return true, nil
+	}
 	if !ok || a.Sequence < r.Sequence {
 		return false, nil
 	}

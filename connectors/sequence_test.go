@@ -9,6 +9,24 @@ import (
 	"github.com/dealseal/dealseal/deal"
 )
 
+func TestAClaimIsHeldBackByWhatAnotherDatabaseSaysOfTheSameTransaction(t *testing.T) {
+	now := time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC)
+	const shown = `{"tx":"a","seq":1,"status":"queued","by":"other"}`
+	for name, c := range map[string]struct {
+		receipt deal.Receipt
+		want    bool
+	}{
+		"another's":              {deal.Receipt{Tx: "a", Sequence: 2, Claim: "ours"}, true},
+		"our own":                {deal.Receipt{Tx: "a", Sequence: 2, Claim: "other"}, false},
+		"of another transaction": {deal.Receipt{Tx: "b", Sequence: 2, Claim: "ours"}, false},
+		"no claim":               {deal.Receipt{Tx: "a", Sequence: 2}, false},
+	} {
+		if held, err := ShownHoldsBack(shown, c.receipt, now); err != nil || held != c.want {
+			t.Errorf("%s: held back %t (%v), want %t", name, held, err, c.want)
+		}
+	}
+}
+
 func TestSequenceHoldsAReceiptBackUnlessItIsAheadOfTheCRM(t *testing.T) {
 	now := time.Date(2026, 11, 20, 8, 0, 0, 0, time.UTC)
 	ahead := func(d time.Duration) int64 { return now.Add(d).UnixMilli() }

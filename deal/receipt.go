@@ -84,6 +84,9 @@ type Receipt struct {
 	// SequenceField names the field in which the audit record, and with it the sequence, can be read back; empty when
 	// the tenant keeps none.
 	SequenceField string
+	// Claim is set in a receipt that says no more than that the deal is being worked on, or waits for whoever does that:
+	// it names our database, and is not written over the word of another database on the same transaction.
+	Claim string
 }
 
 // AuditRecord is the compact JSON that is written to the CRM [35]. Names are short because fields are.
@@ -100,6 +103,7 @@ type AuditRecord struct {
 	Archive     string     `json:"archive,omitempty"` // dealseal:<tx>/<sha256>
 	TreeSize    int64      `json:"tree_size,omitempty"`
 	TreeRoot    string     `json:"tree_root,omitempty"`
+	By          string     `json:"by,omitempty"` // the database that the daemon works with, see engine.Ledger
 	Reason      string     `json:"reason,omitempty"`
 }
 

@@ -45,6 +45,7 @@ const (
 	holdCommitted = "committed"
 	holdAdopted   = "adopted"
 	holdMissing   = "missing"
+	holdElsewhere = "elsewhere"
 )
 
 // Staged files.
@@ -104,7 +105,27 @@ func (r *run) look(ctx context.Context, call string) (rec deal.Record, stop bool
 		return rec, false, held(holdRestored, "this state was copied or restored at %s, after the deal entered its stage, and nothing proves that it was not sealed elsewhere in between: "+
 			"if no contract exists, release the deal", r.Ledger.Epoch().UTC().Format(time.RFC3339))
 	}
-	return rec, false, nil
+	return rec, false, r.elsewhere(shown.by)
+}
+
+// elsewhere refuses to go on beside another daemon that has spoken of this very transaction. If that one seals it, its
+// contract is adopted at a later attempt; at the last one a person has to say that there is no such daemon any more. What
+// entered its stage before this copy of the state was made is judged as restored, not here.
+func (r *run) elsewhere(by string) error {
+	if by == "" || by == r.Ledger.Instance() || r.predatesState() || r.released(holdElsewhere) || r.released(holdMissing) {
+		return nil
+	}
+	if r.s.Attempts+1 < r.Retry.Attempts {
+		return &elsewhereError{by}
+	}
+	return held(holdElsewhere, "a daemon with another database (%s) has begun this very transaction, and its contract is not on the record: stop one of the two daemons; if that database is gone for good, release the deal", by)
+}
+
+// elsewhereError says that another database has begun this transaction, and may well be about to finish it.
+type elsewhereError struct{ by string }
+
+func (e *elsewhereError) Error() string {
+	return "another daemon works on this very transaction, with another copy of this state (" + e.by + "): stop one of the two; its contract is adopted once it is on the record"
 }
 
 // predatesState reports whether the entry is older than this copy of the state: whoever had the state before may have
@@ -122,7 +143,7 @@ func (r *run) read(ctx context.Context, name string) (rec deal.Record, shown sho
 		return rec, shown, err
 	}
 	var own []string
-	for _, field := range []string{s.Plan.WriteBack.TransactionID, s.Plan.WriteBack.Status} {
+	for _, field := range []string{s.Plan.WriteBack.TransactionID, s.Plan.WriteBack.Status, s.Plan.WriteBack.Audit} {
 		if field != "" && !slices.Contains(s.Plan.Fields, field) {
 			own = append(own, field)
 		}
@@ -135,14 +156,17 @@ func (r *run) read(ctx context.Context, name string) (rec deal.Record, shown sho
 		return rec, shown, err
 	}
 	shown.tx, shown.status = rec.Text(s.Plan.WriteBack.TransactionID), rec.Text(s.Plan.WriteBack.Status)
+	if a, ok := deal.ReadAuditRecord(rec.Text(s.Plan.WriteBack.Audit)); ok && a.Tx == s.Tx {
+		shown.by = a.By
+	}
 	for _, field := range own {
 		delete(rec.Values, field)
 	}
 	return rec, shown, r.Ledger.Identify(ctx, s, append([]string{rec.Ref.ID}, rec.Aliases...))
 }
 
-// shown is what the record's own fields of ours say.
-type shown struct{ tx, status string }
+// shown is what the record's own fields of ours say. by names the database of whoever spoke last of this transaction.
+type shown struct{ tx, status, by string }
 
 // sealed reports whether the record says that this transaction was signed.
 func (w shown) sealed(s *deal.Sealing) bool {

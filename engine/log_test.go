@@ -95,7 +95,7 @@ func TestStepsAreToldWithWhatBecameOfThem(t *testing.T) {
 	}
 	w.won()
 	tx := d.notice()
-	w.fault(mock.Fault{Kind: mock.KindUpdate, Effect: mock.APIError, Status: http.StatusServiceUnavailable, Code: "SERVER_UNAVAILABLE", Times: 1})
+	w.fault(mock.Fault{Kind: mock.KindUpdate, Effect: mock.APIError, Status: http.StatusServiceUnavailable, Code: "SERVER_UNAVAILABLE", Times: 2}) // the claim before the seal, and the report
 	d.finish()
 	d.wantDone(d.load(tx))
 	for _, s := range flow {

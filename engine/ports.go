@@ -45,6 +45,8 @@ type Ledger interface {
 	Told(ctx context.Context, tx deal.TxID, sequence int64) error
 	TreeHead(ctx context.Context) (deal.TreeHead, error)
 	SetPoll(ctx context.Context, p deal.PollState) error
+	// Instance names this database, and no copy of it: a copy gets a name of its own with its epoch.
+	Instance() string
 	// Epoch is when this state directory was last found to be a copy or a restored backup; zero if never.
 	Epoch() time.Time
 }

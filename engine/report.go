@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -92,7 +93,7 @@ func (e *Engine) send(ctx context.Context, s *deal.Sealing, st deal.ReceiptState
 	if !again && st.Sequence < e.started.UnixMilli() {
 		e.doubts.raise(record, e.started) // what was wanted before this process began may have been on its way when the last one ended
 	}
-	err = t.CRM.WriteBack(ctx, s.Change.Ref, receipt(s, st.Sequence, head))
+	err = t.CRM.WriteBack(ctx, s.Change.Ref, receipt(s, st.Sequence, head, e.Ledger.Instance()))
 	switch {
 	case again && err == nil, errors.Is(err, deal.ErrGone):
 		e.doubts.settle(record)
@@ -153,10 +154,13 @@ func (d *doubts) wait(record string, now time.Time) time.Duration {
 	return max(since.Add(lateWrite).Sub(now), time.Second)
 }
 
-// receipt says what the record should show of s.
-func receipt(s *deal.Sealing, sequence int64, head deal.TreeHead) deal.Receipt {
+// receipt says what the record should show of s, in the name of a database.
+func receipt(s *deal.Sealing, sequence int64, head deal.TreeHead, by string) deal.Receipt {
 	w, status := s.Plan.WriteBack, deal.ShownAs(s.Step, s.Condition)
 	out := deal.Receipt{Tx: s.Tx, Sequence: sequence, SequenceField: w.Audit}
+	if status == deal.StatusQueued || strings.HasPrefix(s.Reason, "["+holdElsewhere+"] ") {
+		out.Claim = by
+	}
 	add := func(name string, v any) {
 		if name != "" {
 			out.Fields = append(out.Fields, deal.Field{Name: name, Value: v})
@@ -172,7 +176,7 @@ func receipt(s *deal.Sealing, sequence int64, head deal.TreeHead) deal.Receipt {
 		add(w.URL, nil)
 	}
 	if w.Audit != "" {
-		b, err := json.Marshal(auditRecord(s, status, sequence, head))
+		b, err := json.Marshal(auditRecord(s, status, sequence, head, by))
 		if err == nil {
 			add(w.Audit, string(b))
 		}
@@ -180,8 +184,8 @@ func receipt(s *deal.Sealing, sequence int64, head deal.TreeHead) deal.Receipt {
 	return out
 }
 
-func auditRecord(s *deal.Sealing, status deal.Status, sequence int64, head deal.TreeHead) deal.AuditRecord {
-	a := deal.AuditRecord{Tx: s.Tx, Sequence: sequence, Status: status, TreeSize: head.Size, TreeRoot: head.Root}
+func auditRecord(s *deal.Sealing, status deal.Status, sequence int64, head deal.TreeHead, by string) deal.AuditRecord {
+	a := deal.AuditRecord{Tx: s.Tx, Sequence: sequence, Status: status, TreeSize: head.Size, TreeRoot: head.Root, By: by}
 	if s.Condition == deal.Held || s.Condition == deal.Dead || s.Condition == deal.Ended {
 		a.Reason = s.Reason
 	}

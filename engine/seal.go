@@ -226,6 +226,7 @@ func (r *run) commitDigest(ctx context.Context, t *signing.Ticket) (stop bool, e
 	if s.Facts.Digest != "" {
 		return r.lookAgain(ctx)
 	}
+	r.claim(ctx)
 	if stop, err := r.lastLook(ctx); err != nil || stop {
 		return stop, err
 	}
@@ -233,6 +234,17 @@ func (r *run) commitDigest(ctx context.Context, t *signing.Ticket) (stop bool, e
 	// Whoever released an earlier document as it was has not seen this one.
 	s.Facts.Released = slices.DeleteFunc(slices.Clone(s.Facts.Released), func(hold string) bool { return hold == holdCommitted })
 	return false, r.advance(ctx, "digest", "", deal.Entry{What: "digest-committed", Why: "this digest and no other is signed: " + s.Facts.Digest, Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": s.Facts.Digest, "key": hex.EncodeToString(t.SPKISHA256)}})
+}
+
+// claim sees to it that the record says who works on it before the key is used, so that a daemon with another copy of this
+// state finds that when it looks. A CRM that refuses the fields refuses this too, and the deal is sealed all the same.
+func (r *run) claim(ctx context.Context) {
+	if r.s.Plan.WriteBack.Audit == "" {
+		return
+	}
+	if err := r.tell(ctx, r.s); err != nil {
+		r.Log.DebugContext(ctx, "the record could not be claimed before the seal", "err", err)
+	}
 }
 
 // lookAgain is for an attempt that finds its digest committed. The key may have been used, so there is no other document

@@ -1,10 +1,12 @@
 package store
 
 import (
+	"crypto/rand"
 	"database/sql"
 	"fmt"
 	"path"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
@@ -29,6 +31,9 @@ func (t *txn) noteEpoch(here string) error {
 		return err
 	}
 	if err := t.setMeta("archive_ahead", strconv.AppendInt(nil, ahead, 10)); err != nil {
+		return err
+	}
+	if err := t.loadInstance(); err != nil {
 		return err
 	}
 	at, err := t.meta("epoch")
@@ -125,8 +130,38 @@ func (t *txn) beginEpoch(why string) error {
 		return err
 	}
 	t.s.epoch.Store(t.now.UnixMilli())
+	if err := t.nameInstance(); err != nil {
+		return err
+	}
 	return t.auditShared("", "", deal.Entry{Who: "daemon", What: "epoch", Why: why})
 }
+
+// instanceLength is enough to tell the copies of one database apart, and short for a field of a CRM.
+const instanceLength = 8
+
+// nameInstance gives the database a new name: its copies have the old one.
+func (t *txn) nameInstance() error {
+	name := strings.ToLower(rand.Text()[:instanceLength])
+	t.s.instance.Store(&name)
+	return t.setMeta("instance", []byte(name))
+}
+
+// loadInstance reads the name that an earlier start has given.
+func (t *txn) loadInstance() error {
+	name, err := t.meta("instance")
+	if err != nil {
+		return err
+	}
+	if name == nil {
+		return t.nameInstance()
+	}
+	text := string(name)
+	t.s.instance.Store(&text)
+	return nil
+}
+
+// Instance is the name of this database. A copy that is opened elsewhere, and a restored one, has another.
+func (s *Store) Instance() string { return *s.instance.Load() }
 
 // Epoch is when this database began to live where it is, if it was copied or restored; otherwise the zero time. An
 // entry that was noticed before it and bears no proof of what became of it must be held, not sealed.

@@ -65,7 +65,8 @@ type Store struct {
 	signer    note.Signer
 	vkey      string
 	epoch     atomic.Int64 // milliseconds, 0 when there is none
-	owner     string       // of leases that are taken outside of a job
+	instance  atomic.Pointer[string]
+	owner     string // of leases that are taken outside of a job
 	mark      highWater
 	keys      keyring
 	commits   commits
