@@ -64,7 +64,8 @@ func (s *site) do(name string, args ...string) string {
 }
 
 func (s *site) journal() string {
-	out, _ := s.try("journalctl", "-u", unit, "-o", "cat", "-n", "60", "--no-pager")
+	s.do("journalctl", "--sync")
+	out, _ := s.try("journalctl", "-u", unit, "-o", "cat", "-n", "200", "--no-pager")
 	return out
 }
 
@@ -101,14 +102,20 @@ func (s *site) configure() {
 	credentials := []string{"[Service]", "SupplementaryGroups=softhsm", "ReadWritePaths=" + s.path("token"), "WatchdogSec=6s"}
 	replace := []string{strconv.Quote(s.stateDir), "/var/lib/dealseal", "127.0.0.1:0", "127.0.0.1:8484",
 		filepath.Join(repository(t), "templates"), "/usr/share/dealseal/templates", filepath.Join(repository(t), "build/typst.wasm"), "/usr/lib/dealseal/typst.wasm"}
-	for file, name := range map[string]string{"master": "master-key", "pin": "hsm-pin", "salesforce-login": "salesforce-key", "hubspot-token": "hubspot-token"} {
-		must(t, os.MkdirAll("/etc/credstore.encrypted", 0o700))
-		s.do("systemd-creds", "encrypt", "--name="+name, s.path(file), "/etc/credstore.encrypted/dealseal."+name)
-		must(t, os.Remove(s.path(file)))
-		replace = append(replace, "file:"+s.path(file), "credential:"+name)
-		if file != "master" && file != "pin" {
+	must(t, os.MkdirAll("/etc/credstore.encrypted", 0o700))
+	for _, file := range s.secretFiles() {
+		name := file
+		switch file { // those that the unit itself loads
+		case "master":
+			name = "master-key"
+		case "pin":
+			name = "hsm-pin"
+		default:
 			credentials = append(credentials, "LoadCredentialEncrypted="+name+":dealseal."+name)
 		}
+		s.do("systemd-creds", "encrypt", "--name="+name, s.path(file), "/etc/credstore.encrypted/dealseal."+name)
+		must(t, os.Remove(s.path(file)))
+		replace = append(replace, strconv.Quote("file:"+s.path(file)), "credential:"+name)
 	}
 	for _, file := range []string{"root.pem", "seal.pem"} {
 		s.do("install", "-m", "644", s.path(file), "/etc/dealseal/"+file)
@@ -127,6 +134,24 @@ func (s *site) configure() {
 	must(t, os.MkdirAll(dir, 0o755))
 	must(t, os.WriteFile(dir+"/site.conf", []byte(strings.Join(credentials, "\n")+"\n"), 0o644))
 	s.do("systemctl", "daemon-reload")
+}
+
+// secretFiles are those that the configuration names.
+func (s *site) secretFiles() (names []string) {
+	files := []string{s.config}
+	for _, c := range s.crms {
+		files = append(files, s.path("tenants/"+c.tenant()+".yaml"))
+	}
+	reference := regexp.MustCompile(`"file:` + regexp.QuoteMeta(s.dir) + `/([^"]+)"`)
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		must(s.t, err)
+		for _, found := range reference.FindAllStringSubmatch(string(b), -1) {
+			names = append(names, found[1])
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 func (s *site) tenantFile(c crm) string { return "/etc/dealseal/tenants/" + c.tenant() + ".yaml" }
@@ -249,7 +274,7 @@ func (s *site) isRestartedByTheWatchdog() {
 		return now != pid && now != "0" && s.property("ActiveState") == "active", s.property("ActiveState") + "\n" + s.journal()
 	})
 	s.want("the number of restarts", s.property("NRestarts"), "1")
-	if log := s.do("journalctl", "-u", unit, "--no-pager"); !strings.Contains(log, "Watchdog timeout") {
+	if log := s.journal(); !strings.Contains(log, "Watchdog timeout") {
 		t.Errorf("the journal does not say why:\n%s", log)
 	}
 	if left := strings.Fields(s.do("pgrep", "-f", "^dealseal-worker ")); len(left) == 0 {
