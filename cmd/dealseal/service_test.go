@@ -65,7 +65,7 @@ func (s *site) do(name string, args ...string) string {
 
 func (s *site) journal() string {
 	s.do("journalctl", "--sync")
-	out, _ := s.try("journalctl", "-u", unit, "-o", "cat", "-n", "200", "--no-pager")
+	out, _ := s.try("journalctl", "-u", unit, "-o", "cat", "-n", "3000", "--no-pager")
 	return out
 }
 
