@@ -137,8 +137,16 @@ func (r *Renderer) callApart(ctx context.Context, c *conduct, f worker.Frame) (w
 	return r.callOn(ctx, pool, f)
 }
 
+// callOn gives the document its time again when that has passed before a child was ready, which a busy machine may take
+// long to start. A start that never ends fails by itself.
 func (r *Renderer) callOn(ctx context.Context, pool *worker.Pool, f worker.Frame) (worker.Frame, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.timeout)
-	defer cancel()
-	return pool.Call(ctx, f)
+	for {
+		limited, cancel := context.WithTimeout(ctx, r.timeout)
+		answer, err := pool.Call(limited, f)
+		cancel()
+		var late *worker.DeadlineError
+		if !errors.As(err, &late) || late.Started || ctx.Err() != nil {
+			return answer, err
+		}
+	}
 }
