@@ -119,6 +119,9 @@ func (m *model) operate(r *rapid.T) {
 		r.Fatalf("%s of %s, %s: %v", name, w.step, w.condition, err)
 	}
 	if allowed {
+		if name == "retry" && w.condition == deal.Dead && !w.signed && w.step.Before(deal.Sealed) {
+			w.step = deal.Noticed // no digest is ever committed here: it begins anew
+		}
 		w.condition = op.to
 	}
 }

@@ -27,7 +27,7 @@ func (s *Store) Retry(ctx context.Context, tx deal.TxID, who, why string) error 
 		untold := shown.Due() && (sl.Step == deal.Done || sl.Condition.Waiting())
 		switch {
 		case stopped:
-			if sl.Condition == deal.Dead && sl.Facts.Digest == "" && sl.Step.Before(deal.Sealed) {
+			if sl.Condition == deal.Dead && sl.Facts.Digest == "" && !sl.Facts.Signature && sl.Step.Before(deal.Sealed) {
 				sl.Step, sl.Facts.Unsigned, sl.Private.Ticket = deal.Noticed, nil, nil
 			}
 			resume(sl)
