@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -336,6 +337,11 @@ func (s *stage) checkPages(ledger *store.Store, all []*deal.Sealing) error {
 		return fmt.Errorf("the sealed order form has %d pages, %d are measured (%v)", n, orderForm.pages, err)
 	}
 	return nil
+}
+
+// has reports whether a child of that name lives.
+func (s *stage) has(name string) bool {
+	return slices.ContainsFunc(tree(s.daemon.Process.Pid), func(p process) bool { return strings.Contains(p.name, name) })
 }
 
 // memory is that of the daemon's tree without renderers, and of the renderers.

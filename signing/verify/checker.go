@@ -17,9 +17,9 @@ import (
 const (
 	defaultTimeout        = 30 * time.Second
 	defaultOpinionTimeout = 10 * time.Second
-	childGoMemory         = 200 << 20 // what the garbage collector of a child aims at
-	childMemory           = 1 << 30   // what it dies of
-	idleChild             = 5 * time.Minute
+	childGoMemory         = 200 << 20   // what the garbage collector of a child aims at
+	childMemory           = 1 << 30     // what it dies of
+	idleChild             = time.Minute // it starts in a blink
 )
 
 // CheckerOptions of NewChecker. The zero value is useful.
