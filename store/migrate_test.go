@@ -1,0 +1,46 @@
+package store
+
+import (
+	"database/sql"
+	"path/filepath"
+	"testing"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+func TestALedgerOfTheFirstSchemaIsBroughtUpToDate(t *testing.T) {
+	dir := t.TempDir()
+	db, err := sql.Open("sqlite", filepath.Join(dir, databaseName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := migrations.ReadFile("migrations/sqlite/0001_ledger.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range []string{string(first), "PRAGMA user_version = 1",
+		`INSERT INTO plans (hash, plan) VALUES ('p', '{}')`,
+		`INSERT INTO sealings (seq, tx, tenant, account, object, record, rule, at, change, plan, step, condition, reason, attempts, next, noticed, updated, step_at, version,
+			facts, private, signature, adopted, events, last_entry, lease_owner, lease_until, retention, legal_hold)
+			VALUES (1, 'aaaaaaaaaaaaaaaaaaaaaaaaaa', 'acme', 'a', 'o', 'r', 'rule', 0, '{}', 'p', 'done', 'running', '', 0, 0, 1772600767008, 0, 0, 1, '{}', x'', 1, 0, 0, 0, '', 0, '', 0)`,
+		`INSERT INTO record_ids (account, object, record, rule, seq) VALUES ('a', 'o', 'r', 'rule', 1)`,
+		`INSERT INTO latency (day, tenant, step, bucket, n) VALUES ('2026-03-04', 'acme', 'sealed', 9, 5)`,
+	} {
+		if _, err := db.Exec(q); err != nil {
+			t.Fatalf("%s: %v", q, err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, options(dir, newClock().Now))
+	for _, q := range []Query{{State: "done"}, {Day: start}, {Text: "r"}, {Text: "aaaaaa", Tenant: acme}} {
+		if f := find(t, s, q); len(f.Sealings) != 1 {
+			t.Errorf("%+v finds %d sealings", q, len(f.Sealings))
+		}
+	}
+	f := figures(t, s, start)
+	if len(f.Steps) != 1 || f.Steps[0].Step != deal.Sealed || f.Steps[0].N != 5 || f.Steps[0].P50.Milliseconds() != 512 {
+		t.Errorf("durations: %+v", f.Steps)
+	}
+}
