@@ -8,8 +8,10 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -209,6 +211,49 @@ func LoadWithoutTenants(path string) (*Config, error) {
 	return c, nil
 }
 
+// StateDir returns state_dir alone, from a file that may be wrong in every other way: a running daemon is found by it, and
+// the daemon is who says what is wrong with the file. Where there is no state_dir that could be meant, the error is that of
+// LoadWithoutTenants.
+func StateDir(path string) (string, error) {
+	b, err := readFile(path)
+	if err != nil {
+		return "", err
+	}
+	root, err := parse(path, b)
+	if err != nil {
+		root, err = parse(path, topLevel(b, "state_dir"))
+	}
+	if err == nil {
+		if dir := scalar(root, "state_dir"); filepath.IsAbs(dir) {
+			return dir, nil
+		}
+	}
+	if _, err := LoadWithoutTenants(path); err != nil {
+		return "", err
+	}
+	return "", &Error{File: path, Msg: "has changed while it was read: try again"}
+}
+
+// topLevel is the line of a key that stands at the top level of text that is not YAML as a whole.
+func topLevel(text []byte, key string) []byte {
+	for line := range bytes.Lines(text) {
+		if bytes.HasPrefix(line, []byte(key+":")) {
+			return line
+		}
+	}
+	return nil
+}
+
+// scalar is the value of a top-level key, empty if it is not a single value.
+func scalar(root *yaml.Node, key string) string {
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		if root.Content[i].Value == key && root.Content[i+1].Kind == yaml.ScalarNode {
+			return root.Content[i+1].Value
+		}
+	}
+	return ""
+}
+
 // read reads the file alone and fills in the defaults.
 func read(path string) (*Config, error) {
 	root, err := parseFile(path)
@@ -224,12 +269,28 @@ func read(path string) (*Config, error) {
 }
 
 func parseFile(path string) (*yaml.Node, error) {
+	b, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return parse(path, b)
+}
+
+// readFile reads a configuration file of at most maxFile bytes.
+func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, &Error{File: path, Msg: errors.Unwrap(err).Error(), cause: err}
 	}
 	defer f.Close()
-	return parse(path, f)
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, &Error{File: path, Msg: err.Error(), cause: err}
+	}
+	if len(b) > maxFile {
+		return nil, &Error{File: path, Msg: "is larger than 1 MiB: that is not a configuration file"}
+	}
+	return b, nil
 }
 
 func (c *Config) defaults() {

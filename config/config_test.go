@@ -127,6 +127,52 @@ func TestWhatNeedsNoCRMDoesNotReadTenants(t *testing.T) {
 	}
 }
 
+func TestTheStateDirectoryIsFoundInAFileThatIsWrongInOtherWays(t *testing.T) {
+	const dir = "/var/lib/dealseal"
+	for name, text := range map[string]string{
+		"right":           goodMain,
+		"unknown key":     "state_dir: " + dir + "\nlistn: {}\n",
+		"missing keys":    "state_dir: \"" + dir + "\" # here\n",
+		"not YAML":        "listen:\n\tadmin: 127.0.0.1:8484\nstate_dir: " + dir + "\n",
+		"second document": "state_dir: " + dir + "\n---\n{}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "dealseal.yaml")
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got, err := StateDir(path)
+			if err != nil || got != dir {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestAFileWithoutAStateDirectoryIsRefusedWithAllThatIsWrong(t *testing.T) {
+	for name, c := range map[string]struct{ text, want string }{
+		"none":     {"listn: {}\n", "unknown key \"listn\""},
+		"relative": {"state_dir: state\n", "dealseal.yaml:1: state_dir must be an absolute path"},
+		"a list":   {"state_dir: [/var]\n", "state_dir must be a single value"},
+		"not YAML": {"\tstate_dir: /var\n", "is not YAML"},
+		"empty":    {"", "is empty"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "dealseal.yaml")
+			if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got, err := StateDir(path)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+	if _, err := StateDir(filepath.Join(t.TempDir(), "missing.yaml")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a missing file is %v", err)
+	}
+}
+
 func TestTheConnectorsPartIsDecodedStrictly(t *testing.T) {
 	c, err := load(t, goodMain, strings.Replace(goodTenant, "my_domain:", "my_domian:", 1))
 	if err != nil {
@@ -148,7 +194,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add("? [x]: y\n---\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		hostile.Budget(t)
-		root, err := parse("f.yaml", strings.NewReader(text))
+		root, err := parse("f.yaml", []byte(text))
 		if err != nil {
 			return
 		}

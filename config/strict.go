@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"encoding"
 	"errors"
 	"fmt"
@@ -38,15 +39,8 @@ func (e *Error) Permanent() bool { return true }
 const maxFile = 1 << 20
 
 // parse reads exactly one YAML document.
-func parse(file string, r io.Reader) (*yaml.Node, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxFile+1))
-	if err != nil {
-		return nil, &Error{File: file, Msg: err.Error()}
-	}
-	if len(b) > maxFile {
-		return nil, &Error{File: file, Msg: "is larger than 1 MiB: that is not a configuration file"}
-	}
-	loader, err := yaml.NewLoader(strings.NewReader(string(b)))
+func parse(file string, b []byte) (*yaml.Node, error) {
+	loader, err := yaml.NewLoader(bytes.NewReader(b))
 	if err != nil {
 		return nil, &Error{File: file, Msg: err.Error()}
 	}

@@ -11,7 +11,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/web"
 )
 
@@ -24,13 +23,9 @@ func admin(ctx context.Context, c *call) error {
 	if !known {
 		return usagef("%q cannot be done about sessions: it is login, sessions or logout", c.args[0])
 	}
-	cfg, err := config.LoadWithoutTenants(c.config)
-	if err != nil {
-		return err
-	}
-	r, err := dialControl(ctx, cfg.StateDir)
+	r, stateDir, err := findDaemon(ctx, c.config)
 	if errors.Is(err, errNoDaemon) {
-		return fmt.Errorf("no daemon is running on %s: the pages, and the sessions to read them, are the daemon's", cfg.StateDir)
+		return fmt.Errorf("no daemon is running on %s: the pages, and the sessions to read them, are the daemon's", stateDir)
 	}
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/doctor"
 	"github.com/dealseal/dealseal/store"
@@ -232,6 +233,16 @@ func answer(w http.ResponseWriter, v any, err error) {
 
 // remote asks the running daemon.
 type remote struct{ client *http.Client }
+
+// findDaemon connects to the daemon of a configuration file. A daemon runs with what it has read, so a mistake that is in the
+// file now keeps nobody from it.
+func findDaemon(ctx context.Context, configFile string) (r *remote, stateDir string, err error) {
+	if stateDir, err = config.StateDir(configFile); err != nil {
+		return nil, "", err
+	}
+	r, err = dialControl(ctx, stateDir)
+	return r, stateDir, err
+}
 
 func dialControl(ctx context.Context, stateDir string) (*remote, error) {
 	path := controlSocket(stateDir)

@@ -43,11 +43,12 @@ func (c *call) consult(ctx context.Context, questions bool) error {
 func (c *call) examine(ctx context.Context) (*doctor.Report, error) {
 	began := time.Now()
 	const by = "this command; no daemon runs"
-	cfg, err := config.LoadWithoutTenants(c.config)
+	stateDir, err := config.StateDir(c.config)
 	if err != nil {
+		const by = "this command; without a state_dir no daemon can be found"
 		return doctor.NewReport(by, time.Now(), time.Since(began), c.misconfigured(err)), nil
 	}
-	daemon, err := dialControl(ctx, cfg.StateDir)
+	daemon, err := dialControl(ctx, stateDir)
 	if err == nil {
 		defer daemon.Close()
 		return daemon.Examine(ctx)

@@ -57,13 +57,13 @@ type recovery struct {
 
 // openOperations finds the daemon, or takes its place.
 func openOperations(ctx context.Context, configFile string) (operations, error) {
-	cfg, err := config.LoadWithoutTenants(configFile)
-	if err != nil {
-		return nil, err
-	}
-	if r, err := dialControl(ctx, cfg.StateDir); err == nil {
+	if r, _, err := findDaemon(ctx, configFile); err == nil {
 		return r, nil
 	} else if !errors.Is(err, errNoDaemon) {
+		return nil, err
+	}
+	cfg, err := config.LoadWithoutTenants(configFile)
+	if err != nil {
 		return nil, err
 	}
 	if err := checkStateDir(cfg); err != nil {

@@ -16,7 +16,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/engine"
@@ -296,11 +295,7 @@ func (r *reloads) metrics() []prometheus.Collector {
 
 // reloadCommand asks the running daemon to read its configuration anew.
 func reloadCommand(ctx context.Context, c *call) error {
-	cfg, err := config.LoadWithoutTenants(c.config)
-	if err != nil {
-		return err
-	}
-	daemon, err := dialControl(ctx, cfg.StateDir)
+	daemon, _, err := findDaemon(ctx, c.config)
 	if errors.Is(err, errNoDaemon) {
 		return errors.New("no daemon is running: it reads its configuration when it starts")
 	}

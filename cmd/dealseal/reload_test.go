@@ -139,6 +139,33 @@ func TestAReloadWithAMistakeChangesNothingAndIsSeenEverywhere(t *testing.T) {
 	s.daemon.stop(t)
 }
 
+func TestAMistakeInDealsealYamlIsTheDaemonsToReport(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, worldOptions{crms: []deal.Kind{deal.Salesforce}})
+	for name, mistake := range map[string]string{"an unknown key": "lsten:", "no YAML": "\tlisten:"} {
+		s.rewrite(t, "dealseal.yaml", "\nlisten:", "\n"+mistake)
+		s.reload(t, exitFailed, "dealseal.yaml:")
+		if got := s.daemon.metric(t, "dealseal_config_last_reload_successful"); got != "0" {
+			t.Errorf("%s: dealseal_config_last_reload_successful %s", name, got)
+		}
+		if log := s.daemon.log(); !strings.Contains(log, "was not reloaded") {
+			t.Errorf("%s: the log says nothing of it:\n%s", name, log)
+		}
+		// Meanwhile the commands find the daemon, which runs with what it has read.
+		for _, args := range [][]string{{"jobs"}, {"jobs", "--all"}, {"admin", "login"}, {"audit", "verify"}, {"backup", s.path(mistake[1:] + "backup")}} {
+			if stdout, stderr, code := s.run(t, args...); code != exitOK {
+				t.Errorf("%s: %v: exit code %d, %s%s", name, args, code, stdout, stderr)
+			}
+		}
+		if stdout, _, code := s.run(t, "doctor"); code != exitFailed || !strings.Contains(stdout, "asked by the running daemon") || !strings.Contains(stdout, "dealseal.yaml:") {
+			t.Errorf("%s: the doctor's exit code is %d:\n%s", name, code, stdout)
+		}
+		s.rewrite(t, "dealseal.yaml", "\n"+mistake, "\nlisten:")
+		s.reload(t, exitOK, "as before: 1\n")
+	}
+	s.daemon.stop(t)
+}
+
 func TestAReloadNamesWhatTakesARestart(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, worldOptions{crms: []deal.Kind{deal.Salesforce}})
