@@ -101,7 +101,7 @@ func (r *run) look(ctx context.Context, call string) (rec deal.Record, stop bool
 	if shown.sealed(r.s) && !r.released(holdMissing) {
 		return rec, false, held(holdMissing, "the record says that this transaction is signed, but its contract is not on the record: find it (dealseal recover, backups), or release to seal again")
 	}
-	if r.predatesState() && !r.released(holdRestored) {
+	if r.predatesState() && !r.released(holdRestored) && !r.released(holdMissing) {
 		return rec, false, held(holdRestored, "this state was copied or restored at %s, after the deal entered its stage, and nothing proves that it was not sealed elsewhere in between: "+
 			"if no contract exists, release the deal", r.Ledger.Epoch().UTC().Format(time.RFC3339))
 	}

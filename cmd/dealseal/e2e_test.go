@@ -47,7 +47,7 @@ func eachCRM(t *testing.T, o worldOptions, scenario func(t *testing.T, s *stage,
 // contracts counts the sealed contracts on a record.
 func contracts(c crm, record string) (n int) {
 	for _, f := range c.files(record) {
-		if f.sealed() && !f.trail() {
+		if f.contract() {
 			n++
 		}
 	}
@@ -105,43 +105,6 @@ func TestDealsOfEveryKindAreSealedAttachedAndShown(t *testing.T) {
 			t.Errorf("%s: %+v", m.record, o)
 		}
 	}
-}
-
-func TestARecordEditedAfterItWasReadIsReadAgainBeforeADigestIsCommitted(t *testing.T) {
-	eachCRM(t, worldOptions{}, func(t *testing.T, s *stage, c crm) {
-		r := c.open(sale{})
-		s.at(1, c.reads(r), func() { c.rename(r, "Quite another subject") })
-		c.move(r, ruleContract)
-		story := awaitDone(t, s.ops, r)
-		if g := story.Sealing.Facts.Generation; g != 2 || entries(story, "gather-again") != 1 {
-			t.Errorf("%d documents were prepared, and gathered again %d times; want 2 and 1", g, entries(story, "gather-again"))
-		}
-		signedDigests(t, story)
-		again := false
-		for _, l := range story.Trail {
-			again = again || l.What == "gather-again"
-			if l.What == "digest-committed" && !again {
-				t.Error("a digest was committed before the record was read again")
-			}
-		}
-		mustBear(t, c, r, 1)
-	})
-}
-
-func TestADealThatLeftItsStageIsHeldUntilItIsReleased(t *testing.T) {
-	eachCRM(t, worldOptions{}, func(t *testing.T, s *stage, c crm) {
-		r := c.open(sale{})
-		s.at(1, c.reads(r), func() { c.move(r, stageLost) })
-		c.move(r, ruleContract)
-		story := awaitHeld(t, s.ops, r, 1, "[left]")
-		mustUseTheKey(t, story, 0)
-		mustShow(t, c, r, deal.StatusHeld)
-		mustBear(t, c, r, 0)
-		conclude(t, s.ops, "release", story.Sealing.Tx)
-		mustUseTheKey(t, awaitDone(t, s.ops, r), 1)
-		mustBear(t, c, r, 1)
-		mustShow(t, c, r, deal.StatusSigned)
-	})
 }
 
 func TestADroppedDealIsNeverSealed(t *testing.T) {

@@ -351,11 +351,16 @@ type crm interface {
 	addCustomer(record, name string)
 	addFile(record, name string, content []byte)
 	files(record string) []stored
+	// loseContract deletes the sealed contract, clearFields what we have written to the record, remove the record itself.
+	loseContract(record string)
+	clearFields(record string)
+	remove(record string)
 	// shown is what the record shows: transaction_id, status, signed_at, url, audit.
 	shown(record string) map[string]string
 
-	// reads tells the request that reads the record for a document.
+	// reads tells the request that reads the record for a document, watches the one that asks for changes.
 	reads(record string) func(*http.Request) bool
+	watches(*http.Request) bool
 	uploads(*http.Request) bool
 	// refuseUpdates makes the CRM refuse every write of fields for good, failReads every reading of a deal; heal ends both.
 	refuseUpdates()
@@ -377,8 +382,9 @@ type stored struct {
 	content []byte
 }
 
-func (f stored) sealed() bool { return bytes.Contains(f.content, []byte("/ByteRange")) }
-func (f stored) trail() bool  { return strings.Contains(f.name, "audit trail") }
+func (f stored) sealed() bool   { return bytes.Contains(f.content, []byte("/ByteRange")) }
+func (f stored) trail() bool    { return strings.Contains(f.name, "audit trail") }
+func (f stored) contract() bool { return f.sealed() && !f.trail() }
 
 type salesforceCRM struct {
 	t   *testing.T
@@ -475,11 +481,34 @@ func (c *salesforceCRM) files(record string) (out []stored) {
 	return out
 }
 
+func (c *salesforceCRM) loseContract(record string) {
+	c.t.Helper()
+	for _, f := range c.org.Files(record) {
+		if newest := f.Versions[len(f.Versions)-1]; (stored{newest.Name, newest.Content}).contract() {
+			must(c.t, c.org.Delete(f.DocumentID))
+		}
+	}
+}
+
+func (c *salesforceCRM) clearFields(record string) {
+	c.t.Helper()
+	for _, field := range salesforceFields {
+		c.update(record, field, nil)
+	}
+}
+
+func (c *salesforceCRM) remove(record string) {
+	c.t.Helper()
+	must(c.t, c.org.Delete(record))
+}
+
+var salesforceFields = map[string]string{"transaction_id": "DealSeal_Transaction_ID__c", "status": "DealSeal_Status__c", "signed_at": "DealSeal_Signed_At__c",
+	"url": "DealSeal_Document_URL__c", "audit": "DealSeal_Audit__c"}
+
 func (c *salesforceCRM) shown(record string) map[string]string {
 	fields, _ := c.org.Record(record)
 	out := map[string]string{}
-	for name, field := range map[string]string{"transaction_id": "DealSeal_Transaction_ID__c", "status": "DealSeal_Status__c", "signed_at": "DealSeal_Signed_At__c",
-		"url": "DealSeal_Document_URL__c", "audit": "DealSeal_Audit__c"} {
+	for name, field := range salesforceFields {
 		if v := fields[field]; v != nil {
 			out[name] = fmt.Sprint(v)
 		}
@@ -492,6 +521,10 @@ func (c *salesforceCRM) reads(record string) func(*http.Request) bool {
 		q := r.URL.Query().Get("q")
 		return strings.Contains(q, record) && strings.Contains(q, "OpportunityLineItems")
 	}
+}
+
+func (c *salesforceCRM) watches(r *http.Request) bool {
+	return strings.Contains(r.URL.Query().Get("q"), "FROM OpportunityHistory WHERE CreatedDate")
 }
 
 func (c *salesforceCRM) uploads(r *http.Request) bool {
@@ -620,13 +653,38 @@ func (c *hubspotCRM) files(record string) (out []stored) {
 	return out
 }
 
+func (c *hubspotCRM) loseContract(record string) {
+	c.t.Helper()
+	files, err := c.portal.Files(record)
+	must(c.t, err)
+	for _, f := range files {
+		if (stored{filepath.Base(f.Path), f.Content}).contract() {
+			must(c.t, c.portal.DeleteFile(f.ID))
+		}
+	}
+}
+
+func (c *hubspotCRM) clearFields(record string) {
+	c.t.Helper()
+	for _, property := range hubspotFields {
+		c.set(record, property, "")
+	}
+}
+
+func (c *hubspotCRM) remove(record string) {
+	c.t.Helper()
+	must(c.t, c.portal.Delete(record))
+}
+
+var hubspotFields = map[string]string{"transaction_id": "dealseal_transaction_id", "status": "dealseal_status", "signed_at": "dealseal_signed_at",
+	"url": "dealseal_document_url", "audit": "dealseal_audit"}
+
 func (c *hubspotCRM) shown(record string) map[string]string {
 	c.t.Helper()
 	r, err := c.portal.Record(record)
 	must(c.t, err)
 	out := map[string]string{}
-	for name, property := range map[string]string{"transaction_id": "dealseal_transaction_id", "status": "dealseal_status", "signed_at": "dealseal_signed_at",
-		"url": "dealseal_document_url", "audit": "dealseal_audit"} {
+	for name, property := range hubspotFields {
 		if v := r.Properties[property]; v != "" {
 			out[name] = v
 		}
@@ -641,6 +699,10 @@ func (c *hubspotCRM) reads(record string) func(*http.Request) bool {
 	return func(r *http.Request) bool {
 		return r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/deals/"+record) && strings.Contains(r.URL.RawQuery, "dealname")
 	}
+}
+
+func (c *hubspotCRM) watches(r *http.Request) bool {
+	return r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/deals/search")
 }
 
 func (c *hubspotCRM) uploads(r *http.Request) bool {

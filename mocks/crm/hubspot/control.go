@@ -406,6 +406,18 @@ func (p *Portal) FileByID(id string) (File, error) {
 	return f.snapshot(), nil
 }
 
+// DeleteFile deletes a file, as a person would who leaves the notes that carry it.
+func (p *Portal) DeleteFile(id string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := p.files.byID[id]
+	if f == nil || f.archived {
+		return fmt.Errorf("hubspot: there is no file %q", id)
+	}
+	f.archived = true
+	return nil
+}
+
 // AddFile attaches a file to a deal as a person would: a note that carries it.
 func (p *Portal) AddFile(dealID, name string, content []byte) (fileID string, err error) {
 	p.mu.Lock()
