@@ -2,9 +2,7 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 
@@ -55,12 +53,10 @@ func (s *Store) Values(ctx context.Context, tx deal.TxID, who string) (deal.Priv
 	return sl.Private, nil
 }
 
-// KeptFiles lists what is in a folder of the archive, the contract first. A folder that is gone has no files.
+// KeptFiles lists what is in a folder of the archive, the contract first. The error is an *archive.DamagedError for a
+// folder that is not as it was kept, and fs.ErrNotExist for one that is gone.
 func (s *Store) KeptFiles(folder string) (list []deal.FileFact, err error) {
 	m, err := s.archive.Read(folder, s.master.manifest)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
 	if err != nil {
 		return nil, err
 	}

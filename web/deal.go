@@ -33,6 +33,7 @@ type dealView struct {
 	CRM      crmView
 	Made     []fileView // what was made, by its bytes
 	Kept     []fileView // what is in the archive
+	Damaged  bool       // it is not what was kept there
 	Fields   bool       // there is something that was read of the record
 	Origin   []fact
 	Earlier  []string
@@ -108,6 +109,10 @@ func noDeal(tx deal.TxID, err error) error {
 		return &problem{status: http.StatusGone, Title: "This was erased",
 			What: fmt.Sprintf("The data key of %s is destroyed: its values and documents can be read by nobody any more.", tx),
 			Do:   "What remains, IDs, hashes and the audit log, is on the deal's page.", Again: "/deals/" + string(tx)}
+	case errors.Is(err, ErrDamaged):
+		return &problem{status: http.StatusInternalServerError, Title: "The archive's copy is damaged",
+			What: fmt.Sprintf("What the archive holds of %s is missing, or is not what was sealed, so it is not handed out. Its seal and its audit log are on the deal's page, and the copy on the record is another one.", tx),
+			Do:   "Restore the deal's folder of the archive from a backup. The daemon's log names the file, and this checks a backup:", Command: "dealseal backup verify FILE", cause: err}
 	}
 	return fmt.Errorf("deal %s: %w", tx, err)
 }
@@ -128,7 +133,7 @@ func viewDeal(d *Deal, now time.Time) *dealView {
 	s := d.Sealing
 	v := &dealView{Tx: string(s.Tx), State: stateOf(s.Step, s.Condition), Step: string(s.Step), Reason: short(s.Reason, 1000), Moved: at(s.Updated, now),
 		Commands: commands(s.Tx, s.Step, s.Condition), Erased: d.Erased, Timeline: timeline(s, now), Seal: seal(d, now), CRM: viewCRM(d), Made: files(s), Origin: origin(s, now),
-		Fields: !d.Erased && !s.Facts.Gathered.IsZero()}
+		Damaged: d.Damaged, Fields: !d.Erased && !s.Facts.Gathered.IsZero()}
 	v.Verdict, v.Says = verdict(s)
 	for _, f := range d.Kept {
 		v.Kept = append(v.Kept, fileView{Name: keptName(f.Name), SHA256: f.SHA256, Size: number(f.Size) + " bytes", Link: "/deals/" + string(s.Tx) + "/files/" + f.Name})

@@ -16,6 +16,9 @@ var ErrNotFound = errors.New("no such deal")
 // ErrErased means that what is asked for can be read by nobody any more.
 var ErrErased = errors.New("the deal was erased")
 
+// ErrDamaged means that the archive's copy of a deal is missing, or is not what was sealed.
+var ErrDamaged = errors.New("the archive's copy is not what was sealed")
+
 // House is what the pages and the metrics need to know of the daemon. Its methods answer from what is committed, are safe
 // for concurrent use, and return when ctx ends. Those that take a who put that person into the audit log before they
 // return anything; the others change nothing. The texts of their errors are logged and never shown.
@@ -30,7 +33,8 @@ type House interface {
 	Deal(ctx context.Context, tx deal.TxID) (*Deal, error)
 	// Values returns what was read of the record; ErrNotFound or ErrErased.
 	Values(ctx context.Context, tx deal.TxID, who string) (*Values, error)
-	// Fetch opens a file of the archive by its name among Deal.Kept; ErrNotFound or ErrErased. The caller closes it.
+	// Fetch opens a file of the archive by its name among Deal.Kept; ErrNotFound, ErrErased or ErrDamaged. The caller
+	// closes it.
 	Fetch(ctx context.Context, tx deal.TxID, name, who string) (deal.File, io.Closer, error)
 	// Proof returns the audit proof of a deal, a JSON document; ErrNotFound.
 	Proof(ctx context.Context, tx deal.TxID, who string) ([]byte, error)
@@ -147,6 +151,8 @@ type Deal struct {
 	Earlier []deal.TxID
 	// Kept are the files in the archive, by the names that Fetch knows.
 	Kept []deal.FileFact
+	// Damaged means that they cannot be listed: the archive's folder is missing, or not as it was kept.
+	Damaged bool
 	// Asked is the level that the deal's profile asks for.
 	Asked string
 	// Erased means that the deal's data key was destroyed.

@@ -49,6 +49,8 @@ type problem struct {
 	Command  string
 	// Again is the page itself, to be opened once more.
 	Again string
+	// cause is for the log only.
+	cause error
 }
 
 func (p *problem) Error() string { return p.Title }
@@ -84,13 +86,16 @@ func (s *server) page(show func(context.Context, *http.Request) (*frame, error))
 func (s *server) explain(r *http.Request, err error) *problem {
 	var p *problem
 	if errors.As(err, &p) {
-		return p
+		err = p.cause
 	}
-	if r.Context().Err() == nil {
+	if err != nil && r.Context().Err() == nil {
 		s.Log.Error("a page could not be filled", "path", r.URL.Path, "err", err)
 	}
+	if p != nil {
+		return p
+	}
 	return &problem{status: http.StatusInternalServerError, Title: "The state could not be read",
-		What: "The daemon runs, but its database did not answer as it should. Nothing is lost by that.",
+		What: "The daemon runs, but its database did not answer as it should.",
 		Do:   "See the daemon's log for the cause and /readyz for what else is not well, then load this page again."}
 }
 

@@ -6,8 +6,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -24,12 +26,13 @@ import (
 	"github.com/dealseal/dealseal/doctor"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/store"
+	"github.com/dealseal/dealseal/store/archive"
 	"github.com/dealseal/dealseal/web"
 )
 
 // newPage puts the status page before the store, and has the engine's calls measured.
 func (d *service) newPage() http.Handler {
-	house := &pageHouse{Store: d.store, house: d.residents.house, keys: d.keys, checkup: d.checkups.latest, known: map[string]web.Key{}}
+	house := &pageHouse{Store: d.store, house: d.residents.house, keys: d.keys, log: d.log, checkup: d.checkups.latest, known: map[string]web.Key{}}
 	d.sessions = web.NewSessions(time.Now)
 	metrics := web.NewMetrics(house, machine{d}, version, time.Now)
 	d.measure(metrics)
@@ -70,6 +73,7 @@ type pageHouse struct {
 	*store.Store
 	house func() *house // as of the last reload
 	keys  *keyring
+	log   *slog.Logger
 	// checkup returns the newest one, nil before the first.
 	checkup func() *doctor.Report
 
@@ -147,19 +151,26 @@ func (p *pageHouse) Deal(ctx context.Context, tx deal.TxID) (*web.Deal, error) {
 	}
 	if folder := s.Sealing.Facts.Archive; folder != "" && !s.Erased {
 		d.Kept, err = p.KeptFiles(folder)
+		if err = missing(err); errors.Is(err, web.ErrDamaged) {
+			p.log.Error("a folder of the archive is damaged: restore it from a backup", "tx", tx, "err", err)
+			d.Damaged, err = true, nil
+		}
 	}
 	return d, err
 }
 
-// missing turns what the store says of a deal that is not there into what the page understands.
+// missing turns what the store says of a deal that is not there, or not as it was, into what the page understands.
 func missing(err error) error {
 	var unknown *store.NotFoundError
 	var absent *store.NotKeptError
 	var other *store.MismatchError
+	var damaged *archive.DamagedError
 	var erased *store.ErasedError
 	switch {
-	case errors.As(err, &unknown), errors.As(err, &absent), errors.As(err, &other) && other.Unlisted, errors.Is(err, fs.ErrNotExist):
+	case errors.As(err, &unknown), errors.As(err, &absent), errors.As(err, &other) && other.Unlisted:
 		return web.ErrNotFound
+	case errors.As(err, &other), errors.As(err, &damaged), errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %w", web.ErrDamaged, err)
 	case errors.As(err, &erased):
 		return web.ErrErased
 	}

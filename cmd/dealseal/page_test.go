@@ -6,6 +6,7 @@ import (
 	"mime"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -36,6 +37,7 @@ func TestAPersonReadsADealItsContractAndItsProof(t *testing.T) {
 		}
 	}
 	s.sameAsOnTheRecord(t, browser, tx, c, r)
+	s.damageIsSaid(t, browser, tx)
 	proof := fetch(t, browser, s.daemon.page()+"/deals/"+string(tx)+"/proof", http.StatusOK)
 	must(t, os.WriteFile(s.path("proof.json"), []byte(proof), 0o600))
 	if stdout, stderr, code := s.run(t, "audit", "check", s.path("proof.json"), "--checkpoint", s.path("kept.txt")); code != exitOK || !strings.Contains(stdout, "sealed") || !strings.Contains(stdout, "downloaded") {
@@ -68,6 +70,37 @@ func TestAPersonReadsADealItsContractAndItsProof(t *testing.T) {
 	if _, stderr, code := s.run(t, "admin", "login"); code != exitFailed || !strings.Contains(stderr, "no daemon is running") {
 		t.Errorf("without a daemon: %d %s", code, stderr)
 	}
+}
+
+// damageIsSaid alters the archive's copy of a deal and puts it back.
+func (s *stage) damageIsSaid(t *testing.T, browser *http.Client, tx deal.TxID) {
+	t.Helper()
+	page := s.daemon.page() + "/deals/" + string(tx)
+	folders, err := filepath.Glob(filepath.Join(s.stateDir, "archive", "*", "*", "*", string(tx)))
+	must(t, err)
+	alter := func(name string) (undo func()) {
+		file := filepath.Join(folders[0], name)
+		whole, err := os.ReadFile(file)
+		must(t, err)
+		must(t, os.WriteFile(file, bytes.Replace(whole, whole[len(whole)/2:][:4], []byte("XXXX"), 1), 0o600))
+		return func() { must(t, os.WriteFile(file, whole, 0o600)) }
+	}
+	undo := alter("contract.pdf.age")
+	if text := fetch(t, browser, page+"/files/contract.pdf", http.StatusInternalServerError); !strings.Contains(text, "not what was sealed") {
+		t.Errorf("of an altered contract it is said:\n%s", text)
+	}
+	undo()
+	undo = alter("manifest.json")
+	if text := fetch(t, browser, page, http.StatusOK); !strings.Contains(text, "not what was sealed") || !strings.Contains(text, "Audit log") {
+		t.Errorf("of an altered manifest it is said:\n%s", text)
+	}
+	undo()
+	must(t, os.Rename(folders[0], folders[0]+"-away"))
+	if text := fetch(t, browser, page, http.StatusOK); !strings.Contains(text, "restore it from a backup") {
+		t.Errorf("of a folder that is gone it is said:\n%s", text)
+	}
+	fetch(t, browser, page+"/files/contract.pdf", http.StatusInternalServerError)
+	must(t, os.Rename(folders[0]+"-away", folders[0]))
 }
 
 // sameAsOnTheRecord compares the downloaded contract with the one that is attached to the record.

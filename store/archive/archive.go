@@ -183,7 +183,8 @@ func (a *Archive) sameAs(folder string, tenant deal.TenantID, key []byte, source
 	return a.syncDir("fsync/archive-dir", filepath.Dir(final))
 }
 
-// Read returns the manifest of a folder; key returns the key that authenticates a tenant's manifests.
+// Read returns the manifest of a folder; key returns the key that authenticates a tenant's manifests. The error is a
+// *DamagedError if the folder is not as it was kept, and fs.ErrNotExist if there is none.
 func (a *Archive) Read(folder string, key func(deal.TenantID) []byte) (*Manifest, error) {
 	dir, err := a.path(folder)
 	if err != nil {
@@ -199,11 +200,17 @@ func (a *Archive) Read(folder string, key func(deal.TenantID) []byte) (*Manifest
 		return nil, fmt.Errorf("archive: %w", err)
 	}
 	if len(stored) > maxManifest {
-		return nil, fmt.Errorf("archive %s: the manifest is larger than %d bytes", folder, maxManifest)
+		return nil, &DamagedError{folder, fmt.Errorf("the manifest is larger than %d bytes", maxManifest)}
 	}
 	m, err := parse(stored, key)
-	if err != nil {
+	var version versionError
+	switch {
+	case errors.As(err, &version):
 		return nil, fmt.Errorf("archive %s: %w", folder, err)
+	case err != nil:
+		return nil, &DamagedError{folder, err}
+	case string(m.Tx) != path.Base(folder):
+		return nil, &DamagedError{folder, fmt.Errorf("the manifest is that of %s", m.Tx)}
 	}
 	return m, nil
 }

@@ -83,6 +83,25 @@ func mac(key, text []byte) []byte {
 // errForged means that a manifest was altered or made under another master key.
 var errForged = errors.New("the manifest was altered, or the master key is not the one that it was written with")
 
+// DamagedError means that what is in a folder is not what was kept there.
+type DamagedError struct {
+	Folder string
+	err    error
+}
+
+func (e *DamagedError) Error() string { return fmt.Sprintf("archive %s: %v", e.Folder, e.err) }
+func (e *DamagedError) Unwrap() error { return e.err }
+
+// Permanent is always true.
+func (e *DamagedError) Permanent() bool { return true }
+
+// versionError is about a manifest that is whole, but of another dealseal.
+type versionError int
+
+func (e versionError) Error() string {
+	return fmt.Sprintf("the manifest has version %d, this dealseal knows %d: use the newer dealseal", int(e), Version)
+}
+
 // parse reads the stored form and checks that it was written by the holder of the tenant's key.
 func parse(stored []byte, key func(deal.TenantID) []byte) (*Manifest, error) {
 	var e envelope
@@ -98,7 +117,7 @@ func parse(stored []byte, key func(deal.TenantID) []byte) (*Manifest, error) {
 		return nil, errForged
 	}
 	if m.Version != Version {
-		return nil, fmt.Errorf("the manifest has version %d, this dealseal knows %d: use the newer dealseal", m.Version, Version)
+		return nil, versionError(m.Version)
 	}
 	return &m, nil
 }
