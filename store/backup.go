@@ -72,7 +72,7 @@ var errBackupRuns = errors.New("another backup is being made: wait for its end")
 // Backup writes a backup of one moment to w while the daemon goes on. All that the database of that moment names is in
 // it, and perhaps contracts that were archived while it was written, which Recover takes in after a restore. It never
 // holds the master key, without which it cannot be used. The state directory needs room for a second database meanwhile.
-// A backup is complete only if Backup returned nil.
+// A backup is complete only if Backup returned nil, and counts as one when NoteBackup was told.
 func (s *Store) Backup(ctx context.Context, w io.Writer, o BackupOptions) (info BackupInfo, err error) {
 	if !s.backup.TryLock() {
 		return info, errBackupRuns
@@ -96,22 +96,62 @@ func (s *Store) Backup(ctx context.Context, w io.Writer, o BackupOptions) (info 
 	if err := s.packBackup(ctx, w, temp, &info); err != nil {
 		return info, s.explain(fmt.Errorf("backup: %w", err))
 	}
-	return info, s.update(ctx, "commit/operate", func(t *txn) error {
-		return t.setMeta("backup", []byte(info.At.Format(time.RFC3339Nano)))
+	return info, nil
+}
+
+// Where it is noted which moment the newest backups are of.
+const (
+	metaBackup         = "backup"          // with the archive
+	metaBackupDatabase = "backup_database" // with or without it
+)
+
+// NoteBackup is for whoever has put a backup that Backup made on stable storage, under its name: it counts from then on,
+// and not before, because a backup that was handed over may yet be lost on its way. An older one changes nothing.
+func (s *Store) NoteBackup(ctx context.Context, info BackupInfo) error {
+	if info.At.IsZero() || info.At.After(s.now()) {
+		return fmt.Errorf("a backup of %s cannot have been made", info.At.Format(time.RFC3339))
+	}
+	names := []string{metaBackupDatabase}
+	if info.Archive {
+		names = append(names, metaBackup)
+	}
+	return s.update(ctx, "commit/operate", func(t *txn) error {
+		for _, name := range names {
+			last, err := t.metaTime(name)
+			if err != nil {
+				return err
+			}
+			if info.At.Before(last) {
+				continue
+			}
+			if err := t.setMeta(name, []byte(info.At.Format(time.RFC3339Nano))); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
-// LastBackup is the moment that the newest backup is of, the zero time if there never was one.
-func (s *Store) LastBackup(ctx context.Context) (at time.Time, err error) {
+// LastBackup returns the moments that the newest backup with the archive, and the newest with or without it, are of; the
+// zero time if there never was one.
+func (s *Store) LastBackup(ctx context.Context) (whole, database time.Time, err error) {
 	err = s.view(ctx, func(t *txn) error {
-		text, err := t.meta("backup")
-		if err != nil || text == nil {
+		if whole, err = t.metaTime(metaBackup); err != nil {
 			return err
 		}
-		at, err = time.Parse(time.RFC3339Nano, string(text))
+		database, err = t.metaTime(metaBackupDatabase)
 		return err
 	})
-	return at, err
+	return whole, database, err
+}
+
+// metaTime is the zero time where nothing is noted.
+func (t *txn) metaTime(key string) (at time.Time, err error) {
+	text, err := t.meta(key)
+	if err != nil || text == nil {
+		return at, err
+	}
+	return time.Parse(time.RFC3339Nano, string(text))
 }
 
 // snapshot puts the database of one moment, and links to the documents that were staged then, into temp. VACUUM INTO does

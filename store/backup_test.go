@@ -51,7 +51,11 @@ func backUp(t *testing.T, s *Store, o BackupOptions) []byte {
 	t.Helper()
 	o.Who = "root"
 	var b bytes.Buffer
-	if _, err := s.Backup(t.Context(), &b, o); err != nil {
+	info, err := s.Backup(t.Context(), &b, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.NoteBackup(t.Context(), info); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -71,7 +75,7 @@ func TestARestoredBackupIsTheStateOfItsMoment(t *testing.T) {
 	at := c.now
 	c.advance(time.Hour)
 	one(t, s, "006D") // is not in it
-	if last, err := s.LastBackup(t.Context()); err != nil || !last.Equal(at) {
+	if last, _, err := s.LastBackup(t.Context()); err != nil || !last.Equal(at) {
 		t.Errorf("the last backup is of %s (%v), want %s", last, err, at)
 	}
 	dir := filepath.Join(t.TempDir(), "elsewhere")
@@ -394,7 +398,7 @@ func TestABackupThatCannotBeWrittenSaysSoAndTheNextOneWorks(t *testing.T) {
 	if _, err := s.Backup(t.Context(), w, BackupOptions{Who: "root"}); !errors.Is(err, full) {
 		t.Fatal(err)
 	}
-	if last, err := s.LastBackup(t.Context()); err != nil || !last.IsZero() {
+	if _, last, err := s.LastBackup(t.Context()); err != nil || !last.IsZero() {
 		t.Errorf("it counts as a backup: %s, %v", last, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -404,6 +408,38 @@ func TestABackupThatCannotBeWrittenSaysSoAndTheNextOneWorks(t *testing.T) {
 	}
 	backUp(t, s, BackupOptions{})
 	verified(t, s)
+}
+
+func TestABackupCountsOnceItIsKept(t *testing.T) {
+	s, c, _, _ := household(t)
+	last := func() [2]time.Time {
+		t.Helper()
+		whole, database, err := s.LastBackup(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return [2]time.Time{whole, database}
+	}
+	first, err := s.Backup(t.Context(), io.Discard, BackupOptions{Who: "root"})
+	if err != nil || last() != [2]time.Time{} {
+		t.Errorf("one that was handed over counts: %v, %v", last(), err)
+	}
+	c.advance(time.Hour)
+	backUp(t, s, BackupOptions{WithoutArchive: true})
+	if diff := cmp.Diff([2]time.Time{{}, c.Now()}, last()); diff != "" {
+		t.Errorf("one without the archive (-want +got):\n%s", diff)
+	}
+	if err := s.NoteBackup(t.Context(), first); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff([2]time.Time{first.At, c.Now()}, last()); diff != "" {
+		t.Errorf("an older one that is kept later (-want +got):\n%s", diff)
+	}
+	for _, at := range []time.Time{{}, c.Now().Add(time.Second)} {
+		if err := s.NoteBackup(t.Context(), BackupInfo{At: at, Archive: true}); err == nil {
+			t.Errorf("one of %s counts", at)
+		}
+	}
 }
 
 func TestTwoBackupsAtATimeAreRefused(t *testing.T) {

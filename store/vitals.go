@@ -16,7 +16,9 @@ import (
 // Vitals are figures of the store for whoever watches over it.
 type Vitals struct {
 	Database, WAL int64 // bytes of the database's file and of its write-ahead log
-	Backup        time.Time
+	// Backup is the moment that the newest backup with the archive is of, BackupDatabase that of the newest with or
+	// without it; zero if there is none.
+	Backup, BackupDatabase time.Time
 	// Outcomes count, since the beginning, how often a tenant's sealings were noticed, done, held, dead or ended.
 	Outcomes []Outcome
 	// Failing counts a tenant's sealings whose step has failed at least FailingAfter times in a row and will be tried again.
@@ -47,7 +49,7 @@ func (s *Store) Vitals(ctx context.Context) (v Vitals, err error) {
 	if v.WAL, err = sizeOf(name + "-wal"); err != nil {
 		return v, err
 	}
-	if v.Backup, err = s.LastBackup(ctx); err != nil {
+	if v.Backup, v.BackupDatabase, err = s.LastBackup(ctx); err != nil {
 		return v, err
 	}
 	v.Failing = map[deal.TenantID]int64{}

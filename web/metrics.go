@@ -22,8 +22,9 @@ type Machine interface {
 type Vitals struct {
 	Database, WAL       int64 // bytes
 	DiskFree, DiskFloor int64 // bytes
-	// Backup is the moment that the newest backup is of, the zero time if there is none.
-	Backup time.Time
+	// Backup is the moment that the newest backup with the archive is of, BackupDatabase that of the newest with or without
+	// it; the zero time if there is none.
+	Backup, BackupDatabase time.Time
 	// Outcomes count, since the beginning, what became of deals.
 	Outcomes []Outcome
 	// Failing counts deals, by tenant, whose step has failed at least three times in a row.
@@ -98,7 +99,8 @@ var (
 	walDesc      = desc("dealseal_database_wal_bytes", "Size of the database's write-ahead log.")
 	freeDesc     = desc("dealseal_disk_free_bytes", "Free space in the state directory.")
 	floorDesc    = desc("dealseal_disk_floor_bytes", "Free space below which no new deals are noticed.")
-	backupDesc   = desc("dealseal_backup_timestamp_seconds", "Unix time of the moment that the newest backup is of; 0 when there is none.")
+	backupDesc   = desc("dealseal_backup_timestamp_seconds", "Unix time of the moment that the newest backup with the archive is of; 0 when there is none.")
+	backupDBDesc = desc("dealseal_backup_database_timestamp_seconds", "Unix time of the moment that the newest backup, with or without the archive, is of; 0 when there is none.")
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -149,7 +151,7 @@ func (m *Metrics) Stamped(server string, took time.Duration, err error) {
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{sealingsDesc, dealsDesc, depthDesc, oldestDesc, waitingDesc, patienceDesc, failingDesc, pollDesc, intervalDesc, budgetDesc, untoldDesc, oddDesc,
-		notAfterDesc, auditDesc, databaseDesc, walDesc, freeDesc, floorDesc, backupDesc} {
+		notAfterDesc, auditDesc, databaseDesc, walDesc, freeDesc, floorDesc, backupDesc, backupDBDesc} {
 		ch <- d
 	}
 	for _, c := range m.counted {
@@ -282,17 +284,21 @@ func (m *Metrics) collectVitals(ctx context.Context, tenants []Tenant, ch chan<-
 	ch <- gauge(walDesc, float64(v.WAL))
 	ch <- gauge(freeDesc, float64(v.DiskFree))
 	ch <- gauge(floorDesc, float64(v.DiskFloor))
-	backup := 0.0
-	if !v.Backup.IsZero() {
-		backup = float64(v.Backup.Unix())
-	}
-	ch <- gauge(backupDesc, backup)
+	ch <- gauge(backupDesc, unixOrZero(v.Backup))
+	ch <- gauge(backupDBDesc, unixOrZero(v.BackupDatabase))
 	for o, n := range totals(tenants, v.Outcomes) {
 		ch <- metric(dealsDesc, prometheus.CounterValue, n, o[0], o[1])
 	}
 	for _, t := range tenants {
 		ch <- gauge(failingDesc, float64(v.Failing[t.ID]), string(t.ID))
 	}
+}
+
+func unixOrZero(at time.Time) float64 {
+	if at.IsZero() {
+		return 0
+	}
+	return float64(at.Unix())
 }
 
 // totals are the outcomes by tenant and name. Those that never were are 0 and not missing, so that the first counts.

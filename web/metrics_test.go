@@ -75,6 +75,7 @@ func TestMetricsTellTheState(t *testing.T) {
 		`dealseal_waiting_deals{condition="held",tenant="fabrikam"} 0`,
 		`dealseal_waiting_oldest_seconds{condition="held",tenant="fabrikam"} 0`,
 		fmt.Sprintf(`dealseal_backup_timestamp_seconds %v`, float64(noon.Add(-time.Hour).Unix())),
+		`dealseal_backup_database_timestamp_seconds 0`,
 		`dealseal_disk_floor_bytes 2.68435456e+08`,
 		`dealseal_database_wal_bytes 1.048576e+06`,
 	} {

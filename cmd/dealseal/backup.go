@@ -62,6 +62,9 @@ func backupCommand(ctx context.Context, c *call) error {
 		return err
 	}
 	c.describe(c.args[0]+" holds", info)
+	if err := ops.NoteBackup(ctx, info); err != nil {
+		return fmt.Errorf("the backup is good, but could not be noted as the newest one, so that its alert may ring: %w", err)
+	}
 	_, err = fmt.Fprintln(c.stdout, "the master key is not in it: without a copy of that, kept elsewhere, the backup cannot be used")
 	return err
 }

@@ -91,6 +91,13 @@ func TestARefusedBackupIsToldOverTheSocketAndLeavesNoFile(t *testing.T) {
 	if err != nil || info.Files < 2 || info.Bytes == 0 {
 		t.Errorf("a later one: %+v, %v", info, err)
 	}
+	if last, _, err := s.LastBackup(t.Context()); err != nil || !last.IsZero() {
+		t.Errorf("it counts before it is kept: %s, %v", last, err)
+	}
+	must(t, r.NoteBackup(t.Context(), info))
+	if last, _, err := s.LastBackup(t.Context()); err != nil || !last.Equal(info.At) {
+		t.Errorf("the newest backup is said to be of %s, not %s: %v", last, info.At, err)
+	}
 	stop()
 	must(t, served.Wait())
 }

@@ -173,6 +173,14 @@ func controlHandler(log *slog.Logger, ops operations, examine func(context.Conte
 		answer(w, recovered, err)
 	})
 	mux.HandleFunc("POST /backup", func(w http.ResponseWriter, r *http.Request) { streamBackup(w, r, ops) })
+	mux.HandleFunc("POST /backup/done", func(w http.ResponseWriter, r *http.Request) {
+		var info store.BackupInfo
+		err := json.NewDecoder(io.LimitReader(r.Body, maxControl)).Decode(&info)
+		if err == nil {
+			err = ops.NoteBackup(r.Context(), info)
+		}
+		answer(w, struct{}{}, err)
+	})
 	mux.HandleFunc("POST /doctor", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, examine(r.Context()), nil)
 	})
@@ -361,6 +369,14 @@ func (r *remote) Backup(ctx context.Context, w io.Writer, archive bool) (info st
 	}
 	report.BackupInfo.Files, report.BackupInfo.Bytes = report.Files, report.Bytes
 	return report.BackupInfo, nil
+}
+
+func (r *remote) NoteBackup(ctx context.Context, info store.BackupInfo) error {
+	body, err := json.Marshal(info)
+	if err != nil {
+		return err
+	}
+	return r.ask(ctx, "POST", "/backup/done", body, &struct{}{})
 }
 
 func (r *remote) Reload(ctx context.Context) (report reloadReport, err error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,6 +53,9 @@ func TestADrillRestoresABackupThatWasMadeUnderLoadAndSealsNothingTwice(t *testin
 	s.mustRun(t, "backup", backup, "--recipient", identity.Recipient().String())
 	if info, err := os.Stat(backup); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the backup: %v, %v", info, err)
+	}
+	if text := fetch(t, http.DefaultClient, s.daemon.page()+"/metrics", http.StatusOK); !strings.Contains(text, "\ndealseal_backup_timestamp_seconds 1.") {
+		t.Error("no metric tells of the backup")
 	}
 	for i, d := range all {
 		late := d.c.open(quote) // the backup knows nothing of it

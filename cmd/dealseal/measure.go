@@ -87,7 +87,7 @@ func (m machine) Vitals(ctx context.Context) (v web.Vitals, err error) {
 	if err != nil {
 		return v, err
 	}
-	v = web.Vitals{Database: s.Database, WAL: s.WAL, DiskFloor: m.disk.floor, Backup: s.Backup, Failing: s.Failing}
+	v = web.Vitals{Database: s.Database, WAL: s.WAL, DiskFloor: m.disk.floor, Backup: s.Backup, BackupDatabase: s.BackupDatabase, Failing: s.Failing}
 	for _, o := range s.Outcomes {
 		v.Outcomes = append(v.Outcomes, web.Outcome(o))
 	}

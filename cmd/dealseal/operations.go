@@ -32,8 +32,10 @@ type operations interface {
 	Proof(ctx context.Context, tx deal.TxID, who string) (proof []byte, err error)
 	VerifyAudit(ctx context.Context, checkpoint []byte) (store.AuditReport, error)
 	Recover(ctx context.Context) (recovered []recovery, err error)
-	// Backup writes a backup to w; it is complete only if the error is nil.
+	// Backup writes a backup to w; it is complete only if the error is nil. NoteBackup has it count, once it is where it
+	// is to be kept.
 	Backup(ctx context.Context, w io.Writer, archive bool) (store.BackupInfo, error)
+	NoteBackup(ctx context.Context, info store.BackupInfo) error
 	// Reload has the daemon read its configuration anew.
 	Reload(ctx context.Context) (reloadReport, error)
 	Close() error
