@@ -212,6 +212,9 @@ func (r *run) result(ctx context.Context, err error) string {
 // failed decides what an error means for the sealing and commits that.
 func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 	s := r.s
+	if errors.Is(err, deal.ErrGone) {
+		err = deal.Hold("%s: if a permission was taken away, give it back and release the deal; if the record was deleted, drop it%s", r.sentence(err), whatRemains(s))
+	}
 	var hold *deal.HoldError
 	var lost *commitError
 	if errors.As(err, &lost) && ctx.Err() == nil && !errors.Is(err, deal.ErrStale) {
@@ -251,6 +254,14 @@ func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 		r.Log.WarnContext(ctx, "will try again", "attempt", s.Attempts, "in", wait.Round(time.Millisecond), "err", err)
 	}
 	return r.settle(ctx)
+}
+
+// whatRemains says what a person who drops a deal whose record is gone should know.
+func whatRemains(s *deal.Sealing) string {
+	if s.Facts.Archive == "" {
+		return ""
+	}
+	return " (its contract is in the archive, and stays there)"
 }
 
 // mendedForAll reports whether a person mends the cause once, for all deals: a login, or the key.

@@ -83,14 +83,11 @@ func (r *run) gather(ctx context.Context) error {
 	return r.advance(ctx, "gathered", deal.Gathered, deal.Entry{What: "gathered", Why: "the mapped fields were read and checked", Detail: map[string]string{"record": s.Facts.Record}})
 }
 
-// look reads the record, and what it says of this transaction comes before anything else: a record that is gone ends the
-// sealing, a contract that is already there is adopted, and without proof either way a restored state waits for a person.
+// look reads the record, and what it says of this transaction comes before anything else: a contract that is already there
+// is adopted, and without proof either way a restored state waits for a person.
 // stop means that the sealing is no longer at this step.
 func (r *run) look(ctx context.Context, call string) (rec deal.Record, stop bool, err error) {
 	rec, shown, err := r.read(ctx, call)
-	if errors.Is(err, deal.ErrGone) {
-		return rec, false, deal.Hold("%v: if a permission was taken away, give it back and release the deal; if the record was deleted, drop it", err)
-	}
 	if err != nil {
 		return rec, false, err
 	}

@@ -312,16 +312,27 @@ func TestARecordWithoutARequiredFieldIsHeldWithTheFieldsName(t *testing.T) {
 }
 
 func TestARecordThatCannotBeSeenIsHeldUntilItCan(t *testing.T) {
-	for _, point := range []string{"gather.begin.gather/before", beforeTheLastLook} {
-		t.Run(strings.ReplaceAll(point, "/", " "), func(t *testing.T) {
+	for _, c := range []struct {
+		point string
+		step  deal.Step
+		uses  int
+		says  string
+	}{
+		{"gather.begin.gather/before", deal.Noticed, 0, "if the record was deleted, drop it"},
+		{beforeTheLastLook, deal.Noticed, 0, "if the record was deleted, drop it"},
+		{"attach.begin.attach/before", deal.Kept, 1, "its contract is in the archive, and stays there"},
+		{"report.begin.report/before", deal.Attached, 1, "its contract is in the archive, and stays there"},
+	} {
+		t.Run(strings.ReplaceAll(c.point, "/", " "), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			d := w.daemon()
 			record := w.won()
-			d.until(point, func() { must(t, w.org.Delete(record)) })
+			d.until(c.point, func() { must(t, w.org.Delete(record)) })
 			s := d.run()
-			d.want(s, deal.Held, deal.Noticed, "give it back and release the deal")
-			w.wantUses(0)
+			d.want(s, deal.Held, c.step, "give it back and release the deal")
+			d.want(s, deal.Held, c.step, c.says)
+			w.wantUses(c.uses)
 			must(t, d.store.Drop(t.Context(), s.Tx, "alice", "the customer withdrew"))
 			if s = d.load(s.Tx); s.Condition != deal.Ended {
 				t.Errorf("the deal is %s", s.Condition)

@@ -90,8 +90,8 @@ func (e *Engine) send(ctx context.Context, s *deal.Sealing, st deal.ReceiptState
 		return err
 	}
 	record, again := recordOf(s), !st.Due()
-	if !again && st.Sequence < e.started.UnixMilli() {
-		e.doubts.raise(record, e.started) // what was wanted before this process began may have been on its way when the last one ended
+	if !again && e.mayBeUnderWay(s, st) {
+		e.doubts.raise(record, e.started)
 	}
 	err = t.CRM.WriteBack(ctx, s.Change.Ref, receipt(s, st.Sequence, head, e.Ledger.Instance()))
 	switch {
@@ -104,6 +104,14 @@ func (e *Engine) send(ctx context.Context, s *deal.Sealing, st deal.ReceiptState
 		return err
 	}
 	return e.Ledger.Told(ctx, s.Tx, st.Sequence)
+}
+
+// mayBeUnderWay reports whether the process before this one may have ended while it told the record something, which need
+// not be what is to be told now. What was wanted then is not known any more; that the record was known then is.
+func (e *Engine) mayBeUnderWay(s *deal.Sealing, st deal.ReceiptState) bool {
+	started := e.started.UnixMilli()
+	toldSince := st.Sent >= started
+	return !toldSince && (st.Sent > 0 || st.Sequence < started || s.Noticed.Before(e.started))
 }
 
 // lateWrite is how long after it was given up a request may still reach a record: it waits in a queue of the CRM's, and

@@ -117,6 +117,34 @@ func TestAReceiptThatArrivesLateIsOverwrittenByTheNewest(t *testing.T) {
 	w.wantShown(record, "Signed")
 }
 
+// The request may be that of a process that has ended, and of a receipt that is not the newest any more.
+func TestAReceiptOfAnEarlierProcessThatArrivesLateIsOverwritten(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	record := w.won()
+	tx := d.notice()
+	d.tell()
+	late := map[string]any{fieldStatus: w.shown(record, fieldStatus), fieldAudit: w.shown(record, fieldAudit)}
+	d.close()
+	w.tick()
+	d = w.daemonIn(d.dir)
+	d.finish()
+	d.wantDone(d.load(tx))
+
+	must(t, w.org.Update(record, late))
+	w.wantShown(record, "Queued")
+	again := d.Handle(t.Context(), deal.Job{Kind: deal.JobTell, Tx: tx}).Again
+	if again <= 0 || again > lateWrite {
+		t.Fatalf("the record is looked at again in %s, want within %s", again, lateWrite)
+	}
+	w.clock.advance(again)
+	if out := d.Handle(t.Context(), deal.Job{Kind: deal.JobTell, Tx: tx}); out.Again != 0 {
+		t.Errorf("the record is looked at once more, in %s", out.Again)
+	}
+	w.wantShown(record, "Signed")
+}
+
 func TestARecordThatIsGoneIsNotLookedAtAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
