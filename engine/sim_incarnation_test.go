@@ -47,7 +47,7 @@ type incarnation struct {
 }
 
 // begin opens the state directory and lets a daemon run on it.
-func (w *simWorld) begin(k simKit) (*incarnation, error) {
+func (w *simWorld) begin() (*incarnation, error) {
 	in := &incarnation{w: w, ended: make(chan struct{})}
 	in.life, in.die = context.WithCancel(context.Background())
 	in.run, in.stop = context.WithCancel(in.life)
@@ -56,16 +56,16 @@ func (w *simWorld) begin(k simKit) (*incarnation, error) {
 	if err != nil {
 		return nil, err
 	}
-	tenants, err := in.tenants(k)
+	tenants, err := in.tenants()
 	if err != nil {
 		return nil, err
 	}
-	if in.store, err = store.Open(context.Background(), store.Options{Dir: k.dir, MasterKey: k.master, Log: logger, Hook: in.point}); err != nil {
+	if in.store, err = store.Open(context.Background(), store.Options{Dir: w.kit.dir, MasterKey: w.kit.master, Log: logger, Hook: in.point}); err != nil {
 		return nil, err
 	}
 	in.wires = &http.Transport{DialContext: func(ctx context.Context, _, address string) (net.Conn, error) { return w.pipes[address].dial(ctx) }}
 	e := &Engine{
-		Tenants: tenants, Ledger: simLedger{in.store, in}, Files: simFiles{files{in.store}, in}, Documents: renderer{}, Bundles: k.shelf, Checker: &checker{w: w.world}, Log: logger,
+		Tenants: tenants, Ledger: simLedger{in.store, in}, Files: simFiles{files{in.store}, in}, Documents: renderer{}, Bundles: w.kit.shelf, Checker: &checker{w: w.world}, Log: logger,
 		Sealer: simSealer{signing.NewSealer(w.key, stamper, time.Now), in},
 		Retry:  Retry{First: 2 * time.Second, Max: 10 * time.Minute, Attempts: 8},
 		Hook:   in.point, Random: w.random,
@@ -120,7 +120,7 @@ func (in *incarnation) point(name string) {
 		hit = false
 	}
 	if hit {
-		w.down, w.crash = w.crash.For, simEvent{}
+		w.down, w.meanwhile, w.crash = w.crash.For, w.crash.With == 1, simEvent{}
 	}
 	w.mu.Unlock()
 	if hit {
@@ -144,8 +144,8 @@ func (in *incarnation) RoundTrip(r *http.Request) (*http.Response, error) {
 	return in.wires.RoundTrip(r)
 }
 
-func (in *incarnation) tenants(k simKit) ([]Tenant, error) {
-	w := in.w
+func (in *incarnation) tenants() ([]Tenant, error) {
+	w, k := in.w, in.w.kit
 	sf := salesforce.Config{MyDomain: "http://" + hostSalesforce,
 		Auth: salesforce.Auth{Flow: salesforce.FlowClientCredentials, ConsumerKey: "engine", ClientSecret: k.login}}
 	if w.script.Marker {
@@ -238,7 +238,32 @@ func (s simSealer) Redeem(ctx context.Context, t *signing.Ticket) ([]byte, error
 	}
 	w.digests[tx][hex.EncodeToString(t.Digest())] = true
 	w.mu.Unlock()
+	s.in.mustBeCurrent(tx)
 	return s.Sealer.Redeem(ctx, t)
+}
+
+// justNow is the time between the last look at a record and the use of the key for which nobody can be blamed.
+const justNow = 3 * time.Minute
+
+// mustBeCurrent holds the moment at which the key is used against what people have done to the record: what is sealed is
+// what they see, unless they have said otherwise.
+func (in *incarnation) mustBeCurrent(tx deal.TxID) {
+	w := in.w
+	sl, err := in.store.Load(context.Background(), tx)
+	if err != nil || len(sl.Facts.Released) > 0 {
+		return
+	}
+	crm, _ := sl.Account.Split()
+	d := w.dealByID(sl.Change.Ref.ID)
+	w.mu.Lock()
+	moved, changed, won := d.moved, d.changed, d.stage == sl.Plan.Stage
+	w.mu.Unlock()
+	if !won && w.script.IfLeft != "seal" && time.Since(moved) > justNow {
+		w.violation("%s: the key was used for %s %s, which had left its stage %s ago", tx, crm, d.id, time.Since(moved))
+	}
+	if sl.Facts.Gathered.Before(changed) && time.Since(changed) > justNow {
+		w.violation("%s: the key was used for what %s %s was %s ago", tx, crm, d.id, time.Since(changed))
+	}
 }
 
 // simFiles are the store's files on a disk that fails when it is told to.
@@ -356,7 +381,14 @@ func (l simLedger) Load(ctx context.Context, tx deal.TxID) (*deal.Sealing, error
 	if err := l.in.gate(); err != nil {
 		return nil, err
 	}
-	return l.Store.Load(ctx, tx)
+	s, err := l.Store.Load(ctx, tx)
+	if late, ok := ctx.Value(lateKey{}).(time.Duration); ok {
+		select {
+		case <-time.After(late):
+		case <-ctx.Done():
+		}
+	}
+	return s, err
 }
 
 func (l simLedger) Begin(ctx context.Context, s *deal.Sealing, i deal.Intent) error {

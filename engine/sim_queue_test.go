@@ -76,11 +76,16 @@ func (q *simQueue) work(ctx context.Context, job *simJob, work func(context.Cont
 	ctx = context.WithValue(ctx, txKey{}, job.Tx)
 	if q.in.w.doubles() {
 		q.in.w.trace("%s %s is handed out twice", job.Kind, job.Tx)
-		q.workers.Go(func() { work(store.AsJob(ctx), job.Job) })
+		// The other worker is late: what it has read is old when it begins.
+		late := context.WithValue(ctx, lateKey{}, time.Duration(q.in.w.random(int64(time.Minute))))
+		q.workers.Go(func() { work(store.AsJob(late), job.Job) })
 	}
 	// A point may end this goroutine: then the daemon is dead, and what becomes of the job does not matter.
 	q.done(job, work(store.AsJob(ctx), job.Job))
 }
+
+// lateKey is what the handler of a job finds the time by that passes after it has read its sealing.
+type lateKey struct{}
 
 func (w *simWorld) doubles() bool {
 	w.mu.Lock()
@@ -154,15 +159,18 @@ func (q *simQueue) want(job deal.Job, due time.Time) {
 }
 
 func (q *simQueue) done(j *simJob, out deal.Outcome) {
-	s, err := q.in.store.Load(context.Background(), j.Tx)
-	goesOn := err == nil && alive(s)
+	goesOn := false
+	if j.Kind == deal.JobSeal && out.Again == 0 {
+		s, err := q.in.store.Load(context.Background(), j.Tx)
+		goesOn = err == nil && alive(s)
+	}
 	q.mu.Lock()
 	j.running = false
 	switch {
 	case j.wanted:
 	case out.Again > 0:
 		j.due = time.Now().Add(out.Again)
-	case j.Kind == deal.JobSeal && goesOn:
+	case goesOn:
 		j.due = time.Now().Add(idleJob)
 	default:
 		delete(q.jobs, j.Job)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"strings"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
@@ -14,9 +15,9 @@ import (
 )
 
 // supervise starts the daemon again whenever it has ended, until the run is over.
-func (w *simWorld) supervise(k simKit) {
+func (w *simWorld) supervise() {
 	for {
-		in, err := w.begin(k)
+		in, err := w.begin()
 		if err != nil {
 			w.violation("the daemon does not start: %v", err)
 			return
@@ -31,12 +32,17 @@ func (w *simWorld) supervise(k simKit) {
 		<-in.ended
 		w.mu.Lock()
 		w.up = nil
-		over, down := w.over, w.down
+		over, down, goOn := w.over, w.down, w.meanwhile
+		w.meanwhile = false
 		w.mu.Unlock()
 		if over {
 			return
 		}
-		time.Sleep(down)
+		time.Sleep(down / 2)
+		if goOn {
+			w.editAll()
+		}
+		time.Sleep(down / 2)
 	}
 }
 
@@ -53,13 +59,14 @@ func (w *simWorld) play() {
 	w.trace("nothing goes wrong any more")
 	w.org.ClearFaults()
 	w.portal.ClearFaults()
-	w.org.SetCommitDelay(0)
+	w.setLag(0)
 	w.portal.SetIndexDelay(portal.Delay{})
 	w.org.SetUsage(0)
 	w.authority.SetFault(pki.ServiceTSA, "", 0)
 	w.key.fail(0, nil)
 	w.mu.Lock()
 	w.disk, w.crash, w.double = simEvent{}, simEvent{}, 0
+	w.sever, w.deaf = map[deal.Kind]simEvent{}, map[deal.Kind]time.Time{}
 	w.mu.Unlock()
 }
 
@@ -74,11 +81,10 @@ func (w *simWorld) happen(e simEvent) error {
 			w.org.ClearFaults()
 		}
 	case doDelay:
-		w.org.SetCommitDelay(0)
 		if e.CRM == deal.HubSpot {
 			w.portal.SetIndexDelay(portal.Delay{Min: e.For, Max: e.For})
 		} else {
-			w.org.SetCommitDelay(e.For)
+			w.setLag(e.For)
 		}
 	case doUsage:
 		w.org.SetUsage(e.With)
@@ -86,9 +92,11 @@ func (w *simWorld) happen(e simEvent) error {
 		w.authority.SetFault(pki.ServiceTSA, pki.Fault(e.What), e.With)
 	case doKey:
 		w.key.fail(e.With, &downError{wait: e.For})
-	case doClock, doDisk, doDouble, doCrash:
+	case doClock, doDisk, doDouble, doCrash, doSever:
 		w.arm(e)
-	case doKill, doStop, doOperate, doCheckpoint:
+	case doRestore:
+		return w.restore(e)
+	case doKill, doStop, doOperate, doCheckpoint, doBackup:
 		w.upon(e)
 	default:
 		return w.person(e)
@@ -102,13 +110,24 @@ func (w *simWorld) arm(e simEvent) {
 	switch e.Verb {
 	case doClock:
 		w.skew[e.CRM] += e.For
+		w.clocked[e.CRM] = true
 	case doDisk:
 		w.disk = e
 	case doDouble:
 		w.double = e.With
 	case doCrash:
 		w.crash = e
+	case doSever:
+		w.sever[e.CRM] = e
 	}
+}
+
+// setLag lets what people do in Salesforce be seen only so much later, when its transaction ends.
+func (w *simWorld) setLag(d time.Duration) {
+	w.org.SetCommitDelay(d)
+	w.mu.Lock()
+	w.lag[deal.Salesforce] = d
+	w.mu.Unlock()
 }
 
 func (w *simWorld) setFault(e simEvent) (err error) {
@@ -153,6 +172,8 @@ func (w *simWorld) upon(e simEvent) {
 		in.apart(func() { in.operate(uint64(e.With)) })
 	case doCheckpoint:
 		in.apart(func() { in.keepCheckpoint() })
+	case doBackup:
+		in.apart(func() { in.backUp() })
 	}
 }
 
@@ -197,13 +218,19 @@ func (in *incarnation) decide(s store.Summary, what string) {
 	if in.gate() != nil {
 		return
 	}
-	ctx, tx := in.life, s.Tx
+	ctx, tx, hold := in.life, s.Tx, HoldName(s.Reason, in.store.Epoch())
 	var err error
 	switch what {
 	case "retry":
 		err = in.store.Retry(ctx, tx, "alice", "simulated")
 	case "release":
-		err = in.store.Release(ctx, tx, HoldName(s.Reason, in.store.Epoch()), "alice", "simulated")
+		doubted := strings.HasPrefix(hold, holdRestored) || strings.HasPrefix(hold, holdMissing)
+		if doubted && time.Since(in.w.start) < troubleTime {
+			return // a careful person waits until nothing is on its way any more
+		}
+		if err = in.store.Release(ctx, tx, hold, "alice", "simulated"); err == nil && doubted {
+			in.w.forget(tx)
+		}
 	case "drop":
 		err = in.store.Drop(ctx, tx, "alice", "simulated")
 	case "prepare":
@@ -228,6 +255,8 @@ func (w *simWorld) forget(tx deal.TxID) {
 
 // person does what salespeople do to a deal, which begins to exist when it is first touched.
 func (w *simWorld) person(e simEvent) error {
+	w.people.Lock()
+	defer w.people.Unlock()
 	d, err := w.dealOf(e.CRM, e.Deal)
 	if err != nil || d.gone {
 		return err
@@ -298,14 +327,51 @@ func (w *simWorld) addQuote(crm deal.Kind, d *simDeal, n int) (err error) {
 	} else {
 		_, err = w.org.AddFile(d.id, fmt.Sprintf("Quote %d.pdf", n), document("", n))
 	}
+	if err == nil && !w.fromTemplate(crm) {
+		w.changed(crm, d)
+	}
 	return err
 }
 
-func (w *simWorld) edit(crm deal.Kind, d *simDeal, n int) error {
+func (w *simWorld) edit(crm deal.Kind, d *simDeal, n int) (err error) {
 	if crm == deal.HubSpot {
 		return w.portal.SetProperty(d.id, "dealname", fmt.Sprint(canary, n))
 	}
-	return w.org.Update(d.id, map[string]any{"Name": fmt.Sprint(canary, n)})
+	if err = w.org.Update(d.id, map[string]any{"Name": fmt.Sprint(canary, n)}); err == nil && w.fromTemplate(crm) {
+		w.changed(crm, d)
+	}
+	return err
+}
+
+func (w *simWorld) fromTemplate(crm deal.Kind) bool {
+	return crm == deal.Salesforce && w.script.Template
+}
+
+// changed remembers when what goes into a deal's document did. Where the CRM's clock was set, a newer file may look older.
+func (w *simWorld) changed(crm deal.Kind, d *simDeal) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.clocked[crm] {
+		d.changed = time.Now().Add(w.lag[crm])
+	}
+}
+
+// editAll is what people do while no daemon sees it.
+func (w *simWorld) editAll() {
+	w.people.Lock()
+	defer w.people.Unlock()
+	w.trace("people go on while no daemon runs")
+	for crm, deals := range w.deals {
+		for _, d := range deals {
+			if d.gone || d.into != nil {
+				continue
+			}
+			n := 1000 + int(time.Since(w.start)/time.Second)
+			if err := errors.Join(w.edit(crm, d, n), w.addQuote(crm, d, n)); err != nil {
+				w.violation("edit %s: %v", d.id, err)
+			}
+		}
+	}
 }
 
 // move moves a deal, and remembers its entry into the stage that is watched by the CRM's own name for it.
@@ -321,7 +387,10 @@ func (w *simWorld) move(crm deal.Kind, d *simDeal, stage string) error {
 	} else if err := w.org.MoveStage(d.id, stage); err != nil {
 		return err
 	}
-	if d.stage = stage; stage == stageWon || stage == "closedwon" {
+	w.mu.Lock()
+	d.stage, d.moved = stage, time.Now().Add(w.lag[crm])
+	w.mu.Unlock()
+	if stage == stageWon || stage == "closedwon" {
 		e := &simEntry{crm: crm, record: d.id, deal: d}
 		var err error
 		if e.occurrence, err = w.occurrence(crm, d.id); err != nil {

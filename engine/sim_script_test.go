@@ -41,7 +41,7 @@ type simEvent struct {
 	Verb verb
 	CRM  deal.Kind
 	Deal int // of the CRM, in the order in which they were made
-	With int // the other deal of a merge; how many calls, commits or jobs are struck; what an operator decides
+	With int // the other deal of a merge; how many calls, commits or jobs are struck; what an operator decides; whether people go on meanwhile
 	Skip int // how many are let pass first
 	What string
 	Call string
@@ -76,6 +76,11 @@ const (
 	doKill  verb = "kill"
 	doCrash verb = "crash"
 	doStop  verb = "stop"
+	// It dies, or hears nothing more of a CRM for a while, just when that CRM has carried out what it was asked for.
+	doSever verb = "sever"
+	// A backup is made, and takes the place of the state.
+	doBackup  verb = "backup"
+	doRestore verb = "restore"
 	// A job is handed out twice, a page or a receipt is committed twice; a person decides; somebody keeps a checkpoint.
 	doDouble     verb = "double"
 	doOperate    verb = "operate"
@@ -105,6 +110,8 @@ func newScript(seed uint64) simScript {
 	}
 	a.house()
 	a.machine()
+	a.severed()
+	a.disaster()
 	a.operators()
 	slices.SortStableFunc(a.events, func(x, y simEvent) int { return int(x.At - y.At) })
 	s.Events = a.events
@@ -203,8 +210,8 @@ func (a *author) house() {
 	}
 }
 
-// worst are the points at which others have seen an effect that is not committed yet.
-var worst = []string{"seal.advance.digest/after", "seal.call.redeem/after", "seal.call.tsa/after", "keep.advance.kept/before", "attach.call.contract/after", "attach.advance.attached/before",
+// worst are the points at which others have seen an effect that is not committed yet, or between which time should not pass.
+var worst = []string{"gather.advance.gathered/after", "seal.advance.prepared/after", "seal.advance.digest/after", "seal.call.redeem/after", "seal.call.tsa/after", "keep.advance.kept/before", "attach.call.contract/after", "attach.advance.attached/before",
 	"report.call.write-back/after"}
 
 func (a *author) machine() {
@@ -217,8 +224,32 @@ func (a *author) machine() {
 			if a.chance(50) {
 				e.What = pick(a, worst...)
 			}
+			if e.With = a.IntN(2); e.With == 1 {
+				e.For += 11 * time.Minute // what is staged grows old
+			}
 		}
 		a.add(e)
+	}
+}
+
+// severed writes the moments after which nobody knows whether the CRM has done it, the worst there are for doing it once.
+func (a *author) severed() {
+	for _, crm := range []deal.Kind{deal.Salesforce, deal.HubSpot} {
+		for range a.IntN(3) {
+			a.add(simEvent{At: a.within(troubleTime / 2), Verb: doSever, CRM: crm, Call: pick(a, wrote...), Skip: a.IntN(2), What: pick(a, "dies", "dies", "deaf"), For: time.Second + a.within(3*time.Minute)})
+		}
+	}
+}
+
+// wrote are the writes of which it counts that they are done once; see writeOf.
+var wrote = []string{"upload", "upload", "note", "update"}
+
+// disaster puts a state in place that has not seen what was done since.
+func (a *author) disaster() {
+	if a.chance(15) {
+		at := a.within(troubleTime * 2 / 3)
+		a.add(simEvent{At: at, Verb: doBackup})
+		a.add(simEvent{At: at + pick(a, a.within(2*time.Minute), a.within(20*time.Minute)), Verb: doRestore, For: a.within(10 * time.Minute)})
 	}
 }
 

@@ -81,7 +81,7 @@ func simulate(t *testing.T, k simKit, s simScript) {
 		supervised := make(chan struct{})
 		go func() {
 			defer close(supervised)
-			w.supervise(k)
+			w.supervise()
 		}()
 		w.play()
 

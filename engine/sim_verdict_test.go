@@ -87,6 +87,8 @@ func (w *simWorld) isGone(s store.Summary) bool {
 }
 
 func (w *simWorld) dealByID(id string) *simDeal {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, deals := range w.deals {
 		for _, d := range deals {
 			for ; d != nil; d = d.into {

@@ -35,10 +35,12 @@ type simWorld struct {
 	*world // of the key, the authority and the checker; its org is the simulation's
 	portal *portal.Portal
 	script simScript
+	kit    simKit
 	start  time.Time
 	pipes  map[string]pipeListener
 	skew   map[deal.Kind]time.Duration // under mu
 
+	people  sync.Mutex // held by whoever does something to a deal
 	looking sync.Mutex
 	shown   map[string]int64 // the newest sequence that a record has shown
 
@@ -53,10 +55,17 @@ type simWorld struct {
 	disk    simEvent                      // the commits that still fail
 	double  int                           // the jobs that are still handed out twice
 	crash   simEvent                      // the point at which the daemon dies
+	sever   map[deal.Kind]simEvent        // the write after which the daemon dies or is deaf
+	deaf    map[deal.Kind]time.Time       // until when nothing arrives of what a CRM says
+	clocked map[deal.Kind]bool            // whose clock was set
+	lag     map[deal.Kind]time.Duration   // after which it is seen what people have done
 	checked [][]byte                      // checkpoints that somebody has kept
+	backup  *simBackup                    // the newest
 	up      *incarnation
 	down    time.Duration // until the next start
-	over    bool          // nothing is started any more
+	// meanwhile people go on with the deals.
+	meanwhile bool
+	over      bool // nothing is started any more
 }
 
 // simDeal is a record in a CRM as its salespeople know it.
@@ -65,6 +74,8 @@ type simDeal struct {
 	stage string
 	gone  bool
 	into  *simDeal // what it was merged into
+	// moved is when it was seen to have entered or left its stage, changed when what goes into its document was.
+	moved, changed time.Time
 }
 
 func (d *simDeal) now() *simDeal {
@@ -104,8 +115,8 @@ var simStart = time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC)
 // newSimWorld must be called inside the bubble. login is where the secrets are.
 func newSimWorld(t *testing.T, s simScript, k simKit) *simWorld {
 	time.Sleep(time.Until(simStart))
-	w := &simWorld{script: s, start: time.Now(), pipes: map[string]pipeListener{}, deals: map[deal.Kind][]*simDeal{}, noticed: map[deal.TxID]bool{},
-		digests: map[deal.TxID]map[string]bool{}, shown: map[string]int64{}, skew: map[deal.Kind]time.Duration{deal.Salesforce: s.Skew[0], deal.HubSpot: s.Skew[1]}}
+	w := &simWorld{script: s, kit: k, start: time.Now(), pipes: map[string]pipeListener{}, deals: map[deal.Kind][]*simDeal{}, noticed: map[deal.TxID]bool{},
+		digests: map[deal.TxID]map[string]bool{}, shown: map[string]int64{}, sever: map[deal.Kind]simEvent{}, deaf: map[deal.Kind]time.Time{}, clocked: map[deal.Kind]bool{}, lag: map[deal.Kind]time.Duration{}, skew: map[deal.Kind]time.Duration{deal.Salesforce: s.Skew[0], deal.HubSpot: s.Skew[1]}}
 	w.world, w.dice = &world{t: t, now: time.Now}, rand.New(rand.NewPCG(s.Seed, 0xd1ce))
 	w.org = mock.New(mock.Options{Sandbox: true, Now: w.clockOf(deal.Salesforce), ConsumerKey: "engine", ClientSecret: k.secret, RequestLimit: 10_000})
 	none := portal.Limits{TenSecondly: -1, Daily: -1, SearchSecondly: -1, Associations: -1}
@@ -166,7 +177,52 @@ func (w *simWorld) watching(crm deal.Kind, h http.Handler) http.Handler {
 		}()
 		rw.Header().Set("Date", w.clockOf(crm)().UTC().Format(http.TimeFormat)) // not net/http's, which knows the machine's clock only
 		h.ServeHTTP(rw, r)
+		w.hear(crm, in, r)
 	})
+}
+
+// writeOf names a write whose effect must not be doubled, empty for all other calls.
+func writeOf(r *http.Request) string {
+	switch path := r.URL.Path; {
+	case r.Method == http.MethodPatch:
+		return "update"
+	case r.Method != http.MethodPost:
+		return ""
+	case strings.HasSuffix(path, "/sobjects/ContentVersion"), strings.HasPrefix(path, "/files/"):
+		return "upload"
+	case strings.HasSuffix(path, "/notes"):
+		return "note"
+	}
+	return ""
+}
+
+// hear loses what a CRM answers when the script says so: the daemon dies at that moment, or hears nothing for a while.
+func (w *simWorld) hear(crm deal.Kind, in *incarnation, r *http.Request) {
+	w.mu.Lock()
+	e, deaf := w.sever[crm], time.Now().Before(w.deaf[crm])
+	hit := e.Verb == doSever && e.Call == writeOf(r)
+	if hit && e.Skip > 0 {
+		e.Skip--
+		w.sever[crm], hit = e, false
+	}
+	if hit {
+		delete(w.sever, crm)
+		if e.What == "deaf" {
+			w.deaf[crm] = time.Now().Add(e.For)
+		} else if in != nil {
+			w.down = e.For
+		}
+	}
+	w.mu.Unlock()
+	if hit {
+		w.trace("%s has done an %s, and nobody hears of it", crm, e.Call)
+		if e.What != "deaf" && in != nil {
+			in.kill("when " + e.Call + " was done")
+		}
+	}
+	if hit || deaf {
+		panic(http.ErrAbortHandler)
+	}
 }
 
 func (w *simWorld) look(crm deal.Kind, late bool) {
