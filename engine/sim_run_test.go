@@ -224,7 +224,7 @@ func (in *incarnation) decide(s store.Summary, what string) {
 	case "retry":
 		err = in.store.Retry(ctx, tx, "alice", "simulated")
 	case "release":
-		doubted := strings.HasPrefix(hold, holdRestored) || strings.HasPrefix(hold, holdMissing)
+		doubted := strings.HasPrefix(hold, holdRestored) || strings.HasPrefix(hold, holdMissing) || strings.HasPrefix(hold, holdElsewhere)
 		if doubted && time.Since(in.w.start) < troubleTime {
 			return // a careful person waits until nothing is on its way any more
 		}
