@@ -296,7 +296,7 @@ func (x *torture) fail() {
 			hubspot.EffectTimeoutCommitted, hubspot.EffectReset, hubspot.EffectResetCommitted, hubspot.EffectSlow, hubspot.EffectTruncated}
 		kinds := []hubspot.Kind{"", hubspot.KindGet, hubspot.KindPatch, hubspot.KindSearch, hubspot.KindUpload}
 		x.crms[1].(*hubspotCRM).fault(hubspot.Fault{Kind: kinds[x.rnd.IntN(len(kinds))], Effect: effects[x.rnd.IntN(len(effects))], Times: once,
-			Delay: time.Duration(x.rnd.IntN(300)) * time.Millisecond, RetryAfter: time.Second})
+			Delay: time.Duration(1+x.rnd.IntN(300)) * time.Millisecond, RetryAfter: time.Second})
 	case 6:
 		faults := []pki.Fault{pki.Down, pki.Garbage, pki.OtherData, pki.WrongNonce, pki.BadSignature, pki.Slow}
 		x.authority.SetFault(pki.ServiceTSA, faults[x.rnd.IntN(len(faults))], once)
