@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os/exec"
 	"strings"
 	"sync"
@@ -45,7 +46,7 @@ func newBrowser(t *testing.T) *browser {
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()), chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
-		chromedp.Flag("disable-sync", true), chromedp.Flag("no-first-run", true))
+		chromedp.Flag("host-resolver-rules", "MAP seals.example 127.0.0.1"), chromedp.Flag("disable-sync", true), chromedp.Flag("no-first-run", true))
 	allocator, stop := chromedp.NewExecAllocator(t.Context(), options...)
 	t.Cleanup(stop)
 	ctx, end := chromedp.NewContext(allocator)
@@ -206,6 +207,28 @@ func TestAPersonLogsInSearchesAndLogsOutWithTheKeyboardAlone(t *testing.T) {
 	b.do(chromedp.Navigate(base + "/deals"))
 	if title := eval[string](b, "document.querySelector('h1').textContent"); title != "Log in to see this" {
 		t.Errorf("logged out, the list is titled %q", title)
+	}
+}
+
+// To a name without TLS browsers tell less of where a request comes from than to localhost.
+func TestAPersonLogsInAndOutUnderANameWithoutTLS(t *testing.T) {
+	v := settle()
+	h, _, _ := open(v, func(o *Options) { o.Hosts = []string{"seals.example"} })
+	base, link := house(t, v, h)
+	address, err := url.Parse(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := "http://seals.example:" + address.Port()
+	b := newBrowser(t)
+	b.do(chromedp.Navigate(named+strings.TrimPrefix(link, base)), chromedp.Click(chromedp.CSS("button.main")),
+		chromedp.WaitVisible(chromedp.CSS("#tenants, body > pre"))) // the browser's frame around a refusal
+	if !eval[bool](b, "document.querySelector('#tenants') !== null") {
+		t.Fatal(eval[string](b, "document.body.textContent"))
+	}
+	b.do(chromedp.Click(chromedp.CSS(".out button")), chromedp.WaitNotPresent(chromedp.CSS(".out")))
+	if title := eval[string](b, "document.title"); !strings.Contains(title, "dealseal is") {
+		t.Errorf("logged out, the page is %q", title)
 	}
 }
 

@@ -335,7 +335,7 @@ func TestEveryAnswerIsHardened(t *testing.T) {
 	for _, p := range []string{"/", "/deals", path(v.deals[0]), path(v.deals[0]) + "/fields", path(v.deals[0]) + "/files/x", "/login", "/nowhere", "/healthz", "/readyz", "/metrics", "/assets/style.css", "/assets/refresh.js"} {
 		for _, extra := range [][]string{nil, {"Host", "rebound.example"}, {"Sec-Fetch-Site", "cross-site"}} {
 			got := get(h, p, extra...).Header()
-			for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store",
+			for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin", "Cache-Control": "no-store",
 				"Cross-Origin-Resource-Policy": "same-origin", "Cross-Origin-Opener-Policy": "same-origin", "Content-Security-Policy": contentPolicy} {
 				if got.Get(name) != want {
 					t.Errorf("%s %v: %s is %q", p, extra, name, got.Get(name))
