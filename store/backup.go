@@ -85,7 +85,7 @@ func (s *Store) Backup(ctx context.Context, w io.Writer, o BackupOptions) (info 
 		return info, err
 	}
 	temp := filepath.Join(s.dir, backupDir)
-	if err := errors.Join(os.RemoveAll(temp), os.Mkdir(temp, 0o700)); err != nil {
+	if err := errors.Join(os.RemoveAll(temp), os.Mkdir(temp, 0o700), give(s.dir, temp)); err != nil {
 		return info, s.explain(fmt.Errorf("backup: %w", err))
 	}
 	defer os.RemoveAll(temp) // else the next Open does it
@@ -205,7 +205,7 @@ func (s *Store) linkStaged(temp string) error {
 	root := filepath.Join(s.dir, "staging")
 	return walkFiles(root, func(name string) error {
 		to := filepath.Join(temp, "staging", name)
-		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o700), give(s.dir, filepath.Join(temp, "staging"), filepath.Dir(to))); err != nil {
 			return err
 		}
 		return os.Link(filepath.Join(root, name), to)

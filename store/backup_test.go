@@ -497,8 +497,48 @@ func TestRootRestoresForTheDirectorysOwner(t *testing.T) {
 	if _, err := Restore(t.Context(), bytes.NewReader(b), restoreOptions(dir)); err != nil {
 		t.Fatal(err)
 	}
+	mustAllBelongTo(t, dir, user)
+}
+
+func TestRootWorksForTheDirectorysOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("NOT TESTED: root's work on the state directory of the daemon's user; run as root")
+	}
+	const user = 12345
+	s, _, _, _ := household(t)
+	b, dir := backUp(t, s, BackupOptions{}), t.TempDir()
+	if err := os.Chown(dir, user, user); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Restore(t.Context(), bytes.NewReader(b), restoreOptions(dir)); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, options(dir, newClock().Now))
+	first := true
+	_, err := s.Backup(t.Context(), writing(func(p []byte) (int, error) {
+		if first { // as a kill in the middle of it would leave everything
+			mustAllBelongTo(t, dir, user)
+			first = false
+		}
+		return len(p), nil
+	}), BackupOptions{Who: "root"})
+	if err != nil || first {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustAllBelongTo(t, dir, user)
+}
+
+type writing func(p []byte) (int, error)
+
+func (w writing) Write(p []byte) (int, error) { return w(p) }
+
+func mustAllBelongTo(t *testing.T, dir string, user uint32) {
+	t.Helper()
 	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
-		if err != nil {
+		if err != nil || filepath.Base(filepath.Dir(name)) == backupDir && !d.IsDir() { // whose folder it is can remove it
 			return err
 		}
 		info, err := d.Info()

@@ -69,7 +69,7 @@ func (s *Store) writeHighWater(size int64) error {
 	if err == nil {
 		err = s.hook.Around("fsync/high-water", f.Sync)
 	}
-	if err = errors.Join(err, f.Close()); err == nil {
+	if err = errors.Join(err, f.Close(), give(s.dir, temp)); err == nil {
 		err = s.hook.Around("rename/high-water", func() error { return os.Rename(temp, name) })
 	}
 	if err == nil {

@@ -42,6 +42,10 @@ func lock(ctx context.Context, dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
+	if err := give(dir, f.Name()); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
 	if err := flock(ctx, f); err != nil {
 		defer f.Close()
 		if !errors.Is(err, unix.EWOULDBLOCK) {

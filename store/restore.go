@@ -20,7 +20,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -196,7 +195,7 @@ func (s *Store) checkDatabase(ctx context.Context) error {
 
 // settleIn moves everything from temp into its place, the database last, and gives it to whom the directory belongs.
 func settleIn(dir, temp string) error {
-	if err := adopt(dir, temp); err != nil {
+	if err := giveAll(dir, temp); err != nil {
 		return err
 	}
 	if err := os.Remove(filepath.Join(temp, lockName)); err != nil {
@@ -223,25 +222,6 @@ func settleIn(dir, temp string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-// adopt lets root restore for the daemon's user.
-func adopt(dir, temp string) error {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || os.Geteuid() != 0 || owner.Uid == 0 {
-		return nil
-	}
-	chown := func(name string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Lchown(name, int(owner.Uid), int(owner.Gid))
-	}
-	return errors.Join(filepath.WalkDir(temp, chown), os.Lchown(filepath.Join(dir, lockName), int(owner.Uid), int(owner.Gid)))
 }
 
 // unpacker reads one backup: each file goes to keep, and its hash to list, which at the end must be the backup's own.

@@ -169,7 +169,9 @@ func (s *Store) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("database: %w", err)
 	}
-	f.Close()
+	if err := errors.Join(f.Close(), give(s.dir, path)); err != nil {
+		return fmt.Errorf("database: %w", err)
+	}
 	values.Set("_txlock", "immediate")
 	if s.write, err = s.pool(ctx, path, values, 1); err != nil {
 		return err

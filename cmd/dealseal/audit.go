@@ -37,7 +37,7 @@ func verifyAudit(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	ops, err := openOperations(ctx, c.config)
+	ops, err := c.openOperations(ctx)
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func takeCheckpoint(ctx context.Context, c *call) error {
 	if c.out == "" {
 		return usagef("name the file to write")
 	}
-	ops, err := openOperations(ctx, c.config)
+	ops, err := c.openOperations(ctx)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func takeProof(ctx context.Context, c *call, arg string) error {
 	if c.out == "" {
 		return usagef("name the file to write")
 	}
-	ops, err := openOperations(ctx, c.config)
+	ops, err := c.openOperations(ctx)
 	if err != nil {
 		return err
 	}

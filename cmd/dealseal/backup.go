@@ -24,8 +24,6 @@ type backupOptions struct {
 	databaseOnly             bool
 	recipients               []string
 	passphrase, identity, to string
-	// masterKey is a reference that takes the place of the configuration's.
-	masterKey string
 }
 
 // backupCommand makes a backup, or reads one to its end.
@@ -35,14 +33,14 @@ func backupCommand(ctx context.Context, c *call) error {
 		return verifyBackup(ctx, c, c.args[1])
 	case len(c.args) != 1 || c.args[0] == "verify":
 		return usagef("name the file to write, or \"verify\" and the file to read")
-	case c.backup.identity != "" || c.backup.masterKey != "":
-		return usagef("--identity and --master-key are for reading a backup; to encrypt one, name its --recipient")
+	case c.backup.identity != "":
+		return usagef("--identity is for reading a backup; to encrypt one, name its --recipient")
 	}
 	seal, err := c.sealer()
 	if err != nil {
 		return err
 	}
-	ops, err := openOperations(ctx, c.config)
+	ops, err := c.openOperations(ctx)
 	if err != nil {
 		return err
 	}
@@ -195,10 +193,10 @@ func verifyBackup(ctx context.Context, c *call, file string) error {
 // knownMasterKey is nil on a machine without the usual configuration, if no flag names a key.
 func (c *call) knownMasterKey() (*secret.Secret, error) {
 	cfg, err := config.LoadWithoutTenants(c.config)
-	if c.backup.masterKey == "" && errors.Is(err, fs.ErrNotExist) && c.config == usualConfig {
+	if c.masterKey == "" && errors.Is(err, fs.ErrNotExist) && c.config == usualConfig {
 		return nil, nil
 	}
-	if c.backup.masterKey == "" && err != nil {
+	if c.masterKey == "" && err != nil {
 		return nil, err
 	}
 	key, err := c.masterKeyOf(cfg)
@@ -208,8 +206,8 @@ func (c *call) knownMasterKey() (*secret.Secret, error) {
 // masterKeyOf returns the key that the flag names, or else the configuration's. A service's credentials cannot be read
 // from outside of it.
 func (c *call) masterKeyOf(cfg *config.Config) (secret.Secret, error) {
-	if c.backup.masterKey != "" {
-		ref, err := secret.ParseRef(c.backup.masterKey)
+	if c.masterKey != "" {
+		ref, err := secret.ParseRef(c.masterKey)
 		if err != nil {
 			return secret.Secret{}, usagef("--master-key is a reference, such as file:/root/master-key: %v", err)
 		}

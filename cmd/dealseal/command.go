@@ -31,10 +31,10 @@ type command struct {
 
 // options are the flags of all commands; each command registers those that it knows.
 type options struct {
-	config, profile, level, out, trust, record, checkpoint, why, tenant, passphrase, subject, page string
-	json, all, online                                                                              bool
-	limit                                                                                          int
-	backup                                                                                         backupOptions
+	config, profile, level, out, trust, record, checkpoint, why, tenant, passphrase, subject, page, masterKey string
+	json, all, online                                                                                         bool
+	limit                                                                                                     int
+	backup                                                                                                    backupOptions
 }
 
 // usualConfig is where the configuration is when no flag says otherwise.
@@ -81,7 +81,10 @@ func commands() []command {
 	unlock := func(fs *flag.FlagSet, o *options) {
 		fs.StringVar(&o.backup.passphrase, "passphrase-file", "", "`file` with the passphrase that the backup is encrypted with")
 		fs.StringVar(&o.backup.identity, "identity", "", "age identity `file` of a recipient, to read an encrypted backup")
-		fs.StringVar(&o.backup.masterKey, "master-key", "", "`reference` to a copy of the master key, such as file:/root/master-key, to read a backup (default: master_key of the configuration)")
+	}
+	// Without a daemon the state is opened by the command itself, which cannot read the credentials of a service.
+	key := func(fs *flag.FlagSet, o *options) {
+		fs.StringVar(&o.masterKey, "master-key", "", "`reference` to a copy of the master key, such as file:/root/master-key, for when no daemon runs (default: master_key of the configuration)")
 	}
 	return []command{
 		{name: "serve", summary: "run the daemon", run: serve, flags: conf},
@@ -92,7 +95,7 @@ func commands() []command {
 			})},
 		{name: "doctor", args: "[--json]", summary: "check --online, and the five questions that a house must be able to answer", run: doctorCommand, flags: with(asJSON)},
 		{name: "jobs", args: "[list | retry TX | retry all | release TX --why REASON | prepare TX --why REASON | drop TX --why REASON]", summary: "list deals in the works, or decide: retry after an outage, release a hold, prepare anew, drop", run: jobs,
-			flags: with(asJSON, why, func(fs *flag.FlagSet, o *options) {
+			flags: with(asJSON, why, key, func(fs *flag.FlagSet, o *options) {
 				fs.BoolVar(&o.all, "all", false, "list finished deals too")
 				fs.IntVar(&o.limit, "n", 50, "list at most so `many`")
 				fs.StringVar(&o.tenant, "tenant", "", "only deals of the tenant with this `id`")
@@ -101,14 +104,14 @@ func commands() []command {
 			flags: with(asJSON, func(fs *flag.FlagSet, o *options) {
 				fs.StringVar(&o.page, "page", "", "the `address` of the page in the browser, where a proxy stands before it")
 			})},
-		{name: "explain", args: "TX", summary: "the whole story of one deal", run: explain, flags: with(asJSON)},
+		{name: "explain", args: "TX", summary: "the whole story of one deal", run: explain, flags: with(asJSON, key)},
 		{name: "audit", args: "verify [--checkpoint FILE] | checkpoint -o FILE | proof TX -o FILE | check FILE [--checkpoint FILE]", summary: "check the audit log, take a signed checkpoint to be kept elsewhere, or prove to others what the log says of a deal", run: auditCommand,
-			flags: with(out, func(fs *flag.FlagSet, o *options) {
+			flags: with(out, key, func(fs *flag.FlagSet, o *options) {
 				fs.StringVar(&o.checkpoint, "checkpoint", "", "a signed checkpoint `file` that was kept elsewhere, and that log or proof must agree with")
 			})},
-		{name: "recover", summary: "rebuild missing ledger entries from the archive", run: recoverCommand, flags: conf},
+		{name: "recover", summary: "rebuild missing ledger entries from the archive", run: recoverCommand, flags: with(key)},
 		{name: "backup", args: "FILE [--db-only] [--recipient age1… | --passphrase-file FILE] | verify FILE", summary: "write database and archive into one file, while the daemon runs or not; or check such a file", run: backupCommand,
-			flags: with(unlock, func(fs *flag.FlagSet, o *options) {
+			flags: with(unlock, key, func(fs *flag.FlagSet, o *options) {
 				fs.BoolVar(&o.backup.databaseOnly, "db-only", false, "leave the archive out; documents of deals under way are always in it")
 				fs.Func("recipient", "encrypt to this age `recipient`; may be given more than once", func(r string) error {
 					o.backup.recipients = append(o.backup.recipients, r)
@@ -116,7 +119,7 @@ func commands() []command {
 				})
 			})},
 		{name: "restore", args: "FILE [--to DIR]", summary: "make a state directory of a backup, after checking all of it", run: restoreCommand,
-			flags: with(unlock, func(fs *flag.FlagSet, o *options) {
+			flags: with(unlock, key, func(fs *flag.FlagSet, o *options) {
 				fs.StringVar(&o.backup.to, "to", "", "the `directory` to make; it must be empty (default: state_dir of the configuration)")
 			})},
 		{name: "sign", args: "--profile NAME IN.pdf -o OUT.pdf", summary: "seal a file, without a CRM", run: signCommand,

@@ -12,13 +12,9 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/user"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/deal"
@@ -27,7 +23,7 @@ import (
 )
 
 // The control socket is HTTP over a unix socket in the state directory, for the daemon's own user and root. The peer's
-// credentials, not what it says, are the "who" of the audit log.
+// credentials are the "who" of the audit log, not what it says; see peer.name for what root may add.
 
 var (
 	errNoDaemon = errors.New("no daemon is running")
@@ -36,8 +32,6 @@ var (
 
 // maxControl bounds what either side reads.
 const maxControl = 16 << 20
-
-type peerKey struct{}
 
 // listenControl opens the control socket. Whoever holds the lock on the state directory may remove what a daemon that
 // was killed has left there.
@@ -64,52 +58,12 @@ func serveControl(ctx context.Context, log *slog.Logger, l net.Listener, ops ope
 		add(mux)
 	}
 	server := &http.Server{
-		Handler:           mux,
+		Handler:           naming(mux),
 		ReadHeaderTimeout: 5 * time.Second,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, peerKey{}, peerName(c))
-		},
+		ConnContext:       withPeer,
 	}
 	return serveUntil(ctx, server, l)
-}
-
-// peerName is the user at the other end of a unix socket. Of root it also says who logged in to the machine to become so:
-// the kernel remembers that over sudo.
-func peerName(c net.Conn) string {
-	raw, err := c.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		return ""
-	}
-	var cred *unix.Ucred
-	if err := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil || cred == nil {
-		return ""
-	}
-	name := userName(int(cred.Uid))
-	if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/loginuid", cred.Pid)); cred.Uid == 0 && err == nil {
-		if person := loginName(string(text)); person != "" {
-			name += " (" + person + ")"
-		}
-	}
-	return name
-}
-
-// loginName reads a loginuid file; empty for root, for nobody in particular, and for what is none.
-func loginName(text string) string {
-	const unset = 1<<32 - 1
-	uid, err := strconv.ParseUint(strings.TrimSpace(text), 10, 32)
-	if err != nil || uid == 0 || uid == unset {
-		return ""
-	}
-	return userName(int(uid))
-}
-
-func userName(uid int) string {
-	id := strconv.Itoa(uid)
-	if u, err := user.LookupId(id); err == nil {
-		return u.Username
-	}
-	return "uid " + id
 }
 
 func controlHandler(log *slog.Logger, ops operations, examine func(context.Context) *doctor.Report) *http.ServeMux {
@@ -191,12 +145,6 @@ func controlHandler(log *slog.Logger, ops operations, examine func(context.Conte
 	return mux
 }
 
-// peerOf is who asks, as the socket knows it.
-func peerOf(ctx context.Context) string {
-	who, _ := ctx.Value(peerKey{}).(string)
-	return who
-}
-
 // A backup is as long as it is: what became of it stands behind it, in one of these trailers.
 const (
 	backupDone   = "Dealseal-Backup"
@@ -240,7 +188,10 @@ func answer(w http.ResponseWriter, v any, err error) {
 }
 
 // remote asks the running daemon.
-type remote struct{ client *http.Client }
+type remote struct {
+	client *http.Client
+	person string // who runs the command, for personHeader
+}
 
 // findDaemon connects to the daemon of a configuration file. A daemon runs with what it has read, so a mistake that is in the
 // file now keeps nobody from it.
@@ -265,7 +216,7 @@ func dialControl(ctx context.Context, stateDir string) (*remote, error) {
 		return nil, err
 	}
 	c.Close()
-	return &remote{&http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{
+	return &remote{person: myPerson(), client: &http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", path) },
 	}}}, nil
 }
@@ -275,9 +226,17 @@ func (r *remote) Close() error {
 	return nil
 }
 
+func (r *remote) request(ctx context.Context, method, path string, body []byte) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://dealseal"+path, bytes.NewReader(body))
+	if err == nil && r.person != "" {
+		req.Header.Set(personHeader, r.person)
+	}
+	return req, err
+}
+
 // ask sends one request and decodes the answer.
 func (r *remote) ask(ctx context.Context, method, path string, body []byte, into any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://dealseal"+path, bytes.NewReader(body))
+	req, err := r.request(ctx, method, path, body)
 	if err != nil {
 		return err
 	}
@@ -342,7 +301,7 @@ func (r *remote) Recover(ctx context.Context) (recovered []recovery, err error) 
 
 // Backup takes as long as it takes: only ctx ends it.
 func (r *remote) Backup(ctx context.Context, w io.Writer, archive bool) (info store.BackupInfo, err error) {
-	req, err := http.NewRequestWithContext(ctx, "POST", "http://dealseal/backup?archive="+strconv.FormatBool(archive), nil)
+	req, err := r.request(ctx, "POST", "/backup?archive="+strconv.FormatBool(archive), nil)
 	if err != nil {
 		return info, err
 	}

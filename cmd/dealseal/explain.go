@@ -21,7 +21,7 @@ func explain(ctx context.Context, c *call) error {
 	if err != nil {
 		return usagef("%v", err)
 	}
-	ops, err := openOperations(ctx, c.config)
+	ops, err := c.openOperations(ctx)
 	if err != nil {
 		return err
 	}

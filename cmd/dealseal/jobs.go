@@ -28,7 +28,7 @@ func jobs(ctx context.Context, c *call) error {
 }
 
 func listJobs(ctx context.Context, c *call) error {
-	ops, err := openOperations(ctx, c.config)
+	ops, err := c.openOperations(ctx)
 	if err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func decide(ctx context.Context, c *call, verb string) error {
 		}
 		c.why = "retried by hand"
 	}
-	ops, err := openOperations(ctx, c.config)
+	ops, err := c.openOperations(ctx)
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func retryAll(ctx context.Context, c *call) error {
 	if c.why == "" {
 		c.why = "all were retried by hand"
 	}
-	ops, err := openOperations(ctx, c.config)
+	ops, err := c.openOperations(ctx)
 	if err != nil {
 		return err
 	}

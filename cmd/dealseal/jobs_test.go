@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -168,7 +170,53 @@ func TestStateOfAnotherUserIsLeftAlone(t *testing.T) {
 		}
 	}
 	err := checkStateDir(&config.Config{StateDir: dir})
-	if err == nil || !strings.Contains(err.Error(), "belongs to another user: run the command as that user, with sudo -u ") {
+	var foreign *foreignError
+	if !errors.As(err, &foreign) || !strings.Contains(err.Error(), dir+" belongs to ") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// After a restore, or when the daemon cannot start, there is root alone, without the service's credentials.
+func TestRootWorksOnAStoppedServicesStateWithACopyOfTheMasterKey(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("NOT TESTED: root's commands on the state directory of the daemon's user; run as root")
+	}
+	const user = 61999
+	d := newDesk(t)
+	if err := d.open().Close(); err != nil {
+		t.Fatal(err)
+	}
+	own := func(name string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(name, user, user))
+	}
+	if err := filepath.WalkDir(d.cfg.StateDir, own); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(d.file)
+	must(t, err)
+	reference, key := d.cfg.MasterKey.String(), "file:"+filepath.Join(filepath.Dir(d.file), "copy-of-the-key")
+	must(t, os.Rename(strings.TrimPrefix(reference, "file:"), strings.TrimPrefix(key, "file:")))
+	must(t, os.WriteFile(d.file, bytes.Replace(text, []byte(reference), []byte("credential:master-key"), 1), 0o600))
+
+	if said := d.types(exitFailed, "audit", "verify"); !strings.Contains(said, "--master-key file:/PATH") {
+		t.Errorf("without the key no cure is named: %s", said)
+	}
+	tx := strings.Repeat("a", 26)
+	d.types(exitOK, "audit", "verify", "--master-key", key)
+	d.types(exitOK, "recover", "--master-key", key)
+	d.types(exitOK, "jobs", "--master-key", key)
+	d.types(exitOK, "backup", filepath.Join(t.TempDir(), "backup.tar"), "--master-key", key)
+	if said := d.types(exitFailed, "explain", tx, "--master-key", key); !strings.Contains(said, tx) {
+		t.Errorf("explain: %s", said)
+	}
+	must(t, filepath.WalkDir(d.cfg.StateDir, func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil && info.Sys().(*syscall.Stat_t).Uid != user {
+			t.Errorf("%s is root's now", name)
+		}
+		return err
+	}))
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/user"
 	"path/filepath"
 	"syscall"
 
@@ -58,33 +57,43 @@ type recovery struct {
 }
 
 // openOperations finds the daemon, or takes its place.
-func openOperations(ctx context.Context, configFile string) (operations, error) {
-	if r, _, err := findDaemon(ctx, configFile); err == nil {
+func (c *call) openOperations(ctx context.Context) (operations, error) {
+	if r, _, err := findDaemon(ctx, c.config); err == nil {
 		return r, nil
 	} else if !errors.Is(err, errNoDaemon) {
 		return nil, err
 	}
-	cfg, err := config.LoadWithoutTenants(configFile)
+	cfg, err := config.LoadWithoutTenants(c.config)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkStateDir(cfg); err != nil {
+	var foreign *foreignError
+	err = checkStateDir(cfg)
+	switch {
+	case errors.As(err, &foreign) && os.Geteuid() == 0: // the store gives what it makes to the owner
+	case errors.As(err, &foreign):
+		return nil, fmt.Errorf("no daemon is running, and %w: run the command as root", err)
+	case err != nil:
 		return nil, err
 	}
-	s, err := openStore(ctx, cfg, nil)
+	master, err := c.masterKeyOf(cfg)
 	if err != nil {
 		return nil, err
 	}
-	me, err := user.Current()
+	s, err := openStoreUnder(ctx, cfg, master, nil)
 	if err != nil {
-		s.Close()
 		return nil, err
 	}
-	return &local{Store: s, who: me.Username}, nil
+	return &local{Store: s, who: myName()}, nil
 }
 
+// foreignError means that a state directory belongs to another user than the one who runs the command.
+type foreignError struct{ dir, owner string }
+
+func (e *foreignError) Error() string { return fmt.Sprintf("%s belongs to %s", e.dir, e.owner) }
+
 // checkStateDir keeps a command from making what only the daemon should: a state directory where a path is misspelt, or
-// files of root's that the daemon's user could not open afterwards.
+// files that the daemon's user could not open afterwards, which is a *foreignError.
 func checkStateDir(cfg *config.Config) error {
 	info, err := os.Stat(cfg.StateDir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -94,11 +103,7 @@ func checkStateDir(cfg *config.Config) error {
 		return cfg.At("state_dir", "%v", err)
 	}
 	if s, ok := info.Sys().(*syscall.Stat_t); ok && int(s.Uid) != os.Geteuid() {
-		owner := fmt.Sprintf("#%d", s.Uid)
-		if u, err := user.LookupId(owner[1:]); err == nil {
-			owner = u.Username
-		}
-		return fmt.Errorf("no daemon is running, and %s belongs to another user: run the command as that user, with sudo -u %s", cfg.StateDir, owner)
+		return &foreignError{cfg.StateDir, userName(int(s.Uid))}
 	}
 	return nil
 }

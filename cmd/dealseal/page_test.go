@@ -118,12 +118,3 @@ func (s *stage) sameAsOnTheRecord(t *testing.T, browser *http.Client, tx deal.Tx
 		t.Errorf("%d bytes named %v differ from what is on the record: %v", len(got), params, err)
 	}
 }
-
-func TestWhoBecameRootIsReadFromTheKernel(t *testing.T) {
-	t.Parallel()
-	for text, want := range map[string]string{"": "", "0": "", "4294967295": "", "-1": "", "x": "", "99999999999": "", "1": userName(1), "3999999999\n": "uid 3999999999"} {
-		if got := loginName(text); got != want {
-			t.Errorf("loginuid %q: %q, want %q", text, got, want)
-		}
-	}
-}

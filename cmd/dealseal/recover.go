@@ -7,7 +7,7 @@ import (
 
 // recoverCommand rebuilds what the archive proves.
 func recoverCommand(ctx context.Context, c *call) error {
-	ops, err := openOperations(ctx, c.config)
+	ops, err := c.openOperations(ctx)
 	if err != nil {
 		return err
 	}

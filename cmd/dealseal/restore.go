@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/dealseal/dealseal/config"
@@ -16,7 +17,7 @@ func restoreCommand(ctx context.Context, c *call) error {
 		return usagef("name the backup to restore")
 	}
 	var cfg *config.Config
-	if c.backup.to == "" || c.backup.masterKey == "" { // otherwise there is nothing that it has to say
+	if c.backup.to == "" || c.masterKey == "" { // otherwise there is nothing that it has to say
 		var err error
 		if cfg, err = config.LoadWithoutTenants(c.config); err != nil {
 			return err
@@ -30,7 +31,7 @@ func restoreCommand(ctx context.Context, c *call) error {
 	if to == "" {
 		to = cfg.StateDir
 	}
-	dir, err := filepath.Abs(to)
+	dir, err := realPath(to)
 	if err != nil {
 		return err
 	}
@@ -48,6 +49,21 @@ func restoreCommand(ctx context.Context, c *call) error {
 	return nil
 }
 
+// realPath follows the link that systemd puts in the place of a state directory, even when what it leads to was moved away.
+func realPath(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	if target, err := os.Readlink(dir); err == nil {
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(dir), target)
+		}
+		return target, nil
+	}
+	return dir, nil
+}
+
 // whatNext says what a person has to look at after a restore.
 func (c *call) whatNext(dir string, done *store.Restored) {
 	var underWay, waiting int64
@@ -59,6 +75,10 @@ func (c *call) whatNext(dir string, done *store.Restored) {
 			underWay += n.N
 		}
 	}
+	key := ""
+	if c.masterKey != "" {
+		key = " --master-key " + c.masterKey
+	}
 	say := func(format string, args ...any) { fmt.Fprintf(c.stdout, format+"\n", args...) }
 	say("the audit log is whole: %d entries; %d deals are under way, %d wait for a person", done.Audit.Head.Size, underWay, waiting)
 	say("\nBefore you start a daemon on it:")
@@ -66,11 +86,11 @@ func (c *call) whatNext(dir string, done *store.Restored) {
 	if c.backup.to != "" {
 		say("  2. name %s as state_dir in its configuration", dir)
 	}
-	say("  3. compare the log with a checkpoint that was kept elsewhere: dealseal audit verify --checkpoint FILE")
+	say("  3. compare the log with a checkpoint that was kept elsewhere: dealseal audit verify --checkpoint FILE%s", key)
 	if done.Archive {
-		say("  4. take in what was archived while the backup was written: dealseal recover")
+		say("  4. take in what was archived while the backup was written: dealseal recover%s", key)
 	} else {
-		say("  4. put the archive to %s and then: dealseal recover", filepath.Join(dir, "archive"))
+		say("  4. put the archive to %s and then: dealseal recover%s", filepath.Join(dir, "archive"), key)
 	}
 	say("Then start it. Entries from before the restore that bear no proof of what became of them are held as [restored]:")
 	say("  5. look at each with dealseal jobs; release it if no contract of it exists, else drop it")

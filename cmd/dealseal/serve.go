@@ -21,6 +21,7 @@ import (
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/documents/typst"
 	"github.com/dealseal/dealseal/engine"
+	"github.com/dealseal/dealseal/secret"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/store"
 	"github.com/dealseal/dealseal/web"
@@ -254,12 +255,17 @@ func (h *house) places(r *typst.Renderer) engine.Places {
 
 // openStore opens the state with its master key. From then on the process holds what must not land in a core file.
 func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*store.Store, error) {
-	if err := errors.Join(unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0), unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})); err != nil {
-		return nil, fmt.Errorf("core dumps cannot be switched off: %w", err)
-	}
 	master, err := masterKey(cfg.MasterKey)
 	if err != nil {
 		return nil, cfg.At("master_key", "%v", err)
+	}
+	return openStoreUnder(ctx, cfg, master, log)
+}
+
+// openStoreUnder is openStore with a master key that was found elsewhere.
+func openStoreUnder(ctx context.Context, cfg *config.Config, master secret.Secret, log *slog.Logger) (*store.Store, error) {
+	if err := errors.Join(unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0), unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})); err != nil {
+		return nil, fmt.Errorf("core dumps cannot be switched off: %w", err)
 	}
 	return store.Open(ctx, store.Options{Dir: cfg.StateDir, MasterKey: master, Log: log, Hook: crashHook()})
 }

@@ -28,6 +28,7 @@ func TestTheServiceUnderSystemd(t *testing.T) {
 	s.start()
 	s.seals("after the start")
 	s.isConfined()
+	s.knowsWhoIsRoot()
 	s.reloads()
 	s.isRestartedByTheWatchdog()
 	s.drains()
@@ -282,6 +283,17 @@ func (s *site) isRestartedByTheWatchdog() {
 	}
 	s.saw("a stopped main process is ended by the watchdog and another is ready after %s", time.Since(began).Round(100*time.Millisecond))
 	s.seals("after the watchdog")
+}
+
+// knowsWhoIsRoot has a person who became root log in to the page.
+func (s *site) knowsWhoIsRoot() {
+	const person = "4242"
+	s.do("useradd", "--uid", person, "alice")
+	invited := s.do("sh", "-c", "echo "+person+" > /proc/self/loginuid && exec dealseal admin login")
+	if !strings.HasSuffix(invited, "logs in root (alice).") {
+		s.t.Errorf("the daemon does not know who became root: %s", invited)
+	}
+	s.saw("of root it knows who became so")
 }
 
 // drains stops the service during an upload, which must not be begun twice.
