@@ -110,10 +110,7 @@ func (s *Sealer) Redeem(ctx context.Context, t *Ticket) (value []byte, err error
 	if err != nil {
 		return nil, err
 	}
-	spki, err := spkiSHA256(key.Public())
-	if err != nil {
-		return nil, &KeyError{Key: name, Reason: "its public key cannot be read: " + err.Error()}
-	}
+	spki := digest(key.Chain()[0].RawSubjectPublicKeyInfo) // open made sure that it is the key's
 	if !bytes.Equal(spki, t.SPKISHA256) {
 		return nil, &KeyError{Key: name, staged: true, Reason: fmt.Sprintf(
 			"it was changed since the seal was staged: its SPKI SHA-256 is %x, the staged one %x", spki, t.SPKISHA256)}

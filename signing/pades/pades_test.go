@@ -23,6 +23,7 @@ import (
 	"github.com/dealseal/dealseal/mocks/hostile"
 	"github.com/dealseal/dealseal/pdf"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // sample writes a document with a form by hand: two pages, the second one rotated; a text field, and two empty
@@ -516,12 +517,61 @@ func TestPreparedSurvivesJSON(t *testing.T) {
 	if err := json.Unmarshal(stored, &back); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(*p, back); diff != "" {
+	if diff := cmp.Diff(*p, back, cmpopts.IgnoreUnexported(Prepared{})); diff != "" {
 		t.Error(diff)
+	}
+	if len(stored) > len(p.Tail) {
+		t.Errorf("%d bytes are stored of a tail of %d, most of which is zeros", len(stored), len(p.Tail))
 	}
 	judge(t, complete(t, doc, id, &back, nil), 1)
 	if want := sha256.Sum256(doc); !bytes.Equal(back.OriginalSHA256, want[:]) || back.OriginalSize != int64(len(doc)) {
 		t.Error("the original is not the one that was given")
+	}
+}
+
+func TestPreparedIsReadAsItWasStored(t *testing.T) {
+	p, err := Prepare(context.Background(), document(sample("", "")), options(ecIdentity()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	filled := *p
+	filled.Tail = bytes.Clone(p.Tail)
+	filled.Tail[p.ContentsOffset+1] = '7'
+	misplaced := *p
+	misplaced.ContentsOffset = -1
+	for name, c := range map[string]struct {
+		stored any
+		want   Prepared
+	}{
+		"a tail as a whole":       {fields(*p), *p},
+		"a place that is filled":  {filled, filled},
+		"a place that is nowhere": {misplaced, misplaced},
+	} {
+		text, err := json.Marshal(c.stored)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back Prepared
+		if err := json.Unmarshal(text, &back); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(c.want, back, cmpopts.IgnoreUnexported(Prepared{})); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
+func TestDamagedPreparedIsNotRead(t *testing.T) {
+	for name, text := range map[string]string{
+		"no tail":                    `{}`,
+		"a place of negative length": `{"Before":"","ContentsLength":-5}`,
+		"a place of no length":       `{"Before":"AAAA","ContentsOffset":3,"ContentsLength":1}`,
+		"a place beyond all measure": `{"Before":"AAAA","ContentsOffset":3,"ContentsLength":9000000000}`,
+		"a place elsewhere":          `{"Before":"AAAA","ContentsOffset":4,"ContentsLength":8}`,
+	} {
+		if err := json.Unmarshal([]byte(text), new(Prepared)); err == nil {
+			t.Errorf("%s: no error", name)
+		}
 	}
 }
 

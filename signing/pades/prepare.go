@@ -77,9 +77,7 @@ func Prepare(ctx context.Context, doc Document, o Options) (*Prepared, error) {
 	if p.Staged, err = b.stage(); err != nil {
 		return nil, err
 	}
-	for _, c := range o.Chain {
-		p.Chain = append(p.Chain, c.Raw)
-	}
+	p.setChain(o.Chain)
 	if p.DocumentDigest, err = p.digest(ctx, doc, algorithm.Hash); err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
+	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -32,6 +33,8 @@ type Prepared struct {
 	SignedAttrs    []byte    // DER SET OF
 	Digest         []byte    // over SignedAttrs: what the key signs
 	Chain          [][]byte  // DER: the signer's certificate, then those above it
+
+	parsed []*x509.Certificate // those of Chain, if Prepare made this; never trusted without comparing
 }
 
 // SizeError says that a value, with its time-stamp if it has one, does not fit the space that was reserved for it.
@@ -65,10 +68,13 @@ func (s *Staged) checkPlace() error {
 	return nil
 }
 
-// Certificates parses the chain.
+// Certificates parses the chain, unless it is still the one that the signature was prepared with.
 func (p *Prepared) Certificates() ([]*x509.Certificate, error) {
 	if len(p.Chain) == 0 {
 		return nil, refuse("the staged signature has no certificate")
+	}
+	if slices.EqualFunc(p.Chain, p.parsed, func(der []byte, c *x509.Certificate) bool { return bytes.Equal(der, c.Raw) }) {
+		return slices.Clone(p.parsed), nil
 	}
 	chain := make([]*x509.Certificate, len(p.Chain))
 	for i, der := range p.Chain {
@@ -154,9 +160,13 @@ func (p *Prepared) WithChain(chain []*x509.Certificate) (*Prepared, error) {
 		return nil, refuse("the signature is staged for %s, but the other key makes %s", p.Algorithm, algorithm)
 	}
 	other := *p
-	other.Chain = nil
-	for _, c := range chain {
-		other.Chain = append(other.Chain, c.Raw)
-	}
+	other.setChain(chain)
 	return &other, other.setDigest(chain[0])
+}
+
+func (p *Prepared) setChain(chain []*x509.Certificate) {
+	p.Chain, p.parsed = nil, slices.Clone(chain)
+	for _, c := range chain {
+		p.Chain = append(p.Chain, c.Raw)
+	}
 }
