@@ -43,9 +43,14 @@ type opinionRequest struct {
 // maxStack bounds the stack of a child. An endless recursion of the second reader ends there at once, and not after it has filled a gigabyte.
 const maxStack = 64 << 20
 
+// gcPercent has the collector of a child run seldom: a document is small beside the memory that it may take (childGoMemory,
+// which holds all the same), what was read of it is garbage at once, and the child ends when nothing comes.
+const gcPercent = 400
+
 // Program is the child that reads documents. It needs no files and no network of its own: documents come as open files.
 func Program(context.Context, []byte) (worker.Handler, error) {
 	debug.SetMaxStack(maxStack)
+	debug.SetGCPercent(gcPercent)
 	return handle, nil
 }
 
