@@ -645,6 +645,53 @@ func TestDisksAreJudged(t *testing.T) {
 	}
 }
 
+func TestAnAnswerSaysOnlyWhatWasFound(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t, deal.Salesforce, nil)
+	p.build()
+	h, err := loadHouse(p.path("dealseal.yaml"))
+	must(t, err)
+	x := &examiner{house: h}
+	answer := func(i int, spoil func([]doctor.Finding) []doctor.Finding) doctor.Answer {
+		found := []doctor.Finding{doctor.Passed(checkOpened, "opened").On("house"), doctor.Passed(checkOCSP, "not revoked").On("house")}
+		for i := range found {
+			found[i].Group = doctor.Signing
+		}
+		for _, check := range []string{"login", "environment", "write_back", "access", "files"} {
+			f := doctor.Passed(check, "fine")
+			f.Group, f.Tenant = doctor.TenantGroup("acme"), "acme"
+			found = append(found, f)
+		}
+		return x.questions(spoil(found))[i]
+	}
+	lacking := func(check string) func([]doctor.Finding) []doctor.Finding {
+		return func(found []doctor.Finding) []doctor.Finding {
+			return slices.DeleteFunc(found, func(f doctor.Finding) bool { return f.Check == check })
+		}
+	}
+	const revocation, attached = 2, 3
+	if a := answer(revocation, slices.Clone); a.Answer != notYet || !strings.Contains(a.Reason, "the responder was asked") {
+		t.Errorf("%+v", a)
+	}
+	for _, check := range []string{checkOCSP, ""} {
+		spoil := lacking(check)
+		if check == "" {
+			spoil = func([]doctor.Finding) []doctor.Finding { return nil }
+		}
+		if a := answer(revocation, spoil); a.Answer != notYet || !strings.Contains(a.Reason, `"house" is revoked could not be asked`) {
+			t.Errorf("nobody has asked the responder: %+v", a)
+		}
+	}
+	if a := answer(attached, slices.Clone); a.Answer != yes {
+		t.Errorf("%+v", a)
+	}
+	for _, check := range []string{"login", "environment", "write_back", "access", "files"} {
+		if a := answer(attached, lacking(check)); a.Answer != no || !strings.Contains(a.Reason, `"acme"`) {
+			t.Errorf("without an answer to %s: %+v", check, a)
+		}
+	}
+}
+
 // One examination is as good as another, whoever makes it: without a daemon the command asks, with one the daemon does,
 // and the keys stay where they are.
 func TestDoctorWithAndWithoutADaemon(t *testing.T) {

@@ -24,7 +24,7 @@ func (x *examiner) questions(found []doctor.Finding) []doctor.Answer {
 		x.keysAreProtected(found),
 		{Question: "Are webhooks signed, time-stamped and protected against replay?", Answer: notYet,
 			Reason: "this version neither takes nor sends any: it asks the CRM itself, over a connection that it opens, and believes nobody who calls"},
-		revocationIsKept(found),
+		x.revocationIsKept(found),
 		x.resultsAreAttached(found),
 		certificatesAreRenewed(found),
 	}
@@ -54,33 +54,64 @@ func (x *examiner) keysAreProtected(found []doctor.Finding) doctor.Answer {
 	return a
 }
 
-func revocationIsKept(found []doctor.Finding) doctor.Answer {
+// revocationIsKept says "asked" only of keys whose responder has answered.
+func (x *examiner) revocationIsKept(found []doctor.Finding) doctor.Answer {
 	a := doctor.Answer{Question: "Is revocation checked, and is the proof stored with the document?", Answer: notYet}
-	revoked := false
-	for _, f := range found {
-		revoked = revoked || f.Check == checkOCSP && f.Result == doctor.Failure
+	const noProof = "seals carry no OCSP answer before a later version"
+	var revoked, silent []string
+	for _, name := range slices.Sorted(maps.Keys(x.cfg.Signing.Keys)) {
+		about := func(result doctor.Result) bool {
+			return slices.ContainsFunc(found, func(f doctor.Finding) bool {
+				return f.Group == doctor.Signing && f.Check == checkOCSP && f.Subject == name && f.Result == result
+			})
+		}
+		switch {
+		case about(doctor.Failure):
+			revoked = append(revoked, name)
+		case !about(doctor.Pass):
+			silent = append(silent, name)
+		}
 	}
-	switch bad := subjects(found, checkOCSP); {
-	case revoked:
-		a.Answer, a.Reason = no, fmt.Sprintf("the certificate of %s is revoked", quotedList(bad))
-	case len(bad) > 0:
-		a.Reason = fmt.Sprintf("the state of %s could not be asked just now, and seals carry no OCSP answer before a later version", quotedList(bad))
+	switch {
+	case len(revoked) > 0:
+		a.Answer, a.Reason = no, fmt.Sprintf("the certificate of %s is revoked", quotedList(revoked))
+	case len(x.cfg.Signing.Keys) == 0:
+		a.Reason = "no key is configured, and " + noProof
+	case len(silent) > 0:
+		a.Reason = fmt.Sprintf("whether the certificate of %s is revoked could not be asked just now, and %s", quotedList(silent), noProof)
 	default:
-		a.Reason = "the responder was asked just now and daily, but seals carry no OCSP answer before a later version; their time-stamp proves when they were made"
+		a.Reason = "the responder was asked just now and daily, but " + noProof + "; their time-stamp proves when they were made"
 	}
 	return a
 }
 
-// resultsAreAttached is about all tenants: each must be able to take files and receipts, and keep the audit record.
+// proven are the checks that each tenant must have passed before its results can be said to arrive.
+var proven = [...]string{checkLogin, checkEnvironment, string(connectors.AspectWrite), string(connectors.AspectAccess), string(connectors.AspectFiles)}
+
+// provenFor reports whether a tenant has passed each of them and has no trouble with any.
+func provenFor(tenant string, found []doctor.Finding) bool {
+	for _, check := range proven {
+		passed, troubled := false, false
+		for _, f := range found {
+			if f.Tenant == tenant && f.Check == check {
+				passed, troubled = passed || f.Result == doctor.Pass, troubled || f.Result != doctor.Pass
+			}
+		}
+		if !passed || troubled {
+			return false
+		}
+	}
+	return true
+}
+
+// resultsAreAttached is about all tenants: each must be able to take files and receipts, and keep the audit record. What was not asked is
+// not proven.
 func (x *examiner) resultsAreAttached(found []doctor.Finding) doctor.Answer {
 	a := doctor.Answer{Question: "Is the sealed document attached reliably, and are the audit data written back?"}
-	checks := []string{checkLogin, checkEnvironment, string(connectors.AspectWrite), string(connectors.AspectAccess), string(connectors.AspectFiles)}
 	var bad, silent []string
 	for _, t := range x.tenants {
 		id := t.file.Tenant.ID
-		if slices.ContainsFunc(found, func(f doctor.Finding) bool {
-			return f.Tenant == id && f.Result != doctor.Pass && slices.Contains(checks, f.Check)
-		}) {
+		if !provenFor(id, found) {
 			bad = append(bad, id)
 		}
 		for _, r := range t.rules {
@@ -93,7 +124,7 @@ func (x *examiner) resultsAreAttached(found []doctor.Finding) doctor.Answer {
 	case len(x.tenants) == 0:
 		a.Answer, a.Reason = no, "no tenant is configured"
 	case len(bad) > 0:
-		a.Answer, a.Reason = no, fmt.Sprintf("tenant %s: see above", quotedList(bad))
+		a.Answer, a.Reason = no, fmt.Sprintf("tenant %s has not passed all of %s: see above", quotedList(bad), strings.Join(proven[:], ", "))
 	case len(silent) > 0:
 		a.Answer, a.Reason = no, fmt.Sprintf("tenant %s names no field write_back.audit in every rule", quotedList(silent))
 	default:
