@@ -278,12 +278,25 @@ type row struct {
 	leaseUntil int64
 	legalHold  bool
 	waited     bool // for a person, or it came from the archive
+	failures   int  // of the step, in a row
+}
+
+// failuresOf is how often the step has failed in a row once the sealing is as sl says. Failures that use up no attempt of
+// the deal, such as a login that is refused, count as well.
+func (r *row) failuresOf(sl *deal.Sealing) int {
+	switch {
+	case sl.Condition != deal.Retrying:
+		return 0
+	case sl.Step != r.step:
+		return 1
+	}
+	return r.failures + 1
 }
 
 func (t *txn) row(tx deal.TxID) (*row, error) {
 	var r row
-	found, err := t.get([]any{&r.seq, &r.account, &r.step, &r.condition, &r.version, &r.signature, &r.stepAt, &r.noticed, &r.receipt, &r.events, &r.leaseOwner, &r.leaseUntil, &r.legalHold, &r.waited},
-		`SELECT seq, account, step, condition, version, signature, step_at, noticed, coalesce(receipt, 0), events, lease_owner, lease_until, legal_hold, waited
+	found, err := t.get([]any{&r.seq, &r.account, &r.step, &r.condition, &r.version, &r.signature, &r.stepAt, &r.noticed, &r.receipt, &r.events, &r.leaseOwner, &r.leaseUntil, &r.legalHold, &r.waited, &r.failures},
+		`SELECT seq, account, step, condition, version, signature, step_at, noticed, coalesce(receipt, 0), events, lease_owner, lease_until, legal_hold, waited, failures
 		 FROM sealings WHERE tx = $1`, tx)
 	if err == nil && !found {
 		err = &NotFoundError{tx}
@@ -433,9 +446,10 @@ func (t *txn) save(r *row, sl *deal.Sealing, key *dataKey) error {
 		stepAt = t.now.UnixMilli()
 	}
 	return t.exec(`UPDATE sealings SET step = $2, condition = $3, reason = $4, attempts = $5, next = $6, updated = $7, step_at = $8,
-			version = $9, facts = $10, private = $11, signature = $12, adopted = $13, waited = $14, lease_owner = '', lease_until = 0 WHERE tx = $1`,
+			version = $9, facts = $10, private = $11, signature = $12, adopted = $13, waited = $14, failures = $15,
+			lease_owner = '', lease_until = 0 WHERE tx = $1`,
 		sl.Tx, sl.Step, sl.Condition, sl.Reason, sl.Attempts, millis(sl.Next), millis(sl.Updated), stepAt,
-		sl.Version, facts, private, sl.Facts.Signature, sl.Facts.Adopted, r.waited || sl.Condition.Waiting())
+		sl.Version, facts, private, sl.Facts.Signature, sl.Facts.Adopted, r.waited || sl.Condition.Waiting(), r.failuresOf(sl))
 }
 
 // conclude writes what every change of a sealing ends with: the audit entry, the events, the next job.

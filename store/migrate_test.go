@@ -23,6 +23,9 @@ func TestALedgerOfTheFirstSchemaIsBroughtUpToDate(t *testing.T) {
 		`INSERT INTO sealings (seq, tx, tenant, account, object, record, rule, at, change, plan, step, condition, reason, attempts, next, noticed, updated, step_at, version,
 			facts, private, signature, adopted, events, last_entry, lease_owner, lease_until, retention, legal_hold)
 			VALUES (1, 'aaaaaaaaaaaaaaaaaaaaaaaaaa', 'acme', 'a', 'o', 'r', 'rule', 0, '{}', 'p', 'done', 'running', '', 0, 0, 1772600767008, 0, 0, 1, '{}', x'', 1, 0, 0, 0, '', 0, '', 0)`,
+		`INSERT INTO sealings (seq, tx, tenant, account, object, record, rule, at, change, plan, step, condition, reason, attempts, next, noticed, updated, step_at, version,
+			facts, private, signature, adopted, events, last_entry, lease_owner, lease_until, retention, legal_hold)
+			VALUES (2, 'bbbbbbbbbbbbbbbbbbbbbbbbbb', 'acme', 'a', 'o', 'other', 'rule', 0, '{}', 'p', 'noticed', 'retrying', 'no answer', 3, 1772600767008, 1572600767008, 0, 0, 1, '{}', x'', 0, 0, 0, 0, '', 0, '', 0)`,
 		`INSERT INTO record_ids (account, object, record, rule, seq) VALUES ('a', 'o', 'r', 'rule', 1)`,
 		`INSERT INTO latency (day, tenant, step, bucket, n) VALUES ('2026-03-04', 'acme', 'sealed', 9, 5)`,
 	} {
@@ -38,6 +41,9 @@ func TestALedgerOfTheFirstSchemaIsBroughtUpToDate(t *testing.T) {
 		if f := find(t, s, q); len(f.Sealings) != 1 {
 			t.Errorf("%+v finds %d sealings", q, len(f.Sealings))
 		}
+	}
+	if v, err := s.Vitals(t.Context()); err != nil || v.Failing["acme"] != 1 {
+		t.Errorf("one has failed often: %+v, %v", v.Failing, err)
 	}
 	f := figures(t, s, start)
 	if len(f.Steps) != 1 || f.Steps[0].Step != deal.Sealed || f.Steps[0].N != 5 || f.Steps[0].P50.Milliseconds() != 512 {

@@ -147,7 +147,7 @@ func (s *Store) Counts(ctx context.Context) (counts []Count, err error) {
 	return counts, err
 }
 
-// Quarantined returns the rows that connectors could not understand, newest first, at most limit.
+// Quarantined returns the rows that connectors could not understand and nobody has dealt with, newest first, at most limit.
 func (s *Store) Quarantined(ctx context.Context, limit int) (rows []deal.Quarantine, err error) {
 	err = s.view(ctx, func(t *txn) error {
 		return t.each(func(r *sql.Rows) error {
@@ -157,7 +157,7 @@ func (s *Store) Quarantined(ctx context.Context, limit int) (rows []deal.Quarant
 			q.At = fromMillis(at)
 			rows = append(rows, q)
 			return err
-		}, `SELECT row, object, record, reason, at FROM quarantine ORDER BY seen DESC LIMIT $1`, limit)
+		}, `SELECT row, object, record, reason, at FROM quarantine WHERE dealt_with = 0 ORDER BY seen DESC LIMIT $1`, limit)
 	})
 	return rows, err
 }

@@ -61,7 +61,7 @@ func TestNoQueryReadsWholeTables(t *testing.T) {
 	queries := map[string][]any{
 		oldestQuery:   {acme, "noticed", "running"},
 		lostJobsQuery: nil,
-		failingQuery:  {FailingAfter},
+		retryingQuery: nil,
 		earlierQuery:  {1},
 		untoldQuery:   {1},
 		`SELECT n, tx, shared, leaf, private FROM audit WHERE tx = $1 ORDER BY n`: {"t"},

@@ -29,6 +29,8 @@ type Vitals struct {
 	Outcomes []Outcome
 	// Failing counts deals, by tenant, whose step has failed at least three times in a row.
 	Failing map[deal.TenantID]int64
+	// Due is, by tenant, the earliest moment at which something should have happened to a deal that waits for no person.
+	Due map[deal.TenantID]time.Time
 }
 
 // Outcome is how often something became of a tenant's deals: noticed, done, held, dead or ended.
@@ -85,6 +87,7 @@ var (
 	dealsDesc    = desc("dealseal_deals_total", "Deals that were noticed, and how often one came to be done, held, dead or ended; counted in the database, so that a restart loses none.", "tenant", "outcome")
 	depthDesc    = desc("dealseal_queue_depth", "Deals that the daemon itself will go on with.", "tenant")
 	oldestDesc   = desc("dealseal_queue_oldest_seconds", "Time since the deal that has waited longest in the queue last moved; 0 when the queue is empty. Deals that wait for a person do not count.", "tenant")
+	overdueDesc  = desc("dealseal_queue_overdue_seconds", "Time since a deal that waits for no person should have moved, the longest: since it last moved or, later, since its next attempt was due; 0 when none should have.", "tenant")
 	waitingDesc  = desc("dealseal_waiting_deals", "Deals that wait for a person, held or dead.", "tenant", "condition")
 	patienceDesc = desc("dealseal_waiting_oldest_seconds", "Time for which a held or dead deal has waited for a person, the longest; 0 when there is none.", "tenant", "condition")
 	failingDesc  = desc("dealseal_deals_failing", "Deals whose current step has failed at least three times in a row and is tried again.", "tenant")
@@ -117,7 +120,7 @@ func NewMetrics(house House, machine Machine, version string, now func() time.Ti
 		calls:  newTimed("dealseal_call", "call", "calls of a step to CRMs, the renderer, the key, time-stamp servers and the verifier"),
 		steps:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dealseal_step_seconds", Help: "Duration of the steps of deals, by what became of them.", Buckets: durations}, []string{"step", "result"}),
 		crm:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dealseal_crm_calls_total", Help: "HTTP calls to CRMs, logins included, by kind and result."}, []string{"tenant", "endpoint", "result"}),
-		keys:   newTimed("dealseal_key", "key", "signatures of a sealing key"),
+		keys:   newTimed("dealseal_key", "key", "uses of a sealing key: signatures, and attempts to open it that failed"),
 		stamps: newTimed("dealseal_tsa", "server", "requests to a time-stamp server"),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "dealseal_build_info", Help: "Always 1; the labels name the build.",
@@ -150,7 +153,7 @@ func (m *Metrics) Stamped(server string, took time.Duration, err error) {
 
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sealingsDesc, dealsDesc, depthDesc, oldestDesc, waitingDesc, patienceDesc, failingDesc, pollDesc, intervalDesc, budgetDesc, untoldDesc, oddDesc,
+	for _, d := range []*prometheus.Desc{sealingsDesc, dealsDesc, depthDesc, oldestDesc, overdueDesc, waitingDesc, patienceDesc, failingDesc, pollDesc, intervalDesc, budgetDesc, untoldDesc, oddDesc,
 		notAfterDesc, auditDesc, databaseDesc, walDesc, freeDesc, floorDesc, backupDesc, backupDBDesc} {
 		ch <- d
 	}
@@ -291,6 +294,12 @@ func (m *Metrics) collectVitals(ctx context.Context, tenants []Tenant, ch chan<-
 	}
 	for _, t := range tenants {
 		ch <- gauge(failingDesc, float64(v.Failing[t.ID]), string(t.ID))
+		if _, waits := v.Due[t.ID]; !waits {
+			ch <- gauge(overdueDesc, 0, string(t.ID))
+		}
+	}
+	for tenant, due := range v.Due {
+		ch <- gauge(overdueDesc, m.since(due), string(tenant))
 	}
 }
 

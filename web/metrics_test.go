@@ -27,7 +27,8 @@ func scrape(t *testing.T, h http.Handler) string {
 // Vitals are those of a machine that is well.
 func (v *village) Vitals(context.Context) (Vitals, error) {
 	return Vitals{Database: 7 << 20, WAL: 1 << 20, DiskFree: 9 << 30, DiskFloor: 256 << 20, Backup: noon.Add(-time.Hour),
-		Outcomes: []Outcome{{"acme", "noticed", 31}, {"acme", "done", 28}}, Failing: map[deal.TenantID]int64{"acme": 2}}, v.err
+		Outcomes: []Outcome{{"acme", "noticed", 31}, {"acme", "done", 28}}, Failing: map[deal.TenantID]int64{"acme": 2},
+		Due: map[deal.TenantID]time.Time{"acme": noon.Add(-time.Hour), "nordwind": noon.Add(time.Hour)}}, v.err
 }
 
 func TestMetricsTellTheState(t *testing.T) {
@@ -70,6 +71,9 @@ func TestMetricsTellTheState(t *testing.T) {
 		`dealseal_deals_total{outcome="done",tenant="acme"} 28`,
 		`dealseal_deals_total{outcome="dead",tenant="fabrikam"} 0`,
 		`dealseal_deals_failing{tenant="acme"} 2`,
+		`dealseal_queue_overdue_seconds{tenant="acme"} 3600`,
+		`dealseal_queue_overdue_seconds{tenant="nordwind"} 0`,
+		`dealseal_queue_overdue_seconds{tenant="fabrikam"} 0`,
 		`dealseal_deals_failing{tenant="fabrikam"} 0`,
 		`dealseal_waiting_deals{condition="dead",tenant="nordwind"} 4`,
 		`dealseal_waiting_deals{condition="held",tenant="fabrikam"} 0`,

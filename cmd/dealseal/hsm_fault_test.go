@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -140,6 +142,9 @@ func TestAWrongPINIsPresentedOnceAndDealsWaitForTheRightOne(t *testing.T) {
 			t.Errorf("%d attempts of a deal were used up by a PIN that all deals share", story.Sealing.Attempts)
 		}
 		mustShow(t, c, r, deal.StatusQueued)
+	}
+	if text := fetch(t, http.DefaultClient, s.daemon.page()+"/metrics", http.StatusOK); !regexp.MustCompile(`dealseal_key_errors_total\{key="[^"]+"\} [1-9]`).MatchString(text) {
+		t.Error("no metric tells that the key cannot be opened")
 	}
 	if n := s.key.logins() - logins; n != 1 {
 		t.Errorf("the wrong PIN was presented %d times, want once", n)

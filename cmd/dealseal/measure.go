@@ -42,8 +42,10 @@ type measuredKeys struct {
 }
 
 func (k measuredKeys) Open(ctx context.Context, name string) (signing.Key, error) {
+	start := time.Now()
 	key, err := k.Keys.Open(ctx, name)
 	if err != nil {
+		k.seen(name, time.Since(start), err) // a use that failed, as one that the key refused
 		return nil, err
 	}
 	m := measuredKey{Key: key, name: name, seen: k.seen}
@@ -87,7 +89,7 @@ func (m machine) Vitals(ctx context.Context) (v web.Vitals, err error) {
 	if err != nil {
 		return v, err
 	}
-	v = web.Vitals{Database: s.Database, WAL: s.WAL, DiskFloor: m.disk.floor, Backup: s.Backup, BackupDatabase: s.BackupDatabase, Failing: s.Failing}
+	v = web.Vitals{Database: s.Database, WAL: s.WAL, DiskFloor: m.disk.floor, Backup: s.Backup, BackupDatabase: s.BackupDatabase, Failing: s.Failing, Due: s.Due}
 	for _, o := range s.Outcomes {
 		v.Outcomes = append(v.Outcomes, web.Outcome(o))
 	}
