@@ -77,6 +77,10 @@ func controlHandler(log *slog.Logger, ops operations, examine func(context.Conte
 		list, err := ops.List(r.Context(), f)
 		answer(w, list, err)
 	})
+	mux.HandleFunc("GET /tenants", func(w http.ResponseWriter, r *http.Request) {
+		list, err := ops.Tenants(r.Context())
+		answer(w, list, err)
+	})
 	mux.HandleFunc("GET /deals/{tx}", func(w http.ResponseWriter, r *http.Request) {
 		story, err := ops.Story(r.Context(), deal.TxID(r.PathValue("tx")))
 		answer(w, story, err)
@@ -261,6 +265,10 @@ func (r *remote) List(ctx context.Context, f store.Filter) (list []store.Summary
 		return nil, err
 	}
 	return list, r.ask(ctx, "GET", "/jobs?filter="+url.QueryEscape(string(filter)), nil, &list)
+}
+
+func (r *remote) Tenants(ctx context.Context) (all []deal.TenantID, err error) {
+	return all, r.ask(ctx, "GET", "/tenants", nil, &all)
 }
 
 func (r *remote) Story(ctx context.Context, tx deal.TxID) (*store.Story, error) {

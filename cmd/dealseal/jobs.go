@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -37,6 +39,11 @@ func listJobs(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	if len(list) == 0 {
+		if err := c.mustKnowTenant(ctx, ops); err != nil {
+			return err
+		}
+	}
 	if c.json {
 		return printJSON(c.stdout, list)
 	}
@@ -50,6 +57,22 @@ func listJobs(ctx context.Context, c *call) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Tx, m.Tenant, m.Ref, m.Rule, m.Step, condition(m), ago(m.Updated), printable(m.Reason))
 	}
 	return w.Flush()
+}
+
+// mustKnowTenant tells a tenant that has nothing to do from one that does not exist.
+func (c *call) mustKnowTenant(ctx context.Context, ops operations) error {
+	if c.tenant == "" {
+		return nil
+	}
+	all, err := ops.Tenants(ctx)
+	if err != nil || slices.Contains(all, deal.TenantID(c.tenant)) {
+		return err
+	}
+	var names []string
+	for _, t := range all {
+		names = append(names, string(t))
+	}
+	return fmt.Errorf("there is no tenant with the id %q: there are %s", c.tenant, strings.Join(names, ", "))
 }
 
 // listed returns the newest deals that the flags ask for. It reads on until there are enough, because what waits may well
@@ -137,6 +160,9 @@ func retryAll(ctx context.Context, c *call) error {
 		return err
 	}
 	defer ops.Close()
+	if err := c.mustKnowTenant(ctx, ops); err != nil {
+		return err
+	}
 	retried, refused := 0, 0
 	for _, condition := range []deal.Condition{deal.Retrying, deal.Dead} {
 		f := store.Filter{Tenant: deal.TenantID(c.tenant), Condition: condition, Limit: pageSize}

@@ -30,7 +30,9 @@ func newDesk(t *testing.T) *desk {
 	t.Helper()
 	o, dir := newOffice(t), t.TempDir()
 	d := &desk{t: t, file: filepath.Join(dir, "dealseal.yaml")}
-	if err := errors.Join(o.write(dir), os.Mkdir(filepath.Join(dir, "state"), 0o700),
+	other := strings.NewReplacer("$WORK", dir, "id: acme", "id: other").Replace(goodTenant)
+	if err := errors.Join(o.write(dir), os.Mkdir(filepath.Join(dir, "state"), 0o700), os.Mkdir(filepath.Join(dir, "tenants"), 0o700),
+		os.WriteFile(filepath.Join(dir, "tenants/other.yaml"), []byte(other), 0o600),
 		os.WriteFile(d.file, fmt.Appendf(nil, goodConfiguration, dir, dir, o.tsa()), 0o600)); err != nil {
 		t.Fatal(err)
 	}
@@ -48,6 +50,14 @@ func (d *desk) open() *store.Store {
 		d.t.Fatal(err)
 	}
 	return s
+}
+
+func (d *desk) tenants() ([]config.Tenant, error) {
+	all, err := config.Load(d.file)
+	if err != nil {
+		return nil, err
+	}
+	return all.Loaded, nil
 }
 
 // types runs a command and returns what it prints.
@@ -115,7 +125,9 @@ func TestWhatWaitsIsListedDecidedAndExplained(t *testing.T) {
 		}
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- serveControl(ctx, slog.New(slog.DiscardHandler), l, &local{Store: s}, nil) }()
+		go func() {
+			ended <- serveControl(ctx, slog.New(slog.DiscardHandler), l, &local{Store: s, configured: d.tenants}, nil)
+		}()
 		d.decides(txs)
 		stop()
 		if err := errors.Join(<-ended, s.Close()); err != nil {
@@ -151,7 +163,11 @@ func (d *desk) decides(txs []deal.TxID) {
 		d.t.Errorf("one deal waits, and the list is:\n%s", got)
 	}
 	expect(d.types(exitOK, "jobs", "--all", "-n", "1"), newest)
+	const unknown = `there is no tenant with the id "othr": there are acme, other`
 	expect(d.types(exitOK, "jobs", "--tenant", "other"), "nothing is in the works")
+	for _, args := range [][]string{{"jobs"}, {"jobs", "--all"}, {"jobs", "--json"}, {"jobs", "retry", "all"}} {
+		expect(d.types(exitFailed, append(args, "--tenant", "othr")...), unknown)
+	}
 	expect(d.types(exitOK, "jobs", "release", oldest, "--why", "left by mistake"), oldest+": released")
 	expect(d.types(exitOK, "explain", oldest), "left by mistake")
 	expect(d.types(exitOK, "explain", newest, "--json"), `"customer withdrew"`)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/dealseal/dealseal/config"
@@ -22,6 +23,8 @@ import (
 type operations interface {
 	List(ctx context.Context, f store.Filter) ([]store.Summary, error)
 	Story(ctx context.Context, tx deal.TxID) (*store.Story, error)
+	// Tenants returns the configured ones and those that have deals, sorted.
+	Tenants(ctx context.Context) ([]deal.TenantID, error)
 	// Decide retries, releases, prepares again or drops a deal.
 	Decide(ctx context.Context, d decision) error
 	// Checkpoint signs the audit log as it is now.
@@ -84,7 +87,13 @@ func (c *call) openOperations(ctx context.Context) (operations, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &local{Store: s, who: myName()}, nil
+	return &local{Store: s, who: myName(), configured: func() ([]config.Tenant, error) {
+		all, err := config.Load(c.config)
+		if err != nil {
+			return nil, err
+		}
+		return all.Loaded, nil
+	}}, nil
 }
 
 // foreignError means that a state directory belongs to another user than the one who runs the command.
@@ -113,6 +122,8 @@ type local struct {
 	*store.Store
 	who    string
 	reload func(context.Context) (reloadReport, error) // nil when no daemon runs
+	// configured returns the tenants of the configuration.
+	configured func() ([]config.Tenant, error)
 }
 
 func (l *local) Reload(ctx context.Context) (reloadReport, error) {
@@ -128,6 +139,25 @@ func (l *local) Story(ctx context.Context, tx deal.TxID) (*store.Story, error) {
 		story.Sealing.Private = deal.Private{} // the story is about the deal, not about what it says
 	}
 	return story, err
+}
+
+func (l *local) Tenants(ctx context.Context) (all []deal.TenantID, err error) {
+	counts, err := l.Counts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range counts {
+		all = append(all, n.Tenant)
+	}
+	configured, err := l.configured()
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range configured {
+		all = append(all, deal.TenantID(t.Tenant.ID))
+	}
+	slices.Sort(all)
+	return slices.Compact(all), nil
 }
 
 func (l *local) Decide(ctx context.Context, d decision) error {

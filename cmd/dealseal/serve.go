@@ -158,7 +158,7 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 	g.Go(func() error { return d.engine.Run(ctx) })
 	g.Go(func() error { return servePage(ctx, d.log, d.listen, d.page) })
 	g.Go(func() error {
-		return serveControl(ctx, d.log, d.control, &local{Store: d.store, reload: d.reload}, d.examine, d.sessionRoutes)
+		return serveControl(ctx, d.log, d.control, &local{Store: d.store, reload: d.reload, configured: func() ([]config.Tenant, error) { return d.residents.house().cfg.Loaded, nil }}, d.examine, d.sessionRoutes)
 	})
 	g.Go(func() error { return d.checkpoints(ctx) })
 	g.Go(func() error { return d.examineDaily(ctx) })
