@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"crypto/x509/pkix"
 	"errors"
+	"flag"
 	"fmt"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,6 +28,10 @@ import (
 func TestMain(m *testing.M) {
 	if worker.IsChild() {
 		os.Exit(worker.Main(children))
+	}
+	// Most tests wait for daemons more than they compute. -parallel, if given, is parsed later and wins.
+	if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil {
+		panic(err)
 	}
 	testscript.Main(m, map[string]func(){"dealseal": main, "operate": operate})
 }
