@@ -48,12 +48,12 @@ func (c Change) TxIDs(a AccountID) []TxID {
 
 // Quarantine is a row that could not be understood. It is kept and shown; it neither stops the poll nor slips past it.
 type Quarantine struct {
-	Ref Ref
+	Ref Ref `json:"ref"`
 	// Row is the CRM's ID of the row, or another stable name of it; the ledger keeps one quarantine per row.
-	Row string
+	Row string `json:"row"`
 	// Reason says what could not be understood, without quoting record values.
-	Reason string
-	At     time.Time
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at,omitzero"`
 }
 
 // Cursor is how far the history of an account has been read. The ledger decides what is fresh; the cursor only limits

@@ -161,12 +161,6 @@ func (t *txn) insert(sl *deal.Sealing, key *dataKey, e deal.Entry) error {
 	return t.conclude(r, sl, key, e)
 }
 
-func (t *txn) quarantine(account deal.AccountID, q deal.Quarantine) error {
-	return t.exec(`INSERT INTO quarantine (account, row, object, record, reason, at, seen) VALUES ($1, $2, $3, $4, $5, $6, $7)
-		ON CONFLICT (account, row) DO UPDATE SET reason = excluded.reason`,
-		account, q.Row, q.Ref.Object, q.Ref.ID, q.Reason, millis(q.At), t.now.UnixMilli())
-}
-
 // storePlan keeps a plan once, however many sealings share it, and returns its hash.
 func (t *txn) storePlan(p deal.Plan) (string, error) {
 	text, err := json.Marshal(p)

@@ -117,6 +117,41 @@ func TestQuarantinedRowsAreKeptOnceAndStopNothing(t *testing.T) {
 	}
 }
 
+func TestARowThatSomebodyHasDealtWithIsShownNoMore(t *testing.T) {
+	s, _ := newStore(t)
+	read := func(rows ...string) {
+		t.Helper()
+		n := page(t, s)
+		for _, row := range rows {
+			n.Page.Quarantined = append(n.Page.Quarantined, deal.Quarantine{Ref: deal.Ref{Object: "Opportunity", ID: "006A"}, Row: row, Reason: "no stage", At: start})
+		}
+		if _, err := s.Notice(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deals := func(row string, want, left int) {
+		t.Helper()
+		n, err := s.DealWith(t.Context(), row, "alice", "moved it again")
+		if err != nil || n != want {
+			t.Errorf("%d rows were dealt with, want %d: %v", n, want, err)
+		}
+		if rows, err := s.Quarantined(t.Context(), 10); err != nil || len(rows) != left {
+			t.Errorf("%d rows are left, want %d: %v", len(rows), left, err)
+		}
+	}
+	read("h1", "h2", "h3")
+	if _, err := s.DealWith(t.Context(), "h1", "alice", ""); err == nil {
+		t.Error("nobody has to say why")
+	}
+	deals("h1", 1, 2)
+	read("h1") // the next poll sees it again
+	deals("h1", 0, 2)
+	deals("", 2, 0)
+	read("h4")
+	deals("", 1, 0)
+	verified(t, s)
+}
+
 func TestASealingComesBackAsItWasAdvanced(t *testing.T) {
 	s, c := newStore(t)
 	sl := one(t, s, "006A")

@@ -147,21 +147,6 @@ func (s *Store) Counts(ctx context.Context) (counts []Count, err error) {
 	return counts, err
 }
 
-// Quarantined returns the rows that connectors could not understand and nobody has dealt with, newest first, at most limit.
-func (s *Store) Quarantined(ctx context.Context, limit int) (rows []deal.Quarantine, err error) {
-	err = s.view(ctx, func(t *txn) error {
-		return t.each(func(r *sql.Rows) error {
-			var q deal.Quarantine
-			var at int64
-			err := r.Scan(&q.Row, &q.Ref.Object, &q.Ref.ID, &q.Reason, &at)
-			q.At = fromMillis(at)
-			rows = append(rows, q)
-			return err
-		}, `SELECT row, object, record, reason, at FROM quarantine WHERE dealt_with = 0 ORDER BY seen DESC LIMIT $1`, limit)
-	})
-	return rows, err
-}
-
 // SetPoll keeps how the last poll of a tenant went.
 func (s *Store) SetPoll(ctx context.Context, p deal.PollState) error {
 	text, err := json.Marshal(p)

@@ -38,7 +38,8 @@ type House interface {
 	Fetch(ctx context.Context, tx deal.TxID, name, who string) (deal.File, io.Closer, error)
 	// Proof returns the audit proof of a deal, a JSON document; ErrNotFound.
 	Proof(ctx context.Context, tx deal.TxID, who string) ([]byte, error)
-	// Quarantined returns the rows that connectors could not understand, newest first, at most limit.
+	// Quarantined returns the rows that connectors could not understand and nobody has dealt with, newest first, at most
+	// limit.
 	Quarantined(ctx context.Context, limit int) ([]deal.Quarantine, error)
 	// Untold returns how many records have been showing something older than what is true for a while, and since when the
 	// oldest has.

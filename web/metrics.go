@@ -95,7 +95,7 @@ var (
 	intervalDesc = desc("dealseal_poll_interval_seconds", "Configured time between two polls.", "tenant")
 	budgetDesc   = desc("dealseal_crm_budget_used_ratio", "Used share of the CRM's API allowance, 0 to 1; absent until the CRM has said it.", "tenant")
 	untoldDesc   = desc("dealseal_records_untold", "Records in a CRM that have been showing something older than what is true for more than a minute.")
-	oddDesc      = desc("dealseal_quarantined_rows", "Rows of CRMs that could not be understood; behind each a deal may be waiting. Counted up to 1000.")
+	oddDesc      = desc("dealseal_quarantined_rows", "Rows of CRMs that could not be understood and that nobody has dealt with; behind each a deal may be waiting. Counted up to 1000.")
 	notAfterDesc = desc("dealseal_certificate_not_after_seconds", "Unix time at which the certificate of a sealing key ends.", "key")
 	auditDesc    = desc("dealseal_audit_entries", "Entries of the audit log.")
 	databaseDesc = desc("dealseal_database_bytes", "Size of the database's file.")

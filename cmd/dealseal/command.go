@@ -94,7 +94,7 @@ func commands() []command {
 				fs.BoolVar(&o.online, "online", false, "ask everything that the configuration names, too: exit 1 if anything fails")
 			})},
 		{name: "doctor", args: "[--json]", summary: "check --online, and the five questions that a house must be able to answer", run: doctorCommand, flags: with(asJSON)},
-		{name: "jobs", args: "[list | retry TX | retry all | release TX --why REASON | prepare TX --why REASON | drop TX --why REASON]", summary: "list deals in the works, or decide: retry after an outage, release a hold, prepare anew, drop", run: jobs,
+		{name: "jobs", args: "[list | retry TX | retry all | release TX --why REASON | prepare TX --why REASON | drop TX --why REASON | seen [ROW --why REASON]]", summary: "list deals in the works, or decide: retry after an outage, release a hold, prepare anew, drop; or list and settle rows that could not be understood", run: jobs,
 			flags: with(asJSON, why, key, func(fs *flag.FlagSet, o *options) {
 				fs.BoolVar(&o.all, "all", false, "list finished deals too")
 				fs.IntVar(&o.limit, "n", 50, "list at most so `many`")

@@ -101,6 +101,23 @@ func controlHandler(log *slog.Logger, ops operations, examine func(context.Conte
 		}
 		answer(w, struct{}{}, err)
 	})
+	mux.HandleFunc("GET /quarantine", func(w http.ResponseWriter, r *http.Request) {
+		rows, err := ops.Quarantined(r.Context(), maxRows)
+		answer(w, rows, err)
+	})
+	mux.HandleFunc("POST /quarantine", func(w http.ResponseWriter, r *http.Request) {
+		var d dealtWith
+		if err := json.NewDecoder(io.LimitReader(r.Body, maxControl)).Decode(&d); err != nil {
+			answer(w, nil, err)
+			return
+		}
+		if peerOf(r.Context()) == "" {
+			answer(w, nil, errNoPeer)
+			return
+		}
+		n, err := ops.DealWith(r.Context(), d.Row, d.Why)
+		answer(w, n, err)
+	})
 	mux.HandleFunc("POST /audit/verify", func(w http.ResponseWriter, r *http.Request) {
 		checkpoint, err := io.ReadAll(io.LimitReader(r.Body, maxControl))
 		if err != nil {
@@ -147,6 +164,12 @@ func controlHandler(log *slog.Logger, ops operations, examine func(context.Conte
 		answer(w, report, err)
 	})
 	return mux
+}
+
+// dealtWith is what a person says of a quarantined row; an empty one stands for all.
+type dealtWith struct {
+	Row string `json:"row"`
+	Why string `json:"why"`
 }
 
 // A backup is as long as it is: what became of it stands behind it, in one of these trailers.
@@ -282,6 +305,19 @@ func (r *remote) Decide(ctx context.Context, d decision) error {
 		return err
 	}
 	return r.ask(ctx, "POST", "/decide", body, &struct{}{})
+}
+
+func (r *remote) Quarantined(ctx context.Context, limit int) (rows []deal.Quarantine, err error) {
+	err = r.ask(ctx, "GET", "/quarantine", nil, &rows)
+	return rows[:min(limit, len(rows))], err
+}
+
+func (r *remote) DealWith(ctx context.Context, row, why string) (n int, err error) {
+	body, err := json.Marshal(dealtWith{row, why})
+	if err != nil {
+		return 0, err
+	}
+	return n, r.ask(ctx, "POST", "/quarantine", body, &n)
 }
 
 func (r *remote) VerifyAudit(ctx context.Context, checkpoint []byte) (report store.AuditReport, err error) {

@@ -25,8 +25,10 @@ func jobs(ctx context.Context, c *call) error {
 		return listJobs(ctx, c)
 	case "retry", "release", "prepare", "drop":
 		return decide(ctx, c, verb)
+	case "seen":
+		return seen(ctx, c)
 	}
-	return usagef("%q cannot be done with jobs: it is list, retry, release, prepare or drop", verb)
+	return usagef("%q cannot be done with jobs: it is list, retry, release, prepare, drop or seen", verb)
 }
 
 func listJobs(ctx context.Context, c *call) error {

@@ -83,7 +83,7 @@ func deals(t *testing.T, s *store.Store, n int) (txs []deal.TxID) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	page := deal.Page{Next: deal.Cursor{Since: start}}
+	page := deal.Page{Next: deal.Cursor{Since: start}, Quarantined: []deal.Quarantine{{Ref: deal.Ref{Object: "Opportunity", ID: "006odd"}, Row: "h\x1b[2J9", Reason: "no stage", At: start}}}
 	for i := range n {
 		page.Entries = append(page.Entries, deal.Change{Rule: rule, Ref: deal.Ref{Object: "Opportunity", ID: fmt.Sprintf("006%d", i)}, Stage: "Closed Won", Occurrence: "1", At: start})
 	}
@@ -171,6 +171,11 @@ func (d *desk) decides(txs []deal.TxID) {
 	expect(d.types(exitOK, "jobs", "release", oldest, "--why", "left by mistake"), oldest+": released")
 	expect(d.types(exitOK, "explain", oldest), "left by mistake")
 	expect(d.types(exitOK, "explain", newest, "--json"), `"customer withdrew"`)
+	expect(d.types(exitOK, "jobs", "seen"), "Opportunity/006odd", "no stage")
+	expect(d.types(exitUsage, "jobs", "seen", "all"), "--why")
+	expect(d.types(exitFailed, "jobs", "seen", "another", "--why", "looked"), "no row")
+	expect(d.types(exitOK, "jobs", "seen", "h\x1b[2J9", "--why", "moved it again"), "dealt with: 1 row")
+	expect(d.types(exitOK, "jobs", "seen", "--json"), "[]")
 	expect(d.types(exitOK, "audit", "verify"), "the audit log is whole", "3 deals agree")
 	checkpoint := filepath.Join(d.t.TempDir(), "checkpoint")
 	d.types(exitOK, "audit", "checkpoint", "-o", checkpoint)

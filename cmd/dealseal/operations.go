@@ -38,6 +38,10 @@ type operations interface {
 	// is to be kept.
 	Backup(ctx context.Context, w io.Writer, archive bool) (store.BackupInfo, error)
 	NoteBackup(ctx context.Context, info store.BackupInfo) error
+	// Quarantined returns the rows of CRMs that could not be understood and nobody has dealt with, newest first. DealWith
+	// takes note that somebody has dealt with one, or with all for an empty name, and returns how many these were.
+	Quarantined(ctx context.Context, limit int) ([]deal.Quarantine, error)
+	DealWith(ctx context.Context, row, why string) (n int, err error)
 	// Reload has the daemon read its configuration anew.
 	Reload(ctx context.Context) (reloadReport, error)
 	Close() error
@@ -186,6 +190,10 @@ func (l *local) Proof(ctx context.Context, tx deal.TxID, who string) ([]byte, er
 		who = l.who
 	}
 	return l.Store.Proof(ctx, tx, who)
+}
+
+func (l *local) DealWith(ctx context.Context, row, why string) (int, error) {
+	return l.Store.DealWith(ctx, row, cmp.Or(peerOf(ctx), l.who), why)
 }
 
 func (l *local) Recover(ctx context.Context) (recovered []recovery, err error) {
