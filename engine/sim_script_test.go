@@ -96,7 +96,7 @@ type author struct {
 func newScript(seed uint64) simScript {
 	a := &author{Rand: rand.New(rand.NewPCG(seed, 0x5ea1))}
 	s := simScript{Seed: seed, House: House{
-		Poll:     pick(a, 7*time.Minute, 15*time.Minute, 30*time.Minute),
+		Poll:     pick(a, 10*time.Minute, 20*time.Minute, 40*time.Minute),
 		Workers:  pick(a, 1, 2, 4),
 		Template: a.chance(50), Trail: a.chance(30), Marker: a.chance(50),
 		IfLeft:    pick(a, "hold", "void", "seal"),

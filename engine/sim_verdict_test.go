@@ -25,7 +25,6 @@ func (w *simWorld) judge() {
 	}
 	w.nothingWaitsInSilence(in)
 	w.recordsTellTheTruth(in)
-	w.everyEntryIsKnown(in)
 	w.mopUp(in)
 	w.nothingWaitsInSilence(in)
 	w.nothingIsLeft(in)
@@ -54,9 +53,9 @@ func (w *simWorld) mopUp(in *incarnation) {
 		if open == 0 {
 			break
 		}
-		time.Sleep(time.Hour)
+		time.Sleep(30 * time.Minute)
 	}
-	time.Sleep(4 * time.Hour) // nothing more is to happen
+	time.Sleep(time.Hour) // nothing more is to happen
 }
 
 // nothingWaitsInSilence: what does not move has a reason, and what should move has moved.
