@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -16,14 +17,10 @@ const contentPolicy = "default-src 'none'; style-src 'self'; img-src 'self'; scr
 // guard keeps other sites out: by the name that the browser believes it talks to (a name that was rebound to our address
 // is not ours) and by what the browser says of where a request comes from.
 func guard(hosts []string, next http.Handler) http.Handler {
-	allowed := map[string]bool{"localhost": true}
-	for _, h := range hosts {
-		allowed[hostname(h)] = true
-	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		harden(w.Header())
 		switch host := hostname(r.Host); {
-		case !allowed[host] && !sameAddress(host, r):
+		case !named(hosts, host) && !sameAddress(host, r):
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 			w.WriteHeader(http.StatusMisdirectedRequest)
 			fmt.Fprintf(w, "This page does not answer to the name %q.\nOpen it as localhost, or add the name to listen.hosts in dealseal.yaml and restart.\n", host)
@@ -33,6 +30,19 @@ func guard(hosts []string, next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 		}
 	})
+}
+
+// Answers reports whether requests for a host, with or without a port, are answered if they arrive under that name. An
+// address is taken for one of ours: that shows when a request arrives at it. hosts are those of Options.
+func Answers(hosts []string, host string) bool {
+	name := hostname(host)
+	_, err := netip.ParseAddr(name)
+	return err == nil || named(hosts, name)
+}
+
+// named reports whether a host name is localhost or one of hosts.
+func named(hosts []string, name string) bool {
+	return name == "localhost" || slices.ContainsFunc(hosts, func(h string) bool { return hostname(h) == name })
 }
 
 func harden(h http.Header) {

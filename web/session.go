@@ -43,10 +43,12 @@ type secretHash [sha256.Size]byte
 // Session is one person's reading.
 type Session struct {
 	// ID tells sessions apart for people; it opens nothing.
-	ID  string
-	Who string
+	ID  string `json:"id"`
+	Who string `json:"who"`
 	// Since is when it began, Seen when the person last opened a page. Until is when it ends if nothing more is opened.
-	Since, Seen, Until time.Time
+	Since time.Time `json:"since"`
+	Seen  time.Time `json:"seen"`
+	Until time.Time `json:"until"`
 }
 
 // NewSessions returns an empty set. now is the clock; time.Now when nil.

@@ -345,6 +345,16 @@ func TestEveryAnswerIsHardened(t *testing.T) {
 	}
 }
 
+func TestWhichNamesAreAnsweredCanBeAsked(t *testing.T) {
+	hosts := []string{"Seals.Example.COM:8484"}
+	for host, want := range map[string]bool{"localhost:99": true, "seals.example.com": true, "SEALS.example.com.:443": true, "192.0.2.7:8484": true, "[2001:db8::1]:8484": true,
+		"example.com": false, "xseals.example.com": false, "": false} {
+		if Answers(hosts, host) != want {
+			t.Errorf("%q: %v", host, !want)
+		}
+	}
+}
+
 func TestOnlyOurNamesAreAnswered(t *testing.T) {
 	h, _, _ := open(settle(), func(o *Options) { o.Hosts = []string{"Seals.Example.COM:8484", "admin"} })
 	for host, want := range map[string]int{

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -36,26 +38,43 @@ func admin(ctx context.Context, c *call) error {
 
 // invitation is a link that begins a session, in its parts.
 type invitation struct {
-	Page string `json:"page"` // where the daemon itself answers
+	Page string `json:"page"` // asked for, or else where the daemon itself answers
 	Path string `json:"path"`
 	Who  string `json:"who"`
+	// Unknown is set when the page does not answer to the name that was asked for.
+	Unknown bool `json:"unknown,omitempty"`
 }
 
 func adminLogin(ctx context.Context, c *call, r *remote) error {
-	var in invitation
-	if err := r.ask(ctx, "POST", "/admin/login", nil, &in); err != nil {
+	page, err := pageOf(c.page)
+	if err != nil {
 		return err
 	}
-	base := in.Page
-	if c.page != "" {
-		u, err := url.Parse(c.page)
-		if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-			return usagef("--page %s is no address such as https://seals.example.com", c.page)
-		}
-		base = strings.TrimSuffix(c.page, "/")
+	body, err := json.Marshal(invitation{Page: page})
+	if err != nil {
+		return err
 	}
-	_, err := fmt.Fprintf(c.stdout, "%s%s\nOpen it within five minutes; it is good once, and logs in %s.\n", base, in.Path, in.Who)
+	var in invitation
+	if err := r.ask(ctx, "POST", "/admin/login", body, &in); err != nil {
+		return err
+	}
+	if in.Unknown {
+		fmt.Fprintf(c.stderr, "dealseal admin: the page does not answer to the name in %s: add it to listen.hosts and restart, unless a proxy puts another in its place\n", in.Page)
+	}
+	_, err = fmt.Fprintf(c.stdout, "%s%s\nOpen it within five minutes; it is good once, and logs in %s.\n", in.Page, in.Path, in.Who)
 	return err
+}
+
+// pageOf checks what a link is put behind. The page's own links begin at the root of its host.
+func pageOf(address string) (string, error) {
+	if address == "" {
+		return "", nil
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || strings.TrimSuffix(u.Path, "/") != "" || strings.ContainsAny(address, "?#") {
+		return "", usagef("--page %s is no address such as https://seals.example.com", address)
+	}
+	return u.Scheme + "://" + u.Host, nil
 }
 
 func adminSessions(ctx context.Context, c *call, r *remote) error {
@@ -90,13 +109,7 @@ func adminLogout(ctx context.Context, c *call, r *remote) error {
 // sessionRoutes are the daemon's side of it.
 func (d *service) sessionRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /admin/login", func(w http.ResponseWriter, r *http.Request) {
-		in := invitation{Page: d.pageAddress(), Who: peerOf(r.Context())}
-		if in.Who == "" {
-			answer(w, nil, errNoPeer)
-			return
-		}
-		path, err := d.sessions.Invite(in.Who)
-		in.Path = path
+		in, err := d.invite(r)
 		answer(w, in, err)
 	})
 	mux.HandleFunc("GET /admin/sessions", func(w http.ResponseWriter, _ *http.Request) {
@@ -107,6 +120,24 @@ func (d *service) sessionRoutes(mux *http.ServeMux) {
 		d.log.Info("all sessions of the status page were ended", "who", peerOf(r.Context()), "sessions", n)
 		answer(w, n, nil)
 	})
+}
+
+// invite makes a link for whoever asks.
+func (d *service) invite(r *http.Request) (in invitation, err error) {
+	if err := json.NewDecoder(io.LimitReader(r.Body, maxControl)).Decode(&in); err != nil {
+		return in, err
+	}
+	if in.Who = peerOf(r.Context()); in.Who == "" {
+		return in, errNoPeer
+	}
+	if in.Page == "" {
+		in.Page = d.pageAddress()
+	} else {
+		_, host, _ := strings.Cut(in.Page, "://")
+		in.Unknown = !web.Answers(d.hosts(), host)
+	}
+	in.Path, err = d.sessions.Invite(in.Who)
+	return in, err
 }
 
 // pageAddress is where a browser on this machine finds the page.

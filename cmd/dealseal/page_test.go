@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -53,12 +54,10 @@ func TestAPersonReadsADealItsContractAndItsProof(t *testing.T) {
 	if stdout, _, _ := s.run(t, "admin", "sessions"); strings.Count(stdout, "\n") != 2 {
 		t.Errorf("one session is listed as\n%s", stdout)
 	}
-	if stdout, _, code := s.run(t, "admin", "login", "--page", "https://seals.example.com/"); code != exitOK || !strings.HasPrefix(stdout, "https://seals.example.com/login?token=") {
-		t.Errorf("behind a proxy the link is %s", stdout)
+	if stdout, _, code := s.run(t, "admin", "sessions", "--json"); code != exitOK || !regexp.MustCompile(`(?s)"id": "\w{8}",\s+"who": ".+",\s+"since": ".+",\s+"seen": ".+",\s+"until": "`).MatchString(stdout) {
+		t.Errorf("in JSON sessions are %s", stdout)
 	}
-	if _, stderr, code := s.run(t, "admin", "login", "--page", "seals"); code != exitUsage || !strings.Contains(stderr, "is no address") {
-		t.Errorf("an address that is none: %d %s", code, stderr)
-	}
+	s.linksBearTheAddressThatWasAskedFor(t)
 	if stdout, _, code := s.run(t, "admin", "logout"); code != exitOK || !strings.Contains(stdout, "sessions ended: 1") {
 		t.Errorf("admin logout: %d %s", code, stdout)
 	}
@@ -101,6 +100,24 @@ func (s *stage) damageIsSaid(t *testing.T, browser *http.Client, tx deal.TxID) {
 	}
 	fetch(t, browser, page+"/files/contract.pdf", http.StatusInternalServerError)
 	must(t, os.Rename(folders[0]+"-away", folders[0]))
+}
+
+func (s *stage) linksBearTheAddressThatWasAskedFor(t *testing.T) {
+	t.Helper()
+	for page, known := range map[string]bool{"http://localhost:8484/": true, "https://192.0.2.7": true, "https://seals.example.com/": false} {
+		stdout, stderr, code := s.run(t, "admin", "login", "--page", page)
+		if code != exitOK || !strings.HasPrefix(stdout, strings.TrimSuffix(page, "/")+"/login?token=") {
+			t.Errorf("for %s the link is %s%s", page, stdout, stderr)
+		}
+		if known == strings.Contains(stderr, "listen.hosts") {
+			t.Errorf("of %s it is said: %s", page, stderr)
+		}
+	}
+	for _, page := range []string{"seals", "ftp://seals.example.com", "https://", "https://seals.example.com/sub", "https://seals.example.com?x", "https://a@seals.example.com"} {
+		if stdout, stderr, code := s.run(t, "admin", "login", "--page", page); code != exitUsage || !strings.Contains(stderr, "is no address") || stdout != "" {
+			t.Errorf("%s, which is no address: %d %s", page, code, stderr)
+		}
+	}
 }
 
 // sameAsOnTheRecord compares the downloaded contract with the one that is attached to the record.
