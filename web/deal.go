@@ -23,6 +23,7 @@ type dealView struct {
 	Next     *moment
 	Moved    *moment
 	Commands []string
+	Prepare  string // makes the document anew, where that is possible
 	Erased   bool
 
 	Timeline []stepView
@@ -132,7 +133,7 @@ func (s *server) deal(ctx context.Context, r *http.Request) (*frame, error) {
 func viewDeal(d *Deal, now time.Time) *dealView {
 	s := d.Sealing
 	v := &dealView{Tx: string(s.Tx), State: stateOf(s.Step, s.Condition), Step: string(s.Step), Reason: short(s.Reason, 1000), Moved: at(s.Updated, now),
-		Commands: commands(s.Tx, s.Step, s.Condition), Erased: d.Erased, Timeline: timeline(s, now), Seal: seal(d, now), CRM: viewCRM(d), Made: files(s), Origin: origin(s, now),
+		Commands: commands(s.Tx, s.Step, s.Condition), Prepare: prepare(s), Erased: d.Erased, Timeline: timeline(s, now), Seal: seal(d, now), CRM: viewCRM(d), Made: files(s), Origin: origin(s, now),
 		Damaged: d.Damaged, Fields: !d.Erased && !s.Facts.Gathered.IsZero()}
 	v.Verdict, v.Says = verdict(s)
 	for _, f := range d.Kept {

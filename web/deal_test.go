@@ -41,6 +41,29 @@ func TestTimelineTellsWhatIsBehindNextAndAhead(t *testing.T) {
 	}
 }
 
+func TestAWaitingDealThatCanBePreparedAnewSaysHow(t *testing.T) {
+	const tx = "aaaaaaaaaaaaaaaaaaaaaaaaaa"
+	for name, tc := range map[string]struct {
+		condition deal.Condition
+		facts     deal.Facts
+		want      bool
+	}{
+		"dead, its key can sign no more": {deal.Dead, deal.Facts{Digest: "d"}, true},
+		"held with a digest":             {deal.Held, deal.Facts{Digest: "d"}, true},
+		"held, adopted":                  {deal.Held, deal.Facts{Adopted: true}, true},
+		"dead, nothing to sign yet":      {deal.Dead, deal.Facts{}, false},
+		"dead, signed":                   {deal.Dead, deal.Facts{Digest: "d", Signature: true}, false},
+		"tried again":                    {deal.Retrying, deal.Facts{Digest: "d"}, false},
+	} {
+		v := &village{deals: []*Deal{{Sealing: &deal.Sealing{Tx: tx, Step: deal.Rendered, Condition: tc.condition, Noticed: noon, Facts: tc.facts}}}}
+		h, _, _ := open(v)
+		page := checkOutline(t, get(h, path(v.deals[0])).Body.String())
+		if got := strings.Contains(page.text, "dealseal jobs prepare "+tx); got != tc.want {
+			t.Errorf("%s: prepare is offered: %v", name, got)
+		}
+	}
+}
+
 func TestAnAdoptedDealShowsWhatIsKnown(t *testing.T) {
 	s := &deal.Sealing{Tx: "aaaaaaaaaaaaaaaaaaaaaaaaaa", Step: deal.Attached, Noticed: noon, Facts: deal.Facts{Adopted: true,
 		Attachment: &deal.Attachment{ID: "069", URL: "https://crm.example/069"}}}

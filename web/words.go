@@ -47,6 +47,16 @@ func commands(tx deal.TxID, s deal.Step, c deal.Condition) []string {
 	return nil
 }
 
+// prepare is the command that makes the document of a waiting deal anew: its key can sign no more, or a file was found on
+// the record that may not be what it should. It is empty once that cannot be.
+func prepare(s *deal.Sealing) string {
+	anew := s.Facts.Digest != "" && !s.Facts.Signature || s.Condition == deal.Held && s.Facts.Adopted
+	if s.Step == deal.Done || s.Condition != deal.Held && s.Condition != deal.Dead || !anew {
+		return ""
+	}
+	return fmt.Sprintf(`dealseal jobs prepare %s --why "…"`, s.Tx)
+}
+
 // moment is a point in time as pages show it; nil shows nothing.
 type moment struct {
 	ISO string // for <time datetime>
