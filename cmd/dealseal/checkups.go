@@ -16,19 +16,31 @@ import (
 	"github.com/dealseal/dealseal/signing"
 )
 
-// When the daemon examines its house: soon after the start, when the rush is over, and then every day. What makes sealing
-// impossible has stopped the start, or keeps a tenant from polling, before that.
+// When the daemon examines its house: soon after the start, when the rush is over, and then every day; sooner where
+// something failed, which may have been a hiccup, and after a reload. What makes sealing impossible has stopped the start,
+// or keeps a tenant from polling, before that.
 const (
-	firstCheckup = 5 * time.Minute
-	everyCheckup = 24 * time.Hour
+	firstCheckup   = 5 * time.Minute
+	everyCheckup   = 24 * time.Hour
+	anotherCheckup = 15 * time.Minute
+	soonCheckup    = time.Minute // after a reload, when it has settled
 )
 
 // checkups remembers the newest examination of the house.
 type checkups struct {
-	running sync.Mutex // one at a time
+	running sync.Mutex    // one at a time
+	due     chan struct{} // holds something when the next one is to be made soon
 
 	mu   sync.Mutex
 	last *doctor.Report
+}
+
+// hasten has the next one made soon.
+func (c *checkups) hasten() {
+	select {
+	case c.due <- struct{}{}:
+	default: // it is due already
+	}
 }
 
 // latest is nil before the first one.
@@ -72,12 +84,20 @@ func (c *checkups) Collect(ch chan<- prometheus.Metric) {
 
 // examineDaily runs until ctx ends.
 func (d *service) examineDaily(ctx context.Context) error {
-	regularly(ctx, firstCheckup, everyCheckup, func() { d.examine(ctx) })
+	regularly(ctx, firstCheckup, d.checkups.due, func() time.Duration { return nextCheckup(d.examine(ctx)) })
 	return nil
 }
 
-// regularly does something after a while, and then again and again with a pause in between, until ctx ends.
-func regularly(ctx context.Context, first, pause time.Duration, do func()) {
+func nextCheckup(last *doctor.Report) time.Duration {
+	if last.Counts.Failure > 0 {
+		return anotherCheckup
+	}
+	return everyCheckup
+}
+
+// regularly does something after a while, and then again and again after the pause that it returns, or soon after it
+// became due, until ctx ends.
+func regularly(ctx context.Context, first time.Duration, due <-chan struct{}, do func() (pause time.Duration)) {
 	timer := time.NewTimer(first)
 	defer timer.Stop()
 	for {
@@ -85,9 +105,11 @@ func regularly(ctx context.Context, first, pause time.Duration, do func()) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
+		case <-due:
+			timer.Reset(soonCheckup)
+			continue
 		}
-		do()
-		timer.Reset(pause)
+		timer.Reset(do())
 	}
 }
 
@@ -155,13 +177,40 @@ func (d *service) newExaminer() (*examiner, []doctor.Finding) {
 		}
 		return k.Open(ctx, name)
 	}
+	var own passing
 	x.connect = func(_ context.Context, t tenant) (connectors.CRM, error) {
 		if crm, runs := d.residents.connector(t); runs {
 			return crm, nil
 		}
-		return t.connect(d.log.With("tenant", t.file.Tenant.ID), d.store.Memory(deal.TenantID(t.file.Tenant.ID)))
+		crm, err := t.connect(d.log.With("tenant", t.file.Tenant.ID), d.store.Memory(deal.TenantID(t.file.Tenant.ID)))
+		own.add(crm)
+		return crm, err
 	}
 	x.renderer = func() (documents.Renderer, error) { return d.engine.Documents, nil }
-	x.closers = []func() error{func() error { return keys.close((*keyring).Close) }}
+	x.closers = []func() error{func() error { return keys.close((*keyring).Close) }, own.retire}
 	return x, findings
+}
+
+// passing are connectors that were made for one examination. It is safe for concurrent use.
+type passing struct {
+	mu   sync.Mutex
+	list []connectors.Retirer
+}
+
+func (p *passing) add(crm connectors.CRM) {
+	if r, ok := crm.(connectors.Retirer); ok {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.list = append(p.list, r)
+	}
+}
+
+// retire keeps none of their connections open.
+func (p *passing) retire() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range p.list {
+		r.Retire()
+	}
+	return nil
 }

@@ -436,22 +436,48 @@ func TestARevokedCertificateFails(t *testing.T) {
 	oneTrouble(t, p.examine(), "ocsp", "house", doctor.Failure, "revoked at", "stop sealing with this key")
 }
 
-func TestCheckUpsAreMadeSoonAfterTheStartAndThenDaily(t *testing.T) {
+func TestCheckUpsAreMadeSoonAfterTheStartAndThenDailyOrSoonerAfterAFailureOrAReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		began := time.Now()
+		c := checkups{due: make(chan struct{}, 1)}
 		var at []time.Duration
-		go regularly(ctx, firstCheckup, everyCheckup, func() {
+		go regularly(ctx, firstCheckup, c.due, func() time.Duration {
 			at = append(at, time.Since(began))
 			time.Sleep(time.Minute) // that it takes
+			var r doctor.Report
+			if len(at) == 2 {
+				r.Counts.Failure = 1
+			}
+			return nextCheckup(&r)
 		})
-		time.Sleep(49 * time.Hour)
+		time.Sleep(26 * time.Hour)
+		c.hasten()
+		c.hasten()
+		time.Sleep(23 * time.Hour)
 		cancel()
 		synctest.Wait()
-		if diff := cmp.Diff([]time.Duration{5 * time.Minute, 24*time.Hour + 6*time.Minute, 48*time.Hour + 7*time.Minute}, at); diff != "" {
+		if diff := cmp.Diff([]time.Duration{5 * time.Minute, 24*time.Hour + 6*time.Minute, 24*time.Hour + 22*time.Minute, 26*time.Hour + time.Minute}, at); diff != "" {
 			t.Errorf("check-ups (-want +got):\n%s", diff)
 		}
 	})
+}
+
+func TestATimestampServerThatFailsBesideAGoodOneIsAWarning(t *testing.T) {
+	stamp := func(r doctor.Result) doctor.Finding {
+		return doctor.Finding{Group: doctor.Signing, Check: checkTSA, Result: r}
+	}
+	key := doctor.Finding{Group: doctor.Signing, Check: checkOpened, Result: doctor.Failure}
+	for name, tc := range map[string]struct{ found, want []doctor.Finding }{
+		"another is good":    {[]doctor.Finding{stamp(doctor.Failure), stamp(doctor.Pass), key}, []doctor.Finding{stamp(doctor.Warning), stamp(doctor.Pass), key}},
+		"there is no other":  {[]doctor.Finding{stamp(doctor.Failure), key}, []doctor.Finding{stamp(doctor.Failure), key}},
+		"all of them failed": {[]doctor.Finding{stamp(doctor.Failure), stamp(doctor.Failure)}, []doctor.Finding{stamp(doctor.Failure), stamp(doctor.Failure)}},
+	} {
+		spareStamps(tc.found)
+		if diff := cmp.Diff(tc.want, tc.found); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
 }
 
 // A tenant whose tokens are replaced needs the store, where the newest is kept: it is opened for that if nobody else has it,

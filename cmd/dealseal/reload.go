@@ -136,6 +136,7 @@ func (d *service) reload(ctx context.Context) (reloadReport, error) {
 			d.log.Error("the configuration was not reloaded, the old one stays in force", "err", one)
 		}
 	} else {
+		d.checkups.hasten()
 		d.log.Info("the configuration was reloaded", "added", report.Added, "changed", report.Changed, "removed", report.Removed, "same", report.Same)
 	}
 	for _, key := range report.Restart {

@@ -85,7 +85,7 @@ func (d *service) close() error {
 
 // assemble opens everything and refuses to guess: whatever is missing or does not fit is an error before the first poll.
 func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Logger) (d *service, err error) {
-	d = &service{house: h, log: log, level: level, supervisor: &supervisor{log: log}}
+	d = &service{house: h, log: log, level: level, supervisor: &supervisor{log: log}, checkups: checkups{due: make(chan struct{}, 1)}}
 	d.reloads.note(nil, time.Now())
 	defer func() {
 		if err != nil {
