@@ -101,8 +101,12 @@ func (f *File) looksLikeSection(at int64) bool {
 	return err1 == nil && err2 == nil && l.keyword("obj")
 }
 
-// adopt takes the entries of s that no newer section has.
+// adopt takes the entries of s that no newer section has. Those of the newest, which most files have nothing else than,
+// are not copied.
 func (f *File) adopt(s *section) error {
+	if len(f.entries) == 0 {
+		f.entries, s.entries = s.entries, nil
+	}
 	for num, e := range s.entries {
 		if _, ok := f.entries[num]; !ok {
 			f.entries[num] = e
