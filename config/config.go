@@ -219,19 +219,28 @@ func StateDir(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	root, err := parse(path, b)
-	if err != nil {
-		root, err = parse(path, topLevel(b, "state_dir"))
-	}
-	if err == nil {
-		if dir := scalar(root, "state_dir"); filepath.IsAbs(dir) {
-			return dir, nil
-		}
+	if dir := stateDirIn(path, b); dir != "" {
+		return dir, nil
 	}
 	if _, err := LoadWithoutTenants(path); err != nil {
 		return "", err
 	}
 	return "", &Error{File: path, Msg: "has changed while it was read: try again"}
+}
+
+// stateDirIn is empty where there is no state_dir that could be meant.
+func stateDirIn(path string, text []byte) string {
+	root, err := parse(path, text)
+	if err != nil {
+		root, err = parse(path, topLevel(text, "state_dir"))
+	}
+	if err != nil {
+		return ""
+	}
+	if dir := scalar(root, "state_dir"); filepath.IsAbs(dir) {
+		return dir
+	}
+	return ""
 }
 
 // topLevel is the line of a key that stands at the top level of text that is not YAML as a whole.

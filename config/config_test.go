@@ -192,8 +192,12 @@ func FuzzLoad(f *testing.F) {
 	f.Add(goodTenant)
 	f.Add("a: &a [*a]\n")
 	f.Add("? [x]: y\n---\n")
+	f.Add("\tx\nstate_dir: /var\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		hostile.Budget(t)
+		if dir := stateDirIn("f.yaml", []byte(text)); dir != "" && !filepath.IsAbs(dir) {
+			t.Errorf("the state directory is %q", dir)
+		}
 		root, err := parse("f.yaml", []byte(text))
 		if err != nil {
 			return

@@ -32,6 +32,7 @@ func TestTheServiceUnderSystemd(t *testing.T) {
 	s.reloads()
 	s.isRestartedByTheWatchdog()
 	s.drains()
+	s.isRestoredByRoot()
 	s.isUpgradedAndRemoved()
 }
 
@@ -41,7 +42,10 @@ type site struct {
 	t *testing.T
 }
 
-const unit = "dealseal.service"
+const (
+	unit       = "dealseal.service"
+	masterCopy = "/root/master-key" // as a site keeps one for a restore
+)
 
 // saw prints a line of the report.
 func (s *site) saw(format string, args ...any) {
@@ -115,6 +119,9 @@ func (s *site) configure() {
 			credentials = append(credentials, "LoadCredentialEncrypted="+name+":dealseal."+name)
 		}
 		s.do("systemd-creds", "encrypt", "--name="+name, s.path(file), "/etc/credstore.encrypted/dealseal."+name)
+		if file == "master" {
+			s.do("install", "-m", "600", s.path(file), masterCopy)
+		}
 		must(t, os.Remove(s.path(file)))
 		replace = append(replace, strconv.Quote("file:"+s.path(file)), "credential:"+name)
 	}
@@ -242,6 +249,7 @@ func (s *site) reloads() {
 	if log := s.journal(); !strings.Contains(log, "changed: "+c.tenant()) {
 		t.Errorf("the reload is not in the journal:\n%s", log)
 	}
+	s.reloadsNoMistakeIn("/etc/dealseal/dealseal.yaml")
 	s.edit(c, "environment: sandbox", "environment: sandbx")
 	if out, err := s.try("systemctl", "reload", unit); err == nil {
 		t.Errorf("a mistake is reloaded without complaint: %s", out)
@@ -263,6 +271,22 @@ func (s *site) reloads() {
 	s.want("the main process after reloads", s.property("MainPID"), pid)
 	s.saw("it is reloaded by systemctl and by SIGHUP; a mistake fails the reload with file and line, and shows as %q", status)
 	s.seals("after the reloads")
+}
+
+// reloadsNoMistakeIn has a file that no command could read as a whole.
+func (s *site) reloadsNoMistakeIn(file string) {
+	good, err := os.ReadFile(file)
+	must(s.t, err)
+	must(s.t, os.WriteFile(file, append(good, "\tnonsense\n"...), 0o644))
+	if out, err := s.try("systemctl", "reload", unit); err == nil {
+		s.t.Errorf("%s is reloaded with a mistake: %s", file, out)
+	}
+	if status := s.property("StatusText"); !strings.Contains(status, "the last reload failed") {
+		s.t.Errorf("the daemon was not told of the mistake in %s: %q", file, status)
+	}
+	s.do("dealseal", "jobs")
+	must(s.t, os.WriteFile(file, good, 0o644))
+	s.do("systemctl", "reload", unit)
 }
 
 func (s *site) isRestartedByTheWatchdog() {
@@ -340,6 +364,27 @@ func (s *site) drains() {
 	s.shows(c, record)
 	mustBear(t, c, record, 1)
 	s.saw("the next start finishes the deal with the same contract")
+}
+
+// isRestoredByRoot follows the runbook: the service is stopped, and its user and credentials are gone with it.
+func (s *site) isRestoredByRoot() {
+	const backup, dir = "/root/backup.tar", "/var/lib/private/dealseal"
+	key := []string{"--master-key", "file:" + masterCopy}
+	s.do("systemctl", "stop", unit)
+	if out, err := s.try("dealseal", "audit", "verify"); err == nil || !strings.Contains(out, "--master-key") {
+		s.t.Errorf("without credentials no cure is named: %s", out)
+	}
+	s.do("dealseal", append([]string{"audit", "verify"}, key...)...)
+	s.do("dealseal", append([]string{"backup", backup}, key...)...)
+	s.do("systemctl", "start", unit)
+	s.seals("after root has worked on the state")
+	s.do("systemctl", "stop", unit)
+	s.do("mv", dir, dir+".before")
+	s.do("dealseal", append([]string{"restore", backup}, key...)...)
+	s.do("dealseal", append([]string{"audit", "verify"}, key...)...)
+	s.do("dealseal", append([]string{"recover"}, key...)...)
+	s.do("systemctl", "start", unit)
+	s.saw("root checks, backs up and restores the state while the service is stopped, and the service starts on it")
 }
 
 func (s *site) isUpgradedAndRemoved() {
