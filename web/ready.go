@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Check is one thing without which the daemon cannot do its work.
@@ -51,20 +53,32 @@ func (s *server) ready(w http.ResponseWriter, r *http.Request) {
 	_ = enc.Encode(answer) // the client has gone
 }
 
-// check runs all checks at once.
-func (s *server) check(ctx context.Context) readiness {
+func (s *server) check(ctx context.Context) readiness { return look(ctx, s.Checks) }
+
+// look runs all checks at once.
+func look(ctx context.Context, checks []Check) readiness {
 	ctx, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
-	answer := readiness{Ready: true, Checks: make([]finding, len(s.Checks))}
+	answer := readiness{Ready: true, Checks: make([]finding, len(checks))}
 	var all sync.WaitGroup
-	for i, c := range s.Checks {
+	for i, c := range checks {
 		all.Go(func() { answer.Checks[i] = c.find(ctx) })
 	}
 	all.Wait()
 	for i, f := range answer.Checks {
-		answer.Ready = answer.Ready && (f.OK || s.Checks[i].Advisory)
+		answer.Ready = answer.Ready && (f.OK || checks[i].Advisory)
 	}
 	return answer
+}
+
+// Readiness returns the metric of what /readyz says, looked at anew at each scrape.
+func Readiness(checks []Check) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dealseal_ready", Help: "1 when /readyz says that the daemon can do its work, else 0."}, func() float64 {
+		if look(context.Background(), checks).Ready {
+			return 1
+		}
+		return 0
+	})
 }
 
 // trouble is what did not pass.

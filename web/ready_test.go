@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 func TestReadinessSaysWhatIsWrong(t *testing.T) {
@@ -63,5 +65,20 @@ func TestTheProcessIsAliveWhateverTheHouseSays(t *testing.T) {
 	h, _, _ := open(v)
 	if w := get(h, "/healthz"); w.Code != http.StatusOK || w.Body.String() != "ok\n" {
 		t.Errorf("%d %q", w.Code, w.Body)
+	}
+}
+
+func TestAMetricTellsWhetherTheDaemonIsReady(t *testing.T) {
+	fails := func(context.Context) error { return errors.New("the disk is full") }
+	for want, checks := range map[string][]Check{
+		"dealseal_ready 1\n": {{Name: "files", Advisory: true, Run: fails}},
+		"dealseal_ready 0\n": {{Name: "disk", Run: fails}},
+	} {
+		registry := prometheus.NewRegistry()
+		registry.MustRegister(Readiness(checks))
+		h, _, _ := open(settle(), func(o *Options) { o.Metrics = registry })
+		if text := scrape(t, h); !strings.Contains(text, want) {
+			t.Errorf("%q is not told:\n%s", want, text)
+		}
 	}
 }

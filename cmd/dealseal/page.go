@@ -36,14 +36,15 @@ func (d *service) newPage() http.Handler {
 	d.sessions = web.NewSessions(time.Now)
 	metrics := web.NewMetrics(house, machine{d}, version, time.Now)
 	d.measure(metrics)
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(d.reloads.metrics()...)
-	registry.MustRegister(metrics, &d.checkups, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return web.New(web.Options{House: house, Sessions: d.sessions, Hosts: d.hosts(), Metrics: registry, Version: version, Log: d.log, Checks: []web.Check{
+	checks := []web.Check{
 		{Name: "database", Run: d.databaseMoves},
 		{Name: "disk", Run: func(context.Context) error { return d.disk.check() }},
 		{Name: "configuration", Advisory: true, Run: func(context.Context) error { return d.reloads.failure() }},
-	}})
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(d.reloads.metrics()...)
+	registry.MustRegister(metrics, web.Readiness(checks), &d.checkups, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return web.New(web.Options{House: house, Sessions: d.sessions, Hosts: d.hosts(), Metrics: registry, Version: version, Log: d.log, Checks: checks})
 }
 
 // databaseMoves reports why the database cannot be read or written.
