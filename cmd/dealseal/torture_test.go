@@ -46,8 +46,8 @@ func TestTortureLosesAndDoublesNothing(t *testing.T) {
 	fmt.Printf("torture: %d kills, %d deals, %d lost, %d doubled\n", x.kills, len(x.entries), len(v.lost), len(v.doubled))
 	fmt.Printf("torture: recovery, from the kill to the first progress: p50 %s, p95 %s, max %s (%d measured)\n",
 		percentile(x.recoveries, 50), percentile(x.recoveries, 95), percentile(x.recoveries, 100), len(x.recoveries))
-	fmt.Printf("torture: %d digests signed, %d of them again after a kill or a failure; %d deals given up; %d faults\n",
-		v.digests, v.again, len(v.givenUp), x.faults)
+	fmt.Printf("torture: %d digests signed, %d of them again after a kill or a failure; %d deals given up; %d faults; SoftHSM lost its token %d times\n",
+		v.digests, v.again, len(v.givenUp), x.faults, x.mended)
 	if len(v.lost)+len(v.doubled)+len(v.givenUp) > 0 || t.Failed() {
 		x.keepEvidence(v)
 		t.Errorf("SEED=%d\nlost:\n%s\ndoubled:\n%s\ngiven up:\n%s", x.seed, strings.Join(v.lost, "\n"), strings.Join(v.doubled, "\n"), strings.Join(v.givenUp, "\n"))
@@ -83,6 +83,8 @@ type torture struct {
 	seed   uint64
 	rnd    *rand.Rand // of the killer; the load has its own
 	faults int
+	token  map[string][]byte // the software token's files, by name
+	mended int               // how often SoftHSM lost its token in a kill
 
 	// progress gets the time of a file's arrival at a CRM, or of a receipt's, if nobody has taken the last one.
 	progress   chan time.Time
@@ -110,7 +112,37 @@ func newTorture(t *testing.T, kills int, seed uint64) *torture {
 		return x.key.config()
 	}})
 	x.answered = x.observe
+	x.saveToken()
 	return x
+}
+
+// saveToken remembers the files of the software token. SoftHSM writes its counters into them at each login, in place: a
+// process that is killed over that leaves an empty token, which no HSM would.
+func (x *torture) saveToken() {
+	files, err := filepath.Glob(x.path("token/tokens/*/*.object"))
+	must(x.t, err)
+	x.token = map[string][]byte{}
+	for _, name := range files {
+		content, err := os.ReadFile(name)
+		must(x.t, err)
+		x.token[name] = content
+	}
+	if len(x.token) == 0 {
+		x.t.Fatal("the token has no files")
+	}
+}
+
+// mendToken puts back what SoftHSM has lost of itself in a kill.
+func (x *torture) mendToken() {
+	x.t.Helper()
+	for name, content := range x.token {
+		info, err := os.Stat(name)
+		must(x.t, err)
+		if info.Size() < int64(len(content)) {
+			must(x.t, os.WriteFile(name, content, 0o600))
+			x.mended++
+		}
+	}
 }
 
 // run kills and restarts, then lets all deals come to their end.
@@ -134,6 +166,7 @@ func (x *torture) run() {
 	load.Wait()
 	x.heal()
 	d.kill()
+	x.mendToken()
 	d = x.start(x.t)
 	ops := x.control(x.t, x.stateDir)
 	x.settle(ops)
@@ -150,6 +183,7 @@ func (x *torture) killAndRestart(d *process) *process {
 	}
 	d.kill()
 	killed := time.Now()
+	x.mendToken()
 	d = x.launch(x.t, x.config)
 	if x.rnd.IntN(4) > 0 {
 		took := x.awaitProgress(d, killed).Sub(killed)
