@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/pprof"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -91,6 +93,89 @@ func TestAHundredChangesOfTheTenantsLeaveNoQueueBehind(t *testing.T) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+func TestATenantThatComesBackWhileItsQueueClosesIsWorked(t *testing.T) {
+	t.Parallel()
+	s, errs := loudStore(t)
+	q := s.Queue(Workers{Tenants: []deal.TenantID{acme}})
+	ran, goOn := make(chan deal.TxID, 10), make(chan bool)
+	finish := sync.OnceFunc(func() { close(goOn) })
+	defer finish()
+	runQueue(t, q, func(ctx context.Context, j deal.Job) deal.Outcome {
+		if j.Kind != deal.JobSeal {
+			return deal.Outcome{}
+		}
+		if err := end(ctx, s, j.Tx); err != nil {
+			t.Error(err)
+		}
+		if r, err := s.Receipt(ctx, j.Tx); err != nil {
+			t.Error(err)
+		} else if err := s.Told(ctx, j.Tx, r.Sequence); err != nil { // nothing is left of the tenant
+			t.Error(err)
+		}
+		ran <- j.Tx
+		<-goOn // the tail of the job, such as a late write
+		return deal.Outcome{}
+	})
+	notice(t, s, change("006A", "h1"))
+	receive(t, ran, "the first deal")
+	q.SetTenants(nil)
+	if text := receive(t, errs, "the end of patience with a job that does not end"); !strings.Contains(text, "close the queue of acme") {
+		t.Fatalf("logged %s", text)
+	}
+	q.SetTenants([]deal.TenantID{acme})
+	finish()
+	second := notice(t, s, change("006B", "h2"))[0]
+	if got := receive(t, ran, "the deal of the tenant that is back"); got != second {
+		t.Errorf("%s ran, want %s", got, second)
+	}
+}
+
+func TestATenantWhoseQueueCannotBeOpenedAtOnceIsWorkedLater(t *testing.T) {
+	t.Parallel()
+	const later = deal.TenantID("later")
+	s, errs := loudStore(t)
+	activate(t, s, later, ruleA)
+	q := s.Queue(Workers{Tenants: []deal.TenantID{acme}})
+	ran := make(chan deal.TxID, 10)
+	runQueue(t, q, seals(func(ctx context.Context, tx deal.TxID) deal.Outcome {
+		if err := end(ctx, s, tx); err != nil {
+			t.Error(err)
+		}
+		ran <- tx
+		return deal.Outcome{}
+	}))
+	if err := q.Pulse(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.write.ExecContext(t.Context(), `CREATE TRIGGER full BEFORE INSERT ON river_queue BEGIN SELECT RAISE(ABORT, 'no room'); END`); err != nil {
+		t.Fatal(err)
+	}
+	q.SetTenants([]deal.TenantID{acme, later})
+	for !strings.Contains(receive(t, errs, "the failure"), "open the queue of later") { // River tells of it too
+	}
+	if _, err := s.write.ExecContext(t.Context(), `DROP TRIGGER full`); err != nil {
+		t.Fatal(err)
+	}
+	fresh, err := s.Notice(t.Context(), pageOf(t, s, later, change("006A", "h1")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := receive(t, ran, "the deal of the later tenant"); got != fresh[0] {
+		t.Errorf("%s ran, want %s", got, fresh[0])
+	}
+}
+
+// loudStore is a wallStore whose errors the test hears.
+func loudStore(t *testing.T) (*Store, <-chan string) {
+	t.Helper()
+	errs := make(signal, 100)
+	o := options(t.TempDir(), nil)
+	o.Log = slog.New(slog.NewTextHandler(errs, &slog.HandlerOptions{Level: slog.LevelError}))
+	s := open(t, o)
+	activate(t, s, acme, ruleA)
+	return s, errs
 }
 
 // producers counts the goroutines that belong to a queue of River's.

@@ -99,7 +99,9 @@ const (
 	afterPanic = time.Minute
 	// refit is how often the queues are compared with what there is to do, besides when the tenants change.
 	refit = time.Minute
-	// closeLimit is how long closing one tenant's queue may keep the others' from being opened.
+	// refitSoon is when that is done again after a queue could not be opened, or not closed.
+	refitSoon = time.Second
+	// closeLimit is how long closing queues may keep others from being opened.
 	closeLimit = 5 * time.Second
 	// drainGrace is how long jobs may take to end once their context is cancelled.
 	drainGrace = 10 * time.Second
@@ -283,15 +285,15 @@ func (q *Queue) Run(ctx context.Context, handle Handler) error {
 	if err != nil {
 		return fmt.Errorf("queue: %w", err)
 	}
-	open := map[deal.TenantID]bool{}
-	if err := q.fit(ctx, client, open); err != nil {
+	queues := openQueues{}
+	if err := q.fit(ctx, client, queues); err != nil {
 		return fmt.Errorf("queue: %w", err)
 	}
 	// The client is stopped by Stop, not by its context, so that running jobs keep theirs while they drain.
 	if err := client.Start(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("queue: %w", err)
 	}
-	q.keepFitting(ctx, client, open)
+	q.keepFitting(ctx, client, queues)
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), q.w.Drain+drainGrace)
 	defer cancel()
 	if err := client.Stop(limit); err != nil {
@@ -300,62 +302,73 @@ func (q *Queue) Run(ctx context.Context, handle Handler) error {
 	return nil
 }
 
+// openQueues are the tenants that River has a queue of. One that is false works nothing: River stops a queue before it
+// has closed it, and knows one that it could not start. Such a queue is closed to its end before it is opened again.
+type openQueues map[deal.TenantID]bool
+
 // keepFitting follows SetTenants until ctx ends, and looks now and then whether a tenant that is not configured has got
 // something to do, or nothing more.
-func (q *Queue) keepFitting(ctx context.Context, client *river.Client[*sql.Tx], open map[deal.TenantID]bool) {
-	tick := time.NewTicker(refit)
-	defer tick.Stop()
+func (q *Queue) keepFitting(ctx context.Context, client *river.Client[*sql.Tx], queues openQueues) {
+	pause := time.NewTimer(refit)
+	defer pause.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-q.changed:
-		case <-tick.C:
+		case <-pause.C:
 		}
-		if err := q.fit(ctx, client, open); err != nil && ctx.Err() == nil {
-			q.s.log.ErrorContext(ctx, "the queues do not fit the tenants and are looked at again", "in", refit, "err", err)
+		next := refit
+		if err := q.fit(ctx, client, queues); err != nil && ctx.Err() == nil {
+			next = refitSoon
+			q.s.log.ErrorContext(ctx, "the queues do not fit the tenants and are looked at again", "in", next, "err", err)
 		}
+		pause.Reset(next)
 	}
 }
 
-// fit opens a queue for each tenant that has none and should, and closes those that are of no use any more.
-func (q *Queue) fit(ctx context.Context, client *river.Client[*sql.Tx], open map[deal.TenantID]bool) error {
+// fit closes the queues that are of no use any more, and opens one for each tenant that has none and should.
+func (q *Queue) fit(ctx context.Context, client *river.Client[*sql.Tx], queues openQueues) error {
 	configured, unfinished, err := q.wanted(ctx)
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, tenant := range slices.Concat(configured, unfinished) {
-		if open[tenant] {
+	wanted := slices.Concat(configured, unfinished)
+	errs := closeQueues(ctx, client, queues, wanted)
+	for _, tenant := range wanted {
+		if _, known := queues[tenant]; known {
 			continue
 		}
 		if !slices.Contains(configured, tenant) {
 			q.s.log.WarnContext(ctx, "a tenant is not configured, but is not finished with", "tenant", tenant)
 		}
-		if err := client.Queues().Add(queueName(tenant), river.QueueConfig{MaxWorkers: q.w.PerTenant}); err != nil {
-			errs = append(errs, err)
-			continue
+		err := client.Queues().Add(queueName(tenant), river.QueueConfig{MaxWorkers: q.w.PerTenant})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("open the queue of %s: %w", tenant, err))
 		}
-		open[tenant] = true
-	}
-	for tenant := range open {
-		if slices.Contains(configured, tenant) || slices.Contains(unfinished, tenant) {
-			continue
-		}
-		if err := closeQueue(ctx, client, tenant); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		delete(open, tenant)
+		queues[tenant] = err == nil
 	}
 	return errors.Join(errs...)
 }
 
-// closeQueue waits for the tail of what ran: nothing that should run is left in the queue.
-func closeQueue(ctx context.Context, client *river.Client[*sql.Tx], tenant deal.TenantID) error {
+// closeQueues closes what is not wanted, or does not work. It waits for the tail of what ran: nothing that should run is
+// left in a queue that is not wanted.
+func closeQueues(ctx context.Context, client *river.Client[*sql.Tx], queues openQueues, wanted []deal.TenantID) (errs []error) {
 	ctx, cancel := context.WithTimeout(ctx, closeLimit)
 	defer cancel()
-	return client.Queues().Remove(ctx, queueName(tenant))
+	for tenant, works := range queues {
+		if works && slices.Contains(wanted, tenant) {
+			continue
+		}
+		queues[tenant] = false
+		err := client.Queues().Remove(ctx, queueName(tenant))
+		if err != nil && !errors.Is(err, &river.QueueNotFoundError{}) { // River may have refused it at once
+			errs = append(errs, fmt.Errorf("close the queue of %s: %w", tenant, err))
+			continue
+		}
+		delete(queues, tenant)
+	}
+	return errs
 }
 
 const unfinishedQuery = `SELECT tenant FROM counts WHERE n > 0 AND step <> 'done' AND condition <> 'ended'
