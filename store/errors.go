@@ -84,12 +84,20 @@ func refuse(tx deal.TxID, format string, args ...any) error {
 
 // explain gives a database error the words that an operator needs.
 func (s *Store) explain(err error) error {
-	var e *sqlite.Error
-	switch known := errors.As(err, &e); {
-	case errors.Is(err, unix.ENOSPC) || known && e.Code()&0xff == sqlite3.SQLITE_FULL:
+	switch {
+	case errors.Is(err, unix.ENOSPC) || hasCode(err, sqlite3.SQLITE_FULL):
 		return &DiskFullError{Dir: s.dir, Cause: err}
-	case known && e.Code()&0xff == sqlite3.SQLITE_BUSY:
+	case isBusy(err):
 		return &BusyError{Dir: s.dir, Cause: err}
 	}
 	return err
+}
+
+// isBusy reports whether a statement found the database locked for longer than it waits. Nothing here has a second
+// connection that writes: the lock is another program's.
+func isBusy(err error) bool { return hasCode(err, sqlite3.SQLITE_BUSY) }
+
+func hasCode(err error, primary int) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code()&0xff == primary
 }

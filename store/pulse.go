@@ -58,20 +58,26 @@ func (w *pulseWorker) Work(_ context.Context, job *river.Job[pulseArgs]) error {
 }
 
 // Pulse sends a job of no consequence through the queue and returns when it has been worked: the database takes writes,
-// the timetable is read and jobs are run. It costs three small transactions. The error is ctx's when the job does not
-// arrive, and a *DiskFullError when there is no room for it, which says nothing about the queue. Run must be running.
+// the timetable is read and jobs are run. It costs three small transactions. Run must be running. The error is ctx's when
+// the job does not arrive; but a *DiskFullError when there is no room for it, and a *BusyError when another program holds
+// the database locked, which both say nothing about the queue.
 func (q *Queue) Pulse(ctx context.Context) error {
 	n, arrived := q.pulses.begin()
 	defer q.pulses.end(n)
-	if err := q.send(ctx, pulseArgs{N: n}); err != nil {
-		return fmt.Errorf("pulse: %w", q.s.explain(err))
+	err := q.send(ctx, pulseArgs{N: n})
+	if err == nil {
+		select {
+		case <-arrived:
+			return nil
+		case <-ctx.Done():
+			err = fmt.Errorf("the queue does not move: %w", ctx.Err())
+		}
 	}
-	select {
-	case <-arrived:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("pulse: the queue does not move: %w", ctx.Err())
+	// Whoever waits behind a lock for the one connection that writes does not meet the lock itself.
+	if ctx.Err() != nil && q.s.blocked.Load() {
+		err = &BusyError{Dir: q.s.dir, Cause: err}
 	}
+	return fmt.Errorf("pulse: %w", q.s.explain(err))
 }
 
 // send is no operation of the ledger, and none of Points.

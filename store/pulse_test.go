@@ -3,9 +3,11 @@ package store
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"runtime/pprof"
 	"strings"
 	"sync"
@@ -194,15 +196,17 @@ func producers(t *testing.T) int {
 	return n
 }
 
+// soon ends before anything long has.
+func soon(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 func TestAPulseNeedsAWriterAndAQueueThatMove(t *testing.T) {
 	s := wallStore(t)
 	q := s.Queue(Workers{})
-	soon := func() context.Context {
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		t.Cleanup(cancel)
-		return ctx
-	}
-	if err := q.Pulse(soon()); !errors.Is(err, context.DeadlineExceeded) {
+	if err := q.Pulse(soon(t)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a queue that does not run: %v", err)
 	}
 	runQueue(t, q, func(context.Context, deal.Job) deal.Outcome { return deal.Outcome{} })
@@ -213,7 +217,7 @@ func TestAPulseNeedsAWriterAndAQueueThatMove(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := q.Pulse(soon()); !errors.Is(err, context.DeadlineExceeded) {
+	if err := q.Pulse(soon(t)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a writer that hangs: %v", err)
 	}
 	if err := writer.Close(); err != nil {
@@ -221,5 +225,45 @@ func TestAPulseNeedsAWriterAndAQueueThatMove(t *testing.T) {
 	}
 	if err := q.Pulse(t.Context()); err != nil {
 		t.Errorf("a writer that goes on: %v", err)
+	}
+}
+
+func TestAPulseTellsAnotherProgramsLockFromAWriterThatHangs(t *testing.T) {
+	s := wallStore(t)
+	q := s.Queue(Workers{})
+	runQueue(t, q, func(context.Context, deal.Job) deal.Outcome { return deal.Outcome{} })
+	if _, err := s.write.ExecContext(t.Context(), `PRAGMA busy_timeout = 200`); err != nil {
+		t.Fatal(err)
+	}
+	other, err := sql.Open("sqlite", "file:"+filepath.Join(s.dir, databaseName)+"?_txlock=immediate&_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	lock, err := other.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Rollback()
+	var busy *BusyError
+	if err := q.Pulse(t.Context()); !errors.As(err, &busy) {
+		t.Fatalf("a lock that is held for longer than a write waits: %v", err)
+	}
+	if err := q.Pulse(soon(t)); !errors.As(err, &busy) {
+		t.Errorf("a pulse that ends before it has met the lock: %v", err)
+	}
+	if err := lock.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Pulse(t.Context()); err != nil {
+		t.Fatalf("a lock that is given up: %v", err)
+	}
+	writer, err := s.write.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	if err := q.Pulse(soon(t)); errors.As(err, &busy) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a writer that hangs after the lock: %v", err)
 	}
 }

@@ -3,13 +3,17 @@ package store
 import (
 	"context"
 	"database/sql/driver"
+	"sync/atomic"
 
 	"modernc.org/sqlite"
 )
 
 // compiling opens connections that compile each statement once. A third of what a commit cost was the same few dozen
 // statements, compiled again and again: database/sql keeps statements only for those who prepare them, and River does not.
-type compiling struct{ driver.Connector }
+type compiling struct {
+	driver.Connector
+	blocked *atomic.Bool // whether another program's lock was met since the last transaction began
+}
 
 // Connect implements driver.Connector.
 func (c compiling) Connect(ctx context.Context) (driver.Conn, error) {
@@ -17,7 +21,7 @@ func (c compiling) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &compiledConn{sqliteConn: conn.(sqliteConn), idle: map[string]driver.Stmt{}}, nil
+	return &compiledConn{sqliteConn: conn.(sqliteConn), blocked: c.blocked, idle: map[string]driver.Stmt{}}, nil
 }
 
 // sqliteConn is what SQLite's driver offers.
@@ -41,7 +45,24 @@ const maxCompiled = 300
 // compiledConn is a connection with its statements. As every driver.Conn it is used by one goroutine at a time.
 type compiledConn struct {
 	sqliteConn
-	idle map[string]driver.Stmt
+	blocked *atomic.Bool
+	idle    map[string]driver.Stmt
+}
+
+// see takes in whether another program's lock ended a statement.
+func (c *compiledConn) see(err error) {
+	if isBusy(err) {
+		c.blocked.Store(true)
+	}
+}
+
+// BeginTx implements driver.ConnBeginTx.
+func (c *compiledConn) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, error) {
+	tx, err := c.sqliteConn.BeginTx(ctx, o)
+	if c.see(err); err == nil {
+		c.blocked.Store(false)
+	}
+	return tx, err
 }
 
 // take returns a statement that nobody uses. SQLite compiles it anew by itself when the schema has changed.
@@ -69,6 +90,7 @@ func (c *compiledConn) ExecContext(ctx context.Context, query string, args []dri
 		return nil, err
 	}
 	result, err := stmt.(driver.StmtExecContext).ExecContext(ctx, args)
+	c.see(err)
 	if closing := c.give(query, stmt); err == nil {
 		err = closing
 	}
@@ -83,6 +105,7 @@ func (c *compiledConn) QueryContext(ctx context.Context, query string, args []dr
 	}
 	rows, err := stmt.(driver.StmtQueryContext).QueryContext(ctx, args)
 	if err != nil {
+		c.see(err)
 		_ = c.give(query, stmt)
 		return nil, err
 	}

@@ -70,6 +70,7 @@ type Store struct {
 	mark      highWater
 	keys      keyring
 	commits   commits
+	blocked   atomic.Bool  // another program's lock was met since the last write transaction began
 	backup    sync.Mutex   // one at a time
 	staging   sync.RWMutex // held by what changes staged documents; a backup needs it alone for a moment
 }
@@ -173,21 +174,21 @@ func (s *Store) connect(ctx context.Context) error {
 		return fmt.Errorf("database: %w", err)
 	}
 	values.Set("_txlock", "immediate")
-	if s.write, err = s.pool(ctx, path, values, 1); err != nil {
+	if s.write, err = s.pool(ctx, path, values, 1, &s.blocked); err != nil {
 		return err
 	}
 	values.Set("_txlock", "deferred")
 	values.Set("mode", "ro")
-	s.read, err = s.pool(ctx, path, values, max(4, runtime.GOMAXPROCS(0)))
+	s.read, err = s.pool(ctx, path, values, max(4, runtime.GOMAXPROCS(0)), new(atomic.Bool))
 	return err
 }
 
-func (s *Store) pool(ctx context.Context, path string, values url.Values, size int) (*sql.DB, error) {
+func (s *Store) pool(ctx context.Context, path string, values url.Values, size int, blocked *atomic.Bool) (*sql.DB, error) {
 	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", Path: path, RawQuery: values.Encode()}).String())
 	if err != nil {
 		return nil, fmt.Errorf("database %s: %w", path, err)
 	}
-	db := sql.OpenDB(compiling{connector})
+	db := sql.OpenDB(compiling{connector, blocked})
 	db.SetMaxOpenConns(size)
 	db.SetMaxIdleConns(size)
 	if err := assertPragmas(ctx, db); err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/dealseal/dealseal/deal"
@@ -72,7 +73,7 @@ func TestPragmasThatTheDriverIgnoredAreNoticed(t *testing.T) {
 			}
 		}
 		t.Run(p.name, func(t *testing.T) {
-			other, err := s.pool(t.Context(), filepath.Join(t.TempDir(), "x.db"), map[string][]string{"_pragma": dsn(p.name, value)}, 1)
+			other, err := s.pool(t.Context(), filepath.Join(t.TempDir(), "x.db"), map[string][]string{"_pragma": dsn(p.name, value)}, 1, new(atomic.Bool))
 			if err == nil {
 				other.Close()
 				t.Fatal("accepted")

@@ -41,15 +41,16 @@ func (d *service) watch(ctx context.Context) error {
 	}
 }
 
-// feed feeds the watchdog if the daemon moves. A full disk is no reason to starve it: another start would find it as full,
-// and this one goes on once there is space.
+// feed feeds the watchdog if the daemon moves. A full disk is no reason to starve it, nor is another program's lock: a
+// new start would find the disk as full, and fail at the lock; this one goes on by itself once they are free.
 func (d *service) feed(ctx context.Context, patience time.Duration) {
 	limit, cancel := context.WithTimeout(ctx, patience/2)
 	defer cancel()
 	err := d.queue.Pulse(limit)
 	var full *store.DiskFullError
+	var busy *store.BusyError
 	switch {
-	case err == nil || errors.As(err, &full):
+	case err == nil || errors.As(err, &full) || errors.As(err, &busy):
 		d.supervisor.alive()
 	case ctx.Err() == nil:
 		d.log.Error("the daemon does not move: its watchdog is not fed", "err", err)
