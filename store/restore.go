@@ -257,7 +257,7 @@ func (u *unpacker) unpack(r io.Reader) (BackupInfo, error) {
 	if u.info.Files < 2 {
 		return u.info, badBackup("it holds no database")
 	}
-	if err := u.compare(h, source); err != nil {
+	if err := u.compare(source); err != nil {
 		return u.info, err
 	}
 	return u.info, u.drain(source, r)
@@ -347,7 +347,7 @@ func (u *unpacker) take(h *tar.Header, source io.Reader) error {
 }
 
 // compare holds what was read against the backup's own list, and that against its MAC.
-func (u *unpacker) compare(h *tar.Header, source *tar.Reader) error {
+func (u *unpacker) compare(source *tar.Reader) error {
 	if _, err := u.list.Seek(0, io.SeekStart); err != nil {
 		return err
 	}

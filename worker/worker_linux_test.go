@@ -103,8 +103,9 @@ func handle(_ context.Context, f worker.Frame) (worker.Frame, error) {
 	case "stop":
 		return worker.Frame{}, unix.Kill(os.Getpid(), unix.SIGSTOP)
 	case "spin":
-		for { //lint:ignore SA5002 what a hostile input makes a parser do
+		for n := 1; n != 0; n |= 1 { // what a hostile input makes a parser do
 		}
+		return worker.Frame{}, nil
 	case "panic":
 		panic("confidential words")
 	case "exit":
@@ -114,9 +115,8 @@ func handle(_ context.Context, f worker.Frame) (worker.Frame, error) {
 	case "fatal":
 		return worker.Frame{}, trouble{message: "the device is gone", fatal: true}
 	case "grow":
-		var hoard [][]byte
-		for {
-			hoard = append(hoard, bytes.Repeat([]byte{1}, 32<<20))
+		for hoard := []byte{1}; ; {
+			hoard = append(hoard, bytes.Repeat([]byte{1}, 32<<20)...)
 		}
 	case "large":
 		n, err := strconv.Atoi(arg)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,8 +47,6 @@ func (s scene) path(name string) string { return filepath.Join(s.Dir, name) }
 type world struct {
 	scene
 	authority *pki.Authority
-	login     *rsa.PrivateKey
-	hubspot   string // the access token
 	mu        sync.Mutex
 	crms      map[string]*crm
 }
