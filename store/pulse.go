@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 
 	"github.com/riverqueue/river"
@@ -30,6 +31,7 @@ func (p *pulses) begin() (n int64, arrived <-chan struct{}) {
 	defer p.mu.Unlock()
 	if p.waiting == nil {
 		p.waiting = map[int64]chan struct{}{}
+		p.last = rand.Int64N(1 << 52) // what an earlier process left in the queue answers none of this one's
 	}
 	p.last++
 	c := make(chan struct{})

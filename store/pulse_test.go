@@ -267,3 +267,15 @@ func TestAPulseTellsAnotherProgramsLockFromAWriterThatHangs(t *testing.T) {
 		t.Errorf("a writer that hangs after the lock: %v", err)
 	}
 }
+
+func TestAPulseOfAnEarlierProcessAnswersNoneOfThisOne(t *testing.T) {
+	var earlier, now pulses
+	left, _ := earlier.begin()
+	_, arrived := now.begin()
+	now.end(left)
+	select {
+	case <-arrived:
+		t.Error("a pulse has arrived that was not sent")
+	default:
+	}
+}
