@@ -18,9 +18,6 @@ import (
 // level asked for, unless the profile or a person said so.
 func (r *run) check(ctx context.Context) error {
 	s := r.s
-	if err := r.begin(ctx, deal.Intent{What: "check"}); err != nil {
-		return err
-	}
 	profile, err := profileOf(s.Plan)
 	if err != nil {
 		return err
@@ -32,6 +29,9 @@ func (r *run) check(ctx context.Context) error {
 	defer closer.Close()
 	var verdict finding
 	err = r.inTurn(ctx, r.checking, func() error {
+		if err := r.begin(ctx, deal.Intent{What: "check", Lease: checkLease}); err != nil {
+			return err
+		}
 		return r.call(ctx, "verify", checkLimit, func(ctx context.Context) error {
 			report, err := r.Checker.Check(ctx, sealed)
 			if err != nil {
@@ -92,6 +92,8 @@ func (r *run) recognise(ctx context.Context, p signing.Profile, f finding) error
 	if !s.Facts.Adopted || r.released(holdAdopted) {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, signLimit)
+	defer cancel()
 	spki, err := r.Sealer.KeySPKI(ctx, p.Key)
 	if err != nil {
 		return err

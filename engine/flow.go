@@ -30,7 +30,7 @@ var flow = []step{
 	{name: "check", from: deal.Sealed, do: (*run).check,
 		begins: []string{"check"}, calls: []string{"verify"}, advances: []string{"checked"}},
 	{name: "keep", from: deal.Checked, do: (*run).keep,
-		begins: []string{"keep"}, calls: []string{"trail"}, advances: []string{"trail", "kept"}},
+		begins: []string{"trail", "keep"}, calls: []string{"trail"}, advances: []string{"trail", "kept"}},
 	{name: "attach", from: deal.Kept, do: (*run).attach,
 		begins: []string{"attach"}, calls: []string{"contract", "audit-trail"}, advances: []string{"attached"}},
 	{name: "report", from: deal.Attached, do: (*run).report,

@@ -26,10 +26,12 @@ const (
 	checkLimit  = 90 * time.Second
 )
 
-// Leases outlast the outside call that they are taken for.
+// Leases outlast what they are taken for. None covers the wait for a turn, which has no limit.
 const (
 	usualLease    = 2 * time.Minute
-	transferLease = 2 * uploadLimit
+	trailLease    = 2 * renderLimit
+	checkLease    = 2 * (checkLimit + signLimit) // whose key sealed a contract that was found is asked too
+	transferLease = 2 * (uploadLimit + crmLimit) // two files, and a CRM that has to say first who it is
 )
 
 // maxAttachment is the largest attachment that is sealed.

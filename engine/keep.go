@@ -14,6 +14,13 @@ import (
 // keep archives the contract with its evidence and audit trail. The archive is the truth; what the CRM gets is a copy.
 func (r *run) keep(ctx context.Context) error {
 	s := r.s
+	var auditTrail []byte
+	if s.Plan.AuditTrail != "" {
+		var err error
+		if auditTrail, err = r.makeTrail(ctx); err != nil {
+			return err
+		}
+	}
 	if err := r.begin(ctx, deal.Intent{What: "keep", Digest: s.Facts.Contract.SHA256}); err != nil {
 		return err
 	}
@@ -25,13 +32,7 @@ func (r *run) keep(ctx context.Context) error {
 	}
 	add("signature.p7s", s.Private.CMS)
 	add("timestamp.tst", s.Private.Token)
-	if s.Plan.AuditTrail != "" {
-		b, err := r.makeTrail(ctx)
-		if err != nil {
-			return err
-		}
-		add("audit-trail.pdf", b)
-	}
+	add("audit-trail.pdf", auditTrail)
 	folder, err := r.Files.Keep(ctx, s, fileContract, evidence)
 	if err != nil {
 		return err
@@ -58,17 +59,19 @@ func (r *run) makeTrail(ctx context.Context) ([]byte, error) {
 }
 
 func (r *run) stageTrail(ctx context.Context) error {
-	var fact deal.FileFact
-	lines, err := r.Ledger.Trail(ctx, r.s.Tx)
-	if err != nil {
-		return err
-	}
 	bundle, err := r.Bundles.Bundle(r.s.Plan.AuditTrail)
 	if err != nil {
 		return err
 	}
 	var b []byte
 	err = r.renderInTurn(ctx, bundle, func() error {
+		if err := r.begin(ctx, deal.Intent{What: "trail", Lease: trailLease}); err != nil {
+			return err
+		}
+		lines, err := r.Ledger.Trail(ctx, r.s.Tx)
+		if err != nil {
+			return err
+		}
 		return r.call(ctx, "trail", renderLimit, func(ctx context.Context) (err error) {
 			b, err = r.renderTrail(ctx, bundle, lines)
 			return err
@@ -77,7 +80,7 @@ func (r *run) stageTrail(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fact, err = r.Files.Stage(ctx, r.s.Tx, fileTrail, func(w io.Writer) error {
+	fact, err := r.Files.Stage(ctx, r.s.Tx, fileTrail, func(w io.Writer) error {
 		_, err := w.Write(b)
 		return err
 	})

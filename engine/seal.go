@@ -275,19 +275,7 @@ func (r *run) redeem(ctx context.Context, t *signing.Ticket) error {
 	if s.Facts.Signature {
 		return nil
 	}
-	if err := r.begin(ctx, deal.Intent{What: "sign", Digest: s.Facts.Digest, Key: hex.EncodeToString(t.SPKISHA256)}); err != nil {
-		return err
-	}
-	var value []byte
-	err := r.inTurn(ctx, r.signing, func() error {
-		return r.call(ctx, "redeem", signLimit, func(ctx context.Context) (err error) {
-			value, err = r.Sealer.Redeem(ctx, t)
-			return err
-		})
-	})
-	if deal.IsPermanent(err) && !mendedForAll(err) {
-		return fmt.Errorf("%w: put the key back that the seal was staged for and retry the deal, or prepare the deal again (dealseal jobs prepare)", err)
-	}
+	value, err := r.useKey(ctx, t)
 	if err != nil {
 		return err
 	}
@@ -296,6 +284,25 @@ func (r *run) redeem(ctx context.Context, t *signing.Ticket) error {
 		return err
 	}
 	return r.advance(ctx, "signature", "", deal.Entry{What: "signed", Why: "by " + s.Facts.Cert.Subject, Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": s.Facts.Digest}})
+}
+
+// useKey takes the lease when it is this deal's turn at the key, and not before: others may keep the key for any time, and
+// a person who gives the digest up in the meantime must find it unused for good.
+func (r *run) useKey(ctx context.Context, t *signing.Ticket) (value []byte, err error) {
+	err = r.inTurn(ctx, r.signing, func() error {
+		if err := r.begin(ctx, deal.Intent{What: "sign", Digest: r.s.Facts.Digest, Key: hex.EncodeToString(t.SPKISHA256)}); err != nil {
+			return err
+		}
+		err := r.call(ctx, "redeem", signLimit, func(ctx context.Context) (err error) {
+			value, err = r.Sealer.Redeem(ctx, t)
+			return err
+		})
+		if deal.IsPermanent(err) && !mendedForAll(err) {
+			return fmt.Errorf("%w: put the key back that the seal was staged for and retry the deal, or prepare the deal again (dealseal jobs prepare)", err)
+		}
+		return err
+	})
+	return value, err
 }
 
 func certFact(t *signing.Ticket) (*deal.CertFact, error) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/quick"
@@ -355,4 +356,82 @@ func TestAJobThatIsCutOffByTheShutdownChangesNothing(t *testing.T) {
 	}
 	d.finish()
 	d.wantDone(d.load(tx))
+}
+
+func TestADigestThatIsGivenUpWhileOthersKeepTheKeyIsNeverSigned(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	d.Places = Places{Key: 1}
+	w.won()
+	tx := d.notice()
+	w.key.fail(1, &downError{})
+	d.handle(tx)
+	d.want(d.load(tx), deal.Retrying, deal.Rendered, "seal: ")
+	given := d.load(tx).Facts.Digest
+	if given == "" {
+		t.Fatal("no digest was committed")
+	}
+	must(t, d.signing.take(t.Context(), "other")) // whose call of the key hangs
+	w.clock.advance(time.Hour)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		d.Handle(store.AsJob(t.Context()), deal.Job{Kind: deal.JobSeal, Tx: tx})
+	}()
+	waitsInLine(t, d.signing)
+	w.clock.advance(usualLease + time.Second)
+	must(t, d.store.PrepareAgain(t.Context(), tx, "alice", "the HSM was down"))
+	d.signing.give()
+	within(t, "the deal has had its turn", ended)
+	w.wantUses(0)
+
+	w.clock.advance(time.Minute)
+	d.finish()
+	d.wantDone(d.load(tx))
+	w.wantUses(1)
+	if signed := hex.EncodeToString(w.key.signed[0]); signed == given {
+		t.Error("the digest that was given up was signed")
+	}
+}
+
+func TestADealThatWaitsForItsTurnToBeCheckedKeepsNoLease(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	d.Places = Places{Check: 1}
+	w.won()
+	tx := d.notice()
+	d.until("seal.advance.sealed/after", func() { must(t, d.checking.take(t.Context(), "other")) })
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		d.Handle(store.AsJob(t.Context()), deal.Job{Kind: deal.JobSeal, Tx: tx})
+	}()
+	waitsInLine(t, d.checking)
+	w.clock.advance(time.Hour)
+	for _, i := range d.story(tx).Intents {
+		if i.What == "check" {
+			t.Error("a lease was taken for a check whose turn had not come")
+		}
+	}
+	d.checking.give()
+	within(t, "the deal has had its turn", ended)
+	d.wantDone(d.load(tx))
+}
+
+// waitsInLine returns when a tenant waits for a turn.
+func waitsInLine(t *testing.T, at *turns) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; runtime.Gosched() {
+		at.mu.Lock()
+		waiting := len(at.line) > 0
+		at.mu.Unlock()
+		if waiting {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nobody waits for a turn")
+		}
+	}
 }
