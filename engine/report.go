@@ -38,7 +38,10 @@ func (r *run) finish(ctx context.Context) error {
 // tellJob brings the record up to date outside of the flow: queued, held, failed. It never gives up, because nothing else
 // would tell: the wait grows with the time that has passed, up to an hour.
 func (e *Engine) tellJob(ctx context.Context, s *deal.Sealing) deal.Outcome {
-	err := e.tell(ctx, s)
+	err := e.recallDoubt(ctx, s)
+	if err == nil {
+		err = e.tell(ctx, s)
+	}
 	if ctx.Err() != nil {
 		return deal.Outcome{}
 	}
@@ -52,6 +55,19 @@ func (e *Engine) tellJob(ctx context.Context, s *deal.Sealing) deal.Outcome {
 	wait = max(wait, deal.RetryAfter(err))
 	e.Log.WarnContext(ctx, "the CRM could not be told", "in", wait.Round(time.Second), "err", err)
 	return deal.Outcome{Again: wait}
+}
+
+// recallDoubt takes up the doubt of a process before this one: a job that has nothing to tell was left waiting for the time
+// at which a late write can be settled. The job is durable, the doubt is not.
+func (e *Engine) recallDoubt(ctx context.Context, s *deal.Sealing) error {
+	st, err := e.Ledger.Receipt(ctx, s.Tx)
+	if err != nil || st.Sequence == 0 || st.Due() || st.Sent >= e.started.UnixMilli() {
+		return err
+	}
+	if record := recordOf(s); e.doubts.wait(record, e.Now()) == 0 {
+		e.doubts.raise(record, e.started)
+	}
+	return nil
 }
 
 // tell sends the newest receipt of the record that s is about, one at a time per record, whichever sealing owns it. Where

@@ -117,6 +117,37 @@ func TestAReceiptThatArrivesLateIsOverwrittenByTheNewest(t *testing.T) {
 	w.wantShown(record, "Signed")
 }
 
+// The doubt is in memory, and the job that waits for its time is not.
+func TestAReceiptThatArrivesLateIsOverwrittenAfterARestart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	record := w.won()
+	tx := d.notice()
+	d.tell()
+	late := map[string]any{fieldStatus: w.shown(record, fieldStatus), fieldAudit: w.shown(record, fieldAudit)}
+	w.fault(mock.Fault{Kind: mock.KindUpdate, Effect: mock.CutBefore, Times: 1})
+	d.finish()
+	d.wantDone(d.load(tx))
+	tell := deal.Job{Kind: deal.JobTell, Tx: tx}
+	waits := d.Handle(t.Context(), tell).Again
+	d.close()
+	w.tick()
+	d = w.daemonIn(d.dir)
+	must(t, w.org.Update(record, late))
+
+	w.clock.advance(waits)
+	again := d.Handle(t.Context(), tell).Again
+	if again <= 0 || again > lateWrite {
+		t.Fatalf("after the restart the record is looked at again in %s, want within %s", again, lateWrite)
+	}
+	w.clock.advance(again)
+	if out := d.Handle(t.Context(), tell); out.Again != 0 {
+		t.Errorf("the record is looked at once more, in %s", out.Again)
+	}
+	w.wantShown(record, "Signed")
+}
+
 // The request may be that of a process that has ended, and of a receipt that is not the newest any more.
 func TestAReceiptOfAnEarlierProcessThatArrivesLateIsOverwritten(t *testing.T) {
 	t.Parallel()
