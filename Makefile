@@ -11,11 +11,13 @@ ARGS     ?=
 KILLS    ?= 200
 BENCH    ?=
 
-# Packages whose tests run under the race detector: all that start no child process of our own and no WebAssembly.
-RACE := ./config ./connectors/... ./deal ./doctor ./engine ./pdf ./secret ./signing ./signing/pades ./signing/tsa ./signing/softkey ./store/... ./web/... ./mocks/...
+# Packages whose tests run under the race detector: all that do several things at once, start no child process of our own
+# and no WebAssembly.
+RACE := ./config ./connectors/... ./deal ./doctor ./engine ./secret ./signing ./signing/pades ./signing/tsa ./store/... ./web/... ./mocks/crm/...
 
-# Tests of those packages that run without it: one kills child processes, one repeats one sequential thing, one simulates days.
-NORACE := TestAPowerCutAtAnyPoint|TestTamperingIsNoticed|TestSimulation
+# Tests of those packages that run without it: they kill child processes, repeat one sequential thing, simulate days, or
+# open a browser.
+NORACE := TestAPowerCutAtAnyPoint|TestTamperingIsNoticed|TestSimulation|InABrowser|TheKeyboardAlone|WithoutTLS|TheFocusGoes|AnOpenPage
 
 .PHONY: help
 help: ## This list
@@ -30,7 +32,7 @@ demo: deps-demo build ## A stage change in two CRMs becomes a sealed contract, b
 test: deps renderer ## Everything that must hold before a change lands (at most 10 minutes on 2 cores)
 	go vet ./...
 	go test -timeout 9m $$(go list ./... | grep -vxF "$$(go list $(RACE))")
-	go test -timeout 9m -run '$(NORACE)' ./store ./engine
+	go test -timeout 9m -run '$(NORACE)' ./store ./engine ./web
 	go test -timeout 9m -race -skip '$(NORACE)' $(RACE)
 
 .PHONY: torture
