@@ -13,7 +13,7 @@ BENCH    ?=
 
 # Packages whose tests run under the race detector: all that do several things at once, start no child process of our own
 # and no WebAssembly.
-RACE := ./config ./connectors/... ./deal ./doctor ./engine ./secret ./signing ./signing/pades ./signing/tsa ./store/... ./web/... ./mocks/crm/...
+RACE := ./config ./connectors/... ./deal ./doctor ./engine ./secret ./signing ./signing/pades ./signing/tsa ./store/archive ./web/... ./mocks/crm/...
 
 # Tests of those packages that run without it: they kill child processes, repeat one sequential thing, simulate days, or
 # open a browser.
@@ -32,7 +32,8 @@ demo: deps-demo build ## A stage change in two CRMs becomes a sealed contract, b
 test: deps renderer ## Everything that must hold before a change lands (at most 10 minutes on 2 cores)
 	go vet ./...
 	go test -timeout 9m $$(go list ./... | grep -vxF "$$(go list $(RACE))")
-	go test -timeout 9m -run '$(NORACE)' ./store ./engine ./web
+	go test -timeout 9m -run '$(NORACE)' ./engine ./web
+	go test -timeout 9m -race -run 'Together|AtOnce|Pulse|Tenant|Queue|Backup|Lease' ./store
 	go test -timeout 9m -race -skip '$(NORACE)' $(RACE)
 
 .PHONY: torture
