@@ -75,7 +75,16 @@ func TestADealOfATenantThatIsTakenOutIsStillWorked(t *testing.T) {
 func TestAHundredChangesOfTheTenantsLeaveNoQueueBehind(t *testing.T) {
 	s := wallStore(t)
 	q := s.Queue(Workers{Tenants: []deal.TenantID{acme}})
-	runQueue(t, q, seals(func(context.Context, deal.TxID) deal.Outcome { return deal.Outcome{} }))
+	ran := make(chan deal.TxID, 10)
+	runQueue(t, q, seals(func(ctx context.Context, tx deal.TxID) deal.Outcome {
+		if err := end(ctx, s, tx); err != nil {
+			t.Error(err)
+		}
+		ran <- tx
+		return deal.Outcome{}
+	}))
+	notice(t, s, change("006A", "h1"))
+	receive(t, ran, "a deal, so that both queues have started")
 	if err := q.Pulse(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -87,11 +96,11 @@ func TestAHundredChangesOfTheTenantsLeaveNoQueueBehind(t *testing.T) {
 		}
 	}
 	q.SetTenants([]deal.TenantID{acme})
-	deadline := time.After(2 * time.Minute) // what could not be closed at once is looked at again after a minute
-	for now := producers(t); now > before; now = producers(t) {
+	deadline := time.After(20 * time.Second)
+	for left := producers(t); left > before; left = producers(t) {
 		select {
 		case <-deadline:
-			t.Fatalf("%d goroutines of queues, %d before", now, before)
+			t.Fatalf("%d goroutines of queues, %d before", left, before)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
