@@ -140,7 +140,7 @@ func (e *Engine) Handle(ctx context.Context, job deal.Job) deal.Outcome {
 // attempt there, and such an attempt is due.
 const farFuture = 26 * time.Hour
 
-// roomPause is when a deal is looked at again that may not be worked on for now.
+// roomPause is when a deal is looked at again that has to wait for room on the disk.
 const roomPause = 20 * time.Second
 
 // run is one worker taking one sealing as far as it goes.

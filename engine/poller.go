@@ -273,7 +273,7 @@ func (p *poller) wait(err error) time.Duration {
 	return d + time.Duration(p.random(int64(d)/10+1))
 }
 
-// pausedError says that no new deals are taken on for now, although nothing is wrong with the CRM.
+// pausedError says that no new deals are taken on until there is room or allowance again, although nothing is wrong with the CRM.
 type pausedError struct {
 	why  string
 	wait time.Duration

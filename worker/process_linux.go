@@ -326,7 +326,7 @@ func (p *process) hangUp() {
 	_ = p.conn.Close() // a second time fails, and may
 }
 
-// retire ends a child that nobody needs for now.
+// retire ends a child that has been idle for long; the next call starts another.
 func (p *process) retire() {
 	p.mu.Lock()
 	p.resting = true

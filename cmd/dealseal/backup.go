@@ -209,7 +209,7 @@ func (c *call) masterKeyOf(cfg *config.Config) (secret.Secret, error) {
 	if c.masterKey != "" {
 		ref, err := secret.ParseRef(c.masterKey)
 		if err != nil {
-			return secret.Secret{}, usagef("--master-key is a reference, such as file:/root/master-key: %v", err)
+			return secret.Secret{}, usagef("--master-key is a reference, such as file:/media/safe/master-key: %v", err)
 		}
 		return masterKey(ref)
 	}

@@ -84,7 +84,7 @@ func commands() []command {
 	}
 	// Without a daemon the state is opened by the command itself, which cannot read the credentials of a service.
 	key := func(fs *flag.FlagSet, o *options) {
-		fs.StringVar(&o.masterKey, "master-key", "", "`reference` to a copy of the master key, such as file:/root/master-key, for when no daemon runs (default: master_key of the configuration)")
+		fs.StringVar(&o.masterKey, "master-key", "", "`reference` to a copy of the master key, such as file:/media/safe/master-key, for when no daemon runs (default: master_key of the configuration)")
 	}
 	return []command{
 		{name: "serve", summary: "run the daemon", run: serve, flags: conf},

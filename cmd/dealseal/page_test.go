@@ -81,7 +81,7 @@ func (s *stage) damageIsSaid(t *testing.T, browser *http.Client, tx deal.TxID) {
 		file := filepath.Join(folders[0], name)
 		whole, err := os.ReadFile(file)
 		must(t, err)
-		must(t, os.WriteFile(file, bytes.Replace(whole, whole[len(whole)/2:][:4], []byte("XXXX"), 1), 0o600))
+		must(t, os.WriteFile(file, bytes.Replace(whole, whole[len(whole)/2:][:4], []byte("\x00\x00\x00\x00"), 1), 0o600))
 		return func() { must(t, os.WriteFile(file, whole, 0o600)) }
 	}
 	undo := alter("contract.pdf.age")

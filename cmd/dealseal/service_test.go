@@ -44,7 +44,7 @@ type site struct {
 
 const (
 	unit       = "dealseal.service"
-	masterCopy = "/root/master-key" // as a site keeps one for a restore
+	masterCopy = "/media/safe/master-key" // as a site keeps one for a restore
 )
 
 // saw prints a line of the report.
@@ -120,7 +120,7 @@ func (s *site) configure() {
 		}
 		s.do("systemd-creds", "encrypt", "--name="+name, s.path(file), "/etc/credstore.encrypted/dealseal."+name)
 		if file == "master" {
-			s.do("install", "-m", "600", s.path(file), masterCopy)
+			s.do("install", "-D", "-m", "600", s.path(file), masterCopy)
 		}
 		must(t, os.Remove(s.path(file)))
 		replace = append(replace, strconv.Quote("file:"+s.path(file)), "credential:"+name)

@@ -304,7 +304,7 @@ func failure(status int, header http.Header, body []byte, zone *time.Location) *
 			e.after = maxDayPause
 		}
 	case status >= 500:
-		e.after, e.cure = max(edgePause, retryAfter(header)), "HubSpot is not available for now"
+		e.after, e.cure = max(edgePause, retryAfter(header)), "HubSpot is out of order at the moment"
 	case brokeOff(header, body):
 		e.after, e.cure = edgePause, "the reply broke off, so that it is not known what HubSpot refuses"
 	case status == http.StatusForbidden:
@@ -378,7 +378,7 @@ func (e *Error) rejected(said envelope) {
 	case len(e.Problems) > 0:
 		e.class, e.cure = permanent, "the account rejects the values: correct the property or the rule in HubSpot, or write_back in the tenant file, then retry"
 	case e.Status == http.StatusConflict, e.Status == http.StatusRequestTimeout:
-		e.after, e.cure = lockPause, "HubSpot refuses the request for now"
+		e.after, e.cure = lockPause, "HubSpot refuses the request at the moment"
 	case e.Status >= 400 && said.category != "", e.Status == http.StatusRequestEntityTooLarge, e.Status == http.StatusRequestURITooLong:
 		e.class, e.cure = permanent, "HubSpot does not accept the request: check crm.with.api_version; otherwise this is an error in dealseal"
 	default: // an answer that nobody has described: the caller's attempts have an end
