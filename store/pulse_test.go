@@ -157,8 +157,13 @@ func TestATenantWhoseQueueCannotBeOpenedAtOnceIsWorkedLater(t *testing.T) {
 		ran <- tx
 		return deal.Outcome{}
 	}))
+	// Both queues that the start opens have written their rows once each has worked: the trigger is for the third.
 	if err := q.Pulse(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	first := notice(t, s, change("006B", "h2"))[0]
+	if got := receive(t, ran, "a deal of the tenant of the start"); got != first {
+		t.Fatalf("%s ran, want %s", got, first)
 	}
 	if _, err := s.write.ExecContext(t.Context(), `CREATE TRIGGER full BEFORE INSERT ON river_queue BEGIN SELECT RAISE(ABORT, 'no room'); END`); err != nil {
 		t.Fatal(err)

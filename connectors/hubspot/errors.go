@@ -304,7 +304,7 @@ func failure(status int, header http.Header, body []byte, zone *time.Location) *
 			e.after = maxDayPause
 		}
 	case status >= 500:
-		e.after, e.cure = max(edgePause, retryAfter(header)), "HubSpot is out of order at the moment"
+		e.after, e.cure = max(edgePause, retryAfter(header)), "HubSpot is not available at the moment"
 	case brokeOff(header, body):
 		e.after, e.cure = edgePause, "the reply broke off, so that it is not known what HubSpot refuses"
 	case status == http.StatusForbidden:

@@ -204,7 +204,7 @@ var codes = map[string]rule{
 	"NOT_FOUND":                                    {permanent, 0, "the record does not exist or is hidden from the integration user"},
 	"UNKNOWN_EXCEPTION":                            {passing, edgePause, "Salesforce had an internal error"},
 	"APEX_ERROR":                                   {passing, edgePause, "code of the org failed"},
-	"SERVER_UNAVAILABLE":                           {passing, edgePause, "Salesforce is out of order at the moment"},
+	"SERVER_UNAVAILABLE":                           {passing, edgePause, "Salesforce is not available at the moment"},
 	"LOGIN_RATE_EXCEEDED":                          {passing, loginPause, "too many logins in an hour"},
 	"ENTITY_FAILED_IFLASTMODIFIED_ON_UPDATE_CHECK": {passing, lockPause, "the record was changed since it was read"},
 }
@@ -316,7 +316,7 @@ func statusRule(status int) rule {
 	case status == http.StatusTooManyRequests:
 		return rule{passing, edgePause, "too many calls at once: other apps of the org count too"}
 	case status == http.StatusNotAcceptable, status == 420, status >= 500:
-		return rule{passing, edgePause, "Salesforce is out of order at the moment"}
+		return rule{passing, edgePause, "Salesforce is not available at the moment"}
 	case status == http.StatusRequestTimeout:
 		return rule{passing, lockPause, "Salesforce waited too long for the request"}
 	case status == http.StatusMethodNotAllowed, status == http.StatusGone, status == http.StatusUnsupportedMediaType,
