@@ -24,6 +24,7 @@ import (
 // fsync, rename and commit, once each, in a chain: what one crash leaves behind the next run has to cope with. In the end
 // every deal must have come to what it comes to without a crash.
 func TestACrashAtAnyPointLosesAndDoublesNothing(t *testing.T) {
+	t.Parallel()
 	binary := filepath.Join(t.TempDir(), "dealseal")
 	if out, err := exec.Command("go", "build", "-tags", "crashpoints", "-o", binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)

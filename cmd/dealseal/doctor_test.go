@@ -721,6 +721,7 @@ func TestAnAnswerSaysOnlyWhatWasFound(t *testing.T) {
 // One examination is as good as another, whoever makes it: without a daemon the command asks, with one the daemon does,
 // and the keys stay where they are.
 func TestDoctorWithAndWithoutADaemon(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, worldOptions{hsm: true})
 	for _, c := range w.crms {
 		c.open(sale{})

@@ -47,6 +47,7 @@ var variants = [][]string{
 // TestFilesOfOtherProducersAreSealedOrRefused seals what the packages of this machine have brought below /usr, and has
 // others judge the result. What is refused must be refused for a reason that the file gives.
 func TestFilesOfOtherProducersAreSealedOrRefused(t *testing.T) {
+	t.Parallel()
 	found := foreignFiles(t)
 	if len(found) == 0 {
 		t.Fatal("there is no PDF below /usr: scripts/deps.sh producers installs packages that bring some")
@@ -69,6 +70,7 @@ func TestFilesOfOtherProducersAreSealedOrRefused(t *testing.T) {
 
 // TestFormsAreSealedInEveryStructure seals a form that is filled in, in all variants.
 func TestFormsAreSealedInEveryStructure(t *testing.T) {
+	t.Parallel()
 	form, err := os.ReadFile("testdata/form.pdf")
 	if err != nil {
 		t.Fatal(err)
@@ -83,6 +85,7 @@ func TestFormsAreSealedInEveryStructure(t *testing.T) {
 
 // TestEncryptedFilesAreRefused, because a seal on what nobody can read without a password would say nothing.
 func TestEncryptedFilesAreRefused(t *testing.T) {
+	t.Parallel()
 	document, err := os.ReadFile("testdata/contract.pdf")
 	if err != nil {
 		t.Fatal(err)

@@ -106,6 +106,7 @@ func deals(t *testing.T, s *store.Store, n int) (txs []deal.TxID) {
 
 // TestWhatWaitsIsListedDecidedAndExplained is the same with a daemon and without one.
 func TestWhatWaitsIsListedDecidedAndExplained(t *testing.T) {
+	t.Parallel()
 	t.Run("in the state directory", func(t *testing.T) {
 		d := newDesk(t)
 		s := d.open()
@@ -199,6 +200,7 @@ func TestStateOfAnotherUserIsLeftAlone(t *testing.T) {
 
 // After a restore, or when the daemon cannot start, there is root alone, without the service's credentials.
 func TestRootWorksOnAStoppedServicesStateWithACopyOfTheMasterKey(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("NOT TESTED: root's commands on the state directory of the daemon's user; run as root")
 	}

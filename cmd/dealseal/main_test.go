@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		os.Exit(worker.Main(children))
 	}
 	// Most tests wait for daemons more than they compute. -parallel, if given, is parsed later and wins.
-	if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil {
+	if err := flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))); err != nil {
 		panic(err)
 	}
 	testscript.Main(m, map[string]func(){"dealseal": main, "operate": operate})
@@ -39,6 +39,7 @@ func TestMain(m *testing.M) {
 // TestCommandLine runs the scripts of testdata. Each begins with a good configuration in its folder, and says with edit
 // what is wrong with it.
 func TestCommandLine(t *testing.T) {
+	t.Parallel()
 	office := newOffice(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
