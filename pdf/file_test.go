@@ -101,6 +101,26 @@ func TestHiddenObjectsOfAHybridFileAreFound(t *testing.T) {
 	}
 }
 
+func TestANewestSectionWithoutEntriesIsRead(t *testing.T) {
+	d := newDraft("\n")
+	d.obj(1, "<< /Type /Catalog /Pages 2 0 R /Hidden 5 0 R >>")
+	d.obj(2, "<< /Type /Pages /Kids [] /Count 0 >>")
+	d.stream(3, "/Type /ObjStm /N 1 /First 4", "5 0 (now you see me)")
+	hidden := d.Len()
+	d.stream(4, "/Type /XRef /W [1 2 1] /Size 6 /Index [5 1]", string(record(2, 3, 0)))
+	d.last = 5
+	b := d.table("/Root 1 0 R")
+	old := bytes.LastIndex(b, []byte("xref\n0"))
+	b = append(b, fmt.Sprintf("xref\ntrailer\n<< /Size 6 /Root 1 0 R /Prev %d /XRefStm %d >>\nstartxref\n%d\n%%%%EOF\n", old, hidden, len(b))...)
+	f := mustOpen(t, b)
+	if v, err := f.Resolve(Ref{Num: 5}); err != nil || Text(v) != "now you see me" {
+		t.Errorf("hidden object = %v, %v", v, err)
+	}
+	if n, err := f.PageCount(); err != nil || n != 0 {
+		t.Errorf("%d pages, %v: the section before it is not read", n, err)
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	plain := simple("\n")
 	replaced := func(old, new string) []byte {

@@ -299,12 +299,12 @@ func (l *lexer) dict() (*Dict, error) {
 // numberOrKeyword parses numbers, references, true, false and null.
 func (l *lexer) numberOrKeyword() (any, error) {
 	start := l.p
-	w := Raw(bytes.Clone(l.word()))
+	w := l.word()
 	switch {
 	case string(w) == "null":
 		return nil, nil
 	case string(w) == "true", string(w) == "false":
-		return w, nil
+		return Raw(bytes.Clone(w)), nil
 	case !isNumber(w):
 		l.p = start
 		return nil, l.fail("an object expected")
@@ -314,21 +314,30 @@ func (l *lexer) numberOrKeyword() (any, error) {
 		return ref, nil
 	}
 	l.p = after
-	return w, nil
+	return Raw(bytes.Clone(l.b[start:after])), nil
 }
 
 // reference looks whether the whole number first begins a reference.
-func (l *lexer) reference(first Raw) (Ref, bool) {
-	num, err := strconv.ParseUint(string(first), 10, 31)
-	if err != nil {
+func (l *lexer) reference(first []byte) (Ref, bool) {
+	num, ok := whole(first, 31)
+	if !ok {
 		return Ref{}, false
 	}
 	l.skip()
-	gen, err := strconv.ParseUint(string(l.word()), 10, 16)
-	if err != nil || !l.keyword("R") {
+	gen, ok := whole(l.word(), 16)
+	if !ok || !l.keyword("R") {
 		return Ref{}, false
 	}
 	return Ref{Num: int(num), Gen: int(gen)}, true
+}
+
+// whole reads a whole number of so many bits. Most words are none, and need no error that says why.
+func whole(word []byte, bits int) (uint64, bool) {
+	if len(word) == 0 || word[0] < '0' || word[0] > '9' {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(word), 10, bits)
+	return n, err == nil
 }
 
 func hexDigit(c byte) (byte, bool) {

@@ -7,6 +7,7 @@
 package pdf
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 )
@@ -33,9 +34,17 @@ func (r Ref) String() string { return strconv.Itoa(r.Num) + " " + strconv.Itoa(r
 // Dict is a dictionary that keeps the order of its keys. The zero value is empty and ready. It is not safe for
 // concurrent use.
 type Dict struct {
-	keys   []Name
-	values map[Name]any
+	pairs []pair
+	index map[Name]int // place of each key in pairs; only for a dictionary that is too large to be searched
 }
+
+type pair struct {
+	key   Name
+	value any
+}
+
+// maxSearched is how many keys are searched one by one, which is faster than a map for all but a few dictionaries.
+const maxSearched = 16
 
 // D builds a dictionary from alternating keys and values, for literals in code: D("Type", Name("Annot")). A key
 // without a value is ignored.
@@ -54,39 +63,61 @@ func D(pairs ...any) *Dict {
 
 // Get returns the value of key, or nil; it does not follow references (see [File.Resolve]).
 func (d *Dict) Get(key Name) any {
-	if d == nil {
-		return nil
+	if i := d.find(key); i >= 0 {
+		return d.pairs[i].value
 	}
-	return d.values[key]
+	return nil
 }
 
 // Has tells whether key is present, be it with the value null.
-func (d *Dict) Has(key Name) bool {
+func (d *Dict) Has(key Name) bool { return d.find(key) >= 0 }
+
+// find returns the place of key, or -1.
+func (d *Dict) find(key Name) int {
 	if d == nil {
-		return false
+		return -1
 	}
-	_, ok := d.values[key]
-	return ok
+	if d.index != nil {
+		if i, ok := d.index[key]; ok {
+			return i
+		}
+		return -1
+	}
+	return slices.IndexFunc(d.pairs, func(p pair) bool { return p.key == key })
 }
 
 // Set replaces the value of key in its place, or adds it at the end.
 func (d *Dict) Set(key Name, value any) {
-	if d.values == nil {
-		d.values = make(map[Name]any)
+	if i := d.find(key); i >= 0 {
+		d.pairs[i].value = value
+		return
 	}
-	if _, ok := d.values[key]; !ok {
-		d.keys = append(d.keys, key)
+	d.pairs = append(d.pairs, pair{key, value})
+	switch {
+	case d.index != nil:
+		d.index[key] = len(d.pairs) - 1
+	case len(d.pairs) > maxSearched:
+		d.makeIndex()
 	}
-	d.values[key] = value
+}
+
+func (d *Dict) makeIndex() {
+	d.index = make(map[Name]int, 2*len(d.pairs))
+	for i, p := range d.pairs {
+		d.index[p.key] = i
+	}
 }
 
 // Delete removes key.
 func (d *Dict) Delete(key Name) {
-	if !d.Has(key) {
+	i := d.find(key)
+	if i < 0 {
 		return
 	}
-	delete(d.values, key)
-	d.keys = slices.DeleteFunc(d.keys, func(k Name) bool { return k == key })
+	d.pairs = slices.Delete(d.pairs, i, i+1)
+	if d.index != nil {
+		d.makeIndex()
+	}
 }
 
 // Keys returns the keys in their order. The caller owns the slice.
@@ -94,7 +125,11 @@ func (d *Dict) Keys() []Name {
 	if d == nil {
 		return nil
 	}
-	return slices.Clone(d.keys)
+	keys := make([]Name, len(d.pairs))
+	for i, p := range d.pairs {
+		keys[i] = p.key
+	}
+	return keys
 }
 
 // Len counts the keys.
@@ -102,16 +137,15 @@ func (d *Dict) Len() int {
 	if d == nil {
 		return 0
 	}
-	return len(d.keys)
+	return len(d.pairs)
 }
 
 // Clone copies the dictionary, but not the arrays and dictionaries inside it. A nil dictionary gives an empty one.
 func (d *Dict) Clone() *Dict {
-	c := new(Dict)
-	for _, k := range d.Keys() {
-		c.Set(k, d.values[k])
+	if d == nil {
+		return new(Dict)
 	}
-	return c
+	return &Dict{pairs: slices.Clone(d.pairs), index: maps.Clone(d.index)}
 }
 
 // Stream is a stream object of a file: its dictionary, and where its data begins.

@@ -16,14 +16,29 @@ func TextString(s string) Raw {
 		plain = plain && (s[i] >= ' ' && s[i] <= '~' || s[i] == '\n')
 	}
 	if plain {
-		escape := strings.NewReplacer(`\`, `\\`, `(`, `\(`, `)`, `\)`, "\n", `\n`)
-		return Raw("(" + escape.Replace(s) + ")")
+		return literal(s)
 	}
 	b := []byte{0xFE, 0xFF}
 	for _, u := range utf16.Encode([]rune(s)) {
 		b = binary.BigEndian.AppendUint16(b, u)
 	}
 	return HexString(b)
+}
+
+// literal spells a literal string (7.3.4.2).
+func literal(s string) Raw {
+	out := append(make([]byte, 0, len(s)+2), '(')
+	for i := range len(s) {
+		switch s[i] {
+		case '\\', '(', ')':
+			out = append(out, '\\', s[i])
+		case '\n':
+			out = append(out, '\\', 'n')
+		default:
+			out = append(out, s[i])
+		}
+	}
+	return append(out, ')')
 }
 
 // HexString spells bytes as a hexadecimal string.

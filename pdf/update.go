@@ -133,7 +133,7 @@ func (u *Update) Bytes() ([]byte, error) {
 	if u.next >= maxObjects {
 		return nil, &LimitError{Offset: u.f.size, What: "the updated file has too many objects", Limit: maxObjects}
 	}
-	w := &writer{at: u.f.size}
+	w := &writer{at: u.f.size, b: make([]byte, 0, u.length())}
 	if err := u.startOnNewLine(w); err != nil {
 		return nil, err
 	}
@@ -154,6 +154,21 @@ func (u *Update) Bytes() ([]byte, error) {
 	return w.b, w.err
 }
 
+// length is about what Bytes returns, but for its dictionaries: what is large are streams and placeholders.
+func (u *Update) length() (n int) {
+	for _, o := range u.objects {
+		n += 512 + len(o.data)
+		if d, ok := o.value.(*Dict); ok {
+			for _, p := range d.pairs {
+				if place, ok := p.value.(*Placeholder); ok {
+					n += len(place.Text)
+				}
+			}
+		}
+	}
+	return n
+}
+
 // startOnNewLine ends the last line of the original where it is open.
 func (u *Update) startOnNewLine(w *writer) error {
 	last := make([]byte, 1)
@@ -161,7 +176,7 @@ func (u *Update) startOnNewLine(w *writer) error {
 		return err
 	}
 	if last[0] != '\n' && last[0] != '\r' {
-		w.printf("\n")
+		w.print("\n")
 	}
 	return nil
 }
@@ -211,7 +226,7 @@ func runs(nums []int) [][]int {
 }
 
 func (u *Update) writeTable(w *writer, trailer *Dict, offsets map[int]int64) {
-	w.printf("xref\n")
+	w.print("xref\n")
 	for _, run := range runs(slices.Clone(u.order)) {
 		w.printf("%d %d\n", run[0], len(run))
 		for _, num := range run {
@@ -221,9 +236,9 @@ func (u *Update) writeTable(w *writer, trailer *Dict, offsets map[int]int64) {
 			w.printf("%010d %05d n\r\n", offsets[num], u.objects[num].ref.Gen)
 		}
 	}
-	w.printf("trailer\n")
+	w.print("trailer\n")
 	w.value(trailer, 0)
-	w.printf("\n")
+	w.print("\n")
 }
 
 func (u *Update) writeStream(w *writer, trailer *Dict, offsets map[int]int64) {
@@ -269,6 +284,8 @@ func (w *writer) offset() int64 { return w.at + int64(len(w.b)) }
 
 func (w *writer) printf(format string, args ...any) { w.b = fmt.Appendf(w.b, format, args...) }
 
+func (w *writer) print(s string) { w.b = append(w.b, s...) }
+
 func (w *writer) fail(err error) {
 	if w.err == nil {
 		w.err = err
@@ -279,11 +296,11 @@ func (w *writer) object(o *newObject) {
 	w.printf("%d %d obj\n", o.ref.Num, o.ref.Gen)
 	w.value(o.value, 0)
 	if o.isStm {
-		w.printf("\nstream\n")
+		w.print("\nstream\n")
 		w.b = append(w.b, o.data...)
-		w.printf("\nendstream")
+		w.print("\nendstream")
 	}
-	w.printf("\nendobj\n")
+	w.print("\nendobj\n")
 }
 
 func (w *writer) value(v any, depth int) {
@@ -293,17 +310,19 @@ func (w *writer) value(v any, depth int) {
 	}
 	switch x := v.(type) {
 	case nil:
-		w.printf("null")
+		w.print("null")
 	case Raw:
 		w.b = append(w.b, x...)
 	case Name:
 		w.name(x)
 	case Ref:
-		w.printf("%s", x)
+		w.print(x.String())
 	case bool:
 		w.printf("%t", x)
-	case int, int64:
-		w.printf("%d", x)
+	case int:
+		w.b = strconv.AppendInt(w.b, int64(x), 10)
+	case int64:
+		w.b = strconv.AppendInt(w.b, x, 10)
 	case float64:
 		if math.IsNaN(x) || math.IsInf(x, 0) {
 			w.fail(fmt.Errorf("pdf: %v is not a number that can be written", x))
@@ -313,23 +332,23 @@ func (w *writer) value(v any, depth int) {
 		x.Offset = w.offset()
 		w.b = append(w.b, x.Text...)
 	case Array:
-		w.printf("[")
+		w.print("[")
 		for i, e := range x {
 			if i > 0 {
-				w.printf(" ")
+				w.print(" ")
 			}
 			w.value(e, depth+1)
 		}
-		w.printf("]")
+		w.print("]")
 	case *Dict:
-		w.printf("<<")
-		for _, k := range x.Keys() {
-			w.printf("\n")
-			w.name(k)
-			w.printf(" ")
-			w.value(x.Get(k), depth+1)
+		w.print("<<")
+		for _, p := range x.pairs {
+			w.print("\n")
+			w.name(p.key)
+			w.print(" ")
+			w.value(p.value, depth+1)
 		}
-		w.printf("\n>>")
+		w.print("\n>>")
 	default:
 		w.fail(fmt.Errorf("pdf: a %T cannot be written", v))
 	}

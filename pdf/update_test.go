@@ -3,6 +3,7 @@ package pdf
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -156,8 +157,39 @@ func TestValuesAreSpelledAndReadAlike(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(values, got, cmp.AllowUnexported(Dict{})); diff != "" {
+	if diff := cmp.Diff(values, got, cmp.AllowUnexported(Dict{}, pair{})); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestADictionaryOfAnySizeKeepsItsOrder(t *testing.T) {
+	for _, size := range []int{1, maxSearched, maxSearched + 1, 100} {
+		d, want := new(Dict), []Name(nil)
+		for i := range size {
+			key := Name(fmt.Sprint("K", i))
+			d.Set(key, i)
+			d.Set(key, -i) // in its place
+			if i%3 > 0 {
+				want = append(want, key)
+			}
+		}
+		copied := d.Clone()
+		for i := 0; i < size; i += 3 {
+			d.Delete(Name(fmt.Sprint("K", i)))
+		}
+		d.Delete("None")
+		if diff := cmp.Diff(want, append([]Name(nil), d.Keys()...)); diff != "" {
+			t.Errorf("%d keys: %s", size, diff)
+		}
+		for i := range size {
+			key := Name(fmt.Sprint("K", i))
+			if d.Has(key) != (i%3 > 0) || i%3 > 0 && d.Get(key) != -i || copied.Get(key) != -i {
+				t.Errorf("%d keys: %s is %v, and %v in the copy", size, key, d.Get(key), copied.Get(key))
+			}
+		}
+		if d.Len() != len(want) || copied.Len() != size {
+			t.Errorf("%d keys: %d are left, %d in the copy", size, d.Len(), copied.Len())
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package pdf
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -101,18 +102,20 @@ func (f *File) looksLikeSection(at int64) bool {
 	return err1 == nil && err2 == nil && l.keyword("obj")
 }
 
-// adopt takes the entries of s that no newer section has. Those of the newest, which most files have nothing else than,
-// are not copied.
+// adopt takes the entries of s that no newer section has. The fewer are put among the more: an update has few.
 func (f *File) adopt(s *section) error {
-	if len(f.entries) == 0 {
-		f.entries, s.entries = s.entries, nil
-	}
-	for num, e := range s.entries {
-		if _, ok := f.entries[num]; !ok {
-			f.entries[num] = e
+	into := s.entries
+	if len(into) < len(f.entries) {
+		into = f.entries
+		for num, e := range s.entries {
+			if _, newer := into[num]; !newer {
+				into[num] = e
+			}
 		}
+	} else {
+		maps.Copy(into, f.entries)
 	}
-	s.entries = nil
+	f.entries, s.entries = into, nil
 	if len(f.entries) > maxObjects {
 		return &LimitError{Offset: s.offset, What: "the file has too many objects", Limit: maxObjects}
 	}
@@ -140,7 +143,7 @@ func (f *File) readSection(at int64) (*section, error) {
 		return nil, &SyntaxError{Offset: at, Reason: "a cross-reference section is said to be here, behind the end of the file"}
 	}
 	l := newLexer(f.r, f.size, at)
-	s := &section{offset: at, prev: -1, entries: make(map[int]entry)}
+	s := &section{offset: at, prev: -1}
 	var err error
 	if l.keyword("xref") {
 		err = f.readTable(l, s)
@@ -160,6 +163,9 @@ func (f *File) readSection(at int64) (*section, error) {
 	return s, f.spend(l)
 }
 
+// tableEntryBytes is the length of an entry of a table (7.5.4).
+const tableEntryBytes = 20
+
 // readTable reads a table and its trailer; l is behind the word xref.
 func (f *File) readTable(l *lexer, s *section) error {
 	for !l.keyword("trailer") {
@@ -171,6 +177,7 @@ func (f *File) readTable(l *lexer, s *section) error {
 		if err != nil {
 			return err
 		}
+		s.expect(count, (f.size-l.offset())/tableEntryBytes)
 		for i := range int(count) {
 			if err := f.tableEntry(l, s, int(first)+i); err != nil {
 				return err
@@ -188,6 +195,13 @@ func (f *File) readTable(l *lexer, s *section) error {
 	s.trailer = d
 	s.end = l.endOfRevision()
 	return f.readHidden(s)
+}
+
+// expect makes room for so many entries, if there are that many bytes left for them.
+func (s *section) expect(entries, bytes int64) {
+	if s.entries == nil {
+		s.entries = make(map[int]entry, min(entries, bytes))
+	}
 }
 
 func (f *File) tableEntry(l *lexer, s *section, num int) error {
@@ -211,7 +225,7 @@ func (f *File) tableEntry(l *lexer, s *section, num int) error {
 		return l.fail("n or f expected in the cross-reference table")
 	}
 	s.entries[num] = e
-	return f.spendBytes(20, l.offset())
+	return f.spendBytes(tableEntryBytes, l.offset())
 }
 
 // readHidden reads the cross-reference stream of a hybrid section (7.5.8.4): it holds objects that the table declares
@@ -224,11 +238,12 @@ func (f *File) readHidden(s *section) error {
 	if !ok || at < 0 || at+f.base >= f.size {
 		return &SyntaxError{Offset: s.offset, Reason: "the trailer's /XRefStm is not an offset in the file"}
 	}
-	hidden := &section{offset: at + f.base, entries: make(map[int]entry)}
+	hidden := &section{offset: at + f.base}
 	l := newLexer(f.r, f.size, hidden.offset)
 	if err := f.readXRefStream(l, hidden); err != nil {
 		return err
 	}
+	s.expect(int64(len(hidden.entries)), f.size)
 	for num, e := range hidden.entries {
 		if s.entries[num].kind == free {
 			s.entries[num] = e
@@ -309,6 +324,7 @@ func (f *File) streamEntries(s *section, data []byte) error {
 		if count*int64(record) > int64(len(data)) {
 			return bad("the data is shorter than /Index says")
 		}
+		s.expect(count, count)
 		for i := range int(count) {
 			e, err := f.streamEntry(data[:record], widths)
 			if err != nil {
