@@ -18,6 +18,9 @@ type DeadlineError struct {
 	// Started is false if the call never reached a child: all were busy or
 	// still loading.
 	Started bool
+	// Busy is the processor time that the child used while the call was with it: little of it means that the machine, or
+	// something that the child waited for, kept it from working.
+	Busy time.Duration
 }
 
 func (e *DeadlineError) Error() string {

@@ -75,7 +75,7 @@ func (p *Pool) Call(ctx context.Context, f Frame) (Frame, error) {
 	select {
 	case p.tokens <- struct{}{}:
 	case <-ctx.Done():
-		return Frame{}, p.contextError(ctx, f.Op, false)
+		return Frame{}, p.contextError(ctx, f.Op)
 	case <-p.ctx.Done():
 		return Frame{}, ErrClosed
 	}
@@ -91,15 +91,15 @@ func (p *Pool) Call(ctx context.Context, f Frame) (Frame, error) {
 
 func (p *Pool) callOn(ctx context.Context, proc *process, f Frame) (Frame, error) {
 	if ctx.Err() != nil { // a child is not killed for a call that it never saw
-		return Frame{}, p.contextError(ctx, f.Op, false)
+		return Frame{}, p.contextError(ctx, f.Op)
 	}
-	reply, err := proc.call(ctx, f)
+	reply, busy, err := proc.call(ctx, f)
 	switch {
 	case err == nil:
 		p.succeeded()
 		return reply, nil
 	case ctx.Err() != nil:
-		return Frame{}, p.contextError(ctx, f.Op, true)
+		return Frame{}, p.outlived(ctx, f.Op, busy)
 	}
 	var remote wireFailure
 	if errors.As(err, &remote) {
@@ -190,7 +190,7 @@ func (p *Pool) running(ctx context.Context, s *slot, op string) (*process, error
 		case <-start.done:
 			return start.proc, withOp(start.err, op)
 		case <-ctx.Done():
-			return nil, p.contextError(ctx, op, false)
+			return nil, p.contextError(ctx, op)
 		}
 	}
 }
@@ -208,7 +208,7 @@ func (p *Pool) sitOut(ctx context.Context, pause time.Duration, failure error, o
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
-		return p.contextError(ctx, op, false)
+		return p.contextError(ctx, op)
 	case <-p.ctx.Done():
 		return ErrClosed
 	}
@@ -316,10 +316,20 @@ func (p *Pool) succeeded() {
 	p.failures, p.failure, p.notBefore = 0, nil, time.Time{}
 }
 
-// contextError is for a call whose ctx ended.
-func (p *Pool) contextError(ctx context.Context, op string, started bool) error {
+// outlived is for a call whose ctx ended while a child worked on it.
+func (p *Pool) outlived(ctx context.Context, op string, busy time.Duration) error {
+	err := p.contextError(ctx, op)
+	var late *DeadlineError
+	if errors.As(err, &late) {
+		late.Started, late.Busy = true, busy
+	}
+	return err
+}
+
+// contextError is for a call whose ctx ended before a child had it.
+func (p *Pool) contextError(ctx context.Context, op string) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return &DeadlineError{Worker: p.spec.Name, Op: op, Started: started}
+		return &DeadlineError{Worker: p.spec.Name, Op: op}
 	}
 	return fmt.Errorf("worker %s: %s: %w", p.spec.Name, op, ctx.Err())
 }

@@ -229,9 +229,33 @@ func (p *process) deliver(reply packet) error {
 	return nil
 }
 
-// call sends f and returns the reply. When ctx ends the child is killed.
-func (p *process) call(ctx context.Context, f Frame) (Frame, error) {
-	outlived := func() { p.kill("a call outlived its context") }
+// call sends f and returns the reply. When ctx ends the child is killed; busy is the processor time that it used until
+// then.
+func (p *process) call(ctx context.Context, f Frame) (reply Frame, busy time.Duration, err error) {
+	before := p.busy()
+	outlived := sync.OnceFunc(func() {
+		busy = p.busy() - before // the dead cannot be asked
+		p.kill("a call outlived its context")
+	})
+	reply, err = p.exchange(ctx, f, outlived)
+	if ctx.Err() != nil {
+		outlived()
+	}
+	return reply, busy, err
+}
+
+// busy is the processor time that the child has used in its life, 0 if the kernel does not say. The kernel's name for a
+// process's clock is made of its ID.
+func (p *process) busy() time.Duration {
+	const scheduled = 2 // CPUCLOCK_SCHED: what the scheduler has counted, in nanoseconds
+	var used unix.Timespec
+	if err := unix.ClockGettime(int32(^p.pid)<<3|scheduled, &used); err != nil {
+		return 0
+	}
+	return time.Duration(used.Nano())
+}
+
+func (p *process) exchange(ctx context.Context, f Frame, outlived func()) (Frame, error) {
 	stop := context.AfterFunc(ctx, outlived) // also while the frame is being written
 	defer stop()
 	id, replies := p.register()
@@ -254,8 +278,7 @@ func (p *process) call(ctx context.Context, f Frame) (Frame, error) {
 			return Frame{}, p.err
 		}
 	case <-ctx.Done():
-		outlived() // the deferred stop may come before the AfterFunc has begun, and then it never does
-		return Frame{}, ctx.Err()
+		return Frame{}, ctx.Err() // the caller kills: the deferred stop may come before the AfterFunc has begun, and then it never does
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"runtime"
+	"time"
 )
 
 // process does not exist here.
@@ -16,14 +17,16 @@ func startProcess(context.Context, Spec, *slog.Logger) (*process, readiness, err
 	return nil, readiness{}, errors.New("workers need Linux on amd64 or arm64 to confine themselves; this is " + runtime.GOOS + "/" + runtime.GOARCH)
 }
 
-func (*process) call(context.Context, Frame) (Frame, error) { return Frame{}, ErrClosed }
-func (*process) alive() bool                                { return false }
-func (*process) kill(string)                                {}
-func (*process) hangUp()                                    {}
-func (*process) retire()                                    {}
-func (*process) retired() bool                              { return false }
-func (*process) wait() (string, bool)                       { return "", true }
-func (*process) fail(error)                                 {}
+func (*process) call(context.Context, Frame) (Frame, time.Duration, error) {
+	return Frame{}, 0, ErrClosed
+}
+func (*process) alive() bool          { return false }
+func (*process) kill(string)          {}
+func (*process) hangUp()              {}
+func (*process) retire()              {}
+func (*process) retired() bool        { return false }
+func (*process) wait() (string, bool) { return "", true }
+func (*process) fail(error)           {}
 
 // IsChild is false: there are no children.
 func IsChild() bool { return false }

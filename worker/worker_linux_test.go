@@ -534,6 +534,9 @@ func TestDeadlineKillsTheChildAndTheNextCallHasAnother(t *testing.T) {
 			if !errors.As(err, &late) || !late.Started || !errors.Is(err, context.DeadlineExceeded) {
 				t.Fatal(err)
 			}
+			if spun := late.Busy >= 5*time.Millisecond; spun != (op == "spin") {
+				t.Errorf("%v of the processor", late.Busy)
+			}
 			if again := mustCall(t, p, "pid", ""); again == pid {
 				t.Error("the child was not replaced")
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/dealseal/dealseal/documents"
 	"github.com/dealseal/dealseal/worker"
@@ -12,9 +13,10 @@ import (
 
 // A template that never ends must not keep the children from others. The first documents of a bundle leave one child to
 // the rest; a bundle whose last document failed in the engine is rendered apart, in a child of its own and one document at
-// a time, until one succeeds; and one that goes on failing there is given up.
+// a time, until one succeeds; and one that goes on running away there is given up.
 
-// maxFailures is how many failures in a row are put down to the template and not to the machine.
+// maxFailures is how many documents in a row must have run away before that is put down to the template. All but one of
+// them had a process to themselves: several that run out of time side by side may have kept each other from working.
 const maxFailures = 3
 
 // conducts remembers how the bundles have behaved in this process. The zero value is ready.
@@ -26,7 +28,8 @@ type conducts struct {
 // conduct is guarded by conducts.mu, but for the channels.
 type conduct struct {
 	proven   bool // it has made a document
-	failures int  // in a row
+	failing  bool // its last document cost a child its life, or failed in the engine
+	runaways int  // documents in a row that ran away, those that had company counted once
 	first    chan struct{}
 	turn     chan struct{} // of rendering apart
 }
@@ -49,34 +52,49 @@ func (m *conducts) of(bundle string, beginners int) *conduct {
 func (m *conducts) state(c *conduct) (proven, failing bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return c.proven, c.failures > 0
+	return c.proven, c.failing
 }
 
-// note takes in how a rendering ended, and returns the failures in a row.
-func (m *conducts) note(c *conduct, err error) int {
+// note takes in how a rendering ended that had limit to its end, and returns how many in a row have run away; 0 if this
+// one has not.
+func (m *conducts) note(c *conduct, err error, limit time.Duration, apart bool) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
 	case err == nil:
-		c.proven, c.failures = true, 0
+		c.proven, c.failing, c.runaways = true, false, 0
+		return 0
 	case costly(err):
-		c.failures++
+		c.failing = true
 	}
-	return c.failures
+	switch {
+	case !runaway(err, limit):
+		return 0
+	case apart:
+		c.runaways++
+	default:
+		c.runaways = max(c.runaways, 1)
+	}
+	return c.runaways
 }
 
 // costly reports whether a rendering has cost a child its life, or has failed in the engine.
 func costly(err error) bool {
 	var crash *worker.CrashError
-	return runaway(err) || errors.As(err, &crash)
+	var late *worker.DeadlineError
+	return errors.As(err, &crash) || errors.As(err, &late) && late.Started || trapped(err)
 }
 
 // runaway reports whether a document took too long, or too much: that is the template's doing. A child may crash because
-// of the machine.
-func runaway(err error) bool {
+// of the machine, and one that had the processor for less than half of its time was kept from working.
+func runaway(err error, limit time.Duration) bool {
 	var late *worker.DeadlineError
+	return errors.As(err, &late) && late.Started && late.Busy >= limit/2 || trapped(err)
+}
+
+func trapped(err error) bool {
 	var remote *worker.RemoteError
-	return errors.As(err, &late) && late.Started || errors.As(err, &remote) && remote.Code() == codeTrap
+	return errors.As(err, &remote) && remote.Code() == codeTrap
 }
 
 // Isolates implements documents.Isolator.
@@ -95,11 +113,12 @@ func (r *Renderer) call(ctx context.Context, b *documents.Bundle, f worker.Frame
 		defer func() { <-c.first }()
 	}
 	call := r.callShared
-	if _, failing := r.bundles.state(c); failing {
+	_, apart := r.bundles.state(c)
+	if apart {
 		call = r.callApart
 	}
 	answer, err := call(ctx, c, f)
-	if n := r.bundles.note(c, err); n >= maxFailures && runaway(err) && ctx.Err() == nil {
+	if n := r.bundles.note(c, err, r.timeout, apart); n >= maxFailures && ctx.Err() == nil {
 		return answer, &RunawayError{Template: b.Name(), Failures: n, Cause: err}
 	}
 	return answer, err

@@ -28,16 +28,16 @@ const codeTrap = "trap"
 // Code tells a trap from other errors across the socket.
 func (*TrapError) Code() string { return codeTrap }
 
-// RunawayError is a template whose renderings have failed in a row, the last ones in a process of their own: it takes too
-// long, or more memory than there is.
+// RunawayError is a template whose renderings have run away in a row, the last ones in a process of their own: it takes
+// more time, or more memory, than there is. A machine that kept it from working is none of its doing.
 type RunawayError struct {
 	Template string // id@version
-	Failures int    // in a row
+	Failures int    // that ran away in a row
 	Cause    error
 }
 
 func (e *RunawayError) Error() string {
-	return fmt.Sprintf("template %s has failed %d times in a row: %v", e.Template, e.Failures, e.Cause)
+	return fmt.Sprintf("template %s has run away %d times in a row: %v", e.Template, e.Failures, e.Cause)
 }
 
 func (e *RunawayError) Unwrap() error { return e.Cause }

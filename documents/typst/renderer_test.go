@@ -12,8 +12,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -276,7 +279,11 @@ func TestATemplateThatFailsAgainAndAgainIsGivenUpByNameUntilItSucceeds(t *testin
 					t.Fatalf("given up too early: %v", given)
 				}
 			}
-			if given := fail(); given == nil || !given.Permanent() || given.Template != "probe@1" || given.Failures != maxFailures {
+			given := fail()
+			for i := 0; given == nil && i < 10; i++ { // a document that had too little of this machine does not count
+				given = fail()
+			}
+			if given == nil || !given.Permanent() || given.Template != "probe@1" || given.Failures != maxFailures {
 				t.Fatalf("%+v", given)
 			}
 			if mood == "endless" {
@@ -289,6 +296,95 @@ func TestATemplateThatFailsAgainAndAgainIsGivenUpByNameUntilItSucceeds(t *testin
 				t.Errorf("one failure after a success: %v", given)
 			}
 		})
+	}
+}
+
+// children are the processes that this one has started.
+func children(t *testing.T) (pids []int) {
+	t.Helper()
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range lists {
+		text, _ := os.ReadFile(list) // the thread may have ended
+		for _, field := range strings.Fields(string(text)) {
+			pid, err := strconv.Atoi(field)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func TestAMachineThatStandsStillIsNotPutDownToTheTemplate(t *testing.T) {
+	r := renderer(t, func(o *Options) { o.Children, o.Timeout = maxFailures, 3*time.Second })
+	b := bundle(t, "Hello")
+	others := children(t)
+	render := func() []error {
+		errs := make([]error, maxFailures)
+		var wg sync.WaitGroup
+		for i := range errs {
+			wg.Go(func() { _, errs[i] = r.Render(t.Context(), b, []byte(`{}`)) })
+		}
+		wg.Wait()
+		return errs
+	}
+	for own := others; len(own) < len(others)+maxFailures; own = children(t) { // every place has a child
+		if err := errors.Join(render()...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, pid := range children(t) {
+		if !slices.Contains(others, pid) {
+			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, err := range render() {
+		var late *worker.DeadlineError
+		var given *RunawayError
+		if !errors.As(err, &late) || !late.Started || errors.As(err, &given) {
+			t.Errorf("a healthy document in a child that stands still: %v", err)
+		}
+	}
+	if _, err := r.Render(t.Context(), b, []byte(`{}`)); err != nil {
+		t.Errorf("the machine goes on: %v", err)
+	}
+}
+
+func TestOnlyWhatRunsAwayAloneIsGivenUp(t *testing.T) {
+	const limit = 20 * time.Second
+	late := func(busy time.Duration) error { return &worker.DeadlineError{Started: true, Busy: busy} }
+	spun, stood, waited := late(limit), late(limit/4), error(&worker.DeadlineError{})
+	type document struct {
+		err   error
+		apart bool
+	}
+	for name, tc := range map[string]struct {
+		documents []document
+		want      int
+	}{
+		"side by side":                 {[]document{{spun, false}, {spun, false}, {spun, false}, {spun, false}}, 1},
+		"then alone":                   {[]document{{spun, false}, {spun, false}, {spun, true}, {spun, true}}, 3},
+		"alone on a busy machine":      {[]document{{stood, false}, {stood, true}, {stood, true}, {stood, true}}, 0},
+		"busy for a while":             {[]document{{spun, false}, {stood, true}, {spun, true}, {spun, true}}, 3},
+		"no child was free":            {[]document{{waited, false}, {waited, false}, {waited, false}}, 0},
+		"a success between":            {[]document{{spun, false}, {spun, true}, {nil, true}, {spun, false}}, 1},
+		"children that crash":          {[]document{{&worker.CrashError{}, false}, {&worker.CrashError{}, true}, {&worker.CrashError{}, true}}, 0},
+		"a crash says nothing of time": {[]document{{spun, false}, {spun, true}, {&worker.CrashError{}, true}}, 0},
+	} {
+		var m conducts
+		c, got := m.of(name, 1), 0
+		for _, d := range tc.documents {
+			got = m.note(c, d.err, limit, d.apart)
+		}
+		if got != tc.want {
+			t.Errorf("%s: %d in a row, want %d", name, got, tc.want)
+		}
 	}
 }
 
