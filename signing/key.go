@@ -131,7 +131,7 @@ func Trial(h crypto.Hash) []byte {
 // public key. The value is thrown away. A signature that does not verify is a *KeyError with that name.
 func Try(ctx context.Context, name string, key Key, a pades.Algorithm) error {
 	probe := Trial(a.Hash)
-	value, err := signContext(ctx, key, probe, a.SignerOpts())
+	value, _, err := signContext(ctx, key, probe, a.SignerOpts())
 	if err != nil {
 		return keyTrouble(name, err)
 	}
@@ -163,13 +163,15 @@ func digest(b []byte) []byte {
 	return h[:]
 }
 
-// signContext signs, and returns when ctx ends even if the key does not.
-func signContext(ctx context.Context, key Key, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+// signContext signs, and returns when ctx ends even if the key does not. verified says that the key itself has verified the
+// value.
+func signContext(ctx context.Context, key Key, digest []byte, opts crypto.SignerOpts) (value []byte, verified bool, err error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if s, ok := key.(ContextSigner); ok {
-		return s.SignContext(ctx, digest, opts)
+		value, err = s.SignContext(ctx, digest, opts)
+		return value, true, err
 	}
 	type result struct {
 		value []byte
@@ -182,8 +184,8 @@ func signContext(ctx context.Context, key Key, digest []byte, opts crypto.Signer
 	}()
 	select {
 	case r := <-done:
-		return r.value, r.err
+		return r.value, false, r.err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, false, ctx.Err()
 	}
 }

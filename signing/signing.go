@@ -25,7 +25,9 @@ type Key interface {
 	Chain() []*x509.Certificate
 }
 
-// ContextSigner is the ability of a Key to give up signing when ctx ends.
+// ContextSigner is the ability of a Key to give up signing when ctx ends, and to tell a device that is faulty from one that
+// is not: it returns no value that it has not verified over digest with the public key of the first certificate of Chain, so
+// that nobody need do so again.
 type ContextSigner interface {
 	SignContext(ctx context.Context, digest []byte, opts crypto.SignerOpts) (value []byte, err error)
 }

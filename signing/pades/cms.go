@@ -35,9 +35,12 @@ func signedAttributes(documentDigest []byte, h crypto.Hash, cert *x509.Certifica
 	})
 }
 
+// newBuilder returns a builder with room for so many bytes: it would double its memory from nothing.
+func newBuilder(size int) *cryptobyte.Builder { return cryptobyte.NewBuilder(make([]byte, 0, size)) }
+
 // attribute makes an Attribute with one value. It cannot fail for the values of this file.
 func attribute(oid asn1.ObjectIdentifier, value func(*cryptobyte.Builder)) []byte {
-	var b cryptobyte.Builder
+	b := newBuilder(256)
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1ObjectIdentifier(oid)
 		b.AddASN1(cbasn1.SET, value)
@@ -48,7 +51,11 @@ func attribute(oid asn1.ObjectIdentifier, value func(*cryptobyte.Builder)) []byt
 // setOf makes a SET OF in the order that DER demands: ascending by encoding (X.690, 11.6).
 func setOf(tag cbasn1.Tag, elements [][]byte) ([]byte, error) {
 	slices.SortFunc(elements, bytes.Compare)
-	var b cryptobyte.Builder
+	size := 8
+	for _, e := range elements {
+		size += len(e)
+	}
+	b := newBuilder(size)
 	b.AddASN1(tag, func(b *cryptobyte.Builder) {
 		for _, e := range elements {
 			b.AddBytes(e)
@@ -91,7 +98,11 @@ type signedData struct {
 
 // encode makes the DER of a ContentInfo with SignedData (RFC 5652, 5).
 func (s *signedData) encode() ([]byte, error) {
-	var b cryptobyte.Builder
+	size := 512 + len(s.attributes) + len(s.value) + len(s.token)
+	for _, c := range s.chain {
+		size += len(c.Raw)
+	}
+	b := newBuilder(size)
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1ObjectIdentifier(oidCMS(cmsSignedData))
 		b.AddASN1(explicit(0), func(b *cryptobyte.Builder) {

@@ -674,7 +674,7 @@ func (c *cancelling) ReadAt(b []byte, at int64) (int, error) {
 func TestHashingEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	doc := &cancelling{Document: document(largeDocument(t)), cancel: cancel}
+	doc := &cancelling{Document: newLargeFile(t, 20<<20), cancel: cancel}
 	if _, err := Prepare(ctx, doc, options(ecIdentity())); !errors.Is(err, context.Canceled) || doc.reads != 1 {
 		t.Errorf("error = %v after %d reads, want context.Canceled after one", err, doc.reads)
 	}
@@ -698,33 +698,187 @@ func TestHiddenFieldIsShownWhenItIsSealedVisibly(t *testing.T) {
 	}
 }
 
-// largeDocument is the sample with a stream of 20 MB.
-func largeDocument(t *testing.T) []byte {
-	t.Helper()
-	doc := sample("", "")
-	f, err := pdf.Open(document(doc), int64(len(doc)))
-	if err != nil {
-		t.Fatal(err)
+// TestDamageInPlaceIsNoticed changes the very bytes that Prepare has made.
+func TestDamageInPlaceIsNoticed(t *testing.T) {
+	id := ecIdentity()
+	for name, bytesOf := range map[string]func(*Prepared) []byte{
+		"the digest":          func(p *Prepared) []byte { return p.Digest },
+		"the document digest": func(p *Prepared) []byte { return p.DocumentDigest },
+		"the attributes":      func(p *Prepared) []byte { return p.SignedAttrs },
+	} {
+		p, err := Prepare(context.Background(), document(sample("", "")), options(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Check(); err != nil {
+			t.Fatal(err)
+		}
+		bytesOf(p)[7] ^= 1
+		if err := p.Check(); err == nil {
+			t.Errorf("%s: the damage is not noticed", name)
+		}
 	}
-	u := f.Update()
-	u.PutStream(u.Alloc(), pdf.D(), make([]byte, 20<<20))
-	tail, err := u.Bytes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return append(doc, tail...)
 }
 
-func TestLargeDocumentIsNotHeldInMemory(t *testing.T) {
-	doc := largeDocument(t)
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	if _, err := Prepare(context.Background(), document(doc), options(ecIdentity())); err != nil {
+func TestOnlyTheValueThatWasVouchedForIsBelieved(t *testing.T) {
+	id := ecIdentity()
+	p, err := Prepare(context.Background(), document(sample("", "")), options(id))
+	if err != nil {
 		t.Fatal(err)
 	}
+	sign := func(digest []byte) []byte {
+		value, err := id.key.Sign(nil, digest, p.Algorithm.SignerOpts())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return value
+	}
+	good, bad := sign(p.Digest), sign(make([]byte, 32))
+	p.Vouch(good)
+	if _, _, err := p.Embed(good, nil); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := p.Embed(bad, nil); err == nil {
+		t.Error("another value than the one that was vouched for is embedded")
+	}
+	if _, _, err := p.Embed(sign(p.Digest), nil); err != nil {
+		t.Errorf("another good value: %v", err)
+	}
+	other, err := p.WithChain(newIdentity(ecKey(elliptic.P256())).chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := other.Embed(good, nil); err == nil {
+		t.Error("a value that was vouched for is embedded for another signer")
+	}
+	stored, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Prepared
+	if err := json.Unmarshal(stored, &back); err != nil {
+		t.Fatal(err)
+	}
+	back.Vouch(bad)
+	if _, _, err := back.Embed(bad, nil); err == nil {
+		t.Error("what comes from storage was believed without verifying")
+	}
+}
+
+// largeFile is a PDF with a stream of zeros that is nowhere in memory.
+type largeFile struct {
+	head, tail []byte // around the zeros
+	zeros      int64
+	read       int64
+}
+
+func newLargeFile(t *testing.T, zeros int64) *largeFile {
+	t.Helper()
+	var b bytes.Buffer
+	b.WriteString("%PDF-1.7\n1 0 obj\n<< /Type /Catalog /Pages 2 0 R >>\nendobj\n2 0 obj\n<< /Type /Pages /Kids [3 0 R] /Count 1 >>\nendobj\n" +
+		"3 0 obj\n<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] >>\nendobj\n")
+	stream := b.Len()
+	fmt.Fprintf(&b, "4 0 obj\n<< /Length %d >>\nstream\n", zeros)
+	tail := "\nendstream\nendobj\n"
+	start := int64(b.Len()) + zeros + int64(len(tail))
+	tail += "xref\n0 5\n0000000000 65535 f \n"
+	for _, word := range []string{"1 0 obj", "2 0 obj", "3 0 obj"} {
+		tail += fmt.Sprintf("%010d 00000 n \n", bytes.Index(b.Bytes(), []byte(word)))
+	}
+	tail += fmt.Sprintf("%010d 00000 n \ntrailer\n<< /Size 5 /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n", stream, start)
+	return &largeFile{head: b.Bytes(), tail: []byte(tail), zeros: zeros}
+}
+
+func (f *largeFile) Size() int64 { return int64(len(f.head)+len(f.tail)) + f.zeros }
+
+func (f *largeFile) ReadAt(b []byte, at int64) (n int, err error) {
+	clear(b)
+	n = int(min(int64(len(b)), f.Size()-at))
+	if at < int64(len(f.head)) {
+		copy(b, f.head[at:])
+	}
+	if behind := int64(len(f.head)) + f.zeros - at; behind < int64(n) {
+		copy(b[max(behind, 0):n], f.tail[max(-behind, 0):])
+	}
+	f.read += int64(n)
+	if n < len(b) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// TestALargeDocumentIsReadOnceAndNotHeld makes all revisions of a B-LTA seal on a file that is larger than what may be
+// allocated for it.
+func TestALargeDocumentIsReadOnceAndNotHeld(t *testing.T) {
+	file, id := newLargeFile(t, 100<<20), ecIdentity()
+	o := options(id)
+	o.Level, o.TimestampReserve = BT, 100
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	sealed, digest := sealForLong(t, Once(file), id, o)
 	runtime.ReadMemStats(&after)
 	if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
-		t.Errorf("%d bytes were allocated to sign a document of %d", n, len(doc))
+		t.Errorf("%d bytes were allocated to sign a document of %d", n, file.Size())
+	}
+	if file.read > file.Size()+64<<10 {
+		t.Errorf("%d bytes were read of a document of %d", file.read, file.Size())
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, io.NewSectionReader(sealed, 0, sealed.Size())); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(h.Sum(nil), digest) {
+		t.Error("the digest is not that of the document with what stands behind it")
+	}
+}
+
+// sealForLong makes the revisions of a B-LTA seal up to the document time-stamp. It returns what that is over, but for its
+// own revision, and the SHA-256 of that.
+func sealForLong(t *testing.T, doc Document, id identity, o Options) (sealed Document, digest []byte) {
+	t.Helper()
+	p, err := Prepare(context.Background(), doc, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	value, err := id.key.Sign(nil, p.Digest, p.Algorithm.SignerOpts())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tail, _, err := p.Embed(value, []byte{0x30, 0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, err := AddValidation(context.Background(), Appended{doc, tail}, Validation{Certs: [][]byte{id.chain[0].Raw}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed = Appended{doc, append(tail, more...)}
+	stamp, err := PrepareTimestamp(context.Background(), sealed, TimestampOptions{Reserve: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sealed, stamp.OriginalSHA256
+}
+
+func TestHashingOnceGivesTheSameDigests(t *testing.T) {
+	doc := document(sample("", ""))
+	for _, h := range []crypto.Hash{crypto.SHA256, crypto.SHA384, crypto.SHA512} {
+		o := options(ecIdentity())
+		o.Hash = h
+		once := Once(doc)
+		for range 2 {
+			got, err := Prepare(context.Background(), once, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := Prepare(context.Background(), doc, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got.Digest, want.Digest) || !bytes.Equal(got.OriginalSHA256, want.OriginalSHA256) {
+				t.Errorf("%s: the digests differ", h)
+			}
+		}
 	}
 }
 

@@ -1,12 +1,11 @@
 package pades
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
 	"fmt"
-	"hash"
-	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -158,7 +157,7 @@ func (o *Options) reserve(algorithm Algorithm) (int, error) {
 
 // contentsPlaceholder is a hexadecimal string of zeros with space for so many bytes.
 func contentsPlaceholder(bytes int) *pdf.Placeholder {
-	return &pdf.Placeholder{Text: pdf.HexString(make([]byte, bytes))}
+	return &pdf.Placeholder{Text: emptyPlace(2*bytes + 2)}
 }
 
 // byteRangePlaceholder has space for four numbers, of which the first is always 0.
@@ -198,16 +197,17 @@ func (s *Staged) setByteRange(placeholder *pdf.Placeholder) error {
 
 // digest reads the original once, keeps its SHA-256, and returns the digest of all that is covered.
 func (s *Staged) digest(ctx context.Context, doc Document, h crypto.Hash) ([]byte, error) {
-	original, all := crypto.SHA256.New(), h.New()
-	hashes := []hash.Hash{original, all}
+	kinds := []crypto.Hash{crypto.SHA256, h}
 	if h == crypto.SHA256 {
 		// Sum leaves the state as it is, so one hash gives the digest of the original and then goes on.
-		all, hashes = original, hashes[:1]
+		kinds = kinds[:1]
 	}
-	if err := hashDocument(ctx, doc, hashes); err != nil {
+	hashes, err := hashDocument(ctx, doc, kinds)
+	if err != nil {
 		return nil, err
 	}
-	s.OriginalSHA256 = original.Sum(nil)
+	s.OriginalSHA256 = hashes[0].Sum(nil)
+	all := hashes[len(hashes)-1]
 	all.Write(s.Tail[:s.ContentsOffset])
 	all.Write(s.Tail[s.ContentsOffset+s.ContentsLength:])
 	return all.Sum(nil), nil
@@ -222,29 +222,9 @@ func (p *Prepared) setDigest(signer *x509.Certificate) error {
 	h := p.Algorithm.Hash.New()
 	h.Write(p.SignedAttrs)
 	p.Digest = h.Sum(nil)
-	return nil
-}
-
-func hashDocument(ctx context.Context, doc Document, hashes []hash.Hash) error {
-	r := io.NewSectionReader(doc, 0, doc.Size())
-	buffer := make([]byte, 64<<10)
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n, err := r.Read(buffer)
-		for _, h := range hashes {
-			h.Write(buffer[:n])
-		}
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("pades: reading the document: %w", err)
-		}
-	}
-	if at, _ := r.Seek(0, io.SeekCurrent); at != doc.Size() {
-		return fmt.Errorf("pades: reading the document: %w", io.ErrUnexpectedEOF)
+	p.made = &made{
+		signer: signer, hash: p.Algorithm.Hash,
+		documentDigest: bytes.Clone(p.DocumentDigest), attributes: bytes.Clone(p.SignedAttrs), digest: bytes.Clone(p.Digest),
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package pades
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
@@ -35,6 +36,22 @@ type Prepared struct {
 	Chain          [][]byte  // DER: the signer's certificate, then those above it
 
 	parsed []*x509.Certificate // those of Chain, if Prepare made this; never trusted without comparing
+	made   *made
+}
+
+// made is what a Prepared that does not come from storage was made with: as long as all of it is still the same, it need
+// not be derived again. It holds copies, so that what is changed in place is noticed.
+type made struct {
+	signer                             *x509.Certificate
+	hash                               crypto.Hash
+	documentDigest, attributes, digest []byte
+	value                              []byte // that was verified over digest with the key of signer; nil if none was
+}
+
+// same reports whether p still is what it was made as, for the signer.
+func (m *made) same(p *Prepared, signer *x509.Certificate) bool {
+	return m != nil && m.signer == signer && m.hash == p.Algorithm.Hash && bytes.Equal(m.documentDigest, p.DocumentDigest) &&
+		bytes.Equal(m.attributes, p.SignedAttrs) && bytes.Equal(m.digest, p.Digest)
 }
 
 // SizeError says that a value, with its time-stamp if it has one, does not fit the space that was reserved for it.
@@ -98,8 +115,10 @@ func (p *Prepared) Embed(value, token []byte) (tail, cms []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := p.Algorithm.Verify(chain[0].PublicKey, p.Digest, value); err != nil {
-		return nil, nil, refuse("the signature value does not fit the staged digest and certificate: %v", err)
+	if !p.made.same(p, chain[0]) || value == nil || !bytes.Equal(p.made.value, value) {
+		if err := p.Algorithm.Verify(chain[0].PublicKey, p.Digest, value); err != nil {
+			return nil, nil, refuse("the signature value does not fit the staged digest and certificate: %v", err)
+		}
 	}
 	if token != nil {
 		if err := checkToken(token); err != nil {
@@ -112,6 +131,14 @@ func (p *Prepared) Embed(value, token []byte) (tail, cms []byte, err error) {
 	}
 	tail, err = p.fill(cms)
 	return tail, cms, err
+}
+
+// Vouch is for a caller that has verified value over Digest with the key of the signer's certificate: Embed then does not
+// verify that value again. It has no effect on what comes from storage.
+func (p *Prepared) Vouch(value []byte) {
+	if p.made != nil {
+		p.made.value = bytes.Clone(value)
+	}
 }
 
 // checkToken makes sure that token is one DER value, so that it does not break the structure around it.
@@ -133,6 +160,9 @@ func (p *Prepared) Check() error {
 	chain, err := p.Certificates()
 	if err != nil {
 		return err
+	}
+	if p.made.same(p, chain[0]) {
+		return p.checkPlace()
 	}
 	attributes, err := signedAttributes(p.DocumentDigest, p.Algorithm.Hash, chain[0])
 	if err != nil {
@@ -165,7 +195,7 @@ func (p *Prepared) WithChain(chain []*x509.Certificate) (*Prepared, error) {
 }
 
 func (p *Prepared) setChain(chain []*x509.Certificate) {
-	p.Chain, p.parsed = nil, slices.Clone(chain)
+	p.Chain, p.parsed, p.made = nil, slices.Clone(chain), nil
 	for _, c := range chain {
 		p.Chain = append(p.Chain, c.Raw)
 	}
