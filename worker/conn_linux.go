@@ -20,8 +20,15 @@ type conn struct {
 	limit  int // bytes in a frame
 
 	writing sync.Mutex
-	passed  []*os.File // received, not yet claimed by a packet; the reader's
-	oob     [256]byte  // room for maxFiles descriptors; the reader's
+	in      input
+}
+
+// input is what was received and is not yet claimed by a packet. It is the reader's.
+type input struct {
+	bytes  []byte // rest of buffer
+	buffer [4 << 10]byte
+	files  []*os.File
+	oob    [256]byte // room for maxFiles descriptors
 }
 
 // newConn takes over f.
@@ -56,6 +63,10 @@ func (c *conn) write(p packet) error {
 		}
 		head = head[n:]
 	}
+	if len(p.Body) <= smallBody {
+		_, err = c.socket.Write(append(head, p.Body...))
+		return err
+	}
 	buffers := net.Buffers{head, p.Body}
 	_, err = buffers.WriteTo(c.socket)
 	return err
@@ -83,34 +94,61 @@ func (c *conn) writeWithFiles(head []byte, files []*os.File) (int, error) {
 // read receives one packet with its files.
 func (c *conn) read() (packet, error) {
 	p, err := readPacket(reader{c}, c.limit)
-	files := c.passed
-	c.passed = nil
-	if err == nil && len(files) != p.files {
-		err = &FrameError{fmt.Sprintf("%d files came, %d were announced", len(files), p.files)}
+	if err == nil {
+		p.Files, err = c.in.claim(p.files)
 	}
 	if err != nil {
-		closeFiles(files)
+		closeFiles(c.in.files)
+		c.in.files = nil
 		return packet{}, err
 	}
-	p.Files = files
 	return p, nil
+}
+
+// claim takes the files of the packet that was just read. They came with its first bytes, so that what came with no byte of
+// another packet is its own.
+func (in *input) claim(n int) (files []*os.File, err error) {
+	if len(in.files) < n || len(in.files) > n && len(in.bytes) == 0 {
+		return nil, &FrameError{fmt.Sprintf("%d files came, %d were announced", len(in.files), n)}
+	}
+	if n == 0 {
+		return nil, nil
+	}
+	files, in.files = in.files[:n:n], in.files[n:]
+	return files, nil
 }
 
 // reader reads from a conn and collects the files that come with the bytes.
 // Every read must look for them: one without room for them loses them.
 type reader struct{ *conn }
 
-func (r reader) Read(b []byte) (int, error) {
-	n, oobn, flags, _, err := r.socket.ReadMsgUnix(b, r.oob[:])
+// Read goes through the buffer, so that a small packet costs one system call.
+func (r reader) Read(b []byte) (n int, err error) {
+	if len(r.in.bytes) == 0 {
+		if len(b) >= len(r.in.buffer) {
+			return r.receive(b)
+		}
+		if n, err = r.receive(r.in.buffer[:]); n <= 0 {
+			return 0, err
+		}
+		r.in.bytes = r.in.buffer[:n]
+	}
+	n = copy(b, r.in.bytes)
+	r.in.bytes = r.in.bytes[n:]
+	return n, err
+}
+
+func (r reader) receive(b []byte) (int, error) {
+	n, oobn, flags, _, err := r.socket.ReadMsgUnix(b, r.in.oob[:])
 	if oobn > 0 {
-		if err := r.collect(r.oob[:oobn]); err != nil {
+		if err := r.collect(r.in.oob[:oobn]); err != nil {
 			return n, err
 		}
 	}
 	switch {
 	case flags&unix.MSG_CTRUNC != 0:
 		return n, &FrameError{"more files than allowed"}
-	case len(r.passed) > maxFiles:
+	case len(r.in.files) > 2*maxFiles: // those of a packet and of the next one
 		return n, &FrameError{"more files than allowed"}
 	}
 	return n, err
@@ -127,7 +165,7 @@ func (r reader) collect(oob []byte) error {
 			continue // some other control message
 		}
 		for _, fd := range fds {
-			r.passed = append(r.passed, os.NewFile(uintptr(fd), "passed"))
+			r.in.files = append(r.in.files, os.NewFile(uintptr(fd), "passed"))
 		}
 	}
 	return nil

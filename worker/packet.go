@@ -32,6 +32,7 @@ const (
 	maxOp     = 64
 	maxFiles  = 16
 	fixedSize = 16
+	smallBody = 4 << 10 // bytes up to which a body is copied rather than written from where it is
 )
 
 // The fixed part, big-endian: kind 1, op length 1, files 1, zero 1, id 4,
@@ -56,7 +57,7 @@ func (p packet) head(limit int) ([]byte, error) {
 	case len(p.Header) > limit || len(p.Body) > limit-len(p.Header):
 		return nil, &FrameError{fmt.Sprintf("header and body have %d bytes, %d are allowed", len(p.Header)+len(p.Body), limit)}
 	}
-	b := make([]byte, fixedSize, fixedSize+len(p.Op)+len(p.Header))
+	b := make([]byte, fixedSize, fixedSize+len(p.Op)+len(p.Header)+min(len(p.Body), smallBody))
 	b[0], b[1], b[2] = byte(p.kind), byte(len(p.Op)), byte(len(p.Files))
 	binary.BigEndian.PutUint32(b[4:], p.id)
 	binary.BigEndian.PutUint32(b[8:], uint32(len(p.Header)))
@@ -103,13 +104,28 @@ func readN(r io.Reader, n int64) ([]byte, error) {
 		return nil, nil
 	}
 	const eager = 1 << 20
+	if n <= eager {
+		b := make([]byte, n)
+		if _, err := io.ReadFull(r, b); err != nil {
+			return nil, unexpected(err)
+		}
+		return b, nil
+	}
 	var b bytes.Buffer
-	b.Grow(int(min(n, eager)))
+	b.Grow(eager)
 	got, err := io.CopyN(&b, r, n)
-	if err == io.EOF && got < n {
-		err = io.ErrUnexpectedEOF
+	if got < n {
+		err = unexpected(err)
 	}
 	return b.Bytes(), err
+}
+
+// unexpected is for the end of the stream inside of a packet.
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 func closeFiles(files []*os.File) {
