@@ -367,17 +367,16 @@ func (s *Store) Erase(ctx context.Context, tx deal.TxID, who, why string) error 
 	if who == "" || why == "" {
 		return fmt.Errorf("%s: say who and why: both go into the audit log", tx)
 	}
-	sl, err := s.erasable(ctx, tx)
-	if err != nil {
-		return err
-	}
-	if err := s.Unstage(ctx, tx); err != nil {
-		return err
-	}
-	if err := s.eraseKept(sl); err != nil {
-		return err
-	}
-	err = s.update(ctx, "commit/erase", func(t *txn) error {
+	err := s.update(ctx, "commit/erase", func(t *txn) error {
+		sl, err := t.erasable(tx)
+		if err != nil {
+			return err
+		}
+		// Within the transaction, so that no legal hold comes between the look and the deed. After a crash the ledger still
+		// has what the archive has lost, and erasing once more ends it.
+		if err := s.eraseKept(sl); err != nil {
+			return err
+		}
 		for _, query := range []string{
 			`DELETE FROM data_keys WHERE tx = $1`,
 			`UPDATE sealings SET private = x'' WHERE tx = $1`,
@@ -394,26 +393,25 @@ func (s *Store) Erase(ctx context.Context, tx deal.TxID, who, why string) error 
 		return err
 	}
 	s.keys.forget(tx)
-	return s.truncateLog(ctx)
+	return errors.Join(s.Unstage(ctx, tx), s.truncateLog(ctx))
 }
 
-func (s *Store) erasable(ctx context.Context, tx deal.TxID) (sl *deal.Sealing, err error) {
-	err = s.view(ctx, func(t *txn) error {
-		if sl, _, err = t.load(tx); err != nil {
-			return err
-		}
-		r, err := t.row(tx)
-		switch {
-		case err != nil:
-			return err
-		case r.legalHold:
-			return refuse(tx, "it is under a legal hold")
-		case sl.Step != deal.Done && !sl.Condition.Waiting():
-			return refuse(tx, "it is still %s: drop it first or wait for its end", sl.Condition)
-		}
-		return nil
-	})
-	return sl, err
+// erasable loads a sealing that may be erased.
+func (t *txn) erasable(tx deal.TxID) (*deal.Sealing, error) {
+	sl, _, err := t.load(tx)
+	if err != nil {
+		return nil, err
+	}
+	r, err := t.row(tx)
+	switch {
+	case err != nil:
+		return nil, err
+	case r.legalHold:
+		return nil, refuse(tx, "it is under a legal hold")
+	case sl.Step != deal.Done && !sl.Condition.Waiting():
+		return nil, refuse(tx, "it is still %s: drop it first or wait for its end", sl.Condition)
+	}
+	return sl, nil
 }
 
 func (s *Store) eraseKept(sl *deal.Sealing) error {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -447,6 +448,38 @@ func TestRecoverReportsAForgedManifestAndGoesOn(t *testing.T) {
 	if err, ok := errs[b.Facts.Archive]; err != nil || !ok {
 		t.Errorf("genuine: %v, %v", err, ok)
 	}
+}
+
+func TestALegalHoldThatComesBeforeAnErasureIsKept(t *testing.T) {
+	s, _ := newStore(t)
+	sl := kept(t, s, "006A")
+	for _, step := range []deal.Step{deal.Attached, deal.Reported, deal.Done} {
+		sl.Step = step
+		advance(t, s, sl, string(step))
+	}
+	erased := make(chan error, 1)
+	// Whoever is asked to erase finds this change before its own, and cannot see yet what it makes.
+	err := s.update(t.Context(), "commit/operate", func(hold *txn) error {
+		go func() { erased <- s.Erase(t.Context(), sl.Tx, "anna", "asked to") }()
+		for waiting := 0; waiting == 0; runtime.Gosched() {
+			s.commits.mu.Lock()
+			waiting = len(s.commits.waiting)
+			s.commits.mu.Unlock()
+		}
+		return hold.exec(`UPDATE sealings SET legal_hold = 1 WHERE tx = $1`, sl.Tx)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refused *RefusedError
+	if err := <-erased; !errors.As(err, &refused) {
+		t.Errorf("erased under a legal hold: %v", err)
+	}
+	f, err := s.OpenKept(t.Context(), sl.Facts.Archive, contractName)
+	if err != nil {
+		t.Fatalf("the archive: %v", err)
+	}
+	f.Close()
 }
 
 func TestErasingDestroysTheKeyEverywhereAndKeepsTheProof(t *testing.T) {
