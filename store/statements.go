@@ -21,7 +21,7 @@ func (c compiling) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &compiledConn{sqliteConn: conn.(sqliteConn), blocked: c.blocked, idle: map[string]driver.Stmt{}}, nil
+	return &compiledConn{sqliteConn: conn.(sqliteConn), blocked: c.blocked, idle: map[string]compiled{}}, nil
 }
 
 // sqliteConn is what SQLite's driver offers.
@@ -39,14 +39,22 @@ type sqliteConn interface {
 
 var _ sqliteConn = (*compiledConn)(nil)
 
-// maxCompiled is how many statements a connection keeps: more than the store and River have.
-const maxCompiled = 300
+// maxCompiled is how many statements a connection keeps: more than a daemon at work uses. The page's searches have many
+// forms, which are compiled for whoever searches: the least recently used statement makes room.
+const maxCompiled = 200
 
 // compiledConn is a connection with its statements. As every driver.Conn it is used by one goroutine at a time.
 type compiledConn struct {
 	sqliteConn
 	blocked *atomic.Bool
-	idle    map[string]driver.Stmt
+	idle    map[string]compiled
+	uses    uint64 // of statements, so far
+}
+
+// compiled is a statement that nobody uses.
+type compiled struct {
+	driver.Stmt
+	last uint64 // the use after which it was given back
 }
 
 // see takes in whether another program's lock ended a statement.
@@ -67,20 +75,32 @@ func (c *compiledConn) BeginTx(ctx context.Context, o driver.TxOptions) (driver.
 
 // take returns a statement that nobody uses. SQLite compiles it anew by itself when the schema has changed.
 func (c *compiledConn) take(ctx context.Context, query string) (driver.Stmt, error) {
-	if stmt, ok := c.idle[query]; ok {
+	if kept, ok := c.idle[query]; ok {
 		delete(c.idle, query)
-		return stmt, nil
+		return kept.Stmt, nil
 	}
 	return c.PrepareContext(ctx, query)
 }
 
 // give keeps a statement for the next time.
 func (c *compiledConn) give(query string, stmt driver.Stmt) error {
-	if _, ok := c.idle[query]; ok || len(c.idle) >= maxCompiled {
+	if _, ok := c.idle[query]; ok {
 		return stmt.Close()
 	}
-	c.idle[query] = stmt
-	return nil
+	c.uses++
+	c.idle[query] = compiled{stmt, c.uses}
+	if len(c.idle) <= maxCompiled {
+		return nil
+	}
+	oldest := query
+	for q, kept := range c.idle {
+		if kept.last < c.idle[oldest].last {
+			oldest = q
+		}
+	}
+	closing := c.idle[oldest].Stmt
+	delete(c.idle, oldest)
+	return closing.Close()
 }
 
 // ExecContext implements driver.ExecerContext.
