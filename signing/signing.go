@@ -32,6 +32,29 @@ type ContextSigner interface {
 	SignContext(ctx context.Context, digest []byte, opts crypto.SignerOpts) (value []byte, err error)
 }
 
+// Toucher is the ability of a Key to find out whether it could be used now, without being used, and to mend what can be
+// mended. It takes as long as ctx allows and the key needs.
+type Toucher interface {
+	Touch(ctx context.Context) error
+}
+
+// Named is the ability of a Key to say which one it is, for the audit log.
+type Named interface{ Name() string }
+
+// Ability returns an ability of a key, or of the key that it wraps: a wrapper has Unwrap() Key.
+func Ability[T any](key Key) (ability T, able bool) {
+	for {
+		if ability, able = key.(T); able {
+			return ability, true
+		}
+		wrapper, wraps := key.(interface{ Unwrap() Key })
+		if !wraps {
+			return ability, false
+		}
+		key = wrapper.Unwrap()
+	}
+}
+
 // Keys gives keys by their configured names. It is safe for concurrent use. An unknown name is a permanent error; a key
 // store that cannot be reached is not.
 type Keys interface {

@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/sha256"
@@ -69,12 +70,13 @@ type agent struct {
 	token       *token
 	description description
 	jobs        chan job
+	sessions    []*session
 }
 
 // job is a signature that is wanted.
 type job struct {
-	key       []byte // see request
-	mechanism *pkcs11.Mechanism
+	key       []byte            // see request
+	mechanism *pkcs11.Mechanism // nil: nothing is signed, only the session is tried
 	data      []byte
 	results   chan result
 }
@@ -112,6 +114,7 @@ func newAgent(s setup, out io.Writer) (*agent, error) {
 				return nil, escalated("the certificates", err)
 			}
 		}
+		a.sessions = append(a.sessions, session)
 		go session.serve(a.jobs)
 	}
 	return a, nil
@@ -134,6 +137,8 @@ func (a *agent) handle(_ context.Context, f worker.Frame) (worker.Frame, error) 
 	case opSign:
 		signature, err := a.sign(f)
 		return worker.Frame{Body: signature}, err
+	case opTouch:
+		return worker.Frame{}, a.touch(f)
 	}
 	return worker.Frame{}, fmt.Errorf("unknown op %q", f.Op)
 }
@@ -151,6 +156,32 @@ func (a *agent) sign(f worker.Frame) ([]byte, error) {
 	a.jobs <- j
 	done := <-j.results
 	return done.signature, done.err
+}
+
+// touch has each session that is idle ask the token for the key, and mends those that cannot. One that signs needs no
+// proof that it lives.
+func (a *agent) touch(f worker.Frame) error {
+	var r request
+	if err := json.Unmarshal(f.Header, &r); err != nil {
+		return fmt.Errorf("request: %w", err)
+	}
+	var touched int
+	results := make(chan result, len(a.sessions))
+	for _, s := range a.sessions {
+		select {
+		case s.own <- job{key: r.Key, results: results}:
+			touched++
+		default:
+		}
+	}
+	var worst error
+	for range touched {
+		err := (<-results).err
+		if e := new(agentError); worst == nil || errors.As(err, &e) && e.fatal {
+			worst = cmp.Or(err, worst)
+		}
+	}
+	return worst
 }
 
 func (r request) mechanism() (*pkcs11.Mechanism, error) {
@@ -181,10 +212,11 @@ type session struct {
 	token  *token
 	handle pkcs11.SessionHandle
 	key    key
+	own    chan job // that no other session may do
 }
 
 func openSession(t *token) (*session, error) {
-	s := &session{token: t}
+	s := &session{token: t, own: make(chan job)}
 	if err := s.open(); err != nil {
 		return nil, err
 	}
@@ -220,7 +252,12 @@ func (s *session) refresh() error {
 
 // serve works on jobs for the life of the process.
 func (s *session) serve(jobs <-chan job) {
-	for j := range jobs {
+	for {
+		var j job
+		select {
+		case j = <-jobs:
+		case j = <-s.own:
+		}
 		signature, err := s.sign(j)
 		j.results <- result{signature, err}
 	}
@@ -266,6 +303,9 @@ func (s *session) sign(j job) ([]byte, error) {
 }
 
 func (s *session) trySign(j job) ([]byte, error) {
+	if j.mechanism == nil {
+		return nil, s.refresh()
+	}
 	ctx := s.token.ctx
 	if err := ctx.SignInit(s.handle, []*pkcs11.Mechanism{j.mechanism}, s.key.handle); err != nil {
 		return nil, err

@@ -302,13 +302,16 @@ func (h *hsm) order(t testing.TB, fault string) {
 }
 
 // logins counts how often a PIN has been presented to the faulty module.
-func (h *hsm) logins(t testing.TB) int {
+func (h *hsm) logins(t testing.TB) int { return h.lines(t, "orders/logins") }
+
+// lines counts those of a file that the faulty module writes, or that is ordered from it.
+func (h *hsm) lines(t testing.TB, name string) int {
 	t.Helper()
-	content, err := os.ReadFile(h.path("orders/logins"))
+	content, err := os.ReadFile(h.path(name))
 	if err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
 	}
-	return strings.Count(string(content), "\n")
+	return len(strings.Fields(string(content)))
 }
 
 // testLog shows the log with the test.

@@ -22,6 +22,7 @@ import (
 // signing.ContextSigner, and is safe for concurrent use.
 type Key struct {
 	name    string
+	token   string // as it is configured
 	pool    *worker.Pool
 	timeout time.Duration
 	chain   []*x509.Certificate
@@ -75,6 +76,33 @@ func (k *Key) SignContext(ctx context.Context, digest []byte, opts crypto.Signer
 	}
 	return value, nil
 }
+
+// Touch asks the token whether the key is there, over every session that is idle, without using it. What can be mended is
+// mended: a session that timed out, a login that was lost, a process that died or hangs.
+func (k *Key) Touch(ctx context.Context) error {
+	own := sha256.Sum256(k.chain[0].RawSubjectPublicKeyInfo)
+	header, err := json.Marshal(request{Key: own[:]})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	frame := worker.Frame{Op: opTouch, Header: header}
+	_, err = k.pool.Call(ctx, frame)
+	if err != nil && isDeviceFailure(err) {
+		_, err = k.pool.Call(ctx, frame)
+	}
+	if hasCode(err, codeKey) {
+		k.forget()
+	}
+	if err != nil {
+		return fmt.Errorf("pkcs11: key %q: %w", k.name, err)
+	}
+	return nil
+}
+
+// Name says which key this is, and on which token, for the audit log.
+func (k *Key) Name() string { return fmt.Sprintf("%s (token %s)", k.name, k.token) }
 
 // isDeviceFailure reports whether a new process may cure err at once.
 func isDeviceFailure(err error) bool {

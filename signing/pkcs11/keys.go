@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -26,6 +27,8 @@ type Keys struct {
 var (
 	_ signing.Keys          = (*Keys)(nil)
 	_ signing.ContextSigner = (*Key)(nil)
+	_ signing.Toucher       = (*Key)(nil)
+	_ signing.Named         = (*Key)(nil)
 )
 
 // New checks the configurations and returns the keys under their names. It
@@ -74,7 +77,7 @@ func (k *Keys) Open(ctx context.Context, name string) (signing.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	key = &Key{name: name, pool: k.pools[name], timeout: c.Timeout, chain: chain, forget: func() { k.forget(name) }}
+	key = &Key{name: name, token: cmp.Or(c.Token, c.Serial), pool: k.pools[name], timeout: c.Timeout, chain: chain, forget: func() { k.forget(name) }}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.open[name] = key

@@ -586,3 +586,107 @@ func TestDigestOfAnotherLengthIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestATouchMendsWhatWasLostWhileNobodySigned has sessions, login and process end while the key is idle. The touch mends
+// them, and signs nothing; the signature after it finds nothing to mend.
+func TestATouchMendsWhatWasLostWhileNobodySigned(t *testing.T) {
+	h := newHSM(t)
+	c := h.faulty(t, "p256")
+	c.Sessions, c.Timeout = 3, time.Second
+	c.Env["FAULTY_SIGNATURES"] = h.path("orders/signatures")
+	key := openKey(t, newKeys(t, c))
+	for _, tc := range []struct {
+		fault  string
+		logins int // that the cure takes
+		fails  bool
+	}{
+		{"", 0, false},
+		{"lapse once", 0, false},
+		{"find-logged-out once", 1, false},
+		{"find-crash once", 1, false}, // a new process
+		{"find-hang once", 1, true},
+	} {
+		t.Run(tc.fault, func(t *testing.T) {
+			logins, signed := h.logins(t), h.lines(t, "orders/signatures")
+			h.order(t, tc.fault)
+			if err := key.Touch(t.Context()); (err != nil) != tc.fails {
+				t.Fatal(err)
+			}
+			if tc.fails { // the process was killed: the next touch has another one
+				waitFor(t, "another process", func() error { return key.Touch(t.Context()) })
+			}
+			if h.lines(t, "orders/orders") > 0 {
+				t.Error("the fault did not strike")
+			}
+			if n := h.logins(t) - logins; n != tc.logins {
+				t.Errorf("the touch took %d logins, want %d", n, tc.logins)
+			}
+			if n := h.lines(t, "orders/signatures") - signed; n != 0 {
+				t.Errorf("the touch signed %d times", n)
+			}
+			for range 3 {
+				if err := signOnce(key, h.keys["p256"].Public(), crypto.SHA256, tc.fault); err != nil {
+					t.Error(err)
+				}
+			}
+			if n := h.logins(t) - logins; n != tc.logins {
+				t.Errorf("the signature after it found %d logins missing", n-tc.logins)
+			}
+		})
+	}
+}
+
+// TestATouchFindsAKeyThatIsNotThereAnyMore deletes the key behind open sessions.
+func TestATouchFindsAKeyThatIsNotThereAnyMore(t *testing.T) {
+	h := newHSM(t)
+	key := openKey(t, newKeys(t, h.config(t, "p256")))
+	if err := key.Touch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.run(t, "opensc", "pkcs11-tool", "--module", softHSM(t), "--token-label", "test", "--login", "--pin", goodPIN, "--delete-object", "--type", "privkey", "--id", "02")
+	if err := key.Touch(t.Context()); !isPermanent(err) || !strings.Contains(err.Error(), "no private key") {
+		t.Error(err)
+	}
+}
+
+// TestTwoTokensBehindTwoModulesSignAtOnce has one of them crash and hang: nobody signs with the other's key, and its
+// signatures do not wait.
+func TestTwoTokensBehindTwoModulesSignAtOnce(t *testing.T) {
+	one, other := newHSM(t), newHSM(t)
+	sound, faulty := one.config(t, "p384"), other.faulty(t, "rsa")
+	faulty.Timeout = time.Second
+	keys, err := New(map[string]Config{"sound": sound, "faulty": faulty, "second": one.config(t, "p256")}, testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = keys.Close() })
+	open := func(name string) *Key {
+		key, err := keys.Open(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key.(*Key)
+	}
+	shaky := open("faulty")
+	var wg sync.WaitGroup
+	for name, label := range map[string]string{"sound": "p384", "second": "p256"} {
+		key, public := open(name), one.keys[label].Public()
+		wg.Go(func() {
+			for i := range 100 {
+				if err := signOnce(key, public, crypto.SHA256, fmt.Sprint(name, i)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		other.order(t, "crash")
+		if err := signOnce(shaky, other.keys["rsa"].Public(), crypto.SHA256, "x"); err == nil {
+			t.Error("a module that crashes has signed")
+		}
+		other.order(t, "")
+	})
+	wg.Wait()
+	waitFor(t, "the other token", func() error { return signOnce(shaky, other.keys["rsa"].Public(), crypto.SHA256, "x") })
+}

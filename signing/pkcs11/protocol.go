@@ -22,6 +22,7 @@ type setup struct {
 const (
 	opDescribe = "describe" // reply: description in the header
 	opSign     = "sign"     // request in the header, what to sign in the body; reply: signature in the body
+	opTouch    = "touch"    // request in the header, of which only the key counts
 )
 
 // maxFrame bounds what goes between agent and daemon, which is certificates at

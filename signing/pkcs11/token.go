@@ -116,9 +116,12 @@ func (t *token) ensureLogin(session pkcs11.SessionHandle) error {
 	defer t.login.Unlock()
 	// Most calls come while others are logged in; a state says so without
 	// presenting the PIN.
-	if info, err := t.ctx.GetSessionInfo(session); err == nil &&
-		(info.State == pkcs11.CKS_RO_USER_FUNCTIONS || info.State == pkcs11.CKS_RW_USER_FUNCTIONS) {
+	info, err := t.ctx.GetSessionInfo(session)
+	switch {
+	case err == nil && (info.State == pkcs11.CKS_RO_USER_FUNCTIONS || info.State == pkcs11.CKS_RW_USER_FUNCTIONS):
 		return nil
+	case err != nil && cureOf(err) == cureSession:
+		return err // no PIN is presented over a session that has gone
 	}
 	return t.presentPIN(session, pkcs11.CKU_USER)
 }

@@ -81,6 +81,23 @@ static CK_RV SignInit(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE 
 	return real->C_SignInit(s, m, k);
 }
 
+static CK_RV GetSessionInfo(CK_SESSION_HANDLE s, CK_SESSION_INFO_PTR info) {
+	if (ordered("lapse"))
+		real->C_CloseSession(s);
+	return real->C_GetSessionInfo(s, info);
+}
+
+static CK_RV FindObjectsInit(CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR template, CK_ULONG n) {
+	if (ordered("find-hang"))
+		for (;;)
+			pause();
+	if (ordered("find-crash"))
+		raise(SIGSEGV);
+	if (ordered("find-logged-out"))
+		return real->C_Logout(s), CKR_USER_NOT_LOGGED_IN;
+	return real->C_FindObjectsInit(s, template, n);
+}
+
 static CK_RV Sign(CK_SESSION_HANDLE s, CK_BYTE_PTR data, CK_ULONG n, CK_BYTE_PTR out, CK_ULONG_PTR size) {
 	if (ordered("crash"))
 		raise(SIGSEGV);
@@ -125,6 +142,8 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR out) {
 	list = *real;
 	list.C_SignInit = SignInit;
 	list.C_Sign = Sign;
+	list.C_GetSessionInfo = GetSessionInfo;
+	list.C_FindObjectsInit = FindObjectsInit;
 	list.C_GetTokenInfo = GetTokenInfo;
 	list.C_Login = Login;
 	*out = &list;
