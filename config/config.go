@@ -115,6 +115,13 @@ type Key struct {
 	// network. Default false.
 	LocalSockets bool `yaml:"local_sockets"`
 	Network      bool `yaml:"network"`
+	// FallBack are keys of this file with the same key pair and certificate, on other tokens or elsewhere: while this key
+	// fails, the next attempt is made with them, in this order. Each of them names its certificates, the first of which is
+	// how it is proven that the key pair is the same. Default: none.
+	FallBack []string `yaml:"fall_back"`
+	// KeepAlive is how long a key may be idle before it is asked whether it is still there, so that no deal finds a session
+	// that has ended. It is not used for that. 10s to 1h. Default 1m.
+	KeepAlive time.Duration `yaml:"keep_alive"`
 	// File and Passphrase are those of a soft key ("dealseal keygen soft FILE").
 	File       string     `yaml:"file"`
 	Passphrase secret.Ref `yaml:"passphrase"`
@@ -324,6 +331,7 @@ func (c *Config) defaults() {
 	for name, k := range c.Signing.Keys {
 		orDefault(&k.Sessions, 4)
 		orDefault(&k.Timeout, 10*time.Second)
+		orDefault(&k.KeepAlive, time.Minute)
 		c.Signing.Keys[name] = k
 	}
 	for i := range c.Signing.TSA {
@@ -411,6 +419,7 @@ func (c *Config) check() (errs []error) {
 	for name, k := range c.Signing.Keys {
 		errs = append(errs, c.checkKey("signing.keys."+name, k)...)
 	}
+	errs = append(errs, c.checkFallBacks()...)
 	for name, p := range c.Signing.Profiles {
 		path := "signing.profiles." + name
 		if _, ok := c.Signing.Keys[p.Key]; !ok {
@@ -453,6 +462,41 @@ func (c *Config) checkKey(path string, k Key) (errs []error) {
 		need("passphrase", k.Passphrase.String())
 	default:
 		errs = append(errs, c.At(path+".kind", "%s.kind is %q: it must be pkcs11 or soft", path, k.Kind))
+	}
+	if k.KeepAlive < 10*time.Second || k.KeepAlive > time.Hour {
+		errs = append(errs, c.At(path+".keep_alive", "%s.keep_alive is %s: it must be 10s to 1h", path, k.KeepAlive))
+	}
+	return errs
+}
+
+// checkFallBacks sees to it that each key stands in for one other at most, and that the key pair can be proven.
+func (c *Config) checkFallBacks() (errs []error) {
+	standsInFor := map[string]string{}
+	for _, name := range keysOf(c.Signing.Keys) {
+		k := c.Signing.Keys[name]
+		for i, other := range k.FallBack {
+			fail := func(format string, args ...any) {
+				path := fmt.Sprintf("signing.keys.%s.fall_back", name)
+				errs = append(errs, c.At(fmt.Sprintf("%s.%d", path, i), "%s[%d]: "+format, append([]any{path, i}, args...)...))
+			}
+			o, known := c.Signing.Keys[other]
+			before, twice := standsInFor[other]
+			switch {
+			case !known:
+				fail("the key %q is not under signing.keys%s", other, Nearest(other, keysOf(c.Signing.Keys)))
+			case other == name:
+				fail("a key cannot stand in for itself")
+			case twice:
+				fail("the key %q stands in for %q already: a key stands in for one other", other, before)
+			case len(o.FallBack) > 0:
+				fail("the key %q has a fall_back of its own: name all of them here", other)
+			case k.Kind == "soft" || o.Kind == "soft":
+				fail("a soft key is for evaluation: it neither stands in nor has others stand in")
+			case k.Certificates == "" || o.Certificates == "":
+				fail("both keys must name their certificates, by which it is proven that the key pair is the same")
+			}
+			standsInFor[other] = name
+		}
 	}
 	return errs
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -35,6 +36,12 @@ rules:
     seal: contract
     write_back: {transaction_id: Tx__c, status: {field: Status__c}}
 `
+
+// fallBack is a configuration with two HSM keys, which say this besides.
+func fallBack(house, spare string) string {
+	const key = "{%skind: pkcs11, module: /m.so, token: t, label: l, pin: \"file:/pin\", certificates: c.pem}"
+	return strings.Replace(goodMain, `{kind: soft, file: key.pem, passphrase: "credential:passphrase"}`, fmt.Sprintf(key+"\n    spare: "+key, house, spare), 1)
+}
 
 func load(t *testing.T, main string, tenants ...string) (*Config, error) {
 	t.Helper()
@@ -94,6 +101,13 @@ func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
 		{"no port to listen at", goodMain + "listen: {admin: localhost}\n", []string{goodTenant}, []string{"dealseal.yaml:10", "127.0.0.1:8484"}},
 		{"no profile at all", strings.Replace(goodMain, "contract: {key: house}", "{}", 1), []string{goodTenant}, []string{`"contract", which is not under signing.profiles`}},
 		{"no tenants", goodMain, nil, []string{"no tenant file"}},
+		{"falls back on nothing", fallBack("fall_back: [spore], ", ""), []string{goodTenant}, []string{"dealseal.yaml:5", "fall_back[0]", `did you mean "spare"`}},
+		{"falls back on itself", fallBack("fall_back: [house], ", ""), []string{goodTenant}, []string{"dealseal.yaml:5", "itself"}},
+		{"falls back in a circle", fallBack("fall_back: [spare], ", "fall_back: [house], "), []string{goodTenant}, []string{"dealseal.yaml:5", "fall_back of its own"}},
+		{"stands in twice", fallBack("fall_back: [spare, spare], ", ""), []string{goodTenant}, []string{"dealseal.yaml:5", `stands in for "house" already`}},
+		{"falls back without proof", strings.Replace(fallBack("fall_back: [spare], ", ""), "certificates: c.pem", "", 1), []string{goodTenant}, []string{"dealseal.yaml:5", "name their certificates"}},
+		{"falls back on a soft key", strings.Replace(fallBack("fall_back: [spare], ", ""), "spare: {kind: pkcs11", "spare: {kind: soft", 1), []string{goodTenant}, []string{"dealseal.yaml:5", "for evaluation"}},
+		{"touched too often", fallBack("keep_alive: 1s, ", ""), []string{goodTenant}, []string{"dealseal.yaml:5", "10s to 1h"}},
 		{"unknown status", goodMain, []string{strings.Replace(goodTenant, "{field: Status__c}", "{field: Status__c, values: {sigend: X}}", 1)}, []string{"a.yaml:10", `did you mean "signed"`}},
 	}
 	for _, c := range cases {

@@ -283,7 +283,7 @@ func (r *run) redeem(ctx context.Context, t *signing.Ticket) error {
 	if s.Facts.Cert, err = certFact(t); err != nil {
 		return err
 	}
-	return r.advance(ctx, "signature", "", deal.Entry{What: "signed", Why: "by " + s.Facts.Cert.Subject, Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": s.Facts.Digest}})
+	return r.advance(ctx, "signature", "", deal.Entry{What: "signed", Why: "by " + s.Facts.Cert.Subject + ", with key " + t.By, Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": s.Facts.Digest}})
 }
 
 // useKey takes the lease when it is this deal's turn at the key, and not before: others may keep the key for any time, and

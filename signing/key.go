@@ -52,11 +52,15 @@ func IsUnusable(err error) bool {
 // keyTrouble is an error that came from a key or from its store, which name the key themselves. What is permanent about a
 // key is a *KeyError.
 func keyTrouble(name string, err error) error {
-	var p interface{ Permanent() bool }
-	if errors.As(err, &p) && p.Permanent() {
+	if isPermanent(err) {
 		return &KeyError{Key: name, Reason: err.Error(), cause: err}
 	}
 	return fmt.Errorf("signing: %w", err)
+}
+
+func isPermanent(err error) bool {
+	var p interface{ Permanent() bool }
+	return errors.As(err, &p) && p.Permanent()
 }
 
 const minRSABits = 2048

@@ -100,7 +100,7 @@ func (s *Sealer) KeySPKI(ctx context.Context, key string) (string, error) {
 // before anything else is done with it; with a committed value Redeem must not be called again.
 //
 // A key that is not the one of the ticket is refused with a *KeyError that is not about other documents (see IsUnusable). A value that does not verify is an error that
-// may be retried.
+// may be retried. t.By says afterwards which key it was.
 func (s *Sealer) Redeem(ctx context.Context, t *Ticket) (value []byte, err error) {
 	if err := t.check(); err != nil {
 		return nil, err
@@ -133,6 +133,7 @@ func (s *Sealer) Redeem(ctx context.Context, t *Ticket) (value []byte, err error
 		}
 	}
 	t.Prepared.Vouch(value)
+	t.By = nameOf(name, key)
 	return value, nil
 }
 

@@ -190,12 +190,6 @@ func mustPrepare(t *testing.T, s *Sealer, p Profile) *Ticket {
 	return ticket
 }
 
-// isPermanent asks an error as callers do.
-func isPermanent(err error) bool {
-	var p interface{ Permanent() bool }
-	return errors.As(err, &p) && p.Permanent()
-}
-
 func TestSealIsMadeInCommittedSteps(t *testing.T) {
 	for name, c := range map[string]struct {
 		signer crypto.Signer

@@ -14,6 +14,7 @@ type Ticket struct {
 	SPKISHA256 []byte    // of the key that must redeem it
 	CertSHA256 []byte    // of the signer's certificate in it
 	Time       time.Time // claimed time of signing, in the document
+	By         string    `json:",omitempty"` // the key that has redeemed it, where several stand in for each other
 
 	Prepared *pades.Prepared
 }

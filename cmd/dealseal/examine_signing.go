@@ -27,6 +27,7 @@ const (
 	checkCertificate = "certificate"
 	checkTrusted     = "trust"
 	checkSignature   = "signature"
+	checkStandIn     = "stand-in"
 	checkOCSP        = "ocsp"
 	checkTSA         = "tsa"
 )
@@ -50,6 +51,7 @@ func (x *examiner) examineKey(name string) doctor.Examination {
 		if !x.examineCertificate(name, key, report) {
 			return
 		}
+		x.examineStandIn(name, key, report)
 		x.examineSignatures(ctx, name, key, report)
 		report(x.askResponder(ctx, key.Chain()))
 	})
@@ -76,6 +78,25 @@ func (x *examiner) examineCertificate(name string, key signing.Key, report func(
 		report(doctor.Passed(checkTrusted, "leads to a root of signing.trust, and is for signing documents"))
 	}
 	return true
+}
+
+// examineStandIn compares a key that stands in for another with that one's certificate.
+func (x *examiner) examineStandIn(name string, key signing.Key, report func(doctor.Finding)) {
+	groups, err := x.keyGroups()
+	if err != nil {
+		report(failed(checkStandIn, err, "name a PEM file with the key's certificate first"))
+		return
+	}
+	for first, g := range groups {
+		if len(g.Members) < 2 || !slices.Contains(g.Members, name) {
+			continue
+		}
+		if err := g.Admits(name, key); err != nil {
+			report(failed(checkStandIn, err, fmt.Sprintf("put the same key pair on both tokens, or take %q out of signing.keys.%s.fall_back", name, first)))
+		} else if name != first {
+			report(doctor.Passed(checkStandIn, "the key pair of %q: it can stand in", first))
+		}
+	}
 }
 
 func (x *examiner) examineSignatures(ctx context.Context, name string, key signing.Key, report func(doctor.Finding)) {

@@ -408,3 +408,52 @@ func (d *process) signalChildren(t *testing.T, name string, signal syscall.Signa
 	}
 	return n
 }
+
+// TestASecondTokenStandsInWhileTheFirstFails has a backup of the token behind a module of its own.
+func TestASecondTokenStandsInWhileTheFirstFails(t *testing.T) {
+	t.Parallel()
+	s := newHSMStage(t, 3, func(k *faultyToken) { k.second() })
+	c := s.crms[0]
+	s.mustBeSealedBy(t, c, "house (token e2e)", 1, 0)
+	for i, fault := range []string{"device", "crash"} { // the first is found by a deal, the second only where there is no other
+		s.key.order(fault)
+		s.mustBeSealedBy(t, s.crms[i%len(s.crms)], "spare (token e2e)", 0, 1)
+	}
+	metrics := fetch(t, http.DefaultClient, s.daemon.page()+"/metrics", http.StatusOK)
+	for _, want := range []string{`dealseal_key_stand_in{key="house"} 1`, `dealseal_key_up{key="house"} 0`, `dealseal_key_up{key="spare"} 1`} {
+		if !strings.Contains(metrics, want+"\n") {
+			t.Errorf("the metrics do not say %s", want)
+		}
+	}
+	s.daemon.stop(t)
+	s.key.order("")
+	s.daemon = s.start(t)
+	s.ops = s.control(t, s.stateDir)
+	s.mustBeSealedBy(t, c, "house (token e2e)", 1, 0)
+	s.daemon.stop(t)
+}
+
+// mustBeSealedBy seals a deal, and counts at both modules.
+func (s *hsmStage) mustBeSealedBy(t *testing.T, c crm, key string, first, second int) {
+	t.Helper()
+	r := enterMemo(c)
+	story := awaitDone(t, s.ops, r)
+	signedDigests(t, story)
+	mustBear(t, c, r, 1)
+	if n := s.uses(story); n != first {
+		t.Errorf("%s: the first token has signed its digest %d times, want %d", story.Sealing.Tx, n, first)
+	}
+	spare := 0
+	for _, digest := range s.key.lines("token/spare-signatures") {
+		if digest == story.Sealing.Facts.Digest {
+			spare++
+		}
+	}
+	if spare != second {
+		t.Errorf("%s: the second token has signed its digest %d times, want %d", story.Sealing.Tx, spare, second)
+	}
+	i := slices.IndexFunc(story.Trail, func(e deal.TrailLine) bool { return e.What == "signed" })
+	if i < 0 || !strings.HasSuffix(story.Trail[i].Why, ", with key "+key) {
+		t.Errorf("the audit log does not say that it was %s: %+v", key, story.Trail)
+	}
+}

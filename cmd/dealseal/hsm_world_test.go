@@ -140,3 +140,14 @@ func tool(t *testing.T, env []string, name string, args ...string) []byte {
 	}
 	return stdout.Bytes()
 }
+
+// second makes a backup of the token, behind a module of its own, that stands in.
+func (k *faultyToken) second() {
+	k.w.t.Helper()
+	must(k.w.t, os.CopyFS(k.w.path("token/spare"), os.DirFS(k.w.path("token/tokens"))))
+	conf := k.w.path("token/spare.conf")
+	must(k.w.t, os.WriteFile(conf, fmt.Appendf(nil, "directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n", k.w.path("token/spare")), 0o600))
+	spare := *k.token
+	spare.env = []string{"SOFTHSM2_CONF=" + conf, "FAULTY_MODULE=" + softHSM(k.w.t), "FAULTY_SIGNATURES=" + k.w.path("token/spare-signatures")}
+	k.extra = ", fall_back: [spare]}, spare: " + strings.TrimSuffix(spare.config(), "}")
+}

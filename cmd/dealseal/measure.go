@@ -68,6 +68,9 @@ func (k measuredKey) Sign(random io.Reader, digest []byte, opts crypto.SignerOpt
 	return value, err
 }
 
+// Unwrap gives the other abilities of the key.
+func (k measuredKey) Unwrap() signing.Key { return k.Key }
+
 // interruptibleKey keeps the ability of a key to be stopped.
 type interruptibleKey struct {
 	measuredKey

@@ -62,6 +62,7 @@ type service struct {
 	engine     *engine.Engine
 	disk       *diskWatch
 	keys       *keyring
+	standIns   *signing.Failover // over keys
 	shelf      *shelf
 	residents  residents
 	reloads    reloads
@@ -114,6 +115,7 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 		return d, err
 	}
 	d.closers = append(d.closers, d.keys.Close)
+	d.standIns = d.keys.standIns(measuredKeys{d.keys, h.meter.signed}, log)
 	if err := h.checkKeys(ctx, d.keys, h.usedKeys(), log); err != nil {
 		return d, err
 	}
@@ -133,7 +135,7 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	d.queue = d.store.Queue(store.Workers{Tenants: ids(tenants), Drain: drain})
 	d.engine = &engine.Engine{
 		Tenants: tenants, Ledger: d.store, Files: files{d.store}, Queue: d.queue,
-		Documents: renderer, Bundles: d.shelf, Sealer: signing.NewSealer(measuredKeys{d.keys, h.meter.signed}, stamper, time.Now), Checker: checker,
+		Documents: renderer, Bundles: d.shelf, Sealer: signing.NewSealer(d.standIns, stamper, time.Now), Checker: checker,
 		Log: log, Hook: crashHook(), MayNotice: d.disk.mayNotice, MayWork: d.disk.mayWork, Places: h.places(renderer), Retry: engine.Retry{First: h.cfg.Retry.First, Max: h.cfg.Retry.Max, Attempts: h.cfg.Retry.Attempts},
 	}
 	for _, t := range tenants {
@@ -162,6 +164,7 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 	})
 	g.Go(func() error { return d.checkpoints(ctx) })
 	g.Go(func() error { return d.examineDaily(ctx) })
+	g.Go(func() error { return d.keepKeysAlive(ctx) })
 	g.Go(func() error { return d.hangups(ctx, hup) })
 	g.Go(func() error { return d.watch(ctx) })
 	g.Go(func() error {

@@ -49,7 +49,7 @@ func signCommand(ctx context.Context, c *call) error {
 	defer in.Close()
 	checker := newChecker(h.roots, log)
 	defer checker.Close()
-	p := &press{sealer: signing.NewSealer(keys, stamper, time.Now), checker: checker, profile: profile, stderr: c.stderr}
+	p := &press{sealer: signing.NewSealer(keys.standIns(keys, log), stamper, time.Now), checker: checker, profile: profile, stderr: c.stderr}
 	made, err := p.seal(ctx, in, c.out)
 	if err != nil {
 		return fmt.Errorf("%s: %w: nothing was written", c.args[0], err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
@@ -31,6 +32,7 @@ type keyring struct {
 	soft *softkey.Keys
 	// isSoft tells the two apart.
 	isSoft map[string]bool
+	groups map[string]signing.Group // by the name of the key that is preferred
 }
 
 // newKeys opens no key yet.
@@ -48,9 +50,39 @@ func (h *house) newKeys(log *slog.Logger) (*keyring, error) {
 			Env: c.Env, Read: c.Read, Write: c.Write, LocalSockets: c.LocalSockets, Network: c.Network}
 	}
 	var err error
+	if k.groups, err = h.keyGroups(); err != nil {
+		return nil, err
+	}
 	k.soft = softkey.New(soft)
 	k.hsm, err = pkcs11.New(hard, log)
 	return k, err
+}
+
+// keyGroups are the keys that stand in for each other, and those that are alone.
+func (h *house) keyGroups() (map[string]signing.Group, error) {
+	groups := map[string]signing.Group{}
+	for name, k := range h.cfg.Signing.Keys {
+		g := signing.Group{Members: append([]string{name}, k.FallBack...)}
+		if len(k.FallBack) > 0 {
+			certificates, err := readCertificates(relativeTo(h.cfg.File, k.Certificates))
+			if err != nil {
+				return nil, h.cfg.At("signing.keys."+name+".certificates", "signing.keys.%s.certificates: %v", name, err)
+			}
+			g.SPKI = digestOf(certificates[0].RawSubjectPublicKeyInfo)
+		}
+		groups[name] = g
+	}
+	return groups, nil
+}
+
+// standIns has the keys of a house stand in for each other.
+func (k *keyring) standIns(keys signing.Keys, log *slog.Logger) *signing.Failover {
+	return signing.NewFailover(keys, k.groups, time.Now, log)
+}
+
+func digestOf(b []byte) []byte {
+	sum := sha256.Sum256(b)
+	return sum[:]
 }
 
 func (k *keyring) Open(ctx context.Context, name string) (signing.Key, error) {
@@ -67,13 +99,41 @@ func (k *keyring) Close() error { return errors.Join(k.soft.Close(), k.hsm.Close
 func (h *house) checkKeys(ctx context.Context, keys *keyring, names []string, log *slog.Logger) error {
 	var errs []error
 	for _, name := range names {
-		if err := h.checkKey(ctx, keys, name); deal.IsPermanent(err) {
-			errs = append(errs, h.cfg.At("signing.keys."+name, "key %q: %v", name, err))
-		} else if err != nil {
-			log.Error("a key cannot be reached; its deals will wait", "key", name, "err", err)
-		}
+		errs = append(errs, h.checkGroup(ctx, keys, keys.groups[name], log))
 	}
 	return errors.Join(errs...)
+}
+
+// checkGroup tries a key and those that stand in for it. While one of them is good, what is wrong with another is no reason
+// not to start, unless it is another key altogether.
+func (h *house) checkGroup(ctx context.Context, keys *keyring, g signing.Group, log *slog.Logger) error {
+	var good int
+	var wrong, foreign []error
+	for _, name := range g.Members {
+		err := h.checkKey(ctx, keys, name)
+		if err == nil {
+			good++
+			if key, _ := keys.Open(ctx, name); key != nil {
+				err = g.Admits(name, key)
+			}
+			if err != nil {
+				foreign = append(foreign, h.cfg.At("signing.keys."+g.Members[0]+".fall_back", "%v", err))
+			}
+			continue
+		}
+		if deal.IsPermanent(err) {
+			wrong = append(wrong, h.cfg.At("signing.keys."+name, "key %q: %v", name, err))
+			continue
+		}
+		log.Error("a key cannot be reached; its deals will wait, unless another one stands in", "key", name, "err", err)
+	}
+	if len(foreign) > 0 || good == 0 {
+		return errors.Join(append(foreign, wrong...)...)
+	}
+	for _, err := range wrong {
+		log.Error("a key cannot be used; another one stands in", "err", err)
+	}
+	return nil
 }
 
 // usedKeys are the keys of the profiles that rules use.
