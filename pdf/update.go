@@ -293,7 +293,10 @@ func (w *writer) fail(err error) {
 }
 
 func (w *writer) object(o *newObject) {
-	w.printf("%d %d obj\n", o.ref.Num, o.ref.Gen)
+	w.b = strconv.AppendInt(w.b, int64(o.ref.Num), 10)
+	w.b = append(w.b, ' ')
+	w.b = strconv.AppendInt(w.b, int64(o.ref.Gen), 10)
+	w.print(" obj\n")
 	w.value(o.value, 0)
 	if o.isStm {
 		w.print("\nstream\n")

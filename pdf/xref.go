@@ -206,26 +206,62 @@ func (s *section) expect(entries, bytes int64) {
 
 func (f *File) tableEntry(l *lexer, s *section, num int) error {
 	l.forget()
-	offset, err := l.integer("the offset of an object", 1<<40)
-	if err != nil {
-		return err
-	}
-	gen, err := l.integer("a generation number", 65535)
-	if err != nil {
-		return err
+	offset, gen, used, ok := l.fixedEntry()
+	if !ok {
+		var err error
+		if offset, gen, used, err = l.looseEntry(); err != nil {
+			return err
+		}
 	}
 	e := entry{gen: int(gen)}
-	switch {
-	case l.keyword("n"):
-		// Offset 0 is the header: producers write it for objects that do not exist.
-		if offset > 0 {
-			e.kind, e.offset = inFile, offset+f.base
-		}
-	case !l.keyword("f"):
-		return l.fail("n or f expected in the cross-reference table")
+	if used && offset > 0 { // offset 0 is the header: producers write it for objects that do not exist
+		e.kind, e.offset = inFile, offset+f.base
 	}
 	s.entries[num] = e
 	return f.spendBytes(tableEntryBytes, l.offset())
+}
+
+// fixedEntry takes an entry that is written as the standard wants it: 10 digits, 5 digits, n or f, and a line end of two
+// bytes (7.5.4).
+func (l *lexer) fixedEntry() (offset, gen int64, used, ok bool) {
+	l.skip()
+	if !l.has(tableEntryBytes - 1) {
+		return 0, 0, false, false
+	}
+	e := l.b[l.p : l.p+tableEntryBytes]
+	offset, ok1 := digits(e[:10])
+	gen, ok2 := digits(e[11:16])
+	if !ok1 || !ok2 || gen > 65535 || e[10] != ' ' || e[16] != ' ' || e[17] != 'n' && e[17] != 'f' || !isSpace(e[18]) {
+		return 0, 0, false, false
+	}
+	l.p += tableEntryBytes - 2
+	return offset, gen, e[17] == 'n', true
+}
+
+// digits reads a number of at most 18 digits.
+func digits(b []byte) (n int64, ok bool) {
+	for _, c := range b {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = 10*n + int64(c-'0')
+	}
+	return n, true
+}
+
+// looseEntry takes an entry whatever the white space between its parts.
+func (l *lexer) looseEntry() (offset, gen int64, used bool, err error) {
+	if offset, err = l.integer("the offset of an object", 1<<40); err != nil {
+		return 0, 0, false, err
+	}
+	if gen, err = l.integer("a generation number", 65535); err != nil {
+		return 0, 0, false, err
+	}
+	used = l.keyword("n")
+	if !used && !l.keyword("f") {
+		return 0, 0, false, l.fail("n or f expected in the cross-reference table")
+	}
+	return offset, gen, used, nil
 }
 
 // readHidden reads the cross-reference stream of a hybrid section (7.5.8.4): it holds objects that the table declares

@@ -10,9 +10,6 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
-
-	"golang.org/x/crypto/cryptobyte"
-	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // Scheme is the kind of a signature.
@@ -130,59 +127,39 @@ func hashOID(h crypto.Hash) (asn1.ObjectIdentifier, error) {
 	return nil, refuse("the digest %s is not supported; use SHA-256, SHA-384 or SHA-512", h)
 }
 
-// addDigestAlgorithm writes the AlgorithmIdentifier of h without parameters (RFC 5754, 2).
-func addDigestAlgorithm(b *cryptobyte.Builder, h crypto.Hash) {
+// digestAlgorithm makes the AlgorithmIdentifier of h without parameters (RFC 5754, 2).
+func digestAlgorithm(h crypto.Hash) ([]byte, error) {
 	oid, err := hashOID(h)
 	if err != nil {
-		b.SetError(err)
-		return
+		return nil, err
 	}
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(oid) })
+	return sequence(object(oid)), nil
 }
 
-// addSignatureAlgorithm writes the AlgorithmIdentifier of a signature (RFC 5754, 3; RFC 4056).
-func (a Algorithm) addSignatureAlgorithm(b *cryptobyte.Builder) {
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		switch a.Scheme {
-		case RSAPKCS1:
-			last := map[crypto.Hash]int{crypto.SHA256: 11, crypto.SHA384: 12, crypto.SHA512: 13}
-			b.AddASN1ObjectIdentifier(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, last[a.Hash]})
-			b.AddASN1NULL()
-		case RSAPSS:
-			b.AddASN1ObjectIdentifier(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10})
-			a.addPSSParameters(b)
-		case ECDSA:
-			last := map[crypto.Hash]int{crypto.SHA256: 2, crypto.SHA384: 3, crypto.SHA512: 4}
-			b.AddASN1ObjectIdentifier(asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, last[a.Hash]})
-		default:
-			b.SetError(fmt.Errorf("pades: there is no scheme %q", a.Scheme))
-		}
-	})
-}
-
-// addPSSParameters writes RSASSA-PSS-params (RFC 4055, 3.1).
-func (a Algorithm) addPSSParameters(b *cryptobyte.Builder) {
+// identifier makes the AlgorithmIdentifier of a signature (RFC 5754, 3; RFC 4056).
+func (a Algorithm) identifier() ([]byte, error) {
 	oid, err := hashOID(a.Hash)
 	if err != nil {
-		b.SetError(err)
-		return
+		return nil, err
 	}
-	digest := func(b *cryptobyte.Builder) {
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			b.AddASN1ObjectIdentifier(oid)
-			b.AddASN1NULL()
-		})
+	nth := int(a.Hash - crypto.SHA256) // the digests have numbers in a row, in each of the arcs
+	switch a.Scheme {
+	case RSAPKCS1:
+		return sequence(object(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11 + nth}), null), nil
+	case RSAPSS:
+		return sequence(object(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}), a.pssParameters(sequence(object(oid), null))), nil
+	case ECDSA:
+		return sequence(object(asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2 + nth})), nil
 	}
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1(explicit(0), digest)
-		b.AddASN1(explicit(1), func(b *cryptobyte.Builder) {
-			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-				b.AddASN1ObjectIdentifier(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 8})
-				digest(b)
-			})
-		})
-		b.AddASN1(explicit(2), func(b *cryptobyte.Builder) { b.AddASN1Int64(int64(a.Hash.Size())) })
-	})
+	return nil, fmt.Errorf("pades: there is no scheme %q", a.Scheme)
 }
 
-func explicit(n uint8) cbasn1.Tag { return cbasn1.Tag(n).ContextSpecific().Constructed() }
+// pssParameters makes RSASSA-PSS-params (RFC 4055, 3.1).
+func (a Algorithm) pssParameters(digest []byte) []byte {
+	mgf1 := object(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 8})
+	return sequence(
+		tlv(explicit(0), digest),
+		tlv(explicit(1), sequence(mgf1, digest)),
+		tlv(explicit(2), small(byte(a.Hash.Size()))),
+	)
+}
