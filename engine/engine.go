@@ -150,6 +150,8 @@ type run struct {
 	step *step
 	// began is when the step did; only differences are used.
 	began time.Time
+	// outdated is closed when other tenants are configured than when the step began.
+	outdated <-chan struct{}
 }
 
 func (r *run) steps(ctx context.Context) deal.Outcome {
@@ -185,6 +187,7 @@ func (r *run) steps(ctx context.Context) deal.Outcome {
 func (r *run) take(ctx context.Context) (out deal.Outcome, over bool) {
 	ctx = logged(ctx, slog.String("step", r.step.name))
 	r.began = time.Now()
+	_, r.outdated = r.tenants.now()
 	err := r.step.do(r, ctx)
 	if err != nil {
 		out, over = r.failed(ctx, err), true
@@ -253,7 +256,42 @@ func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 		s.Next = r.Now().Add(wait)
 		r.Log.WarnContext(ctx, "will try again", "attempt", s.Attempts, "in", wait.Round(time.Millisecond), "err", err)
 	}
-	return r.settle(ctx)
+	out := r.settle(ctx)
+	if r.aboutOldConfiguration(err) {
+		return r.goOn(ctx)
+	}
+	return out
+}
+
+// aboutOldConfiguration reports whether a step has ended for a configuration that is not in force any more. It is asked
+// after the end was committed: whoever reloads sets the tenants first and then lets go on what the ledger has waiting, so
+// that one of the two sees the other.
+func (r *run) aboutOldConfiguration(err error) bool {
+	var hold *deal.HoldError
+	name := ""
+	if errors.As(err, &hold) {
+		name = HoldName(hold.Reason, r.Ledger.Epoch())
+	}
+	if name != HoldUnconfigured && name != HoldAccount && !connectors.IsLogin(err) {
+		return false
+	}
+	select {
+	case <-r.outdated:
+		return r.s.Condition == deal.Held || r.s.Condition == deal.Retrying
+	default:
+		return false
+	}
+}
+
+// goOn has the step tried again with the configuration that is in force now.
+func (r *run) goOn(ctx context.Context) deal.Outcome {
+	s := r.s
+	s.Condition, s.Reason, s.Next = deal.Running, "", time.Time{}
+	err := r.Ledger.Advance(ctx, s, deal.Entry{Who: "daemon", What: "released", Why: "the configuration of the tenant was read anew meanwhile"})
+	if err != nil && !errors.Is(err, deal.ErrStale) { // another has let it go on
+		r.Log.ErrorContext(ctx, "a deal that waits for an old configuration may not go on by itself: look at \"dealseal jobs\"", "err", err)
+	}
+	return deal.Outcome{Again: time.Second}
 }
 
 // whatRemains says what a person who drops a deal whose record is gone should know.

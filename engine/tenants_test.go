@@ -120,6 +120,62 @@ func TestADealWhoseTenantIsConnectedElsewhereGoesOnOnceThatIsMended(t *testing.T
 	d.wantDone(d.load(tx))
 }
 
+// lastMoment calls do once, just before the ledger takes an entry that ends a step otherwise than well.
+type lastMoment struct {
+	Ledger
+	do func()
+}
+
+func (l *lastMoment) Advance(ctx context.Context, s *deal.Sealing, e deal.Entry) error {
+	if do := l.do; do != nil && s.Condition != deal.Running {
+		l.do = nil
+		do()
+	}
+	return l.Ledger.Advance(ctx, s, e)
+}
+
+// A reload lets go on what the ledger has waiting; here it comes when the step has judged, and the ledger does not know it
+// yet.
+func TestAReloadThatLandsWhileAStepEndsLeavesNoDealBehind(t *testing.T) {
+	t.Parallel()
+	for name, wrong := range map[string]func(*world, Tenant) []Tenant{
+		"no tenant": func(*world, Tenant) []Tenant { return nil },
+		"another account": func(w *world, tenant Tenant) []Tenant {
+			elsewhere := newWorld(w.t)
+			elsewhere.open(mock.Options{OrgID: "00DWs00000ELSEW", Sandbox: true})
+			tenant.CRM = elsewhere.connector()
+			return []Tenant{tenant}
+		},
+		"a login that is refused": func(w *world, tenant Tenant) []Tenant {
+			login := w.login
+			w.login = w.secretFile("the secret of last year")
+			tenant.CRM = w.connector()
+			w.login = login
+			return []Tenant{tenant}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			d := w.daemon()
+			d.Retry = Retry{First: time.Second, Max: 30 * time.Minute, Attempts: 12}
+			w.won()
+			tx := d.notice()
+			right := slices.Clone(d.Tenants)
+			d.reload(wrong(w, right[0])...)
+			landed := false
+			d.Ledger = &lastMoment{d.store, func() { landed = true; d.reload(right...) }}
+			d.handle(tx)
+			if !landed {
+				t.Fatal("the step went well")
+			}
+			w.clock.advance(time.Second)
+			d.work()
+			d.wantDone(d.load(tx))
+		})
+	}
+}
+
 func TestTenantsComeAndGoWhileTheDaemonRuns(t *testing.T) {
 	t.Parallel()
 	w := newRealWorld(t)
