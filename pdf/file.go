@@ -8,7 +8,7 @@ import (
 )
 
 // File is an open PDF. It holds the cross-reference entries and a small cache, never the file. It is not safe for
-// concurrent use.
+// concurrent use, nor are the files that Earlier makes of it.
 type File struct {
 	r        io.ReaderAt
 	size     int64
@@ -19,16 +19,45 @@ type File struct {
 	trailer  *Dict
 	next     int // first object number that was never used
 	loading  map[int]bool
-	objStms  objStmCache
+	read     *cache
+	objStms  objStmCache // those of this revision alone
 	pages    []Ref
 	work     int64 // bytes that may still be read
+}
+
+// cache is what was read already. An update never changes the bytes before it, so that a place in the file means the same
+// in every revision.
+type cache struct {
+	objects map[int64]object // by the byte at which they begin
+	size    int64            // of their text
+	objStms objStmCache
+}
+
+// object is what stands at a place in the file.
+type object struct {
+	ref   Ref
+	value any
+	end   int64 // of its text, or of what had to be looked at to find it
 }
 
 // Open reads the cross-reference sections of a PDF of size bytes. r must stay unchanged while the File is in use.
 // Errors are *SyntaxError, *LimitError, *EncryptedError, or those of r.
 func Open(r io.ReaderAt, size int64) (*File, error) {
+	return openWith(r, size, &cache{objects: make(map[int64]object)})
+}
+
+// Earlier opens the document as it was when it had size bytes, which must be no more than it has now. What both have in
+// common is read once. Errors are those of Open.
+func (f *File) Earlier(size int64) (*File, error) {
+	if size < 0 || size > f.size {
+		return nil, &SyntaxError{Offset: f.size, Reason: fmt.Sprintf("the file never had %d bytes", size)}
+	}
+	return openWith(f.r, size, f.read)
+}
+
+func openWith(r io.ReaderAt, size int64, read *cache) (*File, error) {
 	f := &File{
-		r: r, size: size,
+		r: r, size: size, read: read,
 		entries: make(map[int]entry),
 		loading: make(map[int]bool),
 		work:    baseWork + workFactor*size,
@@ -138,6 +167,9 @@ func (f *File) load(ref Ref) (any, error) {
 	if !ok || e.kind == free || e.gen != ref.Gen {
 		return nil, nil
 	}
+	if known, ok := f.read.objects[e.offset]; ok && e.kind == inFile && known.ref == ref && known.end < f.size {
+		return known.value, f.spendBytes(16, e.offset)
+	}
 	if f.loading[ref.Num] {
 		return nil, &SyntaxError{Offset: f.offsetOf(ref), Reason: fmt.Sprintf("object %d is needed to read itself", ref.Num)}
 	}
@@ -151,7 +183,16 @@ func (f *File) load(ref Ref) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.read.keep(e.offset, object{ref, v, l.offset()}, f.size)
 	return v, f.spend(l)
+}
+
+// keep remembers an object as long as there is space. What was read to the last byte of the file might go on there in a
+// longer one.
+func (c *cache) keep(offset int64, o object, size int64) {
+	if length := o.end - offset; o.end < size && c.size+length <= objectCacheBytes {
+		c.objects[offset], c.size = o, c.size+length
+	}
 }
 
 // indirect parses "num gen obj ... endobj", or the part of it before the stream data.

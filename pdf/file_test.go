@@ -408,3 +408,47 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+// TestAnEarlierRevisionIsReadAsIfAlone reads every revision beside the newest and by itself: what one has read must not show in another.
+func TestAnEarlierRevisionIsReadAsIfAlone(t *testing.T) {
+	doc := simple("\n")
+	for i := range 3 {
+		f := mustOpen(t, doc)
+		u := f.Update()
+		ref, catalog, err := f.Catalog()
+		if err != nil {
+			t.Fatal(err)
+		}
+		catalog = catalog.Clone()
+		catalog.Set("Round", i)
+		u.Put(ref, catalog)
+		tail, err := u.Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		doc = append(doc, tail...)
+	}
+	newest := mustOpen(t, doc)
+	for range 2 {
+		for i, r := range newest.Revisions() {
+			earlier, err := newest.Earlier(r.End)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, got, err := earlier.Catalog()
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, want, err := mustOpen(t, doc[:r.End]).Catalog()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if fmt.Sprint(got.Get("Round")) != fmt.Sprint(want.Get("Round")) {
+				t.Errorf("revision %d: the catalog is that of round %v and not %v", i, got.Get("Round"), want.Get("Round"))
+			}
+		}
+	}
+	if _, err := newest.Earlier(newest.Size() + 1); err == nil {
+		t.Error("a revision that is longer than the file was opened")
+	}
+}

@@ -12,6 +12,7 @@ const (
 	maxObjStmObjects = 1 << 16  // objects in one object stream
 	maxPredictorRow  = 1 << 20  // bytes of one row of a PNG predictor
 	objStmCacheBytes = 32 << 20 // decoded object streams kept
+	objectCacheBytes = 8 << 20  // text of the objects kept
 	maxPages         = 1 << 18
 	maxFields        = 1 << 16
 	maxReferences    = 32   // a reference that leads to a reference, and so on

@@ -197,20 +197,27 @@ func paeth(left, above, corner byte) byte {
 // objStm is a decoded object stream (7.5.7).
 type objStm struct {
 	num   int
+	place int64 // of the object in the file
 	at    int64 // of its data in the file
+	end   int64 // of what was read of the file
 	data  []byte
 	first int
 	index []objStmEntry
+	fixed bool // nothing but its own bytes decides what it holds
 }
 
-type objStmEntry struct{ num, offset int }
+type objStmEntry struct {
+	num, offset int
+	value       any // once it was read
+	known       bool
+}
 
 // objStmCache keeps the object streams used last, oldest first.
 type objStmCache []*objStm
 
-func (c *objStmCache) get(num int) *objStm {
+func (c *objStmCache) get(num int, place, size int64) *objStm {
 	for _, s := range *c {
-		if s.num == num {
+		if s.num == num && s.place == place && s.end <= size {
 			return s
 		}
 	}
@@ -230,23 +237,58 @@ func (c *objStmCache) add(s *objStm) {
 
 // loadFromObjStm reads one object of an object stream.
 func (f *File) loadFromObjStm(num, stm, index int) (any, error) {
-	s := f.objStms.get(stm)
-	if s == nil {
-		var err error
-		if s, err = f.readObjStm(stm); err != nil {
-			return nil, err
-		}
-		f.objStms.add(s)
+	s, err := f.objStm(stm)
+	if err != nil {
+		return nil, err
 	}
 	if index >= len(s.index) || s.index[index].num != num {
 		return nil, &SyntaxError{Offset: s.at, Reason: fmt.Sprintf("object stream %d does not have object %d at its place %d", stm, num, index)}
 	}
-	l := &lexer{b: s.data, p: s.first + s.index[index].offset, base: s.at, inside: fmt.Sprintf("object stream %d: ", stm)}
+	e := &s.index[index]
+	if e.known {
+		return e.value, f.spendBytes(16, s.at)
+	}
+	l := &lexer{b: s.data, p: s.first + e.offset, base: s.at, inside: fmt.Sprintf("object stream %d: ", stm)}
 	v, err := l.value()
 	if err != nil {
 		return nil, err
 	}
-	return v, f.spendBytes(int64(l.p-s.first-s.index[index].offset)+16, s.at)
+	e.value, e.known = v, true
+	return v, f.spendBytes(int64(l.p-s.first-e.offset)+16, s.at)
+}
+
+// objStm finds an object stream among those read already, or reads it.
+func (f *File) objStm(num int) (*objStm, error) {
+	place := f.entries[num].offset
+	for _, c := range []*objStmCache{&f.objStms, &f.read.objStms} {
+		if s := c.get(num, place, f.size); s != nil {
+			return s, nil
+		}
+	}
+	s, err := f.readObjStm(num)
+	if err != nil {
+		return nil, err
+	}
+	if s.fixed {
+		f.read.objStms.add(s)
+	} else {
+		f.objStms.add(s)
+	}
+	return s, nil
+}
+
+// isFixed reports whether a stream's dictionary says by itself how the data are to be read. What it leaves to other
+// objects may mean something else in another revision.
+func isFixed(v any) bool {
+	switch v := v.(type) {
+	case Ref:
+		return false
+	case Array:
+		return !slices.ContainsFunc(v, func(item any) bool { return !isFixed(item) })
+	case *Dict:
+		return !slices.ContainsFunc(v.Keys(), func(k Name) bool { return !isFixed(v.Get(k)) })
+	}
+	return true
 }
 
 // readObjStm decodes an object stream and its table of contents.
@@ -282,7 +324,7 @@ func (f *File) readObjStm(num int) (*objStm, error) {
 	if first > int64(len(data)) {
 		return nil, bad("/First is behind its end")
 	}
-	s := &objStm{num: num, at: stream.Offset, data: data, first: int(first)}
+	s := &objStm{num: num, place: e.offset, at: stream.Offset, end: stream.Offset + length + int64(len("endstream")) + 2, data: data, first: int(first), fixed: isFixed(stream.Dict)}
 	l := &lexer{b: data[:first], base: stream.Offset, inside: fmt.Sprintf("object stream %d: ", num)}
 	for range count {
 		n, err := l.integer("an object number", maxObjects)
@@ -293,7 +335,7 @@ func (f *File) readObjStm(num int) (*objStm, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.index = append(s.index, objStmEntry{int(n), int(offset)})
+		s.index = append(s.index, objStmEntry{num: int(n), offset: int(offset)})
 	}
 	return s, nil
 }

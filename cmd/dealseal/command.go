@@ -32,7 +32,7 @@ type command struct {
 // options are the flags of all commands; each command registers those that it knows.
 type options struct {
 	config, profile, level, out, trust, record, checkpoint, why, tenant, passphrase, subject, page, masterKey string
-	json, all, online                                                                                         bool
+	json, all, online, strict                                                                                 bool
 	limit                                                                                                     int
 	backup                                                                                                    backupOptions
 }
@@ -130,10 +130,11 @@ func commands() []command {
 			flags: with(out, func(fs *flag.FlagSet, o *options) {
 				fs.StringVar(&o.level, "level", "", "B-LT or B-LTA: the `level` to reach")
 			})},
-		{name: "verify", args: "FILE.pdf [--trust ROOTS.pem] [--json]", summary: "verify a sealed file: exit 0 valid, 1 invalid, 2 indeterminate, 3 usage", run: verifyCommand,
+		{name: "verify", args: "FILE.pdf [--trust ROOTS.pem] [--require-revocation] [--json]", summary: "verify a sealed file: exit 0 valid, 1 invalid, 2 indeterminate, 3 usage", run: verifyCommand,
 			flags: func(fs *flag.FlagSet, o *options) {
 				asJSON(fs, o)
-				fs.StringVar(&o.trust, "trust", "", "PEM `file` with the roots to trust (default: the system's)")
+				fs.StringVar(&o.trust, "trust", "", "PEM `file` with the roots to trust; without it none are")
+				fs.BoolVar(&o.strict, "require-revocation", false, "call a signature indeterminate that carries no evidence that its certificates were not revoked")
 			}},
 		{name: "template", args: "validate DIR | preview DIR --record FILE -o OUT.pdf", summary: "check a template bundle, or render a record with a watermark", run: template,
 			flags: with(out, func(fs *flag.FlagSet, o *options) {

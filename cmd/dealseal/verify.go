@@ -39,7 +39,7 @@ func verifyCommand(ctx context.Context, c *call) error {
 	defer f.Close()
 	checker := newChecker(roots, newLogQuiet(c.stderr))
 	defer checker.Close()
-	report, err := checker.Check(ctx, f)
+	report, err := checker.Checker.Check(ctx, f, verify.Options{Roots: roots, RequireRevocation: c.strict})
 	if err != nil {
 		// No report says nothing against the file, so it is not the exit code of an invalid one.
 		fmt.Fprintf(c.stderr, "dealseal verify: %s could not be judged: %v\n", c.args[0], err)
@@ -88,7 +88,7 @@ func openFile(path string) (*file, error) {
 }
 
 // printReport is for people: the verdict first, then why, and at the end how to identify the file.
-func printReport(out io.Writer, name string, r *verify.Report, systemRoots bool) error {
+func printReport(out io.Writer, name string, r *verify.Report, noRoots bool) error {
 	w := &reportWriter{w: out}
 	w.printf("%s: %s%s\n", name, r.Verdict, meaning[r.Verdict])
 	w.reasons(r.Reasons)
@@ -96,8 +96,8 @@ func printReport(out io.Writer, name string, r *verify.Report, systemRoots bool)
 		w.signature(&r.Signatures[i], r.Revisions)
 	}
 	w.printf("\n")
-	if systemRoots && w.untrusted {
-		w.row("trusted were", "the roots of this system: name others with --trust ROOTS.pem")
+	if noRoots && w.untrusted {
+		w.row("trusted were", "no roots: name some with --trust ROOTS.pem")
 	}
 	if o := r.SecondOpinion; o != nil {
 		w.row("second reader", o.Reader+": "+string(o.Verdict), o.Detail)
@@ -159,6 +159,7 @@ func (w *reportWriter) signature(s *verify.Signature, revisions int) {
 		level = fmt.Sprintf(", PAdES %s", s.Level)
 	}
 	w.printf("\n%s %q: %s%s\n", s.Kind, s.Field, s.Verdict, level)
+	w.row("ETSI result", string(s.Indication), string(s.SubIndication))
 	w.reasons(s.Reasons)
 	if k := s.Signer; k != nil {
 		w.row("sealed by", k.Subject)
@@ -170,15 +171,64 @@ func (w *reportWriter) signature(s *verify.Signature, revisions int) {
 	if t := s.Timestamp; t != nil {
 		w.row("time-stamp", t.Time.UTC().Format(time.RFC3339)+" by "+t.TSA)
 	}
+	if s.ValidatedAt != nil {
+		w.row("judged at", s.ValidatedAt.UTC().Format(time.RFC3339), provenBy(s))
+	}
+	for _, e := range s.Revocation {
+		w.evidence(e)
+	}
 	if s.ClaimedTime != nil {
 		w.row("claimed time", s.ClaimedTime.UTC().Format(time.RFC3339))
 	}
 	w.row("claimed name", s.Name)
 	w.row("reason", s.Reason)
 	w.row("location", s.Location)
+	if s.DocMDP > 0 {
+		w.row("later changes", mdpMeaning[s.DocMDP])
+	}
+	for _, change := range s.Changes {
+		allowed := "not permitted"
+		if change.Allowed {
+			allowed = "permitted"
+		}
+		w.row("changed", string(change.Kind), change.Where, allowed)
+	}
 	if s.CoversWholeFile {
 		w.row("covers", "the whole file")
 	} else if s.Revision > 0 {
 		w.row("covers", fmt.Sprintf("revision %d of %d", s.Revision, revisions))
 	}
+}
+
+// provenBy says where the time comes from at which a signature was judged.
+func provenBy(s *verify.Signature) string {
+	switch {
+	case s.ProvenBy != "":
+		return fmt.Sprintf("which the document time-stamp %q proves", s.ProvenBy)
+	case s.Kind == verify.KindSignature && s.Timestamp != nil:
+		return "which its time-stamp proves"
+	}
+	return "the time of checking: nothing proves an earlier one"
+}
+
+// mdpMeaning says what a certification leaves to others.
+var mdpMeaning = map[int]string{
+	1: "none are permitted",
+	2: "filling in forms and signing are permitted",
+	3: "filling in forms, signing and annotations are permitted",
+}
+
+// evidence prints what the document carries about one certificate.
+func (w *reportWriter) evidence(e verify.Revocation) {
+	parts := []string{e.Status, e.Subject}
+	if e.ThisUpdate != nil {
+		parts = append(parts, fmt.Sprintf("%s of %s", e.Kind, e.ThisUpdate.UTC().Format(time.RFC3339)))
+	}
+	if e.NextUpdate != nil {
+		parts = append(parts, "good until "+e.NextUpdate.UTC().Format(time.RFC3339))
+	}
+	if e.RevokedAt != nil {
+		parts = append(parts, "revoked at "+e.RevokedAt.UTC().Format(time.RFC3339))
+	}
+	w.row("revocation", parts...)
 }

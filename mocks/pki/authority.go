@@ -245,6 +245,25 @@ func (a *Authority) IssueLeaf(pub crypto.PublicKey, template *x509.Certificate) 
 	return identity.Chain(), nil
 }
 
+// WithTSA returns an authority with the same certificates but for that of the TSA, which is a new one with a validity of the caller's choice. It has a
+// clock and faults of its own, and knows of no revocations.
+func (a *Authority) WithTSA(notBefore, notAfter time.Time) (*Authority, error) {
+	template := &x509.Certificate{Subject: a.TSA.Certificate.Subject, NotBefore: notBefore, NotAfter: notAfter, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtraExtensions: []pkix.Extension{criticalTimeStamping}}
+	key, err := a.newKey()
+	if err != nil {
+		return nil, err
+	}
+	tsa, err := a.issue(key, key.Public(), template, a.Issuing)
+	if err != nil {
+		return nil, err
+	}
+	return &Authority{
+		Root: a.Root, Issuing: a.Issuing, Signer: a.Signer, Responder: a.Responder, TSA: tsa, rogue: a.rogue, options: a.options, now: a.options.Now,
+		revoked: map[string]x509.RevocationListEntry{}, faults: map[Service]*armed{}, requests: map[Service]int{},
+	}, nil
+}
+
 // Roots returns a pool with the root alone.
 func (a *Authority) Roots() *x509.CertPool {
 	pool := x509.NewCertPool()

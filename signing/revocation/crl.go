@@ -22,6 +22,9 @@ func ParseCRL(der []byte, cert, issuer *x509.Certificate) (*Evidence, error) {
 	if string(list.RawIssuer) != string(cert.RawIssuer) {
 		return nil, bad("is that of another issuer")
 	}
+	if tooWeak[list.SignatureAlgorithm] {
+		return nil, bad("is signed with %v, which proves nothing any more", list.SignatureAlgorithm)
+	}
 	if err := list.CheckSignatureFrom(issuer); err != nil {
 		return nil, bad("is not signed by the issuer: %v", err)
 	}

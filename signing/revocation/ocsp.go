@@ -34,6 +34,9 @@ func ParseOCSP(der []byte, cert, issuer *x509.Certificate) (*Evidence, error) {
 	if !data.id.names(issuer) {
 		return nil, bad("speaks of a certificate of another issuer")
 	}
+	if tooWeak[r.SignatureAlgorithm] {
+		return nil, bad("is signed with %v, which proves nothing any more", r.SignatureAlgorithm)
+	}
 	responder, err := responderOf(r, issuer)
 	if err != nil {
 		return nil, bad("%v", err)

@@ -53,6 +53,11 @@ var (
 	oidCRLAuthKey = asn1.ObjectIdentifier{2, 5, 29, 35}
 )
 
+// tooWeak are algorithms that evidence may not be signed with. Package crypto/x509 refuses them for certificates, and not for evidence.
+var tooWeak = map[x509.SignatureAlgorithm]bool{
+	x509.MD2WithRSA: true, x509.MD5WithRSA: true, x509.SHA1WithRSA: true, x509.DSAWithSHA1: true, x509.ECDSAWithSHA1: true,
+}
+
 // NeedsNone reports whether nobody can or need say anything about a certificate: it is a root, which is trusted or not, or
 // that of a responder whose issuer waives the question.
 func NeedsNone(c *x509.Certificate) bool {

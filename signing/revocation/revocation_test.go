@@ -422,3 +422,17 @@ func FuzzParseCRL(f *testing.F) {
 		_ = checkScope(der, cert) // refused or not
 	})
 }
+
+func TestEvidenceSignedWithSHA1IsRefused(t *testing.T) {
+	a, now := serve(t, pki.Options{}), time.Now()
+	for algorithm, good := range map[x509.SignatureAlgorithm]bool{x509.ECDSAWithSHA256: true, x509.ECDSAWithSHA1: false} {
+		der, err := ocsp.CreateResponse(a.Issuing.Certificate, a.Issuing.Certificate, ocsp.Response{Status: ocsp.Good, SerialNumber: a.Signer.Certificate.SerialNumber,
+			ThisUpdate: now, NextUpdate: now.Add(time.Hour), SignatureAlgorithm: algorithm}, a.Issuing.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ParseOCSP(der, a.Signer.Certificate, a.Issuing.Certificate); (err == nil) != good {
+			t.Errorf("a response signed with %v: %v", algorithm, err)
+		}
+	}
+}

@@ -110,11 +110,21 @@ func (t *Token) Verify(digest []byte, h crypto.Hash, o VerifyOptions) error {
 	if o.Roots == nil {
 		return refuse(CodeChain, "no trusted roots were given")
 	}
+	if err := t.check(digest, h, o.Policy); err != nil {
+		return err
+	}
+	return t.checkChain(o)
+}
+
+// Check is Verify without the chain: whom to trust, and when, is left to the caller.
+func (t *Token) Check(digest []byte, h crypto.Hash) error { return t.check(digest, h, nil) }
+
+func (t *Token) check(digest []byte, h crypto.Hash, policy asn1.ObjectIdentifier) error {
 	if t.Hash != h || subtle.ConstantTimeCompare(t.Imprint, digest) != 1 {
 		return refuse(CodeImprint, "it is over other data")
 	}
-	if o.Policy != nil && !o.Policy.Equal(t.Policy) {
-		return refuse(CodePolicy, "policy %v instead of %v", t.Policy, o.Policy)
+	if policy != nil && !policy.Equal(t.Policy) {
+		return refuse(CodePolicy, "policy %v instead of %v", t.Policy, policy)
 	}
 	if t.Certificate == nil {
 		return refuse(CodeChain, "the certificate of the TSA is not in it")
@@ -126,10 +136,7 @@ func (t *Token) Verify(digest []byte, h crypto.Hash, o VerifyOptions) error {
 		}
 		return &TokenError{code, err}
 	}
-	if err := checkPurpose(t.Certificate); err != nil {
-		return err
-	}
-	return t.checkChain(o)
+	return checkPurpose(t.Certificate)
 }
 
 // Certificates are those that the token brings along, its own and those above it, in no order.

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 
 	"github.com/dealseal/dealseal/pdf"
@@ -71,16 +70,6 @@ func readHole(r io.ReaderAt, b byteRange) ([]byte, error) {
 type holeError struct{ reason string }
 
 func (e *holeError) Error() string { return e.reason }
-
-// digest hashes what is covered.
-func (b byteRange) digest(ctx context.Context, r io.ReaderAt, h hash.Hash) ([]byte, error) {
-	for _, part := range [][2]int64{{0, b.hole}, {b.resume, b.end - b.resume}} {
-		if err := copyTo(ctx, h, io.NewSectionReader(r, part[0], part[1])); err != nil {
-			return nil, err
-		}
-	}
-	return h.Sum(nil), nil
-}
 
 // copyTo reads to the end of r unless ctx ends before.
 func copyTo(ctx context.Context, w io.Writer, r io.Reader) error {

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/dealseal/dealseal/signing/verify/cms"
 )
 
 // Purposes for which documents are signed: RFC 9336, and those that Microsoft and Adobe had before it.
@@ -44,24 +46,17 @@ func CheckSigner(chain, roots []*x509.Certificate, at time.Time) error {
 	if err := checkUsage(chain[0]); err != nil {
 		return err
 	}
-	_, err := checkChain(chain[0], chain[1:], Options{Roots: roots}, at)
-	return err
-}
-
-// checkChain leads the certificate to a trusted root, all of it valid at that time.
-func checkChain(cert *x509.Certificate, embedded []*x509.Certificate, o Options, at time.Time) (Code, error) {
-	_, err := cert.Verify(x509.VerifyOptions{
-		Roots: poolOf(o.Roots), Intermediates: poolOf(slices.Concat(embedded, o.Intermediates)),
-		CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	})
+	_, err := newTrust(Options{Roots: roots}).chains(chain[0], chain[1:], poolOf(roots), at, x509.ExtKeyUsageAny)
 	var invalid x509.CertificateInvalidError
 	switch {
 	case err == nil:
-		return "", nil
+		return nil
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return CodeExpired, fmt.Errorf("at %s a certificate was not valid: %w", at.Format(time.RFC3339), err)
+		return fmt.Errorf("at %s a certificate was not valid: %w", at.Format(time.RFC3339), err)
+	case errors.Is(err, cms.ErrWeak):
+		return err
 	}
-	return CodeUntrusted, fmt.Errorf("no chain to a trusted root: %w", err)
+	return fmt.Errorf("no chain to a trusted root: %w", err)
 }
 
 // checkUsage refuses certificates that were issued for something other than signatures on documents. A certificate without a restriction has none.

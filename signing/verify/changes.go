@@ -9,57 +9,60 @@ import (
 	"slices"
 
 	"github.com/dealseal/dealseal/pdf"
-	"github.com/dealseal/dealseal/signing/pades"
 )
 
-// change is a difference between the signed revision and the document as it is, with what it means for the signature.
-type change = Reason
-
-// area says where in the document a difference is; it decides how grave it is.
+// area says where in the document a difference is; it decides how grave it is. The gravest come first: what is reached in several ways counts as the
+// gravest of them.
 type area int
 
 const (
-	inPages area = iota // what the reader sees
-	inSignature
-	elsewhere
+	inPages     area = iota // what the reader sees
+	inSignature             // a signature that was there
+	elsewhere               // metadata, attachments, actions and all else
+	inAnnotations
+	inForm // the value of a field, and how it looks
+	areas
 )
 
-// maxPath bounds how much of a path of keys is shown.
-const maxPath = 100
+var kinds = [areas]ChangeKind{ChangeContent, ChangeSignature, ChangeOther, ChangeAnnotation, ChangeForm}
+
+// maxPath bounds how much of a path of keys is shown, maxChanges how many changes are listed.
+const (
+	maxPath    = 100
+	maxChanges = 100
+)
 
 // findChanges compares the revision that a signature covers with the document as it is now, object by object along the references from the catalog, and
 // returns what differs beyond that which later signatures, time-stamps and validation data need: new signature fields that hold a signature, with their
 // widgets; an empty signature field that was signed; /DSS, /Extensions and /Version of the catalog; /SigFlags. Comparing meanings and not bytes makes no
 // difference between updates that rewrite an object unchanged and those that leave it alone.
 //
-// A document that differs in its pages is disproven. What differs elsewhere (form values, annotations, attachments, metadata) may have been allowed, which
-// only the certification of the document can tell: it is left undecided.
-func findChanges(ctx context.Context, doc pades.Document, signed found) ([]change, error) {
-	now, err := pdf.Open(doc, doc.Size())
-	if err != nil {
-		return nil, err
-	}
+// A document that differs in its pages is disproven, and so is one that differs in what a certification or lock forbids. What they permit is told. The
+// rest (form values, annotations, attachments, metadata) is left undecided: nobody has said whether it may change.
+func (v *verifier) findChanges(signed *pdf.File, allowed permissions) ([]Reason, []Change, error) {
 	d := &differ{
-		ctx: ctx, doc: doc, old: signed.file, now: now,
-		seen: map[[2]pdf.Ref]bool{}, added: map[pdf.Ref]bool{}, filled: map[pdf.Ref]bool{}, found: map[area]*difference{},
-		work: 4*doc.Size() + 1<<20,
+		ctx: v.ctx, doc: v.doc, old: signed, now: v.file, allowed: allowed,
+		seen: map[[2]pdf.Ref]area{}, added: map[pdf.Ref]bool{}, filled: map[pdf.Ref]bool{}, fillable: map[pdf.Ref]string{},
+		known: map[Change]bool{}, work: 4*v.doc.Size() + 1<<20,
 	}
-	err = d.run()
-	var bad documentError
-	if errors.As(err, &bad) {
-		return append(d.changes(), change{CodeChangedAfterwards, Indeterminate, "what was added afterwards cannot be compared: " + err.Error()}), nil
+	err := d.run()
+	if isFault(err) {
+		return append(d.reasons(), reason(CodeChangedAfterwards, Indeterminate, "what was added afterwards cannot be compared: "+err.Error())), d.found, nil
 	}
-	return d.changes(), err
+	return d.reasons(), d.found, err
 }
 
 type differ struct {
 	ctx           context.Context
 	doc           io.ReaderAt
 	old, now      *pdf.File
-	seen          map[[2]pdf.Ref]bool
-	queue, later  []pair
-	added, filled map[pdf.Ref]bool // of the document now: fields (and widgets) that are new, fields that were empty
-	found         map[area]*difference
+	allowed       permissions
+	seen          map[[2]pdf.Ref]area // the gravest area in which a pair was compared
+	queue         [areas][]pair
+	added, filled map[pdf.Ref]bool   // of the document now: fields (and widgets) that are new, fields that were empty
+	fillable      map[pdf.Ref]string // fields that people fill in, and their widgets: the names
+	found         []Change
+	known         map[Change]bool
 	work          int64 // bytes of streams that may still be compared
 }
 
@@ -70,38 +73,71 @@ type pair struct {
 	path     string
 }
 
-// difference is the first of its area, and how many there are.
-type difference struct {
-	path  string
-	count int
-}
-
-func (d *differ) changes() []change {
-	var list []change
-	for _, a := range []struct {
-		area area
-		Reason
-	}{
-		{inPages, Reason{CodeContentChanged, Invalid, "a later update changed the pages"}},
-		{inSignature, Reason{CodeSignatureReplaced, Invalid, "a later update changed a signature that was there"}},
-		{elsewhere, Reason{CodeChangedAfterwards, Indeterminate, "a later update changed more than signatures need"}},
-	} {
-		if f := d.found[a.area]; f != nil {
-			a.Text = fmt.Sprintf("%s: %d differences, the first at %q", a.Text, f.count, f.path)
-			list = append(list, a.Reason)
+// reasons says what the changes mean, kind by kind.
+func (d *differ) reasons() []Reason {
+	var list []Reason
+	for _, kind := range []ChangeKind{ChangeContent, ChangeSignature, ChangeSigning, ChangeOther, ChangeBox, ChangeAnnotation, ChangeForm} {
+		for _, allowed := range []bool{false, true} {
+			n, first := 0, ""
+			for _, c := range d.found {
+				if c.Kind == kind && c.Allowed == allowed {
+					if n++; n == 1 {
+						first = c.Where
+					}
+				}
+			}
+			if n > 0 {
+				list = append(list, d.meaning(kind, allowed, fmt.Sprintf("%d differences, the first at %q", n, first)))
+			}
 		}
 	}
 	return list
 }
 
-func (d *differ) differs(a area, path string) {
-	if d.found[a] == nil {
-		d.found[a] = &difference{path: path}
+func (d *differ) meaning(kind ChangeKind, allowed bool, what string) Reason {
+	certified := fmt.Sprintf("a certification of the document (DocMDP %d)", d.allowed.level)
+	switch {
+	case kind == ChangeContent:
+		return reason(CodeContentChanged, Invalid, "a later update changed the pages: "+what)
+	case kind == ChangeSignature:
+		return reason(CodeSignatureReplaced, Invalid, "a later update changed a signature that was there: "+what)
+	case kind == ChangeSigning:
+		return reason(CodeForbiddenChange, Invalid, certified+" forbids more signatures, and a later update added some: "+what)
+	case kind == ChangeForm && allowed && d.allowed.level > 0:
+		return reason(CodePermitted, Valid, "form fields were filled in afterwards, as "+certified+" permits: "+what)
+	case allowed && kind == ChangeForm:
+		return reason(CodePermitted, Valid, "form fields were filled in afterwards that the signer has not locked: "+what)
+	case allowed:
+		return reason(CodePermitted, Valid, "notes were added afterwards, as "+certified+" permits: "+what)
+	case kind == ChangeForm && slices.ContainsFunc(d.found, func(c Change) bool { return c.Kind == kind && d.allowed.locked(c.Where) }):
+		return reason(CodeForbiddenChange, Invalid, "a later update changed form fields that a signature has locked: "+what)
+	case kind == ChangeBox && d.allowed.level > 0:
+		return reason(CodeForbiddenChange, Invalid, certified+" permits no new boxes on pages, and a later update added some for signatures, which can cover what was signed: "+what)
+	case kind == ChangeBox:
+		return reason(CodeCovered, Indeterminate, "a later signature has a box so large that it can cover what was signed: "+what)
+	case kind == ChangeAnnotation && d.allowed.level == 3:
+		return reason(CodeCovered, Indeterminate, certified+" permits annotations, but those that came later, changed or went can cover or show what was not signed: "+what)
+	case kind == ChangeAnnotation && d.allowed.level > 0, kind == ChangeForm && d.allowed.level == 1:
+		return reason(CodeForbiddenChange, Invalid, "a later update did what "+certified+" forbids: "+what)
 	}
-	d.found[a].count++
+	return reason(CodeChangedAfterwards, Indeterminate, "a later update changed more than signatures need: "+what)
 }
 
-// run compares the pages first: what is reached from them counts as content, from wherever else it is reached as well.
+// differs notes a difference; once for each field.
+func (d *differ) differs(a area, where string) {
+	c := Change{Kind: kinds[a], Where: where}
+	c.Allowed = a == inForm && d.allowed.mayFill(where)
+	d.note(c)
+}
+
+func (d *differ) note(c Change) {
+	if !d.known[c] && len(d.found) < maxChanges {
+		d.known[c] = true
+		d.found = append(d.found, c)
+	}
+}
+
+// run compares all that can be reached.
 func (d *differ) run() error {
 	if err := d.classifyFields(); err != nil {
 		return err
@@ -114,16 +150,16 @@ func (d *differ) run() error {
 	if err != nil {
 		return err
 	}
-	if err := d.values(old.Get("Pages"), now.Get("Pages"), inPages, "Pages"); err != nil {
-		return err
-	}
-	if err := d.drain(); err != nil {
-		return err
+	// Layers decide what of the pages is shown.
+	for _, k := range []pdf.Name{"Pages", "OCProperties"} {
+		if err := d.values(old.Get(k), now.Get(k), inPages, string(k)); err != nil {
+			return err
+		}
 	}
 	if err := d.form(old.Get("AcroForm"), now.Get("AcroForm")); err != nil {
 		return err
 	}
-	if err := d.dicts(old, now, elsewhere, "", "Pages", "AcroForm", "DSS", "Extensions", "Version"); err != nil {
+	if err := d.dicts(old, now, elsewhere, "", "Pages", "OCProperties", "AcroForm", "DSS", "Extensions", "Version"); err != nil {
 		return err
 	}
 	if err := d.info(); err != nil {
@@ -132,7 +168,10 @@ func (d *differ) run() error {
 	return d.drain()
 }
 
-// classifyFields finds the fields that came with later signatures.
+// readOnly is the flag of fields that nobody is to fill in (ISO 32000-2, table 227).
+const readOnly = 1
+
+// classifyFields finds the fields that came with later signatures, and those that people fill in.
 func (d *differ) classifyFields() error {
 	before, err := d.old.Fields()
 	if err != nil {
@@ -145,6 +184,16 @@ func (d *differ) classifyFields() error {
 			return err
 		}
 		empty[f.Ref] = f.Type == "Sig" && v == nil
+		flags, err := d.old.Inherited(f.Dict, "Ff")
+		if err != nil {
+			return err
+		}
+		if n, _ := pdf.Int(flags); f.Type != "Sig" && n&readOnly == 0 {
+			d.fillable[f.Ref] = f.Name
+			for _, w := range f.Widgets {
+				d.fillable[w] = f.Name
+			}
+		}
 	}
 	signatures, err := signatureFields(d.now)
 	if err != nil {
@@ -152,43 +201,133 @@ func (d *differ) classifyFields() error {
 	}
 	for _, s := range signatures {
 		wasEmpty, existed := empty[s.field.Ref]
-		switch {
-		case !s.dict.Has("ByteRange") || !s.dict.Has("Contents"):
-		case !existed:
-			d.added[s.field.Ref] = true
-			for _, w := range s.field.Widgets {
-				d.added[w] = true
+		if !s.dict.Has("ByteRange") || !s.dict.Has("Contents") || existed && !wasEmpty {
+			continue
+		}
+		if s.dict.Get("SubFilter") != pdf.Name(subFilterTimestamp) && d.allowed.level == 1 {
+			d.note(Change{Kind: ChangeSigning, Where: s.field.Name})
+		}
+		if existed {
+			if d.allowed.locked(s.field.Name) && s.dict.Get("SubFilter") != pdf.Name(subFilterTimestamp) {
+				d.note(Change{Kind: ChangeForm, Where: s.field.Name})
 			}
-		case wasEmpty:
-			d.filled[s.field.Ref] = true
-			for _, w := range s.field.Widgets {
-				d.filled[w] = true
-			}
+			d.mark(d.filled, s.field)
+			continue
+		}
+		if ok, err := d.addition(s.field); err != nil {
+			return err
+		} else if ok {
+			d.mark(d.added, s.field)
 		}
 	}
 	return nil
 }
 
+func (d *differ) mark(set map[pdf.Ref]bool, f pdf.Field) {
+	set[f.Ref] = true
+	for _, w := range f.Widgets {
+		set[w] = true
+	}
+}
+
+// addition reports whether a new signature field is one and nothing else: it runs no actions, and its annotations are widgets. A box that can cover
+// what was signed is noted.
+func (d *differ) addition(f pdf.Field) (bool, error) {
+	for _, ref := range append([]pdf.Ref{f.Ref}, f.Widgets...) {
+		dict, err := d.now.ResolveDict(ref)
+		if err != nil {
+			return false, err
+		}
+		subtype, err := d.now.Resolve(dict.Get("Subtype"))
+		if err != nil {
+			return false, err
+		}
+		if dict.Has("A") || dict.Has("AA") || subtype != nil && subtype != pdf.Name("Widget") {
+			return false, nil
+		}
+		share, err := d.share(dict)
+		if err != nil {
+			return false, err
+		}
+		if share > 0 && d.allowed.level > 0 || share > maxShare {
+			d.note(Change{Kind: ChangeBox, Where: f.Name})
+		}
+	}
+	return true, nil
+}
+
+// maxShare is how much of a page a new box may take where nobody has certified the document. A page of A4 has 500,000 square points.
+const (
+	maxShare  = 0.25
+	usualPage = 595 * 842
+)
+
+// Flags of annotations that are not shown (ISO 32000-2, table 167).
+const notShown = 1<<1 | 1<<5 // Hidden, NoView
+
+// share is how much of an A4 page the box of a widget takes; 0 when it is not shown. Pages of other sizes show a box no smaller for that.
+func (d *differ) share(widget *pdf.Dict) (float64, error) {
+	flags, err := d.now.Resolve(widget.Get("F"))
+	if err != nil {
+		return 0, err
+	}
+	if n, _ := pdf.Int(flags); n&notShown != 0 {
+		return 0, nil
+	}
+	r, err := d.now.Rect(widget.Get("Rect"))
+	return (r[2] - r[0]) * (r[3] - r[1]) / usualPage, err
+}
+
+// drain compares what was put off, the gravest first.
 func (d *differ) drain() error {
-	for n := 0; len(d.queue) > 0; n++ {
+	for n := 0; ; n++ {
+		a := slices.IndexFunc(d.queue[:], func(q []pair) bool { return len(q) > 0 })
+		if a < 0 {
+			return nil
+		}
 		if n%256 == 0 && d.ctx.Err() != nil {
 			return d.ctx.Err()
 		}
-		p := d.queue[len(d.queue)-1]
-		d.queue = d.queue[:len(d.queue)-1]
-		old, err := d.old.Resolve(p.old)
-		if err != nil {
-			return err
-		}
-		now, err := d.now.Resolve(p.now)
-		if err != nil {
-			return err
-		}
-		if err := d.resolved(old, now, p.area, p.path, d.filled[p.now] && p.old == p.now); err != nil {
+		p := d.queue[a][len(d.queue[a])-1]
+		d.queue[a] = d.queue[a][:len(d.queue[a])-1]
+		if err := d.pair(p); err != nil {
 			return err
 		}
 	}
-	return nil
+}
+
+func (d *differ) pair(p pair) error {
+	old, err := d.old.Resolve(p.old)
+	if err != nil {
+		return err
+	}
+	now, err := d.now.Resolve(p.now)
+	if err != nil {
+		return err
+	}
+	o, ok1 := old.(*pdf.Dict)
+	n, ok2 := now.(*pdf.Dict)
+	same := p.old == p.now && ok1 && ok2
+	switch name, fillable := d.fillable[p.now]; {
+	case same && d.filled[p.now]:
+		return d.dicts(o, n, p.area, p.path, "V", "AP", "M", "F")
+	case same && fillable && p.area > inPages:
+		return d.field(o, n, p, name)
+	}
+	return d.resolved(old, now, p.area, p.path)
+}
+
+// What filling in changes in a field or its widget.
+var filling = []pdf.Name{"V", "RV", "I", "TI", "AS", "AP", "M"}
+
+// field compares a field that people fill in.
+func (d *differ) field(o, n *pdf.Dict, p pair, name string) error {
+	for _, k := range filling {
+		if err := d.values(o.Get(k), n.Get(k), inForm, name); err != nil {
+			return err
+		}
+	}
+	return d.dicts(o, n, p.area, p.path, filling...)
 }
 
 // values compares two values. Pairs of references are put off, so that long chains of objects do not become deep recursion; what remains is as deep as
@@ -198,9 +337,9 @@ func (d *differ) values(old, now any, a area, path string) error {
 	nowRef, ok2 := now.(pdf.Ref)
 	if ok1 && ok2 {
 		key := [2]pdf.Ref{oldRef, nowRef}
-		if !d.seen[key] {
-			d.seen[key] = true
-			d.queue = append(d.queue, pair{oldRef, nowRef, a, path})
+		if gravest, ok := d.seen[key]; !ok || a < gravest {
+			d.seen[key] = a
+			d.queue[a] = append(d.queue[a], pair{oldRef, nowRef, a, path})
 		}
 		return nil
 	}
@@ -211,11 +350,11 @@ func (d *differ) values(old, now any, a area, path string) error {
 	if now, err = d.now.Resolve(now); err != nil {
 		return err
 	}
-	return d.resolved(old, now, a, path, false)
+	return d.resolved(old, now, a, path)
 }
 
 // resolved compares two values that are not references.
-func (d *differ) resolved(old, now any, a area, path string, filled bool) error {
+func (d *differ) resolved(old, now any, a area, path string) error {
 	switch o := old.(type) {
 	case pdf.Array:
 		n, ok := now.(pdf.Array)
@@ -232,9 +371,6 @@ func (d *differ) resolved(old, now any, a area, path string, filled bool) error 
 		n, ok := now.(*pdf.Dict)
 		if !ok {
 			break
-		}
-		if filled {
-			return d.dicts(o, n, a, path, "V", "AP", "M", "F")
 		}
 		return d.dicts(o, n, a, path)
 	case *pdf.Stream:
@@ -294,7 +430,11 @@ func (d *differ) dicts(old, now *pdf.Dict, a area, path string, skip ...pdf.Name
 		if slices.Contains(skip, k) {
 			continue
 		}
-		if err := d.entry(old, now, k, a, join(path, k), page); err != nil {
+		where := path
+		if a != inForm { // where the name of the field says more
+			where = join(path, k)
+		}
+		if err := d.entry(old, now, k, a, where, page); err != nil {
 			return err
 		}
 	}
@@ -305,41 +445,133 @@ func (d *differ) entry(old, now *pdf.Dict, k pdf.Name, a area, path string, page
 	o, n := old.Get(k), now.Get(k)
 	switch {
 	case page && k == "Annots":
-		return d.lists(o, n, path)
+		return d.annotations(o, n, path)
 	case k == "V" && old.Get("FT") == pdf.Name("Sig") && o != nil && n != nil:
 		return d.values(o, n, inSignature, path)
 	}
 	return d.values(o, n, a, path)
 }
 
-// lists compares the fields of a form or the annotations of a page, leaving out those that came with signatures. What they hold is compared after the
-// pages: it is no content.
-func (d *differ) lists(old, now any, path string) error {
-	o, err := d.old.ResolveArray(old)
+// annotations compares those of a page. They are no content: what they hold is compared as annotation or, for the widgets of a form, as form.
+func (d *differ) annotations(old, now any, path string) error {
+	o, n, err := d.arrays(old, now)
 	if err != nil {
 		return err
 	}
-	n, err := d.now.ResolveArray(now)
+	was, wasIn := refsOf(o)
+	is, isIn := refsOf(n)
+	if was == nil || is == nil { // some stand in the list themselves
+		return d.resolved(o, n, inAnnotations, path)
+	}
+	var stayed, order []pdf.Ref
+	for _, r := range was {
+		if isIn[r] {
+			stayed = append(stayed, r)
+		} else if err := d.annotationGone(r, path); err != nil {
+			return err
+		}
+	}
+	for _, r := range is {
+		if wasIn[r] {
+			order = append(order, r)
+		} else if err := d.annotationCame(r, path); err != nil {
+			return err
+		}
+	}
+	if !slices.Equal(order, stayed) {
+		d.differs(elsewhere, path) // what lies above what
+		return nil
+	}
+	for _, r := range stayed {
+		a := inAnnotations
+		if isWidget, err := d.isWidget(d.old, r); err != nil {
+			return err
+		} else if isWidget {
+			a = elsewhere
+		}
+		if err := d.values(r, r, a, path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *differ) annotationGone(r pdf.Ref, path string) error {
+	isWidget, err := d.isWidget(d.old, r)
+	if isWidget {
+		d.differs(elsewhere, path)
+	} else {
+		d.differs(inAnnotations, path)
+	}
+	return err
+}
+
+// annotationCame looks at a new annotation. A note that shows as an icon and a window beside the page covers nothing.
+func (d *differ) annotationCame(r pdf.Ref, path string) error {
+	dict, err := d.now.ResolveDict(r)
 	if err != nil {
 		return err
+	}
+	subtype, err := d.now.Resolve(dict.Get("Subtype"))
+	if err != nil {
+		return err
+	}
+	note := (subtype == pdf.Name("Text") || subtype == pdf.Name("Popup")) && !dict.Has("AP") && !dict.Has("A") && !dict.Has("AA")
+	switch {
+	case subtype == pdf.Name("Widget"):
+		d.differs(elsewhere, path)
+	case note && d.allowed.level == 3:
+		d.note(Change{Kind: ChangeAnnotation, Where: path, Allowed: true})
+	default:
+		d.differs(inAnnotations, path)
+	}
+	return nil
+}
+
+func (d *differ) isWidget(f *pdf.File, r pdf.Ref) (bool, error) {
+	dict, err := f.ResolveDict(r)
+	if err != nil {
+		return false, err
+	}
+	subtype, err := f.Resolve(dict.Get("Subtype"))
+	return subtype == pdf.Name("Widget"), err
+}
+
+// arrays resolves two lists, and leaves out of the second what came with signatures.
+func (d *differ) arrays(old, now any) (o, n pdf.Array, err error) {
+	if o, err = d.old.ResolveArray(old); err != nil {
+		return nil, nil, err
+	}
+	if n, err = d.now.ResolveArray(now); err != nil {
+		return nil, nil, err
 	}
 	n = slices.DeleteFunc(slices.Clone(n), func(v any) bool {
 		ref, ok := v.(pdf.Ref)
 		return ok && d.added[ref]
 	})
-	if len(o) != len(n) {
-		d.differs(elsewhere, path)
-		return nil
-	}
-	held := d.queue
-	d.queue = d.later
-	for i := range o {
-		if err := d.values(o[i], n[i], elsewhere, path); err != nil {
-			return err
+	return o, n, nil
+}
+
+// refsOf returns a list of references, also as a set; nil when something else is in it, or one of them twice.
+func refsOf(list pdf.Array) ([]pdf.Ref, map[pdf.Ref]bool) {
+	refs, set := make([]pdf.Ref, 0, len(list)), make(map[pdf.Ref]bool, len(list))
+	for _, v := range list {
+		ref, ok := v.(pdf.Ref)
+		if !ok || set[ref] {
+			return nil, nil
 		}
+		refs, set[ref] = append(refs, ref), true
 	}
-	d.later, d.queue = d.queue, held
-	return nil
+	return refs, set
+}
+
+// lists compares the fields of a form, leaving out those that came with signatures.
+func (d *differ) lists(old, now any, path string) error {
+	o, n, err := d.arrays(old, now)
+	if err != nil {
+		return err
+	}
+	return d.resolved(o, n, elsewhere, path)
 }
 
 // form compares the interactive form. A signature may bring the form with it, and the default resources and appearance that Adobe's products add.
@@ -361,10 +593,9 @@ func (d *differ) form(old, now any) error {
 	if err := d.lists(o.Get("Fields"), n.Get("Fields"), "AcroForm/Fields"); err != nil {
 		return err
 	}
-	d.queue, d.later = d.later, nil // the pages are done
 	skip := []pdf.Name{"Fields", "SigFlags"}
 	for _, k := range []pdf.Name{"DA", "DR"} {
-		if !o.Has(k) {
+		if !o.Has(k) && len(d.fillable) == 0 { // where there are fields, they may look different for it
 			skip = append(skip, k)
 		}
 	}

@@ -94,7 +94,7 @@ func (c *Checker) Verify(ctx context.Context, doc pades.Document, o Options) (*R
 func (c *Checker) read(ctx context.Context, file *os.File, size int64, o Options) (*Report, error) {
 	o = o.withDefaults()
 	report := new(Report)
-	request := checkRequest{target: target{size}, Roots: rawAll(o.Roots), TSARoots: rawAll(o.TSARoots), Intermediates: rawAll(o.Intermediates), Now: o.Now}
+	request := checkRequest{target: target{size}, Roots: rawAll(o.Roots), TSARoots: rawAll(o.TSARoots), Intermediates: rawAll(o.Intermediates), Now: o.Now, Revocation: o.RequireRevocation}
 	if err := call(ctx, c.reader, c.options.Timeout, opCheck, request, file, report); err != nil {
 		return nil, fmt.Errorf("check the document: %w", err)
 	}

@@ -69,8 +69,8 @@ func TestSignaturesMadeByOpenSSLAreJudged(t *testing.T) {
 		"CAdES":                     {ec, cades, []string{"-md", "sha256", "-cades"}, verify.Valid, verify.CodeNotBaseline}, // it has a signing-time
 		"CAdES SHA-512":             {rs, cades, []string{"-md", "sha512", "-cades"}, verify.Valid, verify.CodeNotBaseline},
 		"by key identifier":         {ec, pkcs7, []string{"-md", "sha256", "-keyid"}, verify.Valid, ""},
-		"PAdES without binding":     {ec, cades, []string{"-md", "sha256"}, verify.Invalid, verify.CodeSigningCert},
-		"SHA-1":                     {ec, pkcs7, []string{"-md", "sha1"}, verify.Indeterminate, verify.CodeUnsupported},
+		"PAdES without binding":     {ec, cades, []string{"-md", "sha256"}, verify.Invalid, verify.CodeNotBound},
+		"SHA-1":                     {ec, pkcs7, []string{"-md", "sha1"}, verify.Indeterminate, verify.CodeWeak},
 		"without attributes":        {ec, pkcs7, []string{"-md", "sha256", "-noattr"}, verify.Indeterminate, verify.CodeUnsupported},
 		"without certificates":      {ec, pkcs7, []string{"-md", "sha256", "-nocerts"}, verify.Indeterminate, verify.CodeNoCertificate},
 		"with the content embedded": {ec, pkcs7, []string{"-md", "sha256", "-nodetach"}, verify.Invalid, verify.CodeMalformedCMS},

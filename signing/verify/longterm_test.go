@@ -19,7 +19,7 @@ import (
 )
 
 // served is an authority whose services can be asked.
-func served(t *testing.T) *pki.Authority {
+func served(t testing.TB) *pki.Authority {
 	t.Helper()
 	var a *pki.Authority
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.ServeHTTP(w, r) }))
@@ -29,12 +29,12 @@ func served(t *testing.T) *pki.Authority {
 }
 
 // evidence gets what the document's signer and time-stamping authority are checked with later.
-func evidence(t *testing.T, a *pki.Authority) pades.Validation {
+func evidence(t testing.TB, a *pki.Authority) pades.Validation {
 	t.Helper()
 	return collect(t, a, time.Now)
 }
 
-func collect(t *testing.T, a *pki.Authority, now func() time.Time) pades.Validation {
+func collect(t testing.TB, a *pki.Authority, now func() time.Time) pades.Validation {
 	t.Helper()
 	m, err := asker(t, now).Collect(t.Context(), revocation.Anchors{Roots: []*x509.Certificate{a.Root.Certificate}}, []revocation.Subject{
 		{Cert: a.Signer.Certificate, With: a.Signer.Chain(), At: time.Now()}, {Cert: a.TSA.Certificate, With: a.TSA.Chain(), At: time.Now()}})
@@ -44,14 +44,14 @@ func collect(t *testing.T, a *pki.Authority, now func() time.Time) pades.Validat
 	return pades.Validation(m)
 }
 
-func asker(t *testing.T, now func() time.Time) *revocation.Client {
+func asker(t testing.TB, now func() time.Time) *revocation.Client {
 	t.Helper()
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	return revocation.NewClient(revocation.Options{HTTP: &http.Client{Transport: transport}, Now: now})
 }
 
-func secured(t *testing.T, doc []byte, v pades.Validation) []byte {
+func secured(t testing.TB, doc []byte, v pades.Validation) []byte {
 	t.Helper()
 	tail, err := pades.AddValidation(t.Context(), bytes.NewReader(doc), v)
 	if err != nil {
@@ -61,7 +61,7 @@ func secured(t *testing.T, doc []byte, v pades.Validation) []byte {
 }
 
 // archived puts a document time-stamp on a document.
-func archived(t *testing.T, doc []byte, a *pki.Authority) []byte {
+func archived(t testing.TB, doc []byte, a *pki.Authority) []byte {
 	t.Helper()
 	p, err := pades.PrepareTimestamp(t.Context(), bytes.NewReader(doc), pades.TimestampOptions{})
 	if err != nil {
@@ -78,7 +78,7 @@ func archived(t *testing.T, doc []byte, a *pki.Authority) []byte {
 	return append(bytes.Clone(doc), tail...)
 }
 
-func level(t *testing.T, doc []byte, o verify.Options, want pades.Level) *verify.Report {
+func level(t testing.TB, doc []byte, o verify.Options, want pades.Level) *verify.Report {
 	t.Helper()
 	r := check(t, doc, o)
 	if r.Verdict != verify.Valid || r.Level() != want {
@@ -134,7 +134,7 @@ func TestLevelsAreThoseThatWhatTheDocumentCarriesProves(t *testing.T) {
 	})
 }
 
-func TestASealOfARevokedCertificateIsInvalidAndOneFromBeforeIsNot(t *testing.T) {
+func TestASealOfARevokedCertificateIsNotValidAndOneFromBeforeIs(t *testing.T) {
 	a := served(t)
 	stamped := seal(t, contract(), sealOf(a).stamped(a))
 	good := evidence(t, a)
@@ -150,7 +150,18 @@ func TestASealOfARevokedCertificateIsInvalidAndOneFromBeforeIsNot(t *testing.T) 
 	}
 	revoked := good
 	revoked.OCSPs = append(append([][]byte(nil), good.OCSPs...), e.DER)
-	want(t, check(t, secured(t, stamped, revoked), trust(a)), verify.Invalid, verify.CodeRevoked)
+	r := check(t, secured(t, stamped, revoked), trust(a))
+	want(t, r, verify.Indeterminate, verify.CodeRevokedUnproven)
+	if r.SubIndication != verify.RevokedNoPOE {
+		t.Errorf("sub-indication %s", r.SubIndication)
+	}
+	// A time-stamp that the signature covers proves it to have been made after the revocation.
+	late := seal(t, archived(t, contract(), a), sealOf(a).stamped(a))
+	r = check(t, secured(t, late, revoked), trust(a))
+	want(t, r, verify.Invalid, verify.CodeRevoked)
+	if r.Indication != verify.TotalFailed || r.SubIndication != verify.Revoked {
+		t.Errorf("%s/%s", r.Indication, r.SubIndication)
+	}
 
 	later := served(t)
 	before := seal(t, contract(), sealOf(later).stamped(later))

@@ -33,6 +33,7 @@ type checkRequest struct {
 	TSARoots      [][]byte  `json:"tsa_roots"`
 	Intermediates [][]byte  `json:"intermediates"`
 	Now           time.Time `json:"now"`
+	Revocation    bool      `json:"require_revocation"`
 }
 
 type opinionRequest struct {
@@ -94,7 +95,7 @@ func handleCheck(ctx context.Context, header []byte, doc pades.Document) (*Repor
 	if err := json.Unmarshal(header, &r); err != nil {
 		return nil, fmt.Errorf("verify: request: %w", err)
 	}
-	o := Options{Now: r.Now}
+	o := Options{Now: r.Now, RequireRevocation: r.Revocation}
 	var err error
 	if o.Roots, err = parseAll(r.Roots); err != nil {
 		return nil, err

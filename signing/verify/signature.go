@@ -2,11 +2,11 @@ package verify
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/dealseal/dealseal/pdf"
 	"github.com/dealseal/dealseal/signing/pades"
@@ -30,27 +30,25 @@ type check struct {
 	value  []byte // what the hole stands for, padding included
 	signed *cms.SignedData
 	signer *cms.Signer
+	hash   crypto.Hash // what the covered bytes are to be hashed with; 0 when that proves nothing
+	digest []byte      // of the covered bytes
 	cert   *x509.Certificate
+	sound  bool       // the cryptography holds, so that it makes sense to look at certificate and time
+	stamps []*stamp   // of the signature, or the document time-stamp itself
 	token  *tsa.Token // that proves the time; nil if none does
 }
 
-// signature judges one signature by itself. Errors are those of reading; everything else is a reason.
-func (v *verifier) signature(f found) error {
+// read takes a signature apart. Errors are those of reading; everything else is a reason.
+func (v *verifier) read(f found) (*check, error) {
 	c := &check{verifier: v, found: f}
 	c.Field, c.Verdict = f.field.Name, Valid
 	c.describe()
-	for _, step := range []func() (bool, error){c.checkRange, c.checkRevision, c.checkValue, c.checkProof, c.checkLater} {
-		ok, err := step()
-		if err != nil {
-			return err
-		}
-		if !ok {
-			break
+	for _, step := range []func() (bool, error){c.checkRange, c.checkRevision, c.checkValue, c.checkForm} {
+		if ok, err := step(); err != nil || !ok {
+			return c, err
 		}
 	}
-	c.judgeLevel()
-	v.checks = append(v.checks, c)
-	return nil
+	return c, nil
 }
 
 // describe copies what the signature says of itself.
@@ -106,10 +104,10 @@ func (c *check) checkRange() (bool, error) {
 // dictionary that was added later and points back at the value of another one is found out here: it is not in the revision that it claims to sign. From
 // here on the dictionary of that revision is the one that counts.
 func (c *check) checkRevision() (bool, error) {
-	file, err := pdf.Open(c.doc, c.covers.end)
+	then, err := c.revision(c.covers.end)
 	var fields []found
 	if err == nil {
-		fields, err = signatureFields(file)
+		fields, err = then.signatures()
 	}
 	var bad documentError
 	switch {
@@ -158,52 +156,66 @@ func (c *check) checkValue() (bool, error) {
 	return true, nil
 }
 
-// checkProof checks what the kind of signature is to prove.
-func (c *check) checkProof() (bool, error) {
+// checkForm finds out what the covered bytes are to be hashed with.
+func (c *check) checkForm() (bool, error) {
 	if c.Kind == KindDocumentTimestamp {
-		return c.checkDocumentTimestamp()
+		token, err := tsa.ParseToken(c.value)
+		if err != nil {
+			c.add(CodeMalformedCMS, Invalid, err.Error())
+			return false, nil
+		}
+		c.hash, c.stamps = token.Hash, []*stamp{{token: token, check: c}}
+		return true, nil
 	}
-	if ok, err := c.checkSigner(); err != nil || !ok {
-		return false, err
-	}
-	c.checkCertificate()
-	return true, nil
-}
-
-// checkSigner checks the signature itself: digest, attributes, key.
-func (c *check) checkSigner() (bool, error) {
 	if c.SubFilter != subFilterPAdES && c.SubFilter != subFilterPKCS7 {
 		c.add(CodeUnsupported, Indeterminate, fmt.Sprintf("signatures of sub-filter %q are not judged", c.SubFilter))
 		return false, nil
-	}
-	if c.signer.Hash == 0 {
-		c.add(CodeUnsupported, Indeterminate, "digest algorithm "+c.Digest)
-		return false, nil
-	}
-	digest, err := c.covers.digest(c.ctx, c.doc, c.signer.Hash.New())
-	if err != nil {
-		return false, err
 	}
 	if c.signed.Content != nil {
 		c.add(CodeMalformedCMS, Invalid, "the signature carries a content of its own beside the document")
 		return false, nil
 	}
-	if !c.judge(c.signer.CheckContent(cms.OIDData, digest), CodeDigest) {
-		return false, nil
+	c.hash = c.signer.Hash
+	return c.judge(c.signer.CheckDigest(), CodeUnsupported), nil
+}
+
+// checkProof checks the cryptography, once the covered bytes have been hashed.
+func (c *check) checkProof() {
+	switch {
+	case c.digest == nil: // there was nothing to hash
+	case c.Kind == KindDocumentTimestamp:
+		c.sound = c.checkDocumentTimestamp()
+	default:
+		if c.sound = c.checkSigner(); c.sound {
+			c.readTimestamps()
+		}
+	}
+}
+
+// checkSigner checks the signature itself: digest, attributes, key.
+func (c *check) checkSigner() bool {
+	if !c.judge(c.signer.CheckContent(cms.OIDData, c.digest), CodeDigest) {
+		return false
 	}
 	if c.cert = c.signed.Certificate(c.signer); c.cert == nil {
 		c.add(CodeNoCertificate, Indeterminate, "the certificate of the signer is not in the signature")
-		return false, nil
+		return false
 	}
 	described := describeCertificate(c.cert)
 	c.Signer = &described
 	if !c.judge(c.signer.CheckSignature(c.cert), CodeSignature) {
-		return false, nil
+		return false
 	}
-	if c.SubFilter == subFilterPAdES || c.signer.HasSigningCertificate() {
-		return c.judge(c.signer.CheckSigningCertificate(c.cert), CodeSigningCert), nil
+	switch err := c.signer.CheckSigningCertificate(c.cert); {
+	case c.signer.HasSigningCertificate() && errors.Is(err, cms.ErrUnsupported):
+		return c.judge(err, CodeUnsupported)
+	case c.signer.HasSigningCertificate() && err != nil:
+		c.add(CodeSigningCert, Indeterminate, err.Error())
+		return false
+	case c.SubFilter == subFilterPAdES:
+		return c.judge(err, CodeNotBound)
 	}
-	return true, nil
+	return true
 }
 
 // judge turns an error of the CMS reader into a reason and reports whether there was none.
@@ -211,6 +223,8 @@ func (c *check) judge(err error, code Code) bool {
 	switch {
 	case err == nil:
 		return true
+	case errors.Is(err, cms.ErrWeak):
+		c.add(CodeWeak, Indeterminate, err.Error())
 	case errors.Is(err, cms.ErrUnsupported):
 		c.add(CodeUnsupported, Indeterminate, err.Error())
 	default:
@@ -219,84 +233,46 @@ func (c *check) judge(err error, code Code) bool {
 	return false
 }
 
-// checkDocumentTimestamp judges a token over the document (ISO 32000-2).
-func (c *check) checkDocumentTimestamp() (bool, error) {
-	token, err := tsa.ParseToken(c.value)
-	if err != nil {
-		c.add(CodeMalformedCMS, Invalid, err.Error())
-		return false, nil
-	}
-	digest, err := c.covers.digest(c.ctx, c.doc, token.Hash.New())
-	if err != nil {
-		return false, err
-	}
-	err = c.checkToken(token, digest)
+// checkDocumentTimestamp checks a token over the document (ISO 32000-2).
+func (c *check) checkDocumentTimestamp() bool {
+	err := c.stamps[0].token.Check(c.digest, c.hash)
 	var refused *tsa.TokenError
 	switch {
 	case err == nil:
-		c.prove(token)
+		return true
 	case errors.As(err, &refused) && refused.Code == tsa.CodeImprint:
 		c.add(CodeDigest, Invalid, err.Error())
 	case errors.As(err, &refused) && refused.Code == tsa.CodeSignature:
 		c.add(CodeSignature, Invalid, err.Error())
+	case errors.Is(err, cms.ErrWeak):
+		c.add(CodeWeak, Indeterminate, err.Error())
 	default:
 		c.add(CodeUntrusted, Indeterminate, err.Error())
 	}
-	return true, nil
+	return false
 }
 
-// clockSkew is how far ahead of our clock a TSA's may be.
-const clockSkew = 5 * time.Minute
-
-// checkToken checks all of a token. A revoked TSA is not found out here.
-func (c *check) checkToken(token *tsa.Token, digest []byte) error {
-	o := tsa.VerifyOptions{Roots: poolOf(c.options.TSARoots), Intermediates: c.options.Intermediates}
-	if err := token.Verify(digest, token.Hash, o); err != nil {
-		return err
-	}
-	if token.Time.After(c.options.Now.Add(clockSkew)) {
-		return &tsa.TokenError{Code: tsa.CodeTime, Err: fmt.Errorf("its time %s is in the future", token.Time.Format(time.RFC3339))}
-	}
-	return nil
-}
-
-// prove records a token that holds.
-func (c *check) prove(token *tsa.Token) {
-	c.token = token
-	c.Timestamp = &Timestamp{Time: token.Time, TSA: token.Certificate.Subject.String(), Serial: token.Serial.Text(16), Policy: token.Policy.String()}
-}
-
-// checkTimestamp looks for the earliest signature-time-stamp, one over the signature value, that holds. One of a TSA that is
-// not trusted here proves nothing and harms nothing; one that is over something else, or damaged, has been tampered with.
-func (c *check) checkTimestamp() {
-	imprint := func(t *tsa.Token) []byte {
-		d := t.Hash.New()
-		d.Write(c.signer.Signature)
-		return d.Sum(nil)
-	}
-	var earliest *tsa.Token
-	for _, value := range c.timestampValues() {
+// readTimestamps takes the signature-time-stamps, those over the signature value, from the unsigned attributes, and leaves out what is over
+// something else, or damaged: that has been tampered with.
+func (c *check) readTimestamps() {
+	for _, value := range valuesOf(c.signer.Unsigned, cms.OIDTimeStampToken) {
 		token, err := tsa.ParseToken(value)
 		if err == nil {
-			err = c.checkToken(token, imprint(token))
+			h := token.Hash.New()
+			h.Write(c.signer.Signature)
+			err = token.Check(h.Sum(nil), token.Hash)
 		}
 		if err != nil {
 			c.refuseTimestamp(err)
 			continue
 		}
-		if earliest == nil || token.Time.Before(earliest.Time) {
-			earliest = token
-		}
-	}
-	if earliest != nil {
-		c.prove(earliest)
+		c.stamps = append(c.stamps, &stamp{token: token, check: c})
 	}
 }
 
-func (c *check) timestampValues() [][]byte {
-	var values [][]byte
-	for _, a := range c.signer.Unsigned {
-		if a.Type.Equal(cms.OIDTimeStampToken) {
+func valuesOf(l cms.Attributes, oid asn1.ObjectIdentifier) (values [][]byte) {
+	for _, a := range l {
+		if a.Type.Equal(oid) {
 			values = append(values, a.Values...)
 		}
 	}
@@ -315,44 +291,37 @@ func (c *check) refuseTimestamp(err error) {
 	c.add(CodeTimestampBroken, Indeterminate, err.Error())
 }
 
-// checkCertificate builds the chain at the time that is proven: that of the time-stamp, else now.
-func (c *check) checkCertificate() {
-	c.checkTimestamp()
-	at := c.options.Now
-	if c.Timestamp != nil {
-		at = c.Timestamp.Time
-	}
-	c.ValidatedAt = &at
-	if code, err := checkChain(c.cert, c.signed.Certificates, c.options, at); err != nil {
-		c.add(code, Indeterminate, err.Error())
-	}
-	if err := checkUsage(c.cert); err != nil {
-		c.add(CodeKeyUsage, Indeterminate, err.Error())
-	}
-}
-
 // checkLater looks at what came after this signature.
-func (c *check) checkLater() (bool, error) {
+func (c *check) checkLater() error {
+	if !c.sound {
+		return nil
+	}
+	allowed, err := permissionsOf(c.found.file)
+	if err != nil {
+		return err
+	}
+	c.DocMDP = allowed.level
 	blank, err := isBlank(c.doc, c.covers.end, c.doc.Size())
 	if err != nil || blank {
-		return true, err
+		return err
 	}
-	changes, err := findChanges(c.ctx, c.doc, c.found)
+	reasons, changes, err := c.findChanges(c.found.file, allowed)
 	if err != nil {
-		return false, err
+		return err
 	}
-	for _, change := range changes {
-		c.add(change.Code, change.Verdict, change.Text)
+	c.Changes = changes
+	for _, r := range reasons {
+		c.add(r.Code, r.Verdict, r.Text)
 	}
-	if len(changes) == 0 {
+	if len(reasons) == 0 {
 		c.add(CodeLaterSignatures, Valid, "what was added afterwards is signatures, time-stamps or validation data and changes nothing else")
 	}
-	return true, nil
+	return nil
 }
 
 // judgeLevel finds which of the PAdES baseline levels B-B and B-T (ETSI EN 319 142-1) a signature reaches that is not disproven.
 func (c *check) judgeLevel() {
-	if c.Kind != KindSignature || c.Verdict == Invalid || c.cert == nil {
+	if c.Kind != KindSignature || c.Verdict == Invalid || !c.sound {
 		return
 	}
 	why := ""
@@ -371,7 +340,7 @@ func (c *check) judgeLevel() {
 		why = "the CMS has Adobe's attribute for revocation data"
 	}
 	for _, r := range c.Reasons {
-		if r.Code == CodeUnsupported {
+		if r.Code == CodeUnsupported || r.Code == CodeWeak {
 			return
 		}
 	}
@@ -380,7 +349,7 @@ func (c *check) judgeLevel() {
 		return
 	}
 	c.Level = pades.BB
-	if c.Timestamp != nil {
+	if c.token != nil {
 		c.Level = pades.BT
 	}
 }

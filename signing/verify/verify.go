@@ -4,6 +4,10 @@
 // Verify runs in the calling process. Documents are foreign bytes, so the product runs it in a child process through Checker, which also asks a reader
 // that others wrote for its opinion.
 //
+// The result is that of ETSI EN 319 102-1: TOTAL-PASSED, INDETERMINATE or TOTAL-FAILED, with a sub-indication. Time-stamps are judged from the newest to
+// the oldest, each at the time by which those behind it prove it to have existed, and a signature at the time that they leave it with (the past signature
+// validation of that standard).
+//
 // Nobody is asked for revocation: it is judged by what the document carries, and the levels B-LT and B-LTA are reached by what proves them only.
 package verify
 
@@ -11,7 +15,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -34,6 +37,10 @@ type Options struct {
 	TSARoots      []*x509.Certificate // the same for time-stamps; nil means Roots
 	Intermediates []*x509.Certificate // beside those in the document; not trusted by themselves
 	Now           time.Time           // the time of checking; zero means the clock
+
+	// RequireRevocation makes a signature INDETERMINATE (TRY_LATER) when the document does not carry evidence that its certificates were good at the
+	// time that counts. Without it only evidence that is there is judged: signatures of levels B-B and B-T carry none.
+	RequireRevocation bool
 }
 
 func (o Options) withDefaults() Options {
@@ -59,21 +66,29 @@ func Verify(ctx context.Context, doc pades.Document, o Options) (*Report, error)
 
 func judge(ctx context.Context, doc pades.Document, o Options) (*verifier, error) {
 	o = o.withDefaults()
-	v := &verifier{ctx: ctx, doc: doc, options: o}
+	v := &verifier{ctx: ctx, doc: doc, options: o, revisions: map[int64]*revision{}, trust: newTrust(o)}
 	v.report = &Report{Verdict: Valid, Signatures: []Signature{}, Size: doc.Size(), CheckedAt: o.Now}
-	sum := sha256.New()
-	if err := copyTo(ctx, sum, io.NewSectionReader(doc, 0, doc.Size())); err != nil {
+	defer v.report.conclude()
+	err := v.run()
+	if v.report.SHA256 == "" && err == nil || isFault(err) {
+		// Whatever is wrong with the document, the report says which document it is about.
+		if hashErr := v.hash(); hashErr != nil {
+			return nil, hashErr
+		}
+	}
+	if err != nil && !isFault(err) {
 		return nil, err
 	}
-	v.report.SHA256 = hex.EncodeToString(sum.Sum(nil))
-	if err := v.run(); err != nil {
-		var bad documentError
-		if !errors.As(err, &bad) {
-			return nil, err
-		}
+	if err != nil {
 		v.report.add(codeOf(err), verdictOf(err), err.Error())
 	}
 	return v, nil
+}
+
+// isFault tells what is wrong with the document from a failure to read it.
+func isFault(err error) bool {
+	var bad documentError
+	return errors.As(err, &bad)
 }
 
 // documentError is what package pdf says when the document is at fault, as opposed to reading it.
@@ -102,13 +117,50 @@ func verdictOf(err error) Verdict {
 }
 
 type verifier struct {
-	ctx     context.Context
-	doc     pades.Document
-	options Options
-	file    *pdf.File // the document as it is now
-	ends    []int64   // where its revisions end, oldest first
-	checks  []*check  // of all signatures
-	report  *Report
+	ctx       context.Context
+	doc       pades.Document
+	options   Options
+	file      *pdf.File           // the document as it is now
+	ends      []int64             // where its revisions end, oldest first
+	revisions map[int64]*revision // those that were looked at, by their length
+	checks    []*check            // of all signatures
+	proofs    []proof             // of the document time-stamps that hold
+	trust     *trust
+	report    *Report
+}
+
+// revision is the document as it once was.
+type revision struct {
+	file   *pdf.File
+	list   []found
+	err    error
+	listed bool
+	store  *security
+}
+
+// revision opens the document as it was when it had end bytes; once.
+func (v *verifier) revision(end int64) (*revision, error) {
+	if r := v.revisions[end]; r != nil {
+		return r, nil
+	}
+	file := v.file
+	if end != v.file.Size() {
+		var err error
+		if file, err = v.file.Earlier(end); err != nil {
+			return nil, err
+		}
+	}
+	v.revisions[end] = &revision{file: file}
+	return v.revisions[end], nil
+}
+
+// signatures lists those of a revision; once.
+func (r *revision) signatures() ([]found, error) {
+	if !r.listed {
+		r.list, r.err = signatureFields(r.file)
+		r.listed = true
+	}
+	return r.list, r.err
 }
 
 // found is a signature field with a value, as it stands in one revision.
@@ -144,27 +196,78 @@ func (v *verifier) run() error {
 		if err := v.ctx.Err(); err != nil {
 			return err
 		}
-		if err := v.signature(s); err != nil {
+		c, err := v.read(s)
+		if err != nil {
 			return err
 		}
+		v.checks = append(v.checks, c)
 	}
-	if err := v.judgeLongTerm(); err != nil {
+	// All that is covered is hashed at once; from here on nothing is read twice.
+	if err := v.hash(); err != nil {
 		return err
+	}
+	for _, step := range []func() error{v.prove, v.judgeTimes, v.judgeCertificates, v.judgeChanges, v.judgeLevels} {
+		if err := step(); err != nil {
+			return err
+		}
 	}
 	for _, c := range v.checks {
 		v.report.Signatures = append(v.report.Signatures, c.Signature)
 		v.report.Verdict = worse(v.report.Verdict, c.Verdict)
 	}
 	slices.SortStableFunc(v.report.Signatures, func(a, b Signature) int { return a.Revision - b.Revision })
+	v.tellHistory()
 	return v.checkTail()
+}
+
+// prove checks the cryptography of all signatures.
+func (v *verifier) prove() error {
+	for _, c := range v.checks {
+		if err := v.ctx.Err(); err != nil {
+			return err
+		}
+		c.checkProof()
+	}
+	return nil
+}
+
+// judgeChanges looks at what came after each signature.
+func (v *verifier) judgeChanges() error {
+	for _, c := range v.checks {
+		if err := c.checkLater(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tellHistory lists the revisions, with what ends there and what proves them.
+func (v *verifier) tellHistory() {
+	for i, end := range v.ends {
+		r := Revision{Number: i + 1, End: end}
+		for _, s := range v.report.Signatures {
+			if s.Revision == r.Number {
+				r.Signatures = append(r.Signatures, s.Field)
+			}
+		}
+		if p := v.provenBy(end); p != nil {
+			r.ProvenAt = &p.at
+		}
+		v.report.History = append(v.report.History, r)
+	}
 }
 
 // find lists the signatures of the document as it is now and those of older revisions that are no longer there.
 func (v *verifier) find() ([]found, error) {
-	list, err := signatureFields(v.file)
+	now, err := v.revision(v.file.Size())
 	if err != nil {
 		return nil, err
 	}
+	list, err := now.signatures()
+	if err != nil {
+		return nil, err
+	}
+	list = slices.Clone(list)
 	seen := map[string]bool{}
 	for _, s := range list {
 		seen[s.identity()] = true
@@ -199,16 +302,15 @@ func (v *verifier) oldSignatures(end int64) ([]found, error) {
 	if end <= 0 || end > v.doc.Size() {
 		return nil, nil
 	}
-	file, err := pdf.Open(v.doc, end)
+	old, err := v.revision(end)
 	if err == nil {
 		var list []found
-		if list, err = signatureFields(file); err == nil {
+		if list, err = old.signatures(); err == nil {
 			return list, nil
 		}
 	}
 	var limit *pdf.LimitError
-	var bad documentError
-	if errors.As(err, &bad) && !errors.As(err, &limit) {
+	if isFault(err) && !errors.As(err, &limit) {
 		return nil, nil
 	}
 	return nil, err

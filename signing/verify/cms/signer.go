@@ -22,6 +22,39 @@ import (
 // ErrUnsupported says that an algorithm or form is not one that this package can judge: neither good nor bad can be said. Test with errors.Is.
 var ErrUnsupported = errors.New("cms: unsupported")
 
+// ErrWeak is an ErrUnsupported for algorithms and keys that are known, and below what still proves something.
+var ErrWeak = fmt.Errorf("%w: too weak", ErrUnsupported)
+
+// CheckKey refuses public keys below the floor, RSA of 2,048 bits and curves of 256, with an error that wraps ErrWeak.
+func CheckKey(pub crypto.PublicKey) error {
+	switch k := pub.(type) {
+	case *rsa.PublicKey:
+		if bits := k.N.BitLen(); bits < 2048 {
+			return fmt.Errorf("%w: an RSA key of %d bits", ErrWeak, bits)
+		}
+	case *ecdsa.PublicKey:
+		if bits := k.Curve.Params().BitSize; bits < 256 {
+			return fmt.Errorf("%w: an elliptic curve of %d bits", ErrWeak, bits)
+		}
+	}
+	return nil
+}
+
+// weak are digest and signature algorithms that were used once and prove nothing any more.
+var weak = map[string]string{
+	"1.2.840.113549.2.2": "MD2", "1.2.840.113549.2.5": "MD5", "1.3.14.3.2.26": "SHA-1", "1.3.14.3.2.29": "RSA with SHA-1",
+	"2.16.840.1.101.3.4.2.4": "SHA-224", "1.2.840.113549.1.1.2": "RSA with MD2", "1.2.840.113549.1.1.4": "RSA with MD5",
+	"1.2.840.113549.1.1.5": "RSA with SHA-1", "1.2.840.10045.4.1": "ECDSA with SHA-1", "1.2.840.10040.4.3": "DSA with SHA-1",
+}
+
+// unsupported says what is wrong with an algorithm that is not judged.
+func unsupported(what string, oid asn1.ObjectIdentifier) error {
+	if name, ok := weak[oid.String()]; ok {
+		return fmt.Errorf("%w: %s %s", ErrWeak, what, name)
+	}
+	return fmt.Errorf("%w: %s %v", ErrUnsupported, what, oid)
+}
+
 // Identifiers of the attributes that baseline signatures and time-stamp tokens carry.
 var (
 	OIDContentType    = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 3}
@@ -150,14 +183,25 @@ func (s *Signer) CheckContent(contentType asn1.ObjectIdentifier, digest []byte) 
 	return nil
 }
 
+// CheckDigest says whether the digest algorithm can be judged: ErrWeak or ErrUnsupported if not.
+func (s *Signer) CheckDigest() error {
+	if s.Hash == 0 {
+		return unsupported("digest algorithm", s.digest)
+	}
+	return nil
+}
+
 // CheckSignature checks the signature over the signed attributes with the key of the certificate. It wraps ErrUnsupported for algorithms that are
-// unknown, broken (SHA-1, MD5) or below what is accepted (RSA under 2,048 bits, curves under 256).
+// unknown, and ErrWeak for those that are broken (SHA-1, MD5) or below what is accepted (RSA under 2,048 bits, curves under 256).
 func (s *Signer) CheckSignature(cert *x509.Certificate) error {
 	if s.signedSet == nil {
 		return fmt.Errorf("%w: a signature without signed attributes", ErrUnsupported)
 	}
 	if s.Hash == 0 {
-		return fmt.Errorf("%w: digest algorithm %v", ErrUnsupported, s.digest)
+		return s.CheckDigest()
+	}
+	if err := CheckKey(cert.PublicKey); err != nil {
+		return err
 	}
 	h := s.Hash.New()
 	h.Write(s.signedSet)
@@ -166,9 +210,6 @@ func (s *Signer) CheckSignature(cert *x509.Certificate) error {
 	case *rsa.PublicKey:
 		return s.checkRSA(key, digest)
 	case *ecdsa.PublicKey:
-		if key.Curve.Params().BitSize < 256 {
-			return fmt.Errorf("%w: an elliptic curve of %d bits", ErrUnsupported, key.Curve.Params().BitSize)
-		}
 		if err := s.match("ECDSA"); err != nil {
 			return err
 		}
@@ -181,9 +222,6 @@ func (s *Signer) CheckSignature(cert *x509.Certificate) error {
 }
 
 func (s *Signer) checkRSA(key *rsa.PublicKey, digest []byte) error {
-	if key.N.BitLen() < 2048 {
-		return fmt.Errorf("%w: an RSA key of %d bits", ErrUnsupported, key.N.BitLen())
-	}
 	var err error
 	if s.algorithm.Equal(oidPSS) {
 		var options *rsa.PSSOptions
@@ -232,7 +270,7 @@ func (s *Signer) match(kind string) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("%w: signature algorithm %v", ErrUnsupported, s.algorithm)
+	return unsupported("signature algorithm", s.algorithm)
 }
 
 // pssOptions reads RSASSA-PSS-params (RFC 4055). Its defaults are SHA-1 and refused with it.
