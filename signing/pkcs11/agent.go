@@ -64,13 +64,12 @@ func hush() (*os.File, error) {
 	return out, nil
 }
 
-// agent serves one key with a fixed number of sessions. A session belongs to
-// one goroutine for good: two on the same one crash modules.
+// agent serves one key with a fixed number of sessions. A session is with one
+// call at a time: two on the same one crash modules.
 type agent struct {
 	token       *token
 	description description
-	jobs        chan job
-	sessions    []*session
+	idle        chan *session // has room for all of them
 }
 
 // job is a signature that is wanted.
@@ -78,12 +77,6 @@ type job struct {
 	key       []byte            // see request
 	mechanism *pkcs11.Mechanism // nil: nothing is signed, only the session is tried
 	data      []byte
-	results   chan result
-}
-
-type result struct {
-	signature []byte
-	err       error
 }
 
 func newAgent(s setup, out io.Writer) (*agent, error) {
@@ -93,14 +86,14 @@ func newAgent(s setup, out io.Writer) (*agent, error) {
 	}
 	// This session only keeps the login alive, which ends with the last
 	// session. Nothing else is ever done with it.
-	idle, err := t.ctx.OpenSession(t.slot, pkcs11.CKF_SERIAL_SESSION)
+	spare, err := t.ctx.OpenSession(t.slot, pkcs11.CKF_SERIAL_SESSION)
 	if err != nil {
 		return nil, escalated("a session", err)
 	}
-	if err := t.ensureLogin(idle); err != nil {
+	if err := t.ensureLogin(spare); err != nil {
 		return nil, err
 	}
-	a := &agent{token: t, jobs: make(chan job)}
+	a := &agent{token: t, idle: make(chan *session, s.Sessions)}
 	for i := range s.Sessions {
 		session, err := openSession(t)
 		if i > 0 && errors.Is(err, pkcs11.Error(pkcs11.CKR_SESSION_COUNT)) {
@@ -114,8 +107,7 @@ func newAgent(s setup, out io.Writer) (*agent, error) {
 				return nil, escalated("the certificates", err)
 			}
 		}
-		a.sessions = append(a.sessions, session)
-		go session.serve(a.jobs)
+		a.idle <- session
 	}
 	return a, nil
 }
@@ -152,10 +144,9 @@ func (a *agent) sign(f worker.Frame) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := job{r.Key, mechanism, f.Body, make(chan result)}
-	a.jobs <- j
-	done := <-j.results
-	return done.signature, done.err
+	session := <-a.idle
+	defer func() { a.idle <- session }()
+	return session.sign(job{r.Key, mechanism, f.Body})
 }
 
 // touch has each session that is idle ask the token for the key, and mends those that cannot. One that signs needs no
@@ -165,23 +156,35 @@ func (a *agent) touch(f worker.Frame) error {
 	if err := json.Unmarshal(f.Header, &r); err != nil {
 		return fmt.Errorf("request: %w", err)
 	}
-	var touched int
-	results := make(chan result, len(a.sessions))
-	for _, s := range a.sessions {
-		select {
-		case s.own <- job{key: r.Key, results: results}:
-			touched++
-		default:
-		}
+	idle := a.takeIdle()
+	results := make(chan error, len(idle))
+	for _, s := range idle {
+		go func() {
+			_, err := s.sign(job{key: r.Key})
+			a.idle <- s
+			results <- err
+		}()
 	}
 	var worst error
-	for range touched {
-		err := (<-results).err
+	for range idle {
+		err := <-results
 		if e := new(agentError); worst == nil || errors.As(err, &e) && e.fatal {
 			worst = cmp.Or(err, worst)
 		}
 	}
 	return worst
+}
+
+// takeIdle takes all sessions that nobody has now.
+func (a *agent) takeIdle() (idle []*session) {
+	for {
+		select {
+		case s := <-a.idle:
+			idle = append(idle, s)
+		default:
+			return idle
+		}
+	}
 }
 
 func (r request) mechanism() (*pkcs11.Mechanism, error) {
@@ -212,11 +215,10 @@ type session struct {
 	token  *token
 	handle pkcs11.SessionHandle
 	key    key
-	own    chan job // that no other session may do
 }
 
 func openSession(t *token) (*session, error) {
-	s := &session{token: t, own: make(chan job)}
+	s := &session{token: t}
 	if err := s.open(); err != nil {
 		return nil, err
 	}
@@ -248,19 +250,6 @@ func (s *session) refresh() error {
 	}
 	s.key = found
 	return nil
-}
-
-// serve works on jobs for the life of the process.
-func (s *session) serve(jobs <-chan job) {
-	for {
-		var j job
-		select {
-		case j = <-jobs:
-		case j = <-s.own:
-		}
-		signature, err := s.sign(j)
-		j.results <- result{signature, err}
-	}
 }
 
 // holds reports whether the session's key is the one of a request. A token that does not give public keys leaves that to
