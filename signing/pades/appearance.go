@@ -67,20 +67,14 @@ func (b *builder) draw(widget, page *pdf.Dict, rect [4]float64) error {
 		"Resources", pdf.D("Font", fonts),
 	)
 	// The viewer turns the page clockwise, so the appearance is turned the other way; where it lands is settled by
-	// fitting it into /Rect (12.5.5, algorithm 8.1).
+	// fitting it into /Rect (12.5.5, algorithm 8.1). /MK would say it once more to viewers that draw fields anew, and be a
+	// change that no signature allows of a field that was there when the document was signed before.
 	if turn != 0 {
 		matrices := map[int64]pdf.Array{90: {0, 1, -1, 0, 0, 0}, 180: {-1, 0, 0, -1, 0, 0}, 270: {0, -1, 1, 0, 0, 0}}
 		if matrices[turn] == nil {
 			return refuse("the page is rotated by %d degrees, which is no multiple of 90", turn)
 		}
 		form.Set("Matrix", matrices[turn])
-		characteristics, err := b.file.ResolveDict(widget.Get("MK"))
-		if err != nil {
-			return err
-		}
-		characteristics = characteristics.Clone()
-		characteristics.Set("R", turn)
-		widget.Set("MK", characteristics)
 	}
 	ref := b.update.Alloc()
 	b.update.PutCompressed(ref, form, content)

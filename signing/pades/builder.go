@@ -21,6 +21,7 @@ type builder struct {
 	fields     []pdf.Field
 	fieldName  string
 	lock       *pdf.Dict // of the field
+	certified  bool      // by an earlier signature
 }
 
 // build makes a signature.
@@ -273,6 +274,10 @@ func (b *builder) newField(signature pdf.Ref) error {
 		"Rect", pdf.RectOf(b.o.Rect),
 	)
 	if b.o.Rect != [4]float64{} {
+		// It would be an annotation that others did not agree to see; pyHanko calls a file that has one tampered with.
+		if b.certified {
+			return refuse("the document is certified, so no new field may show on its pages; sign a field that is there already, or make the new one invisible")
+		}
 		if err := b.checkBox(page); err != nil {
 			return err
 		}

@@ -86,6 +86,7 @@ func (b *builder) checkTransforms(signature any, f *pdf.Field) error {
 		}
 		switch r.Get("TransformMethod") {
 		case pdf.Name("DocMDP"):
+			b.certified = true
 			if p, ok := pdf.Int(params.Get("P")); ok && p == 1 {
 				return refuse("the document is certified with no changes allowed; a further signature would break the certification")
 			}

@@ -427,6 +427,7 @@ func TestPrepareRefuses(t *testing.T) {
 		{"seed value", sample("", "/SV << /Ff 1 >>"), func(o *Options) { o.Field = "party.house" }, "/SV"},
 		{"lock with P", sample("", "/Lock << /Action /All /P 1 >>"), func(o *Options) { o.Field = "party.house" }, "/Lock"},
 		{"certified against changes", certified(1), nil, "no changes allowed"},
+		{"a new field to be seen on certified pages", certified(3), func(o *Options) { o.Text, o.Rect = sealText, [4]float64{10, 10, 200, 60} }, "no new field may show"},
 		{"second certification", certified(2), func(o *Options) { o.Certify = 1 }, "must be the first"},
 		{"no PDF", []byte("hello"), nil, "not a PDF"},
 		{"encrypted", qpdfWith(t, plain, "--encrypt", "", "owner", "256", "--"), nil, "encrypted"},
@@ -471,6 +472,17 @@ func TestCertificationAllowsWhatItSays(t *testing.T) {
 	}
 	o.Certify, o.Field = 0, "party.house"
 	judge(t, signAnew(t, certified, o), 2)
+}
+
+// TestAWidgetIsTurnedByItsAppearanceAlone: an entry that an earlier signature has not seen would be a change to it.
+func TestAWidgetIsTurnedByItsAppearanceAlone(t *testing.T) {
+	id := ecIdentity()
+	o := options(id)
+	o.Page, o.Text, o.Rect = 2, sealText, [4]float64{10, 10, 60, 200}
+	sealed := sign(t, sample("", ""), id, o)
+	if !bytes.Contains(sealed, []byte("/Matrix")) || bytes.Contains(sealed, []byte("/MK")) {
+		t.Error("the seal on a rotated page is turned by something else than its matrix")
+	}
 }
 
 func TestFieldLockIsDeclaredAndRespected(t *testing.T) {
