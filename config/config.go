@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -91,7 +92,7 @@ type Signing struct {
 
 // Key is a signing key.
 type Key struct {
-	// Kind is pkcs11 or soft. A soft key is refused for tenants of environment production.
+	// Kind is pkcs11, vault-transit or soft. A soft key is refused for tenants of environment production.
 	Kind string `yaml:"kind"`
 	// Module is the path of the PKCS#11 library; Token and Label (or ID, hex) name token and key.
 	Module string `yaml:"module"`
@@ -100,7 +101,8 @@ type Key struct {
 	ID     string `yaml:"id"`
 	// PIN is resolved by the process that holds the HSM only: file: or credential:.
 	PIN secret.Ref `yaml:"pin"`
-	// Certificates is a PEM file with the chain, the key's certificate first. Default: the token's own certificate.
+	// Certificates is a PEM file with the chain, the key's certificate first. Default: the token's own certificate; a key at
+	// a service on the network needs it.
 	Certificates string `yaml:"certificates"`
 	// Sessions is the number of parallel sessions. Default 4.
 	Sessions int `yaml:"sessions"`
@@ -122,9 +124,29 @@ type Key struct {
 	// KeepAlive is how long a key may be idle before it is asked whether it is still there, so that no deal finds a session
 	// that has ended. It is not used for that. 10s to 1h. Default 1m.
 	KeepAlive time.Duration `yaml:"keep_alive"`
+	// Vault is where a vault-transit key is.
+	Vault *Vault `yaml:"vault"`
 	// File and Passphrase are those of a soft key ("dealseal keygen soft FILE").
 	File       string     `yaml:"file"`
 	Passphrase secret.Ref `yaml:"passphrase"`
+}
+
+// Vault is a key in the transit engine of HashiCorp Vault or OpenBao.
+type Vault struct {
+	// Address is that of the server, such as https://vault.example.com:8200; http only for an agent on this machine.
+	Address string `yaml:"address"`
+	// Mount is the path of the engine. Default transit.
+	Mount string `yaml:"mount"`
+	// Key is the name of the key, Version the number of the version that the certificate was issued for. Required.
+	Key     string `yaml:"key"`
+	Version int    `yaml:"version"`
+	// Token is read anew for each call: the file: in which an agent keeps it, or a credential:. Its policy needs "read" on
+	// MOUNT/keys/KEY and "update" on MOUNT/sign/KEY.
+	Token secret.Ref `yaml:"token"`
+	// Namespace is that of the engine. Default: the root.
+	Namespace string `yaml:"namespace"`
+	// CA is a PEM file with the roots of the server's certificate. Default: the system's.
+	CA string `yaml:"ca"`
 }
 
 // TSA is an RFC 3161 time-stamping authority.
@@ -360,6 +382,24 @@ func (c *Config) At(path, format string, args ...any) error {
 	return &Error{File: c.File, Line: lineOf(c.root, path), Msg: fmt.Sprintf(format, args...)}
 }
 
+// says reports whether something stands at a dotted path.
+func (c *Config) says(path string) bool {
+	n := c.root
+	for part := range strings.SplitSeq(path, ".") {
+		var next *yaml.Node
+		for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+			if n.Content[i].Value == part {
+				next = n.Content[i+1]
+			}
+		}
+		if next == nil {
+			return false
+		}
+		n = next
+	}
+	return true
+}
+
 // lineOf finds the line of a dotted path; numbers are positions in lists.
 func lineOf(n *yaml.Node, path string) int {
 	line := n.Line
@@ -460,11 +500,38 @@ func (c *Config) checkKey(path string, k Key) (errs []error) {
 	case "soft":
 		need("file", k.File)
 		need("passphrase", k.Passphrase.String())
+	case KindVault:
+		need("certificates", k.Certificates)
+		if k.Vault == nil {
+			need("vault", "")
+		}
 	default:
-		errs = append(errs, c.At(path+".kind", "%s.kind is %q: it must be pkcs11 or soft", path, k.Kind))
+		errs = append(errs, c.At(path+".kind", "%s.kind is %q: it must be pkcs11, vault-transit or soft", path, k.Kind))
+		return errs
 	}
+	errs = append(errs, c.alien(path, k)...)
 	if k.KeepAlive < 10*time.Second || k.KeepAlive > time.Hour {
 		errs = append(errs, c.At(path+".keep_alive", "%s.keep_alive is %s: it must be 10s to 1h", path, k.KeepAlive))
+	}
+	return errs
+}
+
+// KindVault is the kind of keys in a transit engine.
+const KindVault = "vault-transit"
+
+// kindOfField names the kind that alone takes a field of a key. What stands under fields of any other kind would mean
+// nothing there.
+var kindOfField = map[string]string{
+	"module": "pkcs11", "token": "pkcs11", "label": "pkcs11", "id": "pkcs11", "pin": "pkcs11", "env": "pkcs11", "read": "pkcs11", "write": "pkcs11",
+	"local_sockets": "pkcs11", "network": "pkcs11", "file": "soft", "passphrase": "soft", "vault": KindVault,
+}
+
+// alien finds what is said of a key and belongs to another kind.
+func (c *Config) alien(path string, k Key) (errs []error) {
+	for _, field := range slices.Sorted(maps.Keys(kindOfField)) {
+		if kind := kindOfField[field]; kind != k.Kind && c.says(path+"."+field) {
+			errs = append(errs, c.At(path+"."+field, "%s.%s is for keys of kind %s, and this one is %s: take it out", path, field, kind, k.Kind))
+		}
 	}
 	return errs
 }

@@ -43,6 +43,11 @@ func fallBack(house, spare string) string {
 	return strings.Replace(goodMain, `{kind: soft, file: key.pem, passphrase: "credential:passphrase"}`, fmt.Sprintf(key+"\n    spare: "+key, house, spare), 1)
 }
 
+// vaultKey is a configuration with a vault-transit key, which says this besides.
+func vaultKey(says string) string {
+	return strings.Replace(goodMain, `{kind: soft, file: key.pem, passphrase: "credential:passphrase"}`, "{kind: vault-transit, certificates: c.pem, "+says+"}", 1)
+}
+
 func load(t *testing.T, main string, tenants ...string) (*Config, error) {
 	t.Helper()
 	dir := t.TempDir()
@@ -108,6 +113,13 @@ func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
 		{"falls back without proof", strings.Replace(fallBack("fall_back: [spare], ", ""), "certificates: c.pem", "", 1), []string{goodTenant}, []string{"dealseal.yaml:5", "name their certificates"}},
 		{"falls back on a soft key", strings.Replace(fallBack("fall_back: [spare], ", ""), "spare: {kind: pkcs11", "spare: {kind: soft", 1), []string{goodTenant}, []string{"dealseal.yaml:5", "for evaluation"}},
 		{"touched too often", fallBack("keep_alive: 1s, ", ""), []string{goodTenant}, []string{"dealseal.yaml:5", "10s to 1h"}},
+		{"a key of another kind", strings.Replace(goodMain, "{kind: soft", "{module: /m.so, kind: soft", 1), []string{goodTenant}, []string{"dealseal.yaml:5", "signing.keys.house.module is for keys of kind pkcs11"}},
+		{"a vault without a section", vaultKey("timeout: 5s"), []string{goodTenant}, []string{"dealseal.yaml:5", "signing.keys.house.vault is missing: a vault-transit key needs it"}},
+		{"a vault's token in plain text", vaultKey("vault: {token: hunter2}"), []string{goodTenant}, []string{"dealseal.yaml:5", "signing.keys.house.vault.token"}},
+		{"a vault's key misspelt", vaultKey("vault: {verson: 3}"), []string{goodTenant}, []string{"dealseal.yaml:5", `did you mean "version"`}},
+		{"a vault with a PIN", vaultKey(`vault: {}, pin: "file:/pin"`), []string{goodTenant}, []string{"dealseal.yaml:5", "signing.keys.house.pin is for keys of kind pkcs11"}},
+		{"a vault without certificates", strings.Replace(vaultKey("vault: {}"), "certificates: c.pem, ", "", 1), []string{goodTenant}, []string{"dealseal.yaml:5", "certificates is missing: a vault-transit key needs it"}},
+		{"unknown kind", strings.Replace(goodMain, "kind: soft", "kind: aws", 1), []string{goodTenant}, []string{"dealseal.yaml:5", "it must be pkcs11, vault-transit or soft"}},
 		{"unknown status", goodMain, []string{strings.Replace(goodTenant, "{field: Status__c}", "{field: Status__c, values: {sigend: X}}", 1)}, []string{"a.yaml:10", `did you mean "signed"`}},
 	}
 	for _, c := range cases {

@@ -56,7 +56,10 @@ func (h *house) checkSoftKeys(ctx context.Context, log *slog.Logger) error {
 	}
 	defer keys.Close()
 	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(keys.isSoft)) {
+	for _, name := range slices.Sorted(maps.Keys(keys.kind)) {
+		if keys.kind[name] != "soft" {
+			continue
+		}
 		if err := h.checkKey(ctx, keys, name); err != nil {
 			errs = append(errs, h.cfg.At("signing.keys."+name, "key %q: %v", name, err))
 		}

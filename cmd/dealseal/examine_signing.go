@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/doctor"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/pades"
@@ -43,11 +44,7 @@ func (x *examiner) examineKey(name string) doctor.Examination {
 			report(failed(checkOpened, err, fmt.Sprintf("see that the token is there and unlocked, and check signing.keys.%s", name)))
 			return
 		}
-		kind := "in the HSM, token " + x.cfg.Signing.Keys[name].Token
-		if x.cfg.Signing.Keys[name].Kind == "soft" {
-			kind = "in a file, for evaluation only"
-		}
-		report(doctor.Passed(checkOpened, "%s", kind))
+		report(doctor.Passed(checkOpened, "%s", whereIs(key, x.cfg.Signing.Keys[name])))
 		if !x.examineCertificate(name, key, report) {
 			return
 		}
@@ -55,6 +52,20 @@ func (x *examiner) examineKey(name string) doctor.Examination {
 		x.examineSignatures(ctx, name, key, report)
 		report(x.askResponder(ctx, key.Chain()))
 	})
+}
+
+// whereIs says in whose keeping a key is.
+func whereIs(key signing.Key, c config.Key) string {
+	switch c.Kind {
+	case "soft":
+		return "in a file, for evaluation only"
+	case "pkcs11":
+		return "in the HSM, token " + c.Token
+	}
+	if n, named := signing.Ability[signing.Named](key); named {
+		return n.Name()
+	}
+	return "at a service of kind " + c.Kind
 }
 
 // examineCertificate reports whether it is good enough for a signature to be tried.

@@ -61,7 +61,7 @@ func (h *house) newExaminer(ctx context.Context, log *slog.Logger) *examiner {
 	}
 	keys := &lazy[*keyring]{make: func() (*keyring, error) { return h.newKeys(log) }}
 	x.key = func(ctx context.Context, name string) (signing.Key, error) {
-		if x.stateDir != nil && h.cfg.Signing.Keys[name].Kind != "soft" {
+		if x.stateDir != nil && h.cfg.Signing.Keys[name].Kind == "pkcs11" {
 			// The HSM's refusals are remembered there: without them a wrong PIN would be tried again and again.
 			return nil, left
 		}

@@ -32,24 +32,34 @@ func (x *examiner) questions(found []doctor.Finding) []doctor.Answer {
 
 func (x *examiner) keysAreProtected(found []doctor.Finding) doctor.Answer {
 	a := doctor.Answer{Question: "Are the signing keys protected?"}
-	var soft, hard []string
+	var soft, hard, distant []string
 	for _, name := range slices.Sorted(maps.Keys(x.cfg.Signing.Keys)) {
-		if x.cfg.Signing.Keys[name].Kind == "soft" {
+		switch x.cfg.Signing.Keys[name].Kind {
+		case "soft":
 			soft = append(soft, name)
-		} else {
+		case "pkcs11":
 			hard = append(hard, name)
+		default:
+			distant = append(distant, name)
 		}
 	}
 	broken := subjects(found, checkOpened, checkSignature)
 	switch {
-	case len(soft)+len(hard) == 0:
+	case len(soft)+len(hard)+len(distant) == 0:
 		a.Answer, a.Reason = no, "no key is configured"
 	case len(soft) > 0:
 		a.Answer, a.Reason = no, fmt.Sprintf("%s is kept in an encrypted file, which is for evaluation: production needs a key in an HSM", quotedList(soft))
 	case len(broken) > 0:
 		a.Answer, a.Reason = no, fmt.Sprintf("%s could not be opened or used: see above", quotedList(broken))
 	default:
-		a.Answer, a.Reason = yes, fmt.Sprintf("%s never leaves its HSM; a process of its own, which alone knows the PIN, asks it to sign", quotedList(hard))
+		var reasons []string
+		if len(hard) > 0 {
+			reasons = append(reasons, fmt.Sprintf("%s never leaves its HSM; a process of its own, which alone knows the PIN, asks it to sign", quotedList(hard)))
+		}
+		if len(distant) > 0 {
+			reasons = append(reasons, fmt.Sprintf("%s is kept by a key service, which is given digests and returns signatures; whether it is in an HSM there is the service's to say", quotedList(distant)))
+		}
+		a.Answer, a.Reason = yes, strings.Join(reasons, "; ")
 	}
 	return a
 }

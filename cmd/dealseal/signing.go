@@ -17,8 +17,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/signing"
+	"github.com/dealseal/dealseal/signing/keyservice"
+	"github.com/dealseal/dealseal/signing/keyservice/vault"
 	"github.com/dealseal/dealseal/signing/pades"
 	"github.com/dealseal/dealseal/signing/pkcs11"
 	"github.com/dealseal/dealseal/signing/softkey"
@@ -28,21 +31,30 @@ import (
 
 // keyring gives the configured keys by name, whatever their kind.
 type keyring struct {
-	hsm  *pkcs11.Keys
-	soft *softkey.Keys
-	// isSoft tells the two apart.
-	isSoft map[string]bool
+	hsm      *pkcs11.Keys
+	soft     *softkey.Keys
+	services *keyservice.Keys
+	// kind tells them apart.
+	kind   map[string]string
 	groups map[string]signing.Group // by the name of the key that is preferred
 }
 
 // newKeys opens no key yet.
 func (h *house) newKeys(log *slog.Logger) (*keyring, error) {
-	k := &keyring{isSoft: map[string]bool{}}
-	hard, soft := map[string]pkcs11.Config{}, map[string]softkey.Config{}
+	k := &keyring{kind: map[string]string{}}
+	hard, soft, distant := map[string]pkcs11.Config{}, map[string]softkey.Config{}, map[string]keyservice.Config{}
 	for name, c := range h.cfg.Signing.Keys {
-		if c.Kind == "soft" {
-			k.isSoft[name] = true
+		k.kind[name] = c.Kind
+		switch c.Kind {
+		case "soft":
 			soft[name] = softkey.Config{Path: relativeTo(h.cfg.File, c.File), Passphrase: c.Passphrase}
+			continue
+		case config.KindVault:
+			service, err := h.newService(name, c)
+			if err != nil {
+				return nil, err
+			}
+			distant[name] = keyservice.Config{Service: service, Certificates: relativeTo(h.cfg.File, c.Certificates), Timeout: c.Timeout}
 			continue
 		}
 		hard[name] = pkcs11.Config{Module: c.Module, Token: c.Token, Label: c.Label, ID: c.ID, PIN: c.PIN,
@@ -53,7 +65,7 @@ func (h *house) newKeys(log *slog.Logger) (*keyring, error) {
 	if k.groups, err = h.keyGroups(); err != nil {
 		return nil, err
 	}
-	k.soft = softkey.New(soft)
+	k.soft, k.services = softkey.New(soft), keyservice.New(distant)
 	k.hsm, err = pkcs11.New(hard, log)
 	return k, err
 }
@@ -86,13 +98,29 @@ func digestOf(b []byte) []byte {
 }
 
 func (k *keyring) Open(ctx context.Context, name string) (signing.Key, error) {
-	if k.isSoft[name] {
+	switch k.kind[name] {
+	case "soft":
 		return k.soft.Open(ctx, name)
+	case config.KindVault:
+		return k.services.Open(ctx, name)
 	}
 	return k.hsm.Open(ctx, name)
 }
 
-func (k *keyring) Close() error { return errors.Join(k.soft.Close(), k.hsm.Close()) }
+func (k *keyring) Close() error {
+	return errors.Join(k.soft.Close(), k.services.Close(), k.hsm.Close())
+}
+
+// newService is the client of a service that keeps a key. It asks nothing yet.
+func (h *house) newService(name string, c config.Key) (keyservice.Service, error) {
+	v := c.Vault
+	s, err := vault.New(vault.Config{Address: v.Address, Mount: v.Mount, Key: v.Key, Version: v.Version, Token: v.Token, Namespace: v.Namespace, CA: relativeTo(h.cfg.File, v.CA)})
+	var bad *vault.ConfigError
+	if errors.As(err, &bad) {
+		return nil, h.cfg.At(fmt.Sprintf("signing.keys.%s.vault.%s", name, bad.Field), "signing.keys.%s.vault.%v", name, bad)
+	}
+	return s, err
+}
 
 // checkKeys tries keys that rules use. A key that cannot be reached is waited for later; one that does not fit, or whose
 // seals nobody would take for valid, is an error now.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dealseal/dealseal/signing"
+	"github.com/dealseal/dealseal/signing/chain"
 	"github.com/dealseal/dealseal/worker"
 )
 
@@ -73,11 +74,11 @@ func (k *Keys) Open(ctx context.Context, name string) (signing.Key, error) {
 	if !known {
 		return nil, &ConfigError{name, "name", "is not that of a configured PKCS#11 key"}
 	}
-	chain, err := k.chain(ctx, name, c)
+	certificates, err := k.chain(ctx, name, c)
 	if err != nil {
 		return nil, err
 	}
-	key = &Key{name: name, token: cmp.Or(c.Token, c.Serial), pool: k.pools[name], timeout: c.Timeout, chain: chain, forget: func() { k.forget(name) }}
+	key = &Key{name: name, token: cmp.Or(c.Token, c.Serial), pool: k.pools[name], timeout: c.Timeout, chain: certificates, forget: func() { k.forget(name) }}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.open[name] = key
@@ -105,7 +106,7 @@ func (k *Keys) chain(ctx context.Context, name string, c Config) ([]*x509.Certif
 	}
 	var file []*x509.Certificate
 	if c.Certificates != "" {
-		if file, err = readCertificates(c.Certificates); err != nil {
+		if file, err = chain.Read(c.Certificates); err != nil {
 			return nil, &ConfigError{name, "certificates:", err.Error()}
 		}
 	}
@@ -116,11 +117,11 @@ func (k *Keys) chain(ctx context.Context, name string, c Config) ([]*x509.Certif
 			token = append(token, certificate)
 		}
 	}
-	chain, err := chainFor(d.PublicKey, file, token, time.Now())
+	found, err := chain.For(d.PublicKey, file, token, time.Now())
 	if err != nil {
 		return nil, &ConfigError{name, "certificate:", err.Error()}
 	}
-	return chain, nil
+	return found, nil
 }
 
 // Close ends the agents. Sessions and login end with them.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/dealseal/dealseal/mocks/hostile"
+	"github.com/dealseal/dealseal/signing/chain"
 )
 
 func pemOf(c *x509.Certificate) string {
@@ -59,7 +60,7 @@ func TestCertificateOfTheKeyIsChosen(t *testing.T) {
 		{"first of the file", nil, list(foreign, current), list(longer), "foreign", ""},
 		{"nothing to go by", nil, nil, list(longer), "", "as the first of a certificates file"},
 	} {
-		got, err := chainFor(tc.spki, tc.file, tc.token, time.Now())
+		got, err := chain.For(tc.spki, tc.file, tc.token, time.Now())
 		switch {
 		case tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)):
 			t.Errorf("%s: %v", tc.name, err)
@@ -75,7 +76,7 @@ func TestLoopOfIssuersEnds(t *testing.T) {
 	_, a2 := certify(t, "a", b, bKey, aKey.Public()) // a cross-certificate back
 	a2.IsCA = true
 	_, leaf := certify(t, "leaf", b, bKey, aKey.Public())
-	got, err := chainFor(leaf.RawSubjectPublicKeyInfo, []*x509.Certificate{leaf, b, a2}, nil, time.Now())
+	got, err := chain.For(leaf.RawSubjectPublicKeyInfo, []*x509.Certificate{leaf, b, a2}, nil, time.Now())
 	if err != nil || len(got) > 4 {
 		t.Fatal(len(got), err)
 	}
@@ -87,9 +88,9 @@ func TestCertificatesFileNamesWhatIsWrong(t *testing.T) {
 		"a key":          {pemOf(c) + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "block 2 is a PRIVATE KEY"},
 		"no certificate": {"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "certificate 1"},
 		"nothing":        {"", "no certificate"},
-		"too many":       {strings.Repeat(pemOf(c), maxCertificates+1), "more than"},
+		"too many":       {strings.Repeat(pemOf(c), chain.Max+1), "more than"},
 	} {
-		if _, err := parseCertificates([]byte(tc.text)); err == nil || !strings.Contains(err.Error(), tc.want) {
+		if _, err := chain.Parse([]byte(tc.text)); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -159,8 +160,8 @@ func FuzzParseCertificates(f *testing.F) {
 	f.Add([]byte("-----BEGIN X-----\n-----END X-----\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		hostile.Budget(t)
-		all, err := parseCertificates(text)
-		if err == nil && (len(all) == 0 || len(all) > maxCertificates) {
+		all, err := chain.Parse(text)
+		if err == nil && (len(all) == 0 || len(all) > chain.Max) {
 			t.Fatalf("%d certificates", len(all))
 		}
 	})

@@ -1,4 +1,5 @@
-package pkcs11
+// Package chain finds the certificate of a key, and its issuers, among those that are at hand.
+package chain
 
 import (
 	"bytes"
@@ -9,11 +10,14 @@ import (
 	"time"
 )
 
+// Max is the number of certificates that a file may have.
+const Max = 64
+
 // maxPEM bounds a file of certificates, in bytes.
 const maxPEM = 1 << 20
 
-// readCertificates reads a PEM file of certificates.
-func readCertificates(path string) ([]*x509.Certificate, error) {
+// Read reads a PEM file of certificates.
+func Read(path string) ([]*x509.Certificate, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -25,14 +29,15 @@ func readCertificates(path string) ([]*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := parseCertificates(text)
+	all, err := Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return all, nil
 }
 
-func parseCertificates(text []byte) ([]*x509.Certificate, error) {
+// Parse reads text in PEM form that holds certificates and nothing else.
+func Parse(text []byte) ([]*x509.Certificate, error) {
 	var all []*x509.Certificate
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
@@ -42,8 +47,8 @@ func parseCertificates(text []byte) ([]*x509.Certificate, error) {
 		if err != nil {
 			return nil, fmt.Errorf("certificate %d: %w", len(all)+1, err)
 		}
-		if all = append(all, c); len(all) > maxCertificates {
-			return nil, fmt.Errorf("more than %d certificates", maxCertificates)
+		if all = append(all, c); len(all) > Max {
+			return nil, fmt.Errorf("more than %d certificates", Max)
 		}
 	}
 	if len(all) == 0 {
@@ -52,12 +57,12 @@ func parseCertificates(text []byte) ([]*x509.Certificate, error) {
 	return all, nil
 }
 
-// chainFor returns the certificate of the key and its issuers, as far as they
+// For returns the certificate of the key and its issuers, as far as they
 // are known, without the root. The certificate is chosen by its public key,
 // which is spki (PKIX DER); of several, the one valid now that ends last. If
 // the token does not tell the public key, the first of the file counts: each
 // signature is checked with it before use.
-func chainFor(spki []byte, file, token []*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
+func For(spki []byte, file, token []*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
 	all := append(append([]*x509.Certificate(nil), file...), token...)
 	var leaf *x509.Certificate
 	if spki == nil && len(file) > 0 {

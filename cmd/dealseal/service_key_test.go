@@ -1,0 +1,100 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/mocks/kms"
+	"github.com/dealseal/dealseal/mocks/pki"
+)
+
+// serviceStage is a running daemon whose key is kept by a service on the network.
+type serviceStage struct {
+	*stage
+	keys *kms.Store
+}
+
+func newServiceStage(t *testing.T, config func(w *world, s *serviceStage) string) *serviceStage {
+	t.Helper()
+	s := &serviceStage{keys: kms.NewStore()}
+	s.stage = newStage(t, worldOptions{attempts: 3, key: func(w *world) string {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		must(t, err)
+		s.keys.Add("seal", key)
+		chain, err := w.authority.IssueSigner(key.Public(), sealSubject)
+		must(t, err)
+		must(t, os.WriteFile(w.path("seal.pem"), pki.PEM(chain...), 0o600))
+		return config(w, s)
+	}})
+	return s
+}
+
+// uses counts how often the service signed a deal's digest.
+func (s *serviceStage) uses(digest string) (n int) {
+	for _, d := range s.keys.Signed() {
+		if hex.EncodeToString(d) == digest {
+			n++
+		}
+	}
+	return n
+}
+
+// seals lets a deal enter and counts the uses of the key.
+func (s *serviceStage) seals(t *testing.T, c crm, by string, uses int) {
+	t.Helper()
+	r := enterMemo(c)
+	story := awaitDone(t, s.ops, r)
+	signedDigests(t, story)
+	mustBear(t, c, r, 1)
+	if n := s.uses(story.Sealing.Facts.Digest); n != uses {
+		t.Errorf("%s: its digest was signed %d times, want %d", story.Sealing.Tx, n, uses)
+	}
+	for _, l := range story.Trail {
+		if l.What == "signed" && !strings.Contains(l.Why, by) {
+			t.Errorf("the audit log does not say %q: %s", by, l.Why)
+		}
+	}
+}
+
+// TestAVaultSealsAndItsTroubleIsWaitedFor has the daemon's key in a transit engine that fails to order.
+func TestAVaultSealsAndItsTroubleIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	s := newServiceStage(t, func(w *world, s *serviceStage) string {
+		server := httptest.NewServer(s.keys.Vault())
+		w.t.Cleanup(server.Close)
+		return fmt.Sprintf("{kind: vault-transit, certificates: %q, timeout: 2s, vault: {address: %q, key: seal, version: 1, token: %q}}", w.path("seal.pem"), server.URL, w.secretFile("vault-token", kms.Token))
+	})
+	c := s.crms[0]
+	const place = "transit/seal version 1"
+	s.seals(t, c, place, 1)
+	for fault, uses := range map[kms.Fault]int{kms.Down: 1, kms.Hang: 1, kms.Damaged: 2, kms.Lost: 2, kms.OtherDigest: 1} {
+		s.keys.SetFault(fault, 1)
+		s.seals(t, c, place, uses)
+	}
+
+	s.keys.SetToken("the token of tomorrow")
+	r := enterMemo(c)
+	story := awaitTrouble(t, s.ops, r, deal.Retrying, "permission denied", "the token of file:")
+	if story.Sealing.Attempts != 0 {
+		t.Errorf("%d attempts of a deal were used up by a token that all deals share", story.Sealing.Attempts)
+	}
+	if log := s.daemon.log(); strings.Contains(log, kms.Token) {
+		t.Error("the log holds the token")
+	}
+	must(t, os.WriteFile(s.path("vault-token"), []byte("the token of tomorrow"), 0o600))
+	conclude(t, s.ops, "retry", story.Sealing.Tx)
+	awaitDone(t, s.ops, r)
+	out, _, _ := s.run(t, "doctor")
+	if !strings.Contains(out, place) {
+		t.Errorf("the doctor does not say where the key is:\n%s", out)
+	}
+	s.daemon.stop(t)
+}
