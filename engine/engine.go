@@ -162,7 +162,12 @@ func (r *run) steps(ctx context.Context) deal.Outcome {
 	if wait := s.Next.Sub(r.Now()); s.Condition == deal.Retrying && wait > 0 && wait < farFuture {
 		return deal.Outcome{Again: wait}
 	}
+	rendered := r.rendering.expect(s.Tenant)
+	defer rendered()
 	for !s.Condition.Waiting() {
+		if !willRender(s) {
+			rendered()
+		}
 		if r.stopping.Load() {
 			return deal.Outcome{Again: time.Second} // the next start goes on here
 		}

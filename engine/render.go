@@ -87,6 +87,11 @@ func (r *run) renderInTurn(ctx context.Context, b *documents.Bundle, render func
 	return r.inTurn(ctx, r.rendering, render)
 }
 
+// willRender reports whether a deal has yet to come to the renderer on its way.
+func willRender(s *deal.Sealing) bool {
+	return s.Plan.Attachment == "" && s.Step.Before(deal.Rendered) || s.Plan.AuditTrail != "" && s.Step.Before(deal.Kept)
+}
+
 func (r *run) fromRecord(ctx context.Context) (deal.FileFact, error) {
 	s := r.s
 	fact, err := r.download(ctx, deal.RecordFile{ID: s.Private.Source, Size: s.Private.SourceSize, MD5: s.Private.SourceMD5}, fileUnsigned)

@@ -382,7 +382,7 @@ func TestADigestThatIsGivenUpWhileOthersKeepTheKeyIsNeverSigned(t *testing.T) {
 	waitsInLine(t, d.signing)
 	w.clock.advance(usualLease + time.Second)
 	must(t, d.store.PrepareAgain(t.Context(), tx, "alice", "the HSM was down"))
-	d.signing.give()
+	d.signing.give("other")
 	within(t, "the deal has had its turn", ended)
 	w.wantUses(0)
 
@@ -415,7 +415,7 @@ func TestADealThatWaitsForItsTurnToBeCheckedKeepsNoLease(t *testing.T) {
 			t.Error("a lease was taken for a check whose turn had not come")
 		}
 	}
-	d.checking.give()
+	d.checking.give("other")
 	within(t, "the deal has had its turn", ended)
 	d.wantDone(d.load(tx))
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/dealseal/dealseal/deal"
 )
@@ -27,9 +28,11 @@ func TestTenantsTakeTurnsHoweverManyDealsOneHas(t *testing.T) {
 			synctest.Wait() // they come in this order
 		}
 		var order []deal.TenantID
+		has := deal.TenantID("big")
 		for range 7 {
-			places.give()
-			order = append(order, <-served)
+			places.give(has)
+			has = <-served
+			order = append(order, has)
 		}
 		if want := []deal.TenantID{"big", "small", "other", "big", "small", "big", "big"}; !slices.Equal(order, want) {
 			t.Errorf("served %v, want %v", order, want)
@@ -63,8 +66,8 @@ func TestNoMoreThanThePlacesAreTaken(t *testing.T) {
 		if len(places.line) != 0 || len(places.waits) != 0 {
 			t.Errorf("nobody waits, and the line is %v, %v", places.line, places.waits)
 		}
-		places.give()
-		places.give()
+		places.give("a")
+		places.give("a")
 		for range 2 {
 			if err := places.take(t.Context(), "b"); err != nil {
 				t.Fatal(err)
@@ -74,4 +77,78 @@ func TestNoMoreThanThePlacesAreTaken(t *testing.T) {
 			t.Errorf("%d places are free, want none", places.free)
 		}
 	})
+}
+
+func TestTheLastPlaceIsKeptForATenantThatHasNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		places := newTurns(2)
+		taken := make(chan deal.TenantID, 10)
+		take := func(tenant deal.TenantID) {
+			t.Helper()
+			go func() {
+				if err := places.take(t.Context(), tenant); err != nil {
+					t.Error(err)
+				}
+				taken <- tenant
+			}()
+			synctest.Wait()
+		}
+		have := func(what string, want ...deal.TenantID) {
+			t.Helper()
+			synctest.Wait()
+			var got []deal.TenantID
+			for len(taken) > 0 {
+				got = append(got, <-taken)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s: %v got a place, want %v", what, got, want)
+			}
+		}
+		over := places.expect("small")
+		take("big")
+		take("big")
+		have("while another is expected", "big")
+		take("small")
+		have("whom it was kept for", "small")
+		places.give("small")
+		have("who has had it may come again")
+		over()
+		have("nobody else is expected any more", "big")
+		over() // does nothing
+		take("small")
+		have("none is free")
+		places.give("big")
+		have("in turn", "small")
+		places.give("small")
+		places.give("big")
+
+		defer places.expect("slow")()
+		take("big")
+		take("big")
+		have("one of both", "big")
+		time.Sleep(patience)
+		places.give("big")
+		take("big")
+		have("nobody waits long for what does not come", "big", "big")
+	})
+}
+
+func TestAPlaceIsKeptOnlyForDealsThatWillBeRendered(t *testing.T) {
+	for _, c := range []struct {
+		attachment, trail string
+		step              deal.Step
+		want              bool
+	}{
+		{"", "", deal.Gathered, true},
+		{"", "", deal.Rendered, false},
+		{"", "audit-trail@1", deal.Checked, true},
+		{"", "audit-trail@1", deal.Kept, false},
+		{"Quote*.pdf", "", deal.Noticed, false},
+		{"Quote*.pdf", "audit-trail@1", deal.Noticed, true},
+	} {
+		s := &deal.Sealing{Step: c.step, Plan: deal.Plan{Attachment: c.attachment, AuditTrail: c.trail}}
+		if got := willRender(s); got != c.want {
+			t.Errorf("%+v: %v, want %v", c, got, c.want)
+		}
+	}
 }
