@@ -67,11 +67,13 @@ func openOpportunity(org *salesforce.Org, rule string, lines int) (string, error
 		_, err := org.AddFile(id, "Quote.pdf", quote())
 		return id, err
 	}
-	for i := range lines {
-		if _, err := org.AddLineItem(id, map[string]any{"Quantity": json.Number("1"), "UnitPrice": json.Number(lineAmount),
-			"Product2": map[string]any{"Name": fmt.Sprintf("Temperature probe, stainless steel, lot %d", i+1), "ProductCode": fmt.Sprintf("TP-%d", 1000+i)}}); err != nil {
-			return "", err
-		}
+	items := make([]map[string]any, lines)
+	for i := range items {
+		items[i] = map[string]any{"Quantity": json.Number("1"), "UnitPrice": json.Number(lineAmount),
+			"Product2": map[string]any{"Name": fmt.Sprintf("Temperature probe, stainless steel, lot %d", i+1), "ProductCode": fmt.Sprintf("TP-%d", 1000+i)}}
+	}
+	if err := org.AddLineItems(id, items); err != nil {
+		return "", err
 	}
 	_, err = org.AddContactRole(id, map[string]any{"Role": "Decision Maker", "IsPrimary": true, "Contact": map[string]any{"LastName": "Jürgen Weiß", "Email": "purchasing@example.com"}})
 	return id, err

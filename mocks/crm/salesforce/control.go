@@ -122,6 +122,26 @@ func (o *Org) AddLineItem(opportunityID string, fields map[string]any) (id strin
 	return o.addTo(opportunityID, "OpportunityLineItem", "Product2", "Product2Id", fields)
 }
 
+// AddLineItems adds product lines in one save, as the page for them does: the Amount changes once.
+func (o *Org) AddLineItems(opportunityID string, lines []map[string]any) error {
+	return o.act(func(t *tx) *Error {
+		t.rollUps = []any{}
+		for _, fields := range lines {
+			if _, err := t.add(opportunityID, "OpportunityLineItem", "Product2", "Product2Id", fields); err != nil {
+				return err
+			}
+		}
+		due := t.rollUps
+		t.rollUps = nil
+		for _, id := range due {
+			if err := t.rollUp(id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // AddContactRole adds a contact to an Opportunity. A "Contact" value of
 // map[string]any makes the contact, too.
 func (o *Org) AddContactRole(opportunityID string, fields map[string]any) (id string, err error) {
@@ -130,24 +150,29 @@ func (o *Org) AddContactRole(opportunityID string, fields map[string]any) (id st
 
 func (o *Org) addTo(opportunityID, object, parent, reference string, fields map[string]any) (id string, err error) {
 	err = o.act(func(t *tx) *Error {
-		all := maps.Clone(fields)
-		if all == nil {
-			all = map[string]any{}
-		}
-		all["OpportunityId"] = opportunityID
-		if given, ok := all[parent].(map[string]any); ok {
-			made, e := t.create(parent, given)
-			if e != nil {
-				return e
-			}
-			delete(all, parent)
-			all[reference] = made
-		}
 		var e *Error
-		id, e = t.create(object, all)
+		id, e = t.add(opportunityID, object, parent, reference, fields)
 		return e
 	})
 	return id, err
+}
+
+// add makes what hangs on an Opportunity, and the record that it refers to if its fields are given.
+func (t *tx) add(opportunityID, object, parent, reference string, fields map[string]any) (id string, err *Error) {
+	all := maps.Clone(fields)
+	if all == nil {
+		all = map[string]any{}
+	}
+	all["OpportunityId"] = opportunityID
+	if given, ok := all[parent].(map[string]any); ok {
+		made, err := t.create(parent, given)
+		if err != nil {
+			return "", err
+		}
+		delete(all, parent)
+		all[reference] = made
+	}
+	return t.create(object, all)
 }
 
 // rowOf finds any record by its ID; the caller holds the lock.

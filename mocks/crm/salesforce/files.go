@@ -155,7 +155,7 @@ func (t *tx) link(document, entity, share string) {
 // supersede ends the reign of a document's latest version and returns the next number.
 func (t *tx) supersede(document string) int {
 	n := 1
-	for _, v := range t.o.tables["ContentVersion"].rows {
+	for _, v := range t.o.tables["ContentVersion"].referring("ContentDocumentId", []string{document}) {
 		if values := v.latest(); values["ContentDocumentId"] == document {
 			n++
 			if values["IsLatest"] == true {
@@ -169,7 +169,8 @@ func (t *tx) supersede(document string) int {
 // checkLink refuses a second link between the same two.
 func (t *tx) checkLink(r *row) *Error {
 	values := r.latest()
-	for _, other := range t.o.tables["ContentDocumentLink"].rows {
+	entity, _ := values["LinkedEntityId"].(string)
+	for _, other := range t.o.tables["ContentDocumentLink"].referring("LinkedEntityId", []string{entity}) {
 		v := other.latest()
 		if other != r && !other.deleted() && v["ContentDocumentId"] == values["ContentDocumentId"] && v["LinkedEntityId"] == values["LinkedEntityId"] {
 			return &Error{Status: 400, Code: "DUPLICATE_VALUE", Message: "duplicate value found: LinkedEntityId duplicates value on record with id: " + other.id, Fields: []string{}}

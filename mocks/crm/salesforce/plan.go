@@ -19,6 +19,9 @@ type plan struct {
 	match func(*row, map[string]any) bool
 	order []orderBy
 	ids   []string // the only IDs that can match; nil: any
+	// refer is the field, if any, that must refer to one of the records of referTo.
+	refer   string
+	referTo []string
 }
 
 type orderBy struct {
@@ -84,6 +87,7 @@ func (b *binder) bindTo(q *query, def *object) (*plan, *Error) {
 		p.match = match
 	}
 	p.ids = idsOf(q.where)
+	p.refer, p.referTo = referencesOf(def, q.where)
 	if def.name == "ContentDocumentLink" && !q.children && !linkFiltered(q.where) {
 		return nil, &Error{Status: 400, Code: "MALFORMED_QUERY", Message: "Implementation restriction: ContentDocumentLink requires a filter by a single Id on ContentDocumentId or LinkedEntityId using the equals operator or multiple Id's using the IN operator."}
 	}
@@ -477,6 +481,29 @@ func idsOf(where *condition) (ids []string) {
 	return ids
 }
 
+// referencesOf finds a reference that a WHERE clause confines the result to.
+func referencesOf(def *object, where *condition) (field string, ids []string) {
+	conjuncts(where, func(c *condition) {
+		if field != "" || (c.op != "=" && c.op != "in") || c.sub != nil || len(c.path.names) != 1 {
+			return
+		}
+		f := def.byName[lower(c.path.names[0])]
+		if f == nil || f.Type != TypeReference {
+			return
+		}
+		var found []string
+		for _, l := range c.values {
+			id, ok := canonicalID(l.text)
+			if l.kind != tokString || !ok {
+				return // null, and what no record has for an ID
+			}
+			found = append(found, id)
+		}
+		field, ids = f.Name, found
+	})
+	return field, ids
+}
+
 func linkFiltered(where *condition) (ok bool) {
 	conjuncts(where, func(c *condition) {
 		name := lower(c.path.names[len(c.path.names)-1])
@@ -489,20 +516,32 @@ func linkFiltered(where *condition) (ok bool) {
 
 // rows runs a plan without its LIMIT and OFFSET.
 func (b *binder) rows(p *plan) []*row {
+	return b.among(p, b.candidates(p))
+}
+
+// candidates are the rows that can be in a result, in the order of their creation.
+func (b *binder) candidates(p *plan) []*row {
 	tab := b.o.tables[p.def.name]
-	candidates := tab.rows
-	if p.ids != nil {
-		candidates = nil
+	switch {
+	case p.def.name == userRecordAccess:
+		return b.o.accessRows()
+	case p.ids != nil:
+		var candidates []*row
 		for _, id := range p.ids {
 			if r := tab.byID[id]; r != nil {
 				candidates = append(candidates, r)
 			}
 		}
 		slices.SortFunc(candidates, func(x, y *row) int { return cmp.Compare(x.id, y.id) })
+		return candidates
+	case p.refer != "":
+		return tab.referring(p.refer, p.referTo)
 	}
-	if p.def.name == userRecordAccess {
-		candidates = b.o.accessRows()
-	}
+	return tab.rows
+}
+
+// among picks and sorts the rows of a result.
+func (b *binder) among(p *plan, candidates []*row) []*row {
 	var out []*row
 	for _, r := range candidates {
 		values := r.at(b.now)
@@ -526,8 +565,10 @@ func (b *binder) sort(p *plan, rows []*row) {
 		return
 	}
 	list := make([]sortable, len(rows))
+	keys := make([]any, 0, len(rows)*len(p.order))
 	for i, r := range rows {
-		list[i].row = r
+		list[i].row, list[i].keys = r, keys[len(keys):len(keys):len(keys)+len(p.order)]
+		keys = keys[:len(keys)+len(p.order)]
 		for _, o := range p.order {
 			list[i].keys = append(list[i].keys, fold(o.column.field, b.value(r, r.at(b.now), o.column)))
 		}
@@ -564,10 +605,7 @@ func (p *plan) cut(rows []*row) []*row {
 }
 
 // renderer turns rows into records of a response.
-type renderer struct {
-	b        *binder
-	children map[*plan]map[string][]*row // by parent ID
-}
+type renderer struct{ b *binder }
 
 func (w *renderer) attributes(def *object, id string) member {
 	return member{"attributes", ordered{{"type", def.name}, {"url", "/services/data/v" + w.b.version + "/sobjects/" + def.name + "/" + id}}}
@@ -612,16 +650,10 @@ func (w *renderer) parent(p *part, values map[string]any) any {
 }
 
 func (w *renderer) childRows(p *part, parent *row) any {
-	groups, ok := w.children[p.sub]
-	if !ok {
-		groups = map[string][]*row{}
-		for _, r := range w.b.rows(p.sub) {
-			id, _ := r.at(w.b.now)[p.by].(string)
-			groups[id] = append(groups[id], r)
-		}
-		w.children[p.sub] = groups
-	}
-	rows := p.sub.cut(groups[parent.id])
+	rows := slices.DeleteFunc(w.b.among(p.sub, w.b.o.tables[p.sub.def.name].referring(p.by, []string{parent.id})), func(r *row) bool {
+		return r.at(w.b.now)[p.by] != parent.id
+	})
+	rows = p.sub.cut(rows)
 	if len(rows) == 0 {
 		return nil
 	}

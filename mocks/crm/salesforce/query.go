@@ -92,7 +92,7 @@ func (c *call) page(cur *cursor, locator string, offset int) reply {
 	}
 	b := *cur.binder
 	b.now = c.o.now()
-	w := &renderer{b: &b, children: map[*plan]map[string][]*row{}}
+	w := &renderer{&b}
 	records := make([]ordered, 0, end-offset)
 	for _, r := range cur.rows[offset:end] {
 		records = append(records, w.record(cur.plan.shape, r))

@@ -303,7 +303,7 @@ func FuzzSOQL(f *testing.F) {
 		if e != nil {
 			return
 		}
-		w := &renderer{b: b, children: map[*plan]map[string][]*row{}}
+		w := &renderer{b}
 		for _, r := range p.cut(b.rows(p)) {
 			marshal(w.record(p.shape, r))
 		}

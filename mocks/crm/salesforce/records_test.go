@@ -419,3 +419,21 @@ func TestComposite(t *testing.T) {
 		t.Errorf("%d accounts: without allOrNone the first request stands", n)
 	}
 }
+
+func TestLinesThatAreSavedTogetherChangeTheAmountOnce(t *testing.T) {
+	w := newWire(t, Options{})
+	id := w.opportunity(map[string]any{"Name": "D"})
+	history := func() int { return len(w.org.Records("OpportunityHistory")) }
+	before := history()
+	var lines []map[string]any
+	for i := range 3 {
+		lines = append(lines, map[string]any{"Product2": map[string]any{"Name": fmt.Sprint("P", i)}, "Quantity": 1, "UnitPrice": 10.25})
+	}
+	w.ok(w.org.AddLineItems(id, lines))
+	if n := history() - before; n != 1 {
+		t.Errorf("%d history rows, want 1", n)
+	}
+	if got := names(w.query("SELECT Name FROM OpportunityLineItem WHERE OpportunityId = '"+id+"'"), "Name"); len(got) != 3 {
+		t.Errorf("lines %v, want 3", got)
+	}
+}

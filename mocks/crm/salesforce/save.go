@@ -265,7 +265,13 @@ func (t *tx) afterSave(r *row, before map[string]any) *Error {
 	case "Opportunity":
 		t.writeHistory(r, before)
 	case "OpportunityLineItem":
-		return t.rollUp(r.latest()["OpportunityId"])
+		id := r.latest()["OpportunityId"]
+		if t.rollUps == nil {
+			return t.rollUp(id)
+		}
+		if !slices.Contains(t.rollUps, id) {
+			t.rollUps = append(t.rollUps, id)
+		}
 	case "ContentDocumentLink":
 		return t.checkLink(r)
 	}
@@ -277,7 +283,7 @@ func (t *tx) rollUp(opportunity any) *Error {
 	id, _ := opportunity.(string)
 	opp := t.o.tables["Opportunity"].byID[id]
 	sum, found := new(big.Rat), false
-	for _, item := range t.o.tables["OpportunityLineItem"].rows {
+	for _, item := range t.o.tables["OpportunityLineItem"].referring("OpportunityId", []string{id}) {
 		if v := item.latest(); v["OpportunityId"] == id && !item.deleted() {
 			sum.Add(sum, exact(v["TotalPrice"]))
 			found = true

@@ -1,7 +1,9 @@
 package salesforce
 
 import (
+	"cmp"
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -9,13 +11,39 @@ import (
 type table struct {
 	rows []*row
 	byID map[string]*row
+	refs map[referral][]*row // those that refer to a record, or did once
 }
 
-func newTable() *table { return &table{byID: map[string]*row{}} }
+// referral is a record as the value of a field that refers to others.
+type referral struct{ field, id string }
+
+func newTable() *table { return &table{byID: map[string]*row{}, refs: map[referral][]*row{}} }
 
 func (t *table) insert(r *row) {
 	t.rows = append(t.rows, r)
 	t.byID[r.id] = r
+	t.file(r, r.latest())
+}
+
+// file remembers which records a row refers to from now on.
+func (t *table) file(r *row, values map[string]any) {
+	for _, f := range r.object.fields {
+		if id, ok := values[f.Name].(string); ok && f.Type == TypeReference {
+			at := referral{f.Name, id}
+			t.refs[at] = append(t.refs[at], r)
+		}
+	}
+}
+
+// referring returns the rows that may refer to one of the records, in the order of their creation.
+func (t *table) referring(field string, ids []string) []*row {
+	var out []*row
+	for _, id := range ids {
+		out = append(out, t.refs[referral{field, id}]...)
+	}
+	out = slices.DeleteFunc(out, func(r *row) bool { return t.byID[r.id] != r }) // rolled back
+	slices.SortFunc(out, func(x, y *row) int { return cmp.Compare(x.id, y.id) })
+	return slices.Compact(out)
 }
 
 func (t *table) remove(r *row) {
@@ -71,6 +99,7 @@ type tx struct {
 	stamp   time.Time
 	visible time.Time
 	undo    []func()
+	rollUps []any  // Opportunities to be summed up at the end of the save; nil: at once
 	data    []byte // file bytes that came outside the JSON, for the next ContentVersion
 }
 
@@ -116,5 +145,6 @@ func (t *tx) write(r *row, changes map[string]any) {
 		}
 	}
 	r.versions = append(kept, version{values: values, visible: t.visible})
+	t.o.tables[r.object.name].file(r, changes)
 	t.undo = append(t.undo, func() { r.versions = before })
 }

@@ -168,29 +168,49 @@ type member struct {
 type ordered []member
 
 // MarshalJSON implements json.Marshaler.
-func (o ordered) MarshalJSON() ([]byte, error) {
-	var b bytes.Buffer
-	b.WriteByte('{')
-	for i, m := range o {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.Write(marshal(m.key))
-		b.WriteByte(':')
-		b.Write(marshal(m.value))
-	}
-	b.WriteByte('}')
-	return b.Bytes(), nil
-}
+func (o ordered) MarshalJSON() ([]byte, error) { return marshal(o), nil }
 
 // marshal writes JSON without escaping HTML. What it is given is always made
 // of plain values.
 func marshal(v any) []byte {
 	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		panic("salesforce mock: " + err.Error())
+	write(&b, v)
+	return b.Bytes()
+}
+
+// write writes objects itself: encoding/json would read again what each of them has written.
+func write(b *bytes.Buffer, v any) {
+	switch v := v.(type) {
+	case ordered:
+		b.WriteByte('{')
+		for i, m := range v {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			write(b, m.key)
+			b.WriteByte(':')
+			write(b, m.value)
+		}
+		b.WriteByte('}')
+	case []ordered:
+		if v == nil {
+			b.WriteString("null")
+			return
+		}
+		b.WriteByte('[')
+		for i, o := range v {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			write(b, o)
+		}
+		b.WriteByte(']')
+	default:
+		enc := json.NewEncoder(b)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(v); err != nil {
+			panic("salesforce mock: " + err.Error())
+		}
+		b.Truncate(b.Len() - 1) // the line's end
 	}
-	return bytes.TrimRight(b.Bytes(), "\n")
 }
