@@ -27,29 +27,33 @@ func content(t *testing.T, f *File) string {
 }
 
 func TestAStagedDocumentComesBackWholeAndEncrypted(t *testing.T) {
-	s, _ := newStore(t)
-	sl := one(t, s, "006A")
-	text := strings.Repeat("page ", 50_000) // several chunks of age
-	fact := stage(t, s, sl.Tx, "unsigned.pdf", text)
-	f, err := s.OpenStaged(t.Context(), sl.Tx, "unsigned.pdf", fact)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if f.MediaType != "application/pdf" || f.Name != "unsigned.pdf" || f.SHA256 != fact.SHA256 || f.MD5 != fact.MD5 || f.Size() != fact.Size {
-		t.Errorf("%+v does not match %+v", f.File, fact)
-	}
-	if content(t, f) != text {
-		t.Error("the content differs")
-	}
-	stored, err := os.ReadFile(filepath.Join(s.dir, "staging", string(sl.Tx), "unsigned.pdf.age"))
-	if err != nil || bytes.Contains(stored, []byte("page page")) {
-		t.Errorf("stored in plain text, %v", err)
-	}
-	if err := s.Unstage(t.Context(), sl.Tx); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.OpenStaged(t.Context(), sl.Tx, "unsigned.pdf", fact); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("after Unstage: %v", err)
+	for name, pages := range map[string]int{"held": 50_000, "read as needed": heldPlain/5 + 1} { // several chunks of age
+		t.Run(name, func(t *testing.T) {
+			s, _ := newStore(t)
+			sl := one(t, s, "006A")
+			text := strings.Repeat("page ", pages)
+			fact := stage(t, s, sl.Tx, "unsigned.pdf", text)
+			f, err := s.OpenStaged(t.Context(), sl.Tx, "unsigned.pdf", fact)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.MediaType != "application/pdf" || f.Name != "unsigned.pdf" || f.SHA256 != fact.SHA256 || f.MD5 != fact.MD5 || f.Size() != fact.Size {
+				t.Errorf("%+v does not match %+v", f.File, fact)
+			}
+			if content(t, f) != text {
+				t.Error("the content differs")
+			}
+			stored, err := os.ReadFile(filepath.Join(s.dir, "staging", string(sl.Tx), "unsigned.pdf.age"))
+			if err != nil || bytes.Contains(stored, []byte("page page")) {
+				t.Errorf("stored in plain text, %v", err)
+			}
+			if err := s.Unstage(t.Context(), sl.Tx); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.OpenStaged(t.Context(), sl.Tx, "unsigned.pdf", fact); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("after Unstage: %v", err)
+			}
+		})
 	}
 }
 

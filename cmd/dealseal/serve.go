@@ -167,6 +167,7 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 	g.Go(func() error { return d.keepKeysAlive(ctx) })
 	g.Go(func() error { return d.hangups(ctx, hup) })
 	g.Go(func() error { return d.watch(ctx) })
+	g.Go(func() error { return newCollector().watch(ctx) })
 	g.Go(func() error {
 		<-ctx.Done()
 		d.asked = time.Now()
