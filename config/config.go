@@ -162,7 +162,8 @@ type TSA struct {
 type Profile struct {
 	// Key is a name under signing.keys. Required.
 	Key string `yaml:"key"`
-	// Level is B-B or B-T. Default B-T.
+	// Level is the level to reach: B-B; B-T, with a time-stamp; B-LT, with the certificates and the evidence that none of
+	// them was revoked; or B-LTA, with a time-stamp over these. Default B-T.
 	Level string `yaml:"level"`
 	// Reason, Location and Name go into the signature dictionary. "{tx}" in Reason becomes the transaction ID.
 	Reason   string `yaml:"reason"`
@@ -465,14 +466,14 @@ func (c *Config) check() (errs []error) {
 		if _, ok := c.Signing.Keys[p.Key]; !ok {
 			fail(path+".key", "profile %q names the key %q, which is not under signing.keys%s", name, p.Key, Nearest(p.Key, keysOf(c.Signing.Keys)))
 		}
-		oneOf(path+".level", p.Level, "B-B", "B-T")
+		oneOf(path+".level", p.Level, "B-B", "B-T", "B-LT", "B-LTA")
 		oneOf(path+".on_downgrade", p.OnDowngrade, "fail", "hold", "accept-and-flag")
 		oneOf(path+".hash", p.Hash, "SHA-256", "SHA-384", "SHA-512")
 		if p.Certify < 0 || p.Certify > 3 {
 			fail(path+".certify", "certify is %d: it must be 0 (approval), 1, 2 or 3", p.Certify)
 		}
-		if p.Level == "B-T" && len(c.Signing.TSA) == 0 {
-			fail(path+".level", "profile %q asks for B-T and signing.tsa is empty: name a TSA, or ask for B-B", name)
+		if p.Level != "B-B" && len(c.Signing.TSA) == 0 {
+			fail(path+".level", "profile %q asks for %s and signing.tsa is empty: name a TSA, or ask for B-B", name, p.Level)
 		}
 	}
 	for i, t := range c.Signing.TSA {

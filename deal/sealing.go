@@ -44,6 +44,8 @@ type Facts struct {
 	// Unsigned, Contract are the staged files.
 	Unsigned *FileFact `json:"unsigned,omitempty"`
 	Contract *FileFact `json:"contract,omitempty"`
+	// Evidence is the staged evidence of revocation, for levels that carry it in the document.
+	Evidence *FileFact `json:"evidence,omitempty"`
 	// Trail is the staged audit trail.
 	Trail     *FileFact `json:"trail,omitempty"`
 	RenderKey string    `json:"render_key,omitempty"`
@@ -107,6 +109,9 @@ type Private struct {
 	Ticket json.RawMessage `json:"ticket,omitempty"`
 	Value  []byte          `json:"value,omitempty"`
 	Token  []byte          `json:"token,omitempty"`
+	// ArchiveToken is the token of the document time-stamp over ArchiveDigest.
+	ArchiveToken  []byte `json:"archive_token,omitempty"`
+	ArchiveDigest []byte `json:"archive_digest,omitempty"`
 	// CMS is the signature as it stands in the document.
 	CMS []byte `json:"cms,omitempty"`
 	// Report is the verification report.
@@ -148,7 +153,7 @@ type Plan struct {
 // Intent is written before an effect that cannot be undone or that others can see.
 type Intent struct {
 	Step Step
-	// What names the effect: gather, render, prepare, sign, timestamp, complete, check, keep, attach, report.
+	// What names the effect: gather, render, prepare, sign, timestamp, evidence, archive-timestamp, complete, check, keep, attach, report.
 	What string
 	// Digest is the hash that is about to be signed, or the SHA-256 of the bytes about to be sent; hex.
 	Digest string

@@ -61,6 +61,7 @@ type Engine struct {
 	Documents documents.Renderer
 	Bundles   Bundles
 	Sealer    Sealer
+	Extender  Extender // for profiles of B-LT and B-LTA
 	Checker   Checker
 	Log       *slog.Logger
 	Now       func() time.Time

@@ -8,12 +8,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/signing/pades"
 )
 
 func TestADealOfATemplatePassesEveryPointInTheOrderOfTheTable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	d := w.daemon(withTemplate(t))
+	d := w.daemon(withTemplate(t), atLevel(pades.BLTA))
 	var passed []string
 	d.Hook = func(p string) { passed = append(passed, p) }
 	record := w.won()
@@ -25,7 +26,7 @@ func TestADealOfATemplatePassesEveryPointInTheOrderOfTheTable(t *testing.T) {
 	if got := w.shown(record, fieldTx); got != string(s.Tx) {
 		t.Errorf("the record names transaction %q, want %q", got, s.Tx)
 	}
-	if a, ok := deal.ReadAuditRecord(w.shown(record, fieldAudit)); !ok || a.Level != "B-T" || a.Fingerprint != s.Facts.Cert.SHA256 || a.TreeSize == 0 {
+	if a, ok := deal.ReadAuditRecord(w.shown(record, fieldAudit)); !ok || a.Level != "B-LTA" || a.Fingerprint != s.Facts.Cert.SHA256 || a.TreeSize == 0 {
 		t.Errorf("the audit record is %+v", a)
 	}
 	if n := len(w.org.Files(record)); n != 3 {

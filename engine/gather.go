@@ -24,12 +24,15 @@ const (
 	signLimit   = 60 * time.Second
 	stampLimit  = 90 * time.Second
 	checkLimit  = 90 * time.Second
+	// evidenceLimit is for all certificates of a seal and of its time-stamp, and all that they name.
+	evidenceLimit = 2 * time.Minute
 )
 
 // Leases outlast what they are taken for. None covers the wait for a turn, which has no limit.
 const (
 	usualLease    = 2 * time.Minute
 	trailLease    = 2 * renderLimit
+	evidenceLease = 2 * evidenceLimit
 	checkLease    = 2 * (checkLimit + signLimit) // whose key sealed a contract that was found is asked too
 	transferLease = 2 * (uploadLimit + crmLimit) // two files, and a CRM that has to say first who it is
 )
@@ -54,6 +57,7 @@ const (
 const (
 	fileUnsigned = "unsigned.pdf"
 	fileContract = "contract.pdf"
+	fileEvidence = "evidence.json"
 	fileTrail    = "audit-trail.pdf"
 )
 
@@ -245,6 +249,7 @@ func (r *run) adopt(ctx context.Context, rec deal.Record, file deal.RecordFile) 
 	s.Facts.Contract, s.Facts.Adopted = &fact, true
 	s.Facts.Cert, s.Facts.Flagged = nil, ""
 	s.Private.FileName, s.Private.Token, s.Private.CMS = file.Name, nil, nil
+	s.Facts.Evidence, s.Private.ArchiveToken, s.Private.ArchiveDigest = nil, nil, nil
 	if trail, ok := rec.Sealed(s.Tx, deal.RoleAuditTrail); ok {
 		s.Facts.AuditTrail = &deal.Attachment{ID: trail.ID, URL: trail.URL}
 	}

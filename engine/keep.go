@@ -32,7 +32,17 @@ func (r *run) keep(ctx context.Context) error {
 	}
 	add("signature.p7s", s.Private.CMS)
 	add("timestamp.tst", s.Private.Token)
+	add("archive-timestamp.tst", s.Private.ArchiveToken)
 	add("audit-trail.pdf", auditTrail)
+	proof, err := r.material(ctx)
+	if err != nil {
+		return err
+	}
+	for name, list := range map[string][][]byte{"certificate-%d.cer": proof.Certs, "ocsp-%d.ors": proof.OCSPs, "revocation-list-%d.crl": proof.CRLs} {
+		for i, der := range list {
+			add(fmt.Sprintf(name, i+1), der)
+		}
+	}
 	folder, err := r.Files.Keep(ctx, s, fileContract, evidence)
 	if err != nil {
 		return err

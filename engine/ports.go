@@ -11,6 +11,7 @@ import (
 	"github.com/dealseal/dealseal/documents"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/pades"
+	"github.com/dealseal/dealseal/signing/revocation"
 	"github.com/dealseal/dealseal/signing/verify"
 )
 
@@ -84,6 +85,14 @@ type Sealer interface {
 	Redeem(ctx context.Context, t *signing.Ticket) ([]byte, error)
 	Timestamp(ctx context.Context, t *signing.Ticket, value []byte) ([]byte, error)
 	Complete(t *signing.Ticket, value, token []byte) (tail []byte, e signing.Evidence, err error)
+}
+
+// Extender is signing.Extender: it gets what makes a seal last.
+type Extender interface {
+	// Collect gets the evidence that the subjects are checked with later. A revocation is a *revocation.RevokedError.
+	Collect(ctx context.Context, subjects []revocation.Subject) (revocation.Material, error)
+	// Stamp gets the token of a staged document time-stamp.
+	Stamp(ctx context.Context, p *pades.PreparedTimestamp) (token []byte, err error)
 }
 
 // Checker reads what was sealed, in a process of its own.

@@ -41,7 +41,14 @@ func (r *run) seal(ctx context.Context) error {
 	if err := r.timestamp(ctx, t); err != nil {
 		return err
 	}
-	return r.complete(ctx, t, unsigned)
+	if err := r.collect(ctx, t); err != nil {
+		return err
+	}
+	tail, err := r.assemble(ctx, t, unsigned)
+	if err != nil {
+		return err
+	}
+	return r.complete(ctx, unsigned, tail)
 }
 
 // ticketLife is how long a staged signature waits for its digest to be committed: it states the time and the key.
@@ -317,8 +324,7 @@ func certFact(t *signing.Ticket) (*deal.CertFact, error) {
 	}, nil
 }
 
-// timestamp asks for the time-stamp that the level needs. Trouble is retried to the end of the schedule; only then does
-// the profile say whether to go on without.
+// timestamp asks for the time-stamp that the level needs.
 func (r *run) timestamp(ctx context.Context, t *signing.Ticket) error {
 	s := r.s
 	if !t.Profile.Level.AtLeast(pades.BT) || len(s.Private.Token) > 0 || s.Facts.Flagged != "" {
@@ -332,33 +338,11 @@ func (r *run) timestamp(ctx context.Context, t *signing.Ticket) error {
 		token, err = r.Sealer.Timestamp(ctx, t, s.Private.Value)
 		return err
 	})
-	over := deal.IsPermanent(err) || s.Attempts+1 >= r.Retry.Attempts || r.released(holdLevel)
-	if err != nil && over && ctx.Err() == nil {
-		return r.withoutTimestamp(ctx, err)
-	}
 	if err != nil {
-		return err
+		return r.lacks(ctx, err, lack{"time-stamp", "mend the TSA, then release: it is asked", pades.BB, "token"})
 	}
 	s.Private.Token = token
 	return r.advance(ctx, "token", "", deal.Entry{What: "time-stamped", Why: fmt.Sprintf("token of %d bytes", len(token))})
-}
-
-// withoutTimestamp asks the profile what to do when no time-stamp can be had.
-func (r *run) withoutTimestamp(ctx context.Context, cause error) error {
-	s := r.s
-	profile, err := profileOf(s.Plan)
-	if err != nil {
-		return err
-	}
-	switch {
-	case profile.OnDowngrade == signing.AcceptAndFlag || r.released(holdLevel):
-		s.Facts.Flagged = "no time-stamp could be had: " + cause.Error()
-		return r.advance(ctx, "token", "", deal.Entry{What: "downgraded", Why: s.Facts.Flagged})
-	case profile.OnDowngrade == signing.Fail:
-		return &permanentError{fmt.Errorf("level %s was asked for and no time-stamp could be had: %w", profile.Level, cause)}
-	default:
-		return held(holdLevel, "level %s was asked for and no time-stamp could be had (%v): mend the TSA, then release: it is asked once more, and if that fails the deal goes on at B-B", profile.Level, cause)
-	}
 }
 
 type permanentError struct{ error }
@@ -366,17 +350,25 @@ type permanentError struct{ error }
 func (e *permanentError) Permanent() bool { return true }
 func (e *permanentError) Unwrap() error   { return e.error }
 
-// complete writes the sealed file: the staged bytes and the filled revision behind them.
-func (r *run) complete(ctx context.Context, t *signing.Ticket, unsigned deal.File) error {
+// assemble makes all that is appended to the staged bytes: the signature, and what makes it last.
+func (r *run) assemble(ctx context.Context, t *signing.Ticket, unsigned deal.File) ([]byte, error) {
 	s := r.s
-	if err := r.begin(ctx, deal.Intent{What: "complete"}); err != nil {
-		return err
-	}
 	if s.Facts.Flagged != "" {
 		t.Profile.OnDowngrade = signing.AcceptAndFlag // by the profile, or by the person who released the deal
 	}
 	tail, evidence, err := r.Sealer.Complete(t, s.Private.Value, s.Private.Token)
 	if err != nil {
+		return nil, err
+	}
+	s.Private.CMS = evidence.CMS
+	more, err := r.prove(ctx, t, pades.Appended{Document: unsigned, Tail: tail})
+	return append(tail, more...), err
+}
+
+// complete writes the sealed file.
+func (r *run) complete(ctx context.Context, unsigned deal.File, tail []byte) error {
+	s := r.s
+	if err := r.begin(ctx, deal.Intent{What: "complete"}); err != nil {
 		return err
 	}
 	fact, err := r.Files.Stage(ctx, s.Tx, fileContract, func(w io.Writer) error {
@@ -389,7 +381,6 @@ func (r *run) complete(ctx context.Context, t *signing.Ticket, unsigned deal.Fil
 	if err != nil {
 		return err
 	}
-	s.Private.CMS = evidence.CMS
 	s.Facts.Contract = &fact
 	return r.advance(ctx, "sealed", deal.Sealed, deal.Entry{What: "sealed", Why: "SHA-256 " + fact.SHA256, Cert: s.Facts.Cert.SHA256, Detail: map[string]string{"sha256": fact.SHA256},
 		Events: []deal.Event{{Type: "document.signed", Data: map[string]string{"sha256": fact.SHA256}}}})

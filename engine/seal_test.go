@@ -20,6 +20,7 @@ import (
 	mock "github.com/dealseal/dealseal/mocks/crm/salesforce"
 	"github.com/dealseal/dealseal/mocks/pki"
 	"github.com/dealseal/dealseal/signing"
+	"github.com/dealseal/dealseal/signing/pades"
 	"github.com/dealseal/dealseal/store"
 )
 
@@ -278,7 +279,7 @@ func TestALedgerThatFailsOnceAtEachCommitCostsOnlyRetries(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			d := w.daemon(withTemplate(t))
+			d := w.daemon(withTemplate(t), atLevel(pades.BLTA))
 			b := &brittle{Ledger: d.store, after: after, failure: errors.New("disk I/O error")}
 			d.Ledger = b
 			record := w.won()

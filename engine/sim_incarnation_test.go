@@ -66,9 +66,10 @@ func (w *simWorld) begin() (*incarnation, error) {
 	in.wires = &http.Transport{DialContext: func(ctx context.Context, _, address string) (net.Conn, error) { return w.pipes[address].dial(ctx) }}
 	e := &Engine{
 		Tenants: tenants, Ledger: simLedger{in.store, in}, Files: simFiles{files{in.store}, in}, Documents: renderer{}, Bundles: w.kit.shelf, Checker: &checker{w: w.world}, Log: logger,
-		Sealer: simSealer{signing.NewSealer(w.key, stamper, time.Now), in},
-		Retry:  Retry{First: 2 * time.Second, Max: 10 * time.Minute, Attempts: 8},
-		Hook:   in.point, Random: w.random,
+		Sealer:   simSealer{signing.NewSealer(w.key, stamper, time.Now), in},
+		Extender: w.extender(stamper, in),
+		Retry:    Retry{First: 2 * time.Second, Max: 10 * time.Minute, Attempts: 8},
+		Hook:     in.point, Random: w.random,
 	}
 	in.queue = newSimQueue(in)
 	e.Queue = in.queue
@@ -168,7 +169,7 @@ func (in *incarnation) tenants() ([]Tenant, error) {
 
 func (w *simWorld) plan() deal.Plan {
 	p := deal.Plan{TenantName: "Acme Ltd", TimeZone: "Europe/Paris", Rule: ruleID, Attachment: "quote*.pdf", IfLeft: w.script.IfLeft, ReEntry: w.script.ReEntry}
-	onDowngrade(w.script.Downgrade)(&p)
+	withProfile(signing.Profile{Level: w.script.Level, OnDowngrade: w.script.Downgrade})(&p)
 	return p
 }
 

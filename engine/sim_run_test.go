@@ -62,7 +62,9 @@ func (w *simWorld) play() {
 	w.setLag(0)
 	w.portal.SetIndexDelay(portal.Delay{})
 	w.org.SetUsage(0)
-	w.authority.SetFault(pki.ServiceTSA, "", 0)
+	for _, s := range []pki.Service{pki.ServiceTSA, pki.ServiceOCSP, pki.ServiceCRL} {
+		w.authority.SetFault(s, "", 0)
+	}
 	w.key.fail(0, nil)
 	w.mu.Lock()
 	w.disk, w.crash, w.double = simEvent{}, simEvent{}, 0
@@ -88,6 +90,8 @@ func (w *simWorld) happen(e simEvent) error {
 		}
 	case doUsage:
 		w.org.SetUsage(e.With)
+	case doEvidence:
+		w.authority.SetFault(pki.Service(e.Call), pki.Fault(e.What), e.With)
 	case doTSA:
 		w.authority.SetFault(pki.ServiceTSA, pki.Fault(e.What), e.With)
 	case doKey:

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	mock "github.com/dealseal/dealseal/mocks/crm/salesforce"
 	"github.com/dealseal/dealseal/mocks/pki"
 	"github.com/dealseal/dealseal/signing"
+	"github.com/dealseal/dealseal/signing/pades"
 	"github.com/dealseal/dealseal/store"
 )
 
@@ -32,6 +34,7 @@ type House struct {
 	Marker          bool // whether the org has a field that refuses a second file of ours
 	IfLeft, ReEntry string
 	Downgrade       signing.Downgrade
+	Level           pades.Level      // of one seed in four it is B-LTA
 	Skew            [2]time.Duration // of each CRM's clock
 }
 
@@ -69,9 +72,10 @@ const (
 	doClock verb = "clock"
 	doUsage verb = "usage"
 	// What the house's own things do.
-	doTSA  verb = "tsa"
-	doKey  verb = "key"
-	doDisk verb = "disk"
+	doTSA      verb = "tsa"
+	doEvidence verb = "evidence"
+	doKey      verb = "key"
+	doDisk     verb = "disk"
 	// What becomes of the daemon: killed where it stands, killed at a point, stopped in order.
 	doKill  verb = "kill"
 	doCrash verb = "crash"
@@ -104,12 +108,19 @@ func newScript(seed uint64) simScript {
 		Downgrade: pick(a, signing.Hold, signing.Hold, signing.AcceptAndFlag, signing.Fail),
 		Skew:      [2]time.Duration{a.skew(), a.skew()},
 	}}
+	s.Level = pades.BT
+	if seed%4 == 0 {
+		s.Level = pades.BLTA
+	}
 	for _, crm := range []deal.Kind{deal.Salesforce, deal.HubSpot} {
 		a.people(crm)
 		a.network(crm)
 	}
 	a.house()
-	a.machine()
+	if s.Level == pades.BLTA {
+		a.responders()
+	}
+	a.machine(s.Level)
 	a.severed()
 	a.disaster()
 	a.operators()
@@ -210,12 +221,23 @@ func (a *author) house() {
 	}
 }
 
+// responders writes the trouble with evidence of revocation.
+func (a *author) responders() {
+	for range a.IntN(3) {
+		a.add(simEvent{At: a.within(troubleTime), Verb: doEvidence, With: pick(a, 1, 2, 5, -1), Call: string(pick(a, pki.ServiceOCSP, pki.ServiceCRL)),
+			What: string(pick(a, pki.Down, pki.Unavailable, pki.Slow, pki.Garbage))})
+	}
+}
+
 // worst are the points at which others have seen an effect that is not committed yet, or between which time should not pass.
 var worst = []string{"gather.advance.gathered/after", "seal.advance.prepared/after", "seal.advance.digest/after", "seal.call.redeem/after", "seal.call.tsa/after", "keep.advance.kept/before", "attach.call.contract/after", "attach.advance.attached/before",
 	"report.call.write-back/after"}
 
-func (a *author) machine() {
-	points := slices.Concat(Points(), store.Points())
+// lasting finds the points that only deals of B-LT and B-LTA pass.
+var lasting = regexp.MustCompile(`^seal\.\w+\.(evidence|revocation|archive-)`)
+
+func (a *author) machine(level pades.Level) {
+	points := slices.Concat(slices.DeleteFunc(Points(), func(p string) bool { return level == pades.BT && lasting.MatchString(p) }), store.Points())
 	for range a.IntN(5) {
 		e := simEvent{At: a.within(troubleTime), Verb: pick(a, doKill, doStop, doCrash, doCrash, doCrash, doCrash), For: a.within(10 * time.Minute)}
 		if e.Verb == doCrash {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
 	"fmt"
@@ -27,6 +28,7 @@ import (
 	"github.com/dealseal/dealseal/secret"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/pades"
+	"github.com/dealseal/dealseal/signing/revocation"
 	"github.com/dealseal/dealseal/signing/tsa"
 	"github.com/dealseal/dealseal/store"
 )
@@ -272,12 +274,19 @@ func (w *world) daemonIn(dir string, change ...func(*deal.Plan)) *daemon {
 	must(w.t, err)
 	d.Engine = &Engine{
 		Ledger: d.store, Files: files{d.store}, Documents: renderer{}, Bundles: shelf{}, Checker: d.checker, Log: log, Now: w.now,
-		Sealer: signing.NewSealer(w.key, stamper, w.now),
-		Queue:  queue{d.store.Queue(store.Workers{Tenants: []deal.TenantID{acme}})},
-		Retry:  Retry{First: time.Second, Max: time.Minute, Attempts: 5},
+		Sealer:   signing.NewSealer(w.key, stamper, w.now),
+		Extender: w.extender(stamper, nil),
+		Queue:    queue{d.store.Queue(store.Workers{Tenants: []deal.TenantID{acme}})},
+		Retry:    Retry{First: time.Second, Max: time.Minute, Attempts: 5},
 	}
 	d.addTenant(Tenant{ID: acme, Name: "Acme", CRM: w.connector(), Poll: time.Minute, Rules: []Rule{w.rule(change...)}})
 	return d
+}
+
+// extender fetches evidence for a daemon.
+func (w *world) extender(stamper signing.Timestamper, wires http.RoundTripper) *signing.Extender {
+	return &signing.Extender{Timestamper: stamper, Anchors: revocation.Anchors{Roots: []*x509.Certificate{w.authority.Root.Certificate}},
+		Revocation: revocation.NewClient(revocation.Options{Now: w.now, HTTP: &http.Client{Transport: wires}})}
 }
 
 func (d *daemon) addTenant(t Tenant) {
@@ -324,6 +333,8 @@ func withProfile(profile signing.Profile) func(*deal.Plan) {
 		p.Profile = b
 	}
 }
+
+func atLevel(level pades.Level) func(*deal.Plan) { return withProfile(signing.Profile{Level: level}) }
 
 func onDowngrade(answer signing.Downgrade) func(*deal.Plan) {
 	return withProfile(signing.Profile{OnDowngrade: answer})

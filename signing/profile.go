@@ -60,9 +60,6 @@ func (p *Profile) Check() error {
 	if _, err := pades.ParseLevel(string(p.Level)); err != nil {
 		return bad("%v", err)
 	}
-	if p.Level.AtLeast(pades.BLT) {
-		return bad("the level %s is not supported by this version; use %s or %s", p.Level, pades.BB, pades.BT)
-	}
 	switch p.OnDowngrade {
 	case "", Fail, Hold, AcceptAndFlag:
 	default:

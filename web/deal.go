@@ -250,7 +250,7 @@ func seal(d *Deal, now time.Time) []fact {
 	switch f.Level {
 	case "":
 	case "B-B", "B-T":
-		add(fact{Name: "Revocation", Text: "not asked: no OCSP response belongs to level " + f.Level})
+		add(fact{Name: "Revocation", Text: "the document carries no OCSP response or revocation list: level " + f.Level + " has none"})
 	default:
 		add(fact{Name: "Revocation", Text: "the OCSP responses and revocation lists are in the document"})
 	}

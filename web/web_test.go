@@ -155,7 +155,7 @@ func TestTheDealPageShowsEveryState(t *testing.T) {
 				want = append(want, c.Subject, c.Issuer, c.Serial, c.SHA256, "2028-01-23", s.Facts.Digest, s.Facts.Contract.SHA256, "90 411 bytes")
 			}
 			if !s.Step.Before(deal.Checked) {
-				want = append(want, "Level asked for B-T", "Level reached B-T", "Verdict valid", "Second opinion valid", "valid seal", "no OCSP response")
+				want = append(want, "Level asked for B-T", "Level reached B-T", "Verdict valid", "Second opinion valid", "valid seal", "carries no OCSP response")
 			}
 			if s.Facts.Attachment != nil {
 				want = append(want, s.Facts.Attachment.ID, s.Facts.AuditTrail.ID)

@@ -34,9 +34,10 @@ func TestTheDemoSealsADealInEachCRMAndEveryJudgeAcceptsTheFiles(t *testing.T) {
 	must(t, json.Unmarshal(text, &results))
 	seen := map[string]bool{}
 	bench := newBench(t, filepath.Join(dir, "trust/root.pem"))
+	bench.offline = true // the demo is over
 	for _, r := range results {
 		seen[r.CRM] = true
-		if r.Level != "B-T" || len(r.Fields) != 5 || len(r.Steps) != 8 || r.Tenant == "" || r.Object == "" || r.Record == "" || len(r.Tx) != 26 || len(r.SHA256) != 64 {
+		if r.Level != "B-LTA" || len(r.Fields) != 5 || len(r.Steps) != 8 || r.Tenant == "" || r.Object == "" || r.Record == "" || len(r.Tx) != 26 || len(r.SHA256) != 64 {
 			t.Errorf("result.json says %+v", r)
 		}
 		if want := map[string]string{"salesforce": "Signed", "hubspot": "signed"}[r.CRM]; r.Status != want {

@@ -11,12 +11,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dealseal/dealseal/signing/verify"
 	"github.com/dealseal/dealseal/signing/verify/cms"
 )
 
 // The judges are poppler, qpdf and OpenSSL; what they judge are the files on the records.
 func TestJudgesOfOthersAcceptWhatTheDaemonSealedAndRefuseItWithOneOtherByte(t *testing.T) {
-	eachCRM(t, worldOptions{hsm: true}, func(t *testing.T, s *stage, c crm) {
+	eachCRM(t, worldOptions{hsm: true, level: "B-LTA"}, func(t *testing.T, s *stage, c crm) {
 		bench := newBench(t, s.path("root.pem"))
 		for _, rule := range []string{ruleContract, ruleQuote} {
 			r := c.open(sale{quote: quotation(1)})
@@ -48,17 +49,26 @@ func (b *bench) mustRefuseOtherBytes(t *testing.T, sealed []byte, e evidence) {
 	table := bytes.LastIndex(sealed, []byte("startxref\n")) + len("startxref\n")
 	value := bytes.Index(e.cms, e.value) + len(e.value) - 1 // the last byte of it
 	inHex := bytes.Index(bytes.ToLower(sealed), []byte(hex.EncodeToString(e.cms))) + 2*value
+	with := func(change func(*evidence)) evidence {
+		other := e
+		change(&other)
+		return other
+	}
 	for _, c := range []struct {
 		changed string
 		sealed  []byte
 		e       evidence
 		refused []string // by these judges at least
 	}{
-		{"the page", otherAt(sealed, page), evidence{e.cms, otherAt(e.covered, page), e.value, e.token}, []string{"pdfsig", "openssl cms"}},
+		{"the page", otherAt(sealed, page), with(func(o *evidence) {
+			o.covered, o.archived = otherAt(e.covered, page), otherAt(e.archived, page)
+		}), []string{"pdfsig", "pdfsig of the seal's revision", "openssl cms", "openssl ts of the archive"}},
 		{"the place of the last table", otherAt(sealed, table), e, []string{"qpdf"}},
-		{"the signature value", otherAt(sealed, inHex), evidence{otherAt(e.cms, value), e.covered, otherAt(e.value, len(e.value)-1), e.token},
-			[]string{"pdfsig", "openssl cms", "openssl ts"}},
-		{"the time-stamp", sealed, evidence{e.cms, e.covered, e.value, otherAt(e.token, len(e.token)-1)}, []string{"openssl ts"}},
+		{"the signature value", otherAt(sealed, inHex), with(func(o *evidence) {
+			o.cms, o.value = otherAt(e.cms, value), otherAt(e.value, len(e.value)-1)
+		}), []string{"pdfsig", "pdfsig of the seal's revision", "openssl cms", "openssl ts"}},
+		{"the time-stamp", sealed, with(func(o *evidence) { o.token = otherAt(e.token, len(e.token)-1) }), []string{"openssl ts"}},
+		{"the document time-stamp", sealed, with(func(o *evidence) { o.archive = otherAt(e.archive, len(e.archive)-1) }), []string{"openssl ts of the archive"}},
 	} {
 		verdicts := b.verdicts(t, c.sealed, c.e)
 		for _, judge := range c.refused {
@@ -79,10 +89,19 @@ func otherAt(b []byte, at int) []byte {
 }
 
 // evidence is what a sealed file carries beside its pages.
-type evidence struct{ cms, covered, value, token []byte }
+type evidence struct {
+	cms, covered, value, token []byte
+	end                        int64  // of the seal's revision
+	archive, archived          []byte // the document time-stamp behind it, and what that covers; nil if there is none
+}
 
 // bench is the judges of others, who trust one root.
-type bench struct{ root, nss string }
+type bench struct {
+	root, nss string
+	// offline is set where the responders that the certificates name have ended: then poppler trusts nobody, and whom the
+	// seal leads to is for OpenSSL to say.
+	offline bool
+}
 
 func newBench(t *testing.T, root string) *bench {
 	t.Helper()
@@ -106,27 +125,37 @@ func (b *bench) judge(t *testing.T, sealed []byte, e evidence) {
 func (b *bench) verdicts(t *testing.T, sealed []byte, e evidence) map[string]error {
 	t.Helper()
 	digest := sha256.Sum256(e.value)
-	return map[string]error{
-		"pdfsig": b.pdfsig(written(t, sealed)),
-		"qpdf":   check(t, sealed),
+	verdicts := map[string]error{
+		"pdfsig":                        b.pdfsig(written(t, sealed), ""),
+		"pdfsig of the seal's revision": b.pdfsig(written(t, sealed[:e.end]), "Total document signed"),
+		"qpdf":                          check(t, sealed),
 		"openssl cms": judgement("openssl", "cms", "-verify", "-binary", "-inform", "DER", "-in", written(t, e.cms), "-content", written(t, e.covered),
 			"-CAfile", b.root, "-purpose", "any", "-cades", "-out", os.DevNull),
 		"openssl ts": judgement("openssl", "ts", "-verify", "-token_in", "-in", written(t, e.token), "-digest", hex.EncodeToString(digest[:]), "-CAfile", b.root),
 	}
+	if e.archive != nil {
+		verdicts["openssl ts of the archive"] = judgement("openssl", "ts", "-verify", "-token_in", "-in", written(t, e.archive), "-data", written(t, e.archived), "-CAfile", b.root)
+	}
+	return verdicts
 }
 
-// pdfsig has poppler look for a signature that it trusts and that covers the whole file.
-func (b *bench) pdfsig(file string) error {
-	out, err := exec.Command("pdfsig", "-nssdir", b.nss, file).CombinedOutput()
+// pdfsig has poppler look for a signature that it trusts and of which it says also that. Of document time-stamps it says
+// that it does not verify them.
+func (b *bench) pdfsig(file, also string) error {
+	args, trusted := []string{"-nssdir", b.nss, file}, "Certificate is Trusted."
+	if b.offline {
+		args, trusted = append([]string{"-nocert"}, args...), ""
+	}
+	out, err := exec.Command("pdfsig", args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
 	for _, signature := range strings.Split(string(out), "Signature #")[1:] {
-		if strings.Contains(signature, "Signature is Valid.") && strings.Contains(signature, "Certificate is Trusted.") && strings.Contains(signature, "Total document signed") {
+		if strings.Contains(signature, "Signature is Valid.") && strings.Contains(signature, trusted) && strings.Contains(signature, also) {
 			return nil
 		}
 	}
-	return fmt.Errorf("no signature is valid, trusted and covers the whole file: %s", out)
+	return fmt.Errorf("no signature is valid, trusted and %q: %s", also, out)
 }
 
 // judgement is nil if a command of others ends well.
@@ -143,10 +172,16 @@ var oidTimestampToken = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 16, 2, 14
 // evidenceOf cuts the newest signature out of a sealed file, and the time-stamp out of the signature.
 func evidenceOf(t *testing.T, sealed []byte) (e evidence) {
 	t.Helper()
-	e.cms, e.covered = cut(t, sealed)
-	n, err := cms.ElementLength(e.cms) // the rest of the hole is padding
+	report, err := verify.Verify(t.Context(), bytes.NewReader(sealed), verify.Options{})
 	must(t, err)
-	e.cms = e.cms[:n]
+	seal := report.Newest().ByteRange
+	e.cms, e.covered = cut(t, sealed, seal)
+	e.end = seal[2] + seal[3]
+	for _, s := range report.Signatures {
+		if s.Kind == verify.KindDocumentTimestamp && s.CoversWholeFile {
+			e.archive, e.archived = cut(t, sealed, s.ByteRange)
+		}
+	}
 	sd, err := cms.Parse(e.cms)
 	must(t, err)
 	e.value = sd.Signers[0].Signature

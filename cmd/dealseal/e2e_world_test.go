@@ -87,6 +87,8 @@ type worldOptions struct {
 	key func(*world) string
 	// attempts is how often a step is tried; 0 is 3.
 	attempts int
+	// level is that of the profile "normal"; empty is B-T.
+	level string
 	// keep keeps the folder of a test that fails.
 	keep bool
 }
@@ -150,7 +152,7 @@ func newWorld(t *testing.T, o worldOptions) *world {
 	if o.key == nil {
 		o.key = (*world).newSoftKey
 	}
-	w.configure(o.key(w), cmp.Or(o.attempts, 3))
+	w.configure(o.key(w), cmp.Or(o.attempts, 3), cmp.Or(o.level, "B-T"))
 	return w
 }
 
@@ -274,7 +276,7 @@ func (w *world) cheapen(file, passphrase string) {
 }
 
 // configure writes what an administrator would.
-func (w *world) configure(key string, attempts int) {
+func (w *world) configure(key string, attempts int, level string) {
 	w.t.Helper()
 	master := make([]byte, 32)
 	rand.Read(master)
@@ -290,11 +292,11 @@ signing:
   tsa: [{url: %q}]
   trust: [%q]
   profiles:
-    normal: {key: house, level: B-T, reason: "Contract of transaction {tx}", on_downgrade: hold}
+    normal: {key: house, level: %s, reason: "Contract of transaction {tx}", on_downgrade: hold}
     strict: {key: house, level: B-T, on_downgrade: fail}
     lenient: {key: house, level: B-T, on_downgrade: accept-and-flag}
 `, w.stateDir, w.secretFile("master", base64.StdEncoding.EncodeToString(master)), filepath.Join(root, "templates"), filepath.Join(root, "build/typst.wasm"), attempts,
-		key, w.authority.URL(pki.PathTSA), w.path("root.pem")), 0o600))
+		key, w.authority.URL(pki.PathTSA), w.path("root.pem"), level), 0o600))
 	for _, c := range w.crms {
 		must(w.t, os.WriteFile(w.path("tenants/"+c.tenant()+".yaml"), []byte(tenantFile(c)), 0o600))
 	}

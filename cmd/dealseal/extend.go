@@ -8,7 +8,6 @@ import (
 	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/pades"
-	"github.com/dealseal/dealseal/signing/revocation"
 	"github.com/dealseal/dealseal/signing/verify"
 )
 
@@ -45,8 +44,7 @@ func extendCommand(ctx context.Context, c *call) error {
 	defer in.Close()
 	checker := newChecker(h.roots, log)
 	defer checker.Close()
-	x := &extension{house: h, to: to, checker: checker, extender: &signing.Extender{
-		Revocation: revocation.NewClient(revocation.Options{Log: log}), Timestamper: stamper, Anchors: revocation.Anchors{Roots: h.roots}}}
+	x := &extension{house: h, to: to, checker: checker, extender: h.newExtender(stamper, log)}
 	if err := x.extend(ctx, in, c.out); err != nil {
 		return fmt.Errorf("%s: %w: nothing was written", c.args[0], err)
 	}

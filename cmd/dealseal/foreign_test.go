@@ -24,6 +24,7 @@ import (
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/pades"
 	"github.com/dealseal/dealseal/signing/verify"
+	"github.com/dealseal/dealseal/signing/verify/cms"
 )
 
 // foreignSample is how many of the files that this machine has are sealed; with the variable of that name set to "all",
@@ -229,7 +230,7 @@ func newJury(t *testing.T) *jury {
 			t.Error(err)
 		}
 	})
-	return &jury{press: &press{sealer: signing.NewSealer(keys, stamper, time.Now), checker: checker, profile: profile, stderr: io.Discard},
+	return &jury{press: &press{sealer: signing.NewSealer(keys, stamper, time.Now), extender: h.newExtender(stamper, log), checker: checker, profile: profile, stderr: io.Discard},
 		bench: newBench(t, filepath.Join(dir, "root.pem"))}
 }
 
@@ -304,19 +305,18 @@ func (j *jury) judge(t *testing.T, label string, content, sealed []byte) {
 	}
 }
 
-// cut returns the newest signature of a file, and what it covers.
-func cut(t *testing.T, sealed []byte) (cms, covered []byte) {
+// cut returns a signature of a file, and what it covers.
+func cut(t *testing.T, sealed []byte, r []int64) (value, covered []byte) {
 	t.Helper()
-	report, err := verify.Verify(context.Background(), bytes.NewReader(sealed), verify.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := report.Newest().ByteRange
-	cms, ok := pdf.StringBytes(pdf.Raw(sealed[r[1]:r[2]]))
+	value, ok := pdf.StringBytes(pdf.Raw(sealed[r[1]:r[2]]))
 	if !ok {
 		t.Fatal("the seal's hole is not a string")
 	}
-	return cms, append(bytes.Clone(sealed[:r[1]]), sealed[r[2]:]...)
+	n, err := cms.ElementLength(value) // the rest of the hole is padding
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value[:n], append(bytes.Clone(sealed[:r[1]]), sealed[r[2]:r[2]+r[3]]...)
 }
 
 // rewrite has qpdf rewrite a document; nil when it cannot.

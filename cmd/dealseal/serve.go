@@ -135,7 +135,7 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	d.queue = d.store.Queue(store.Workers{Tenants: ids(tenants), Drain: drain})
 	d.engine = &engine.Engine{
 		Tenants: tenants, Ledger: d.store, Files: files{d.store}, Queue: d.queue,
-		Documents: renderer, Bundles: d.shelf, Sealer: signing.NewSealer(d.standIns, stamper, time.Now), Checker: checker,
+		Documents: renderer, Bundles: d.shelf, Sealer: signing.NewSealer(d.standIns, stamper, time.Now), Extender: h.newExtender(stamper, log), Checker: checker,
 		Log: log, Hook: crashHook(), MayNotice: d.disk.mayNotice, MayWork: d.disk.mayWork, Places: h.places(renderer), Retry: engine.Retry{First: h.cfg.Retry.First, Max: h.cfg.Retry.Max, Attempts: h.cfg.Retry.Attempts},
 	}
 	for _, t := range tenants {

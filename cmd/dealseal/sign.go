@@ -12,6 +12,8 @@ import (
 
 	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/signing"
+	"github.com/dealseal/dealseal/signing/pades"
+	"github.com/dealseal/dealseal/signing/revocation"
 	"github.com/dealseal/dealseal/signing/verify"
 )
 
@@ -49,7 +51,7 @@ func signCommand(ctx context.Context, c *call) error {
 	defer in.Close()
 	checker := newChecker(h.roots, log)
 	defer checker.Close()
-	p := &press{sealer: signing.NewSealer(keys.standIns(keys, log), stamper, time.Now), checker: checker, profile: profile, stderr: c.stderr}
+	p := &press{sealer: signing.NewSealer(keys.standIns(keys, log), stamper, time.Now), extender: h.newExtender(stamper, log), checker: checker, profile: profile, stderr: c.stderr}
 	made, err := p.seal(ctx, in, c.out)
 	if err != nil {
 		return fmt.Errorf("%s: %w: nothing was written", c.args[0], err)
@@ -71,10 +73,11 @@ func profileNames(cfg *config.Config) (names []string) {
 
 // press seals files with one profile.
 type press struct {
-	sealer  *signing.Sealer
-	checker *checker
-	profile signing.Profile
-	stderr  io.Writer
+	sealer   *signing.Sealer
+	extender *signing.Extender
+	checker  *checker
+	profile  signing.Profile
+	stderr   io.Writer
 }
 
 // seal makes a sealed copy, has it verified, and only then gives it its name.
@@ -139,7 +142,32 @@ func (p *press) tail(ctx context.Context, in *file) ([]byte, error) {
 		fmt.Fprintf(p.stderr, "warning: %v\n", err)
 	}
 	tail, _, err := p.sealer.Complete(t, value, token)
-	return tail, err
+	if err != nil || token == nil {
+		return tail, err
+	}
+	more, err := p.last(ctx, pades.Appended{Document: in, Tail: tail}, t, token)
+	return append(tail, more...), err
+}
+
+// last makes a seal last as long as the profile asks for. Where less is accepted, it is the most that can be had; what is
+// revoked is never accepted.
+func (p *press) last(ctx context.Context, sealed pades.Document, t *signing.Ticket, token []byte) ([]byte, error) {
+	subjects, err := signing.Subjects(t, token)
+	if err != nil {
+		return nil, err
+	}
+	for _, level := range []pades.Level{pades.BLTA, pades.BLT} {
+		if !p.profile.Level.AtLeast(level) {
+			continue
+		}
+		tail, err := p.extender.Extend(ctx, sealed, level, subjects)
+		var revoked *revocation.RevokedError
+		if err == nil || errors.As(err, &revoked) || p.profile.OnDowngrade != signing.AcceptAndFlag {
+			return tail, err
+		}
+		fmt.Fprintf(p.stderr, "warning: %v\n", err)
+	}
+	return nil, nil
 }
 
 // check has the sealed file read by our verifier. Without a person or a queue that could wait, holding is refusing.

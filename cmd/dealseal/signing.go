@@ -24,6 +24,7 @@ import (
 	"github.com/dealseal/dealseal/signing/keyservice/vault"
 	"github.com/dealseal/dealseal/signing/pades"
 	"github.com/dealseal/dealseal/signing/pkcs11"
+	"github.com/dealseal/dealseal/signing/revocation"
 	"github.com/dealseal/dealseal/signing/softkey"
 	"github.com/dealseal/dealseal/signing/tsa"
 	"github.com/dealseal/dealseal/signing/verify"
@@ -226,6 +227,12 @@ func (h *house) newTimestamper(log *slog.Logger) (signing.Timestamper, error) {
 		return nil, h.cfg.At("signing.tsa", "%v", err)
 	}
 	return c, nil
+}
+
+// newExtender gets what makes seals last. stamper may be nil.
+func (h *house) newExtender(stamper signing.Timestamper, log *slog.Logger) *signing.Extender {
+	return &signing.Extender{Timestamper: stamper, Anchors: revocation.Anchors{Roots: h.roots},
+		Revocation: revocation.NewClient(revocation.Options{Log: log, HTTP: &http.Client{Transport: crashTransport("revocation")}})}
 }
 
 func parseOID(s string) (oid asn1.ObjectIdentifier, err error) {

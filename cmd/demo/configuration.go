@@ -27,7 +27,7 @@ signing:
     - {url: %q}
   trust: [%q]
   profiles:
-    contract: {key: house, level: B-T, name: Northwind Systems, reason: "Contract of transaction {tx}", on_downgrade: hold}
+    contract: {key: house, level: B-LTA, name: Northwind Systems, reason: "Contract of transaction {tx}", on_downgrade: hold}
 `, w.path("state"), "file:"+w.path("config/master-key"), absolute(w.templates), absolute(w.renderer), w.keyConfig, w.authority.URL(pki.PathTSA), w.path("trust/root.pem"))
 	if err := os.WriteFile(w.path("config/dealseal.yaml"), []byte(main), 0o600); err != nil {
 		return err

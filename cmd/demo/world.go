@@ -60,7 +60,7 @@ func newWorld(ctx context.Context, o options) (w *world, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if w.authority, err = pki.New(pki.Options{BaseURL: "http://" + l.Addr().String(), Organisation: "Demo Trust", NoLocations: true}); err != nil {
+	if w.authority, err = pki.New(pki.Options{BaseURL: "http://" + l.Addr().String(), Organisation: "Demo Trust"}); err != nil {
 		return nil, err
 	}
 	w.serve(l, w.authority)

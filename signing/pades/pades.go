@@ -5,7 +5,9 @@
 // digest only. [Prepared.Embed] puts the value and a time-stamp into their place. The original is never changed: the
 // sealed file is the original followed by the tail.
 //
-// The package needs no key, no network and no clock. It makes the levels B-B and B-T.
+// [AddValidation] and [PrepareTimestamp] add, behind it, what makes a signature of B-T one of B-LT and B-LTA.
+//
+// The package needs no key, no network and no clock.
 package pades
 
 import (

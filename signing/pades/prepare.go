@@ -17,7 +17,7 @@ import (
 
 // Options say what signature to make.
 type Options struct {
-	Level Level // B-B or B-T; it decides whether space for a time-stamp is reserved
+	Level Level // to be reached in the end; from B-T on, space for a time-stamp is reserved
 
 	// Field is the name of the signature field. An empty field of that name is signed in its place on the page; where
 	// there is none, one is made. Empty: a new field with a free name.
@@ -86,8 +86,8 @@ func Prepare(ctx context.Context, doc Document, o Options) (*Prepared, error) {
 // check refuses options that cannot be met, and sets the defaults.
 func (o *Options) check() (Algorithm, error) {
 	switch {
-	case o.Level != BB && o.Level != BT:
-		return Algorithm{}, refuse("the level %q cannot be made; this version makes %s and %s", o.Level, BB, BT)
+	case !o.Level.AtLeast(BB):
+		return Algorithm{}, refuse("there is no level %q; use %s, %s, %s or %s", o.Level, BB, BT, BLT, BLTA)
 	case len(o.Chain) == 0 || o.Chain[0] == nil:
 		return Algorithm{}, refuse("there is no signer certificate")
 	case o.Time.IsZero():

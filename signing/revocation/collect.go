@@ -21,6 +21,8 @@ type Subject struct {
 	With  []*x509.Certificate
 	At    time.Time
 	Usage string // for people: what it was used for
+	// New is set for what nobody relies on yet: then a revocation at any time counts, and not only one by the time of use.
+	New bool
 }
 
 // Material is what signatures can be checked with when nobody can be asked any more. Everything is DER.
@@ -32,7 +34,7 @@ type Material struct {
 
 // Collect gets all that it takes to check certificates at a time when nobody can be asked: the chain of each, and
 // evidence about every certificate of it, and about those who signed that evidence. Evidence is wanted that was made at
-// the time of use or later. A certificate that was revoked is a *RevokedError.
+// the time of use or later. A certificate that was revoked by the time of its use is a *RevokedError.
 func (c *Client) Collect(ctx context.Context, a Anchors, subjects []Subject) (Material, error) {
 	g := &collector{ctx: ctx, anchors: a, client: c, seen: map[string]bool{}}
 	for _, s := range subjects {
@@ -63,11 +65,11 @@ func (g *collector) subject(s Subject) error {
 	if err != nil {
 		return fmt.Errorf("revocation: the certificate of %s (%s) leads to no trusted root: %w", s.Cert.Subject, s.Usage, err)
 	}
-	return g.chain(chains[0], s.At)
+	return g.chain(chains[0], s)
 }
 
 // chain takes in a chain that ends with a root.
-func (g *collector) chain(chain []*x509.Certificate, at time.Time) error {
+func (g *collector) chain(chain []*x509.Certificate, s Subject) error {
 	for i, cert := range chain {
 		if g.seen[string(cert.Raw)] {
 			continue
@@ -77,7 +79,7 @@ func (g *collector) chain(chain []*x509.Certificate, at time.Time) error {
 		if i == len(chain)-1 || NeedsNone(cert) {
 			continue
 		}
-		if err := g.evidence(cert, chain[i+1:], at); err != nil {
+		if err := g.evidence(cert, chain[i+1:], s); err != nil {
 			return err
 		}
 	}
@@ -85,13 +87,13 @@ func (g *collector) chain(chain []*x509.Certificate, at time.Time) error {
 }
 
 // evidence takes in what is known about cert, whose issuer and those above it are given, and about who says so.
-func (g *collector) evidence(cert *x509.Certificate, above []*x509.Certificate, at time.Time) error {
-	e, err := g.client.Check(g.ctx, cert, above[0], at)
+func (g *collector) evidence(cert *x509.Certificate, above []*x509.Certificate, s Subject) error {
+	e, err := g.client.Check(g.ctx, cert, above[0], s.At)
 	if err != nil {
 		return err
 	}
-	if e.Revoked {
-		return &RevokedError{Subject: cert.Subject.String(), At: e.RevokedAt}
+	if e.Revoked && (s.New || !e.RevokedAt.After(s.At)) {
+		return &RevokedError{Subject: cert.Subject.String(), Usage: s.Usage, At: e.RevokedAt}
 	}
 	if e.Kind == CRL {
 		g.m.CRLs = append(g.m.CRLs, e.DER)
@@ -101,13 +103,14 @@ func (g *collector) evidence(cert *x509.Certificate, above []*x509.Certificate, 
 	if e.Responder == nil {
 		return nil
 	}
-	return g.chain(append([]*x509.Certificate{e.Responder}, above...), at)
+	return g.chain(append([]*x509.Certificate{e.Responder}, above...), s)
 }
 
 // RevokedError says that a certificate was revoked: nothing may be sealed with it, and nothing that it sealed afterwards
 // is valid.
 type RevokedError struct {
-	Subject string
+	Subject string // of the certificate
+	Usage   string // of the one that was to be provable: that one itself, or one below it
 	At      time.Time
 }
 

@@ -224,13 +224,19 @@ func (r *Report) Level() pades.Level {
 	return lowest
 }
 
-// Newest returns the signature that covers the whole file, which is the one just made in a file that was just sealed; nil when there is none. Signatures
-// that others left in the document before have verdicts of their own.
+// Newest returns the signature that was made last, which in a file that was just sealed is the seal: behind it stands
+// nothing, or proof that was added to make it last, or else its verdict says what was changed. nil when there is none.
+// Signatures that others left in the document before have verdicts of their own.
 func (r *Report) Newest() *Signature {
+	var newest *Signature
 	for i := range r.Signatures {
-		if s := &r.Signatures[i]; s.Kind == KindSignature && s.CoversWholeFile {
-			return s
+		s := &r.Signatures[i]
+		if s.Kind == KindSignature && len(s.ByteRange) == 4 && (newest == nil || s.end() > newest.end()) {
+			newest = s
 		}
 	}
-	return nil
+	return newest
 }
+
+// end is where that which a signature covers ends.
+func (s *Signature) end() int64 { return s.ByteRange[2] + s.ByteRange[3] }
