@@ -175,6 +175,14 @@ type Profile struct {
 	Hash string `yaml:"hash"`
 	// PSS signs with RSA-PSS instead of PKCS#1 v1.5. Default false.
 	PSS bool `yaml:"pss"`
+	// MinValidity is how long the key's certificate has to be valid yet, such as 720h; with less, deals are held before
+	// they are sealed. Default: 336h (14 days), or a third of the certificate's life if that is less.
+	MinValidity time.Duration `yaml:"min_validity"`
+	// MinRSA, MinCurve and MinHash are the weakest that is taken of the certificates of seal and time-stamp. Defaults 2048
+	// (bits), 256 (bits of the curve) and SHA-256; nothing weaker can be asked for.
+	MinRSA   int    `yaml:"min_rsa"`
+	MinCurve int    `yaml:"min_curve"`
+	MinHash  string `yaml:"min_hash"`
 	// Certify makes a certification signature that allows: 1 no changes, 2 form filling, 3 also annotations. Default 0:
 	// an approval signature.
 	Certify int `yaml:"certify"`
@@ -364,6 +372,9 @@ func (c *Config) defaults() {
 		orDefault(&p.Level, "B-T")
 		orDefault(&p.OnDowngrade, "hold")
 		orDefault(&p.Hash, "SHA-256")
+		orDefault(&p.MinHash, "SHA-256")
+		orDefault(&p.MinRSA, 2048)
+		orDefault(&p.MinCurve, 256)
 		c.Signing.Profiles[name] = p
 	}
 	orDefault(&c.Retry.First, 2*time.Second)
@@ -469,6 +480,19 @@ func (c *Config) check() (errs []error) {
 		oneOf(path+".level", p.Level, "B-B", "B-T", "B-LT", "B-LTA")
 		oneOf(path+".on_downgrade", p.OnDowngrade, "fail", "hold", "accept-and-flag")
 		oneOf(path+".hash", p.Hash, "SHA-256", "SHA-384", "SHA-512")
+		oneOf(path+".min_hash", p.MinHash, "SHA-256", "SHA-384", "SHA-512")
+		if p.MinHash > p.Hash { // by their names
+			fail(path+".hash", "profile %q seals with %s, which is below its own min_hash %s", name, p.Hash, p.MinHash)
+		}
+		if p.MinRSA < 2048 {
+			fail(path+".min_rsa", "min_rsa is %d: less than 2048 bits are never taken", p.MinRSA)
+		}
+		if p.MinCurve != 256 && p.MinCurve != 384 && p.MinCurve != 521 {
+			fail(path+".min_curve", "min_curve is %d: it must be 256, 384 or 521", p.MinCurve)
+		}
+		if p.MinValidity < 0 {
+			fail(path+".min_validity", "min_validity is negative")
+		}
 		if p.Certify < 0 || p.Certify > 3 {
 			fail(path+".certify", "certify is %d: it must be 0 (approval), 1, 2 or 3", p.Certify)
 		}

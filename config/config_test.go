@@ -102,6 +102,8 @@ func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
 		{"alias", strings.Replace(goodTenant, "{id: acme", "&x {id: acme", 1) + "x: *x\n", nil, []string{"dealseal.yaml:1"}},
 		{"B-T without TSA", strings.Replace(goodMain, `[{url: "http://127.0.0.1:1/tsa"}]`, "[]", 1), []string{goodTenant}, []string{"signing.tsa is empty"}},
 		{"B-LTA without TSA", strings.Replace(strings.Replace(goodMain, "{key: house}", "{key: house, level: B-LTA}", 1), `[{url: "http://127.0.0.1:1/tsa"}]`, "[]", 1), []string{goodTenant}, []string{"asks for B-LTA and signing.tsa is empty"}},
+		{"a floor below the least", strings.Replace(goodMain, "{key: house}", "{key: house, min_rsa: 1024}", 1), []string{goodTenant}, []string{"dealseal.yaml:9", "less than 2048 bits are never taken"}},
+		{"a digest below the floor", strings.Replace(goodMain, "{key: house}", "{key: house, min_hash: SHA-384}", 1), []string{goodTenant}, []string{"dealseal.yaml:9", "below its own min_hash"}},
 		{"bad start", goodMain, []string{strings.Replace(goodTenant, "    seal:", "    start_from: yesterday\n    seal:", 1)}, []string{"a.yaml:9", "2026-11-20T08:00:00Z"}},
 		{"tab", strings.Replace(goodMain, "  keys", "\tkeys", 1), []string{goodTenant}, []string{"dealseal.yaml:4", "spaces, never with tabs"}},
 		{"no port to listen at", goodMain + "listen: {admin: localhost}\n", []string{goodTenant}, []string{"dealseal.yaml:10", "127.0.0.1:8484"}},

@@ -211,3 +211,13 @@ func TestATimeStampOfARevokedAuthorityIsGivenUpAndTheSignatureIsNot(t *testing.T
 	}
 	w.wantUses(1)
 }
+
+func TestACertificateThatEndsTooSoonHoldsTheDealBeforeItIsSealed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon(withProfile(signing.Profile{MinValidity: 400 * 24 * time.Hour}))
+	w.won()
+	s := d.run()
+	d.want(s, deal.Held, deal.Noticed, "364 days, and the profile asks for 400 days: install the next certificate, or lower min_validity of the profile: then release the deal")
+	w.wantUses(0)
+}

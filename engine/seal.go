@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -80,6 +81,10 @@ func (r *run) prepare(ctx context.Context, unsigned deal.File) (*signing.Ticket,
 	ctx, cancel := context.WithTimeout(ctx, signLimit)
 	defer cancel()
 	t, err := r.Sealer.Prepare(ctx, unsigned, req)
+	var short *signing.ValidityError
+	if errors.As(err, &short) {
+		return nil, deal.Hold("%v: then release the deal", short)
+	}
 	if err != nil {
 		return nil, asHoldForSource(s, err)
 	}

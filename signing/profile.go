@@ -3,6 +3,7 @@ package signing
 import (
 	"crypto"
 	"fmt"
+	"time"
 
 	"github.com/dealseal/dealseal/signing/pades"
 )
@@ -30,6 +31,9 @@ type Profile struct {
 	Hash        crypto.Hash // SHA-256, SHA-384 or SHA-512; 0 means SHA-256
 	PSS         bool        // RSA-PSS in the place of PKCS #1 v1.5; for RSA keys only
 	Certify     int         // 0: approval signature; 1 to 3: certification (see pades.Options)
+	// MinValidity is how long the certificate has to be valid yet; 0 means 14 days, or a third of its life if that is less.
+	MinValidity time.Duration
+	Floor       Floor
 
 	// Reserve and TimestampReserve are bytes kept free in the document for the signature and its time-stamp token; 0
 	// computes the first and takes 12 KiB for the second.
@@ -69,6 +73,12 @@ func (p *Profile) Check() error {
 	case 0, crypto.SHA256, crypto.SHA384, crypto.SHA512:
 	default:
 		return bad("the digest %s is not supported; use SHA-256, SHA-384 or SHA-512", p.Hash)
+	}
+	if err := p.Floor.check(p.Hash); err != nil {
+		return bad("%v", err)
+	}
+	if p.MinValidity < 0 {
+		return bad("the least remaining validity cannot be negative")
 	}
 	if p.Certify < 0 || p.Certify > 3 {
 		return bad("certify is %d; it can be 0 (no), 1, 2 or 3", p.Certify)

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"time"
 
 	"github.com/dealseal/dealseal/signing/pades"
+	"github.com/dealseal/dealseal/signing/tsa"
 )
 
 // Sealer makes seals. It is safe for concurrent use, and keeps nothing of them between calls: the Ticket holds it all.
@@ -47,6 +49,12 @@ func (s *Sealer) Prepare(ctx context.Context, doc pades.Document, r Request) (*T
 	key, err := s.open(ctx, p.Key)
 	if err != nil {
 		return nil, err
+	}
+	if err := p.checkValidity(key.Chain()[0], s.now()); err != nil {
+		return nil, err
+	}
+	if err := p.Floor.certificates(key.Chain()); err != nil {
+		return nil, &KeyError{Key: p.Key, Reason: err.Error()}
 	}
 	if r.Reason != "" {
 		p.Reason = r.Reason
@@ -152,7 +160,17 @@ func (s *Sealer) Timestamp(ctx context.Context, t *Ticket, value []byte) (token 
 	h := t.Prepared.Algorithm.Hash
 	imprint := h.New()
 	imprint.Write(value)
-	return s.tsa.Timestamp(ctx, imprint.Sum(nil), h)
+	if token, err = s.tsa.Timestamp(ctx, imprint.Sum(nil), h); err != nil {
+		return nil, err
+	}
+	stamp, err := tsa.ParseToken(token)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.Profile.Floor.certificates([]*x509.Certificate{stamp.Certificate}); err != nil {
+		return nil, fmt.Errorf("signing: the time-stamp cannot be used: %w", err)
+	}
+	return token, nil
 }
 
 // Evidence is what proves a seal, apart from the document.

@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dealseal/dealseal/mocks/pki"
 	"github.com/dealseal/dealseal/signing/pades"
 	"github.com/dealseal/dealseal/signing/verify"
 	"github.com/google/go-cmp/cmp"
@@ -165,7 +166,10 @@ func profile() Profile {
 	return Profile{Name: "contract", Key: "house", Level: pades.BB, Reason: "Contract", SignerName: "Acme Ltd"}
 }
 
-// fakeTSA answers with a token that is one DER value, and remembers what it was asked.
+// stampers make tokens; no test asks them over a network.
+var stampers = sync.OnceValues(func() (*pki.Authority, error) { return pki.New(pki.Options{Now: clock}) })
+
+// fakeTSA answers with a token, and remembers what it was asked.
 type fakeTSA struct {
 	digest []byte
 	hash   crypto.Hash
@@ -174,7 +178,14 @@ type fakeTSA struct {
 
 func (f *fakeTSA) Timestamp(_ context.Context, digest []byte, h crypto.Hash) ([]byte, error) {
 	f.digest, f.hash = digest, h
-	return []byte{0x30, 0x03, 0x02, 0x01, 0x07}, f.err
+	if f.err != nil {
+		return nil, f.err
+	}
+	a, err := stampers()
+	if err != nil {
+		return nil, err
+	}
+	return a.Token(digest, h)
 }
 
 func newSealer(key Key, tsa Timestamper) *Sealer {
@@ -518,7 +529,6 @@ func TestProfileIsCheckedBeforeUse(t *testing.T) {
 	}{
 		"no key":           {func(p *Profile) { p.Key = "" }, "key is missing"},
 		"no level":         {func(p *Profile) { p.Level = "" }, "no level"},
-		"level B-LT":       {func(p *Profile) { p.Level = pades.BLT }, "not supported"},
 		"another answer":   {func(p *Profile) { p.OnDowngrade = "ignore" }, "on_downgrade"},
 		"SHA-1":            {func(p *Profile) { p.Hash = crypto.SHA1 }, "SHA-1"},
 		"certify 7":        {func(p *Profile) { p.Certify = 7 }, "certify is 7"},

@@ -401,7 +401,12 @@ func TestSpoiltSigningGivesItsFindingAndTheCure(t *testing.T) {
 		"certificate for keys":   {func(p *patientHouse) { p.leaf.KeyUsage = x509.KeyUsageKeyEncipherment }, "certificate", house, doctor.Failure, []string{"not for digital signatures"}},
 		"certificate for servers": {func(p *patientHouse) { p.leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }, "trust", house, doctor.Failure,
 			[]string{"extended key usage", "for signing documents"}},
-		"responder down":       {func(p *patientHouse) { p.authority.SetFault(pki.ServiceOCSP, pki.Down, -1) }, "ocsp", house, doctor.Warning, []string{"sealing does not need it in this version"}},
+		"lasting, nothing answers": {func(p *patientHouse) {
+			p.config["reason: Contract"] = "reason: Contract, level: B-LT"
+			p.authority.SetFault(pki.ServiceOCSP, pki.Down, -1)
+			p.authority.SetFault(pki.ServiceCRL, pki.Down, -1)
+		}, "ocsp", house, doctor.Failure, []string{"puts their answers into its documents"}},
+		"responder down":       {func(p *patientHouse) { p.authority.SetFault(pki.ServiceOCSP, pki.Down, -1) }, "ocsp", house, doctor.Warning, []string{"no profile of this key puts it into documents"}},
 		"responder talks":      {func(p *patientHouse) { p.authority.SetFault(pki.ServiceOCSP, pki.Garbage, -1) }, "ocsp", house, doctor.Warning, []string{"the OCSP response cannot be used"}},
 		"responder endless":    {func(p *patientHouse) { p.authority.SetFault(pki.ServiceOCSP, pki.Endless, -1) }, "ocsp", house, doctor.Warning, []string{"larger than"}},
 		"TSA down":             {tsaFault(pki.Down), "tsa", tsa, doctor.Failure, []string{"see that this machine may reach signing.tsa[0].url"}},

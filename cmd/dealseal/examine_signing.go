@@ -50,6 +50,10 @@ func (x *examiner) examineKey(name string) doctor.Examination {
 		}
 		x.examineStandIn(name, key, report)
 		x.examineSignatures(ctx, name, key, report)
+		if profile := x.lasting(name); profile != "" {
+			report(x.collect(ctx, profile, revocation.Subject{Cert: key.Chain()[0], With: key.Chain()[1:], Usage: "the seal"}))
+			return
+		}
 		report(x.askResponder(ctx, key.Chain()))
 	})
 }
@@ -77,8 +81,12 @@ func (x *examiner) examineCertificate(name string, key signing.Key, report func(
 	}
 	cert := key.Chain()[0]
 	days := int(cert.NotAfter.Sub(now) / (24 * time.Hour))
+	least, profile := x.minValidity(name, cert)
 	text := fmt.Sprintf("%q, issued by %q, %d days left (until %s)", cert.Subject.CommonName, cert.Issuer.CommonName, days, cert.NotAfter.UTC().Format(time.DateOnly))
-	if days < fewDays {
+	if cert.NotAfter.Sub(now) < least {
+		report(doctor.Failed(checkCertificate, fmt.Sprintf("install the next certificate (signing.keys.%s), or lower signing.profiles.%s.min_validity: until then the profile's deals are held", name, profile),
+			"%s, and profile %s asks for %d", text, profile, int(least/(24*time.Hour))))
+	} else if days < fewDays {
 		report(doctor.Warned(checkCertificate, "order the next certificate now: renewal is not automatic in this version", "%s", text))
 	} else {
 		report(doctor.Passed(checkCertificate, "%s", text))
@@ -108,6 +116,16 @@ func (x *examiner) examineStandIn(name string, key signing.Key, report func(doct
 			report(doctor.Passed(checkStandIn, "the key pair of %q: it can stand in", first))
 		}
 	}
+}
+
+// minValidity is what the strictest of the profiles that use a key asks for; 0 if none uses it.
+func (x *examiner) minValidity(key string, cert *x509.Certificate) (least time.Duration, profile string) {
+	for _, name := range slices.Sorted(maps.Keys(x.cfg.Signing.Profiles)) {
+		if p, err := x.profile(name); err == nil && p.Key == key && p.MinValidityOf(cert) > least {
+			least, profile = p.MinValidityOf(cert), name
+		}
+	}
+	return least, profile
 }
 
 func (x *examiner) examineSignatures(ctx context.Context, name string, key signing.Key, report func(doctor.Finding)) {
@@ -150,10 +168,34 @@ func (h *house) algorithms(name string, key signing.Key) (list []pades.Algorithm
 	return list, nil
 }
 
-// askResponder asks whether the certificate is revoked. Seals carry no such evidence yet, so that whoever does not answer
-// keeps nothing from being sealed; a certificate that is revoked does.
+// lasting names a profile of B-LT or B-LTA that seals with a key, or with any if key is empty; empty if none does.
+func (x *examiner) lasting(key string) (profile string) {
+	for _, name := range slices.Sorted(maps.Keys(x.cfg.Signing.Profiles)) {
+		if p := x.cfg.Signing.Profiles[name]; pades.Level(p.Level).AtLeast(pades.BLT) && (key == "" || p.Key == key) {
+			return name
+		}
+	}
+	return ""
+}
+
+// collect gets the evidence that a profile puts into its documents, about one certificate and all above it.
+func (x *examiner) collect(ctx context.Context, profile string, s revocation.Subject) doctor.Finding {
+	s.At, s.New = time.Now(), true
+	m, err := revocation.NewClient(revocation.Options{HTTP: x.http}).Collect(ctx, revocation.Anchors{Roots: x.roots}, []revocation.Subject{s})
+	var revoked *revocation.RevokedError
+	switch {
+	case errors.As(err, &revoked):
+		return doctor.Failed(checkOCSP, "take it out of use, and have another certificate issued", "%v", err)
+	case err != nil:
+		return doctor.Failed(checkOCSP, fmt.Sprintf("see that this machine may reach the responders and lists that the certificates name: profile %s puts their answers into its documents", profile), "%v", err)
+	}
+	return doctor.Passed(checkOCSP, "not revoked: %d OCSP responses and %d revocation lists about %d certificates", len(m.OCSPs), len(m.CRLs), len(m.Certs))
+}
+
+// askResponder asks whether the certificate is revoked. The key's seals carry no such evidence, so that whoever does not
+// answer keeps nothing from being sealed; a certificate that is revoked does.
 func (x *examiner) askResponder(ctx context.Context, chain []*x509.Certificate) doctor.Finding {
-	const notNeeded = "sealing does not need it in this version"
+	const notNeeded = "no profile of this key puts it into documents"
 	cert := chain[0]
 	issuer := x.issuerOf(chain)
 	if len(cert.OCSPServer) == 0 || issuer == nil {
@@ -229,6 +271,9 @@ func (x *examiner) examineTSA(i int) doctor.Examination {
 			at, tolerance = at.Add(500*time.Millisecond), tolerance+500*time.Millisecond
 		}
 		report(clockFinding("the TSA's clock", at, before, after, tolerance))
+		if profile := x.lasting(""); profile != "" {
+			report(x.collect(ctx, profile, revocation.Subject{Cert: token.Certificate, With: token.Certificates(), Usage: "the TSA"}))
+		}
 	})
 }
 
