@@ -401,11 +401,6 @@ func TestSpoiltSigningGivesItsFindingAndTheCure(t *testing.T) {
 		"certificate for keys":   {func(p *patientHouse) { p.leaf.KeyUsage = x509.KeyUsageKeyEncipherment }, "certificate", house, doctor.Failure, []string{"not for digital signatures"}},
 		"certificate for servers": {func(p *patientHouse) { p.leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }, "trust", house, doctor.Failure,
 			[]string{"extended key usage", "for signing documents"}},
-		"lasting, nothing answers": {func(p *patientHouse) {
-			p.config["reason: Contract"] = "reason: Contract, level: B-LT"
-			p.authority.SetFault(pki.ServiceOCSP, pki.Down, -1)
-			p.authority.SetFault(pki.ServiceCRL, pki.Down, -1)
-		}, "ocsp", house, doctor.Failure, []string{"puts their answers into its documents"}},
 		"responder down":       {func(p *patientHouse) { p.authority.SetFault(pki.ServiceOCSP, pki.Down, -1) }, "ocsp", house, doctor.Warning, []string{"no profile of this key puts it into documents"}},
 		"responder talks":      {func(p *patientHouse) { p.authority.SetFault(pki.ServiceOCSP, pki.Garbage, -1) }, "ocsp", house, doctor.Warning, []string{"the OCSP response cannot be used"}},
 		"responder endless":    {func(p *patientHouse) { p.authority.SetFault(pki.ServiceOCSP, pki.Endless, -1) }, "ocsp", house, doctor.Warning, []string{"larger than"}},
@@ -425,6 +420,23 @@ func TestSpoiltSigningGivesItsFindingAndTheCure(t *testing.T) {
 			}
 			oneTrouble(t, p.examine(), tc.check, tc.subject, tc.result, tc.words...)
 		})
+	}
+}
+
+func TestProfilesThatLastNeedEvidenceAboutKeyAndTSA(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t, deal.Salesforce, func(p *patientHouse) { p.config["reason: Contract"] = "reason: Contract, level: B-LT" })
+	p.authority.SetFault(pki.ServiceOCSP, pki.Down, -1)
+	p.authority.SetFault(pki.ServiceCRL, pki.Down, -1)
+	subjects := map[string]bool{}
+	for _, f := range trouble(p.examine()) {
+		subjects[f.Subject] = true
+		if f.Check != checkOCSP || f.Result != doctor.Failure || !strings.Contains(f.Cure, "puts their answers into its documents") {
+			t.Errorf("%+v", f)
+		}
+	}
+	if len(subjects) != 2 || !subjects["house"] || !subjects[hostOf(p.authority.URL(""))] {
+		t.Errorf("found of %v, want the key and the TSA", subjects)
 	}
 }
 
