@@ -36,11 +36,19 @@ type CRM interface {
 
 	// Attach stores f on the record once per (tx, role, SHA-256): it looks before it writes, so that a second call,
 	// also after a lost reply, finds the first file. It returns only when the CRM reports the right size and checksum.
+	// Beside another file of the same transaction and role it puts none: that is OtherFile.
 	Attach(ctx context.Context, ref deal.Ref, tx deal.TxID, role deal.Role, f deal.File) (deal.Attachment, error)
 
 	// WriteBack sets the receipt's fields in one write. An older receipt (by Sequence) never overwrites a newer one:
 	// that is success and changes nothing. While the record bears a newer one from the future, the error is a *FutureError.
 	WriteBack(ctx context.Context, ref deal.Ref, r deal.Receipt) error
+}
+
+// OtherFile is the hold of a deal whose record bears a file of the very transaction, in the same role, with other bytes than
+// those that should be attached: another daemon with a copy of the state has put it there, or a person.
+func OtherFile(role deal.Role, fileID string) *deal.HoldError {
+	return deal.Hold("the record already bears another %s of this transaction, with other bytes (file %s): see whether another daemon works with a copy of this state, and stop one of the two; "+
+		"then remove the file that should not be there and release the deal, or drop it", role, fileID)
 }
 
 // IsLogin reports whether err says that the login fails, or that the CRM no longer lets it in: a refused or expired

@@ -2,9 +2,11 @@ package connectortest
 
 import (
 	"bytes"
+	"context"
 	"crypto/md5"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -129,6 +131,40 @@ func testTwoTransactions(t *testing.T, w World) {
 		t.Error("two transactions share one file")
 	}
 	stored(t, w, id, f, f)
+}
+
+// testAnotherFile holds that a second contract never comes beside the first of its transaction, whoever made that one. A
+// person looks at both; when the other is gone, ours is taken.
+func testAnotherFile(t *testing.T, w World) {
+	id := w.CreateDeals(1, w.Traits().Stage)[0]
+	theirs, ours := file(t, "contract.pdf", 5000), file(t, "contract.pdf", 6000)
+	attach(t, w.Connector(quiet()), ref(w, id), txFor(id), deal.RoleContract, theirs)
+	for _, crm := range []connectors.CRM{w.Connector(quiet()), w.Connector(quiet())} {
+		w.Advance(time.Second)
+		var hold *deal.HoldError
+		if _, err := crm.Attach(callContext(t), ref(w, id), txFor(id), deal.RoleContract, ours); !errors.As(err, &hold) {
+			t.Errorf("a second contract of one transaction gives %v, want a hold", err)
+		}
+	}
+	stored(t, w, id, theirs)
+	attach(t, w.Connector(quiet()), ref(w, id), txFor(id), deal.RoleAuditTrail, ours)
+	stored(t, w, id, theirs, ours)
+}
+
+// testUploadUnanswered holds that an upload which got no answer in time, and may still be carried out, is not repeated soon.
+func testUploadUnanswered(t *testing.T, w World) {
+	for _, call := range []Call{UploadCall, LinkCall} { // last what one of the CRMs has not
+		id := w.CreateDeals(1, w.Traits().Stage)[0]
+		f := file(t, "contract.pdf", 3000)
+		supported(t, w.Fail(call, Hang, 1))
+		short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		_, err := w.Connector(quiet()).Attach(short, ref(w, id), txFor(id), deal.RoleContract, f)
+		cancel()
+		w.Heal()
+		if wait := deal.RetryAfter(err); err == nil || deal.IsPermanent(err) || wait < 5*time.Minute {
+			t.Errorf("a %s call that nobody answers gives %v (retry after %s), want one that is given minutes", call, err, wait)
+		}
+	}
 }
 
 // testCorruptedUpload holds that what arrives damaged is never taken for attached, and that it is mended.

@@ -38,10 +38,12 @@ var cases = []testCase{
 	{"AttachIsFoundAgain", testAttach},
 	{"RolesAreSeparateFiles", testTwoRoles},
 	{"TransactionsAreSeparateFiles", testTwoTransactions},
+	{"AnotherFileOfTheTransactionIsNotJoined", testAnotherFile},
 	{"DamagedUploadIsNoticedAndMended", testCorruptedUpload},
 	{"UploadWhoseReplyIsLostIsNotRepeated", testUploadReplyLost},
 	{"LinkWhoseReplyIsLostIsNotRepeated", testLinkReplyLost},
 	{"UploadCutBeforeCommitIsRepeated", testUploadCut},
+	{"UploadWithoutAnAnswerIsGivenTime", testUploadUnanswered},
 
 	{"WriteBackSetsAndClearsEveryField", testWriteBack},
 	{"OlderReceiptNeverOverwritesANewerOne", testOlderReceipt},

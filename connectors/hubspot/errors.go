@@ -1,6 +1,7 @@
 package hubspot
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -134,11 +135,15 @@ func isUnclear(err error) bool {
 func (c *Connector) settle() time.Duration { return min(c.cfg.Timeout, settlePause) }
 
 // later marks the failure of a write that HubSpot may still be carrying out: whoever looked at once could find nothing, write
-// again, and have both.
+// again, and have both. What got an answer, or has lost its connection, is not carried out for long; what is still being
+// waited for may be, and is given as long as a receipt that may arrive late.
 func (c *Connector) later(err error) error {
 	var e *Error
 	if errors.As(err, &e) && e.unclear {
 		e.after = max(e.after, c.settle())
+		if errors.Is(err, context.DeadlineExceeded) {
+			e.after = max(e.after, min(lateTimeouts*c.cfg.Timeout, latePause))
+		}
 		if e.cure == "" {
 			e.cure = "it may still be carried out, so that dealseal waits before it looks and tries again"
 		}
@@ -170,7 +175,11 @@ const (
 	lockPause = 2 * time.Second
 	edgePause = 5 * time.Second
 	// settlePause is how long a write without an answer is given to be carried out after all.
-	settlePause  = 30 * time.Second
+	settlePause = 30 * time.Second
+	// latePause is how long at most a file that nobody has answered for is given to appear, and lateTimeouts how many
+	// time limits of a call.
+	latePause    = 10 * time.Minute
+	lateTimeouts = 10
 	maxDayPause  = time.Hour
 	maxMigration = 24 * time.Hour
 )

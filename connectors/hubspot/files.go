@@ -80,9 +80,14 @@ func (c *Connector) attach(ctx context.Context, id string, tx deal.TxID, role de
 	if err != nil {
 		return deal.Attachment{}, err
 	}
-	known, err := c.ourNote(ctx, d.ID, tx, role, f.SHA256)
+	known, other, err := c.ourNote(ctx, d.ID, tx, role, f.SHA256)
 	if err != nil {
 		return deal.Attachment{}, err
+	}
+	if known == nil && other != nil {
+		if _, err := c.file(ctx, other.file); !isMissing(err) { // of one that was deleted only the note is left
+			return deal.Attachment{}, cmp.Or(err, error(connectors.OtherFile(role, other.file)))
+		}
 	}
 	if known != nil && slices.Contains(known.files, known.file) {
 		whole, err := c.isWholeFile(ctx, known.file, f)

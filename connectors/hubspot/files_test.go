@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -133,15 +134,26 @@ func TestLostRepliesAreClearedUpAtOnce(t *testing.T) {
 	}
 }
 
-func TestOtherBytesOfTheSameTransactionAreAnotherFile(t *testing.T) {
+// TestAFileThatWasDeletedStandsInNobodysWay holds that the note which outlives a file is not taken for one.
+func TestAFileThatWasDeletedStandsInNobodysWay(t *testing.T) {
 	w := newWorld(t, FlowToken)
 	id := w.CreateDeals(1, "contractsent")[0]
 	c := w.connector(quiet())
-	a, b := attach(t, c, id, pdf(1000, 'a')), attach(t, c, id, pdf(1000, 'b'))
-	files := w.Files(id)
-	if a.ID == b.ID || len(files) != 2 || bytes.Equal(files[0].Content, files[1].Content) {
-		t.Errorf("%d files, IDs %s and %s; want two different ones", len(files), a.ID, b.ID)
+	a := attach(t, c, id, pdf(1000, 'a'))
+	w.must(w.portal.DeleteFile(a.ID))
+	b := attach(t, c, id, pdf(1000, 'b'))
+	if files := w.Files(id); a.ID == b.ID || len(files) != 1 || !bytes.Equal(files[0].Content, bytesOf(t, pdf(1000, 'b'))) {
+		t.Errorf("%d files, IDs %s and %s; want the second alone", len(files), a.ID, b.ID)
 	}
+}
+
+func bytesOf(t *testing.T, f deal.File) []byte {
+	t.Helper()
+	b, err := io.ReadAll(f.Open())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // short ends before its Length.
@@ -307,9 +319,11 @@ func TestMergedDealKeepsItsAttachment(t *testing.T) {
 	if b := attach(t, c, ids[1], f); b.ID != a.ID || len(w.portal.StoredFiles()) != 1 {
 		t.Errorf("attached to a merged deal's old ID as %s, want %s again", b.ID, a.ID)
 	}
-	other := pdf(1000, 'b')
-	attach(t, c, ids[1], other)
-	if files := w.Files(ids[1]); len(files) != 2 {
-		t.Errorf("%d files on the merged deal, want 2", len(files))
+	var hold *deal.HoldError
+	if _, err := c.Attach(t.Context(), dealRef(ids[1]), txOf(ids[1]), deal.RoleContract, pdf(1000, 'b')); !errors.As(err, &hold) {
+		t.Errorf("another contract of the same transaction gives %v, want a hold", err)
+	}
+	if files := w.Files(ids[1]); len(files) != 1 {
+		t.Errorf("%d files on the merged deal, want 1", len(files))
 	}
 }

@@ -88,18 +88,23 @@ func (c *Connector) notes(ctx context.Context, dealID string) ([]note, error) {
 	return notes, nil
 }
 
-// ourNote finds the note of a file of ours, nil when there is none.
-func (c *Connector) ourNote(ctx context.Context, dealID string, tx deal.TxID, role deal.Role, sha256 string) (*note, error) {
+// ourNote finds the note of a file of ours, nil when there is none, and one of another file of the transaction in the same
+// role.
+func (c *Connector) ourNote(ctx context.Context, dealID string, tx deal.TxID, role deal.Role, sha256 string) (ours, other *note, err error) {
 	notes, err := c.notes(ctx, dealID)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, n := range notes {
-		if n.tx == tx && n.role == role && n.sha256 == sha256 {
-			return &n, nil
+		switch {
+		case n.tx != tx || n.role != role:
+		case n.sha256 == sha256:
+			return &n, other, nil
+		case slices.Contains(n.files, n.file):
+			other = &n
 		}
 	}
-	return nil, nil
+	return nil, other, nil
 }
 
 // files lists the files that the notes of a deal carry, oldest first.
@@ -190,7 +195,7 @@ func (c *Connector) link(ctx context.Context, dealID string, old *note, tx deal.
 		err = r.decode(&said)
 	}
 	if isUnclear(err) && ctx.Err() == nil {
-		if n, lookErr := c.ourNote(ctx, dealID, tx, role, sha256); lookErr == nil && n != nil && n.file == f.ID {
+		if n, _, lookErr := c.ourNote(ctx, dealID, tx, role, sha256); lookErr == nil && n != nil && n.file == f.ID {
 			return nil
 		}
 	}

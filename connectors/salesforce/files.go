@@ -181,7 +181,7 @@ func (c *Connector) attach(ctx context.Context, id string, tx deal.TxID, role de
 		return contentFile{}, err
 	}
 	stored, damaged, err := c.search(ctx, id, tx, role, f)
-	if err != nil || stored != nil {
+	if err != nil || stored != nil { // or another that stands in its place
 		return deref(stored), err
 	}
 	version, err := c.upload(ctx, c.newVersion(id, damaged, tx, role, f), f)
@@ -205,19 +205,26 @@ func deref(f *contentFile) contentFile {
 	return *f
 }
 
-// search looks for the file on the record: stored if it is there and whole, damaged if it is there and is not.
+// search looks for the file on the record: stored if it is there and whole, damaged if it is there and is not. Another file
+// of the transaction in this role is an error.
 func (c *Connector) search(ctx context.Context, id string, tx deal.TxID, role deal.Role, f deal.File) (stored, damaged *contentFile, err error) {
 	files, err := c.files(ctx, id)
 	if err != nil {
 		return nil, nil, err
 	}
+	other := ""
 	for _, file := range files {
 		switch {
 		case file.is(tx, role, f):
 			return &file, nil, nil
 		case strings.Contains(file.marker, key(tx, role, f)):
 			damaged = &file
+		case file.Tx == tx && file.Role == role && other == "":
+			other = file.ID
 		}
+	}
+	if damaged == nil && other != "" {
+		return nil, nil, connectors.OtherFile(role, other)
 	}
 	return nil, damaged, nil
 }
