@@ -126,6 +126,11 @@ type Key struct {
 	KeepAlive time.Duration `yaml:"keep_alive"`
 	// Vault is where a vault-transit key is.
 	Vault *Vault `yaml:"vault"`
+	// MaxUses is how many documents this key pair may seal in all, MaxUsesPerDay on one day (UTC), counted in the database
+	// of this state_dir. Deals beyond that are held; they go on when the limit is raised, or the day has ended. Keys of its
+	// fall_back count with it. Default 0: no limit.
+	MaxUses       int64 `yaml:"max_uses"`
+	MaxUsesPerDay int64 `yaml:"max_uses_per_day"`
 	// File and Passphrase are those of a soft key ("dealseal keygen soft FILE").
 	File       string     `yaml:"file"`
 	Passphrase secret.Ref `yaml:"passphrase"`
@@ -535,6 +540,9 @@ func (c *Config) checkKey(path string, k Key) (errs []error) {
 		return errs
 	}
 	errs = append(errs, c.alien(path, k)...)
+	if k.MaxUses < 0 || k.MaxUsesPerDay < 0 {
+		errs = append(errs, c.At(path+".max_uses", "%s: max_uses and max_uses_per_day must not be negative", path))
+	}
 	if k.KeepAlive < 10*time.Second || k.KeepAlive > time.Hour {
 		errs = append(errs, c.At(path+".keep_alive", "%s.keep_alive is %s: it must be 10s to 1h", path, k.KeepAlive))
 	}

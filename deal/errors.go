@@ -34,6 +34,19 @@ func RetryAfter(err error) time.Duration {
 	return 0
 }
 
+// SpentError says that a key has signed as many digests as it may.
+type SpentError struct {
+	Limit int64
+	Daily bool // it is the limit of one day, which ends at midnight UTC
+}
+
+func (e *SpentError) Error() string {
+	if e.Daily {
+		return fmt.Sprintf("the key has sealed %d documents today, which is its limit", e.Limit)
+	}
+	return fmt.Sprintf("the key has sealed %d documents, which is its limit", e.Limit)
+}
+
 // HoldError stops a sealing until a person decides. Reason is shown to people and must not quote record values.
 type HoldError struct {
 	Reason string

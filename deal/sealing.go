@@ -161,7 +161,15 @@ type Intent struct {
 	Key string
 	// Lease is how long the effect may take; after that someone else may begin.
 	Lease time.Duration
+	// Limits are those of the key.
+	Limits KeyLimits
 }
+
+// KeyLimits are how many digests a key may sign, ever and on one day in UTC; 0 is no limit.
+type KeyLimits struct{ Total, Day int64 }
+
+// KeyUses are how many digests a key was about to sign, ever and today.
+type KeyUses struct{ Total, Today int64 }
 
 // Entry is one line of the audit log: who did what, when, why, with which certificate [42]. It carries IDs and hashes;
 // Detail is committed to with a salt and is readable only as long as the sealing's data key exists.

@@ -79,6 +79,8 @@ type Engine struct {
 	// has to wait, such as a disk without room; both are asked again until there is none. nil means always.
 	MayNotice, MayWork func() error
 	Places             Places
+	// Limits are those of the keys, by the names that profiles use.
+	Limits map[string]deal.KeyLimits
 	// Random returns a number below n, which spreads waits; nil means the process's own generator. It must be safe for
 	// concurrent use.
 	Random func(n int64) int64

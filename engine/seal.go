@@ -302,10 +302,11 @@ func (r *run) redeem(ctx context.Context, t *signing.Ticket) error {
 // a person who gives the digest up in the meantime must find it unused for good.
 func (r *run) useKey(ctx context.Context, t *signing.Ticket) (value []byte, err error) {
 	err = r.inTurn(ctx, r.signing, func() error {
-		if err := r.begin(ctx, deal.Intent{What: "sign", Digest: r.s.Facts.Digest, Key: hex.EncodeToString(t.SPKISHA256)}); err != nil {
-			return err
+		err := r.begin(ctx, deal.Intent{What: "sign", Digest: r.s.Facts.Digest, Key: hex.EncodeToString(t.SPKISHA256), Limits: r.Limits[t.Profile.Key]})
+		if err != nil {
+			return asSpent(t.Profile.Key, err)
 		}
-		err := r.call(ctx, "redeem", signLimit, func(ctx context.Context) (err error) {
+		err = r.call(ctx, "redeem", signLimit, func(ctx context.Context) (err error) {
 			value, err = r.Sealer.Redeem(ctx, t)
 			return err
 		})
@@ -315,6 +316,18 @@ func (r *run) useKey(ctx context.Context, t *signing.Ticket) (value []byte, err 
 		return err
 	})
 	return value, err
+}
+
+// asSpent makes a hold of a limit that the key has reached.
+func asSpent(key string, err error) error {
+	var spent *deal.SpentError
+	switch {
+	case !errors.As(err, &spent):
+		return err
+	case spent.Daily:
+		return held(HoldSpent, "key %q has sealed %d documents today, its max_uses_per_day: the deal goes on after midnight UTC, or raise the limit and restart", key, spent.Limit)
+	}
+	return held(HoldSpent, "key %q has sealed %d documents, its max_uses: raise the limit and restart, and the deal goes on; or drop it", key, spent.Limit)
 }
 
 func certFact(t *signing.Ticket) (*deal.CertFact, error) {

@@ -15,6 +15,9 @@ const (
 	HoldAccount      = "account"      // its tenant is connected to another account
 )
 
+// HoldSpent is the hold of deals whose key has reached a limit of its own. It is judged anew whenever they are released.
+const HoldSpent = "spent"
+
 // SetTenants puts other tenants in the place of those that the engine has, all at once, before Run or while it runs.
 //
 // A tenant that equals the one it replaces (the same CRM instance, the same rules) keeps its poller and what is known of

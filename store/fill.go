@@ -397,9 +397,14 @@ func (f *filler) writeOne(w *fillWriter, r *pastRows) error {
 	for _, o := range r.events {
 		w.add(`INSERT INTO outbox (id, tx, n, type, at, data) VALUES ($1, $2, $3, $4, $5, $6)`, o.id, sl.Tx, o.n, o.kind, o.at, o.data)
 	}
+	signed := false
 	for i, a := range r.audit {
 		if in := r.history[i].Intent; in != nil {
 			at := r.history[i].At
+			if in.What == "sign" && !signed {
+				signed = true
+				w.add(countUse, in.Key, dayOf(at))
+			}
 			w.add(`INSERT INTO intents (tx, version, step, what, digest, key, at, until) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
 				sl.Tx, i+1, in.Step, in.What, in.Digest, in.Key, at.UnixMilli(), at.Add(in.Lease).UnixMilli())
 		}

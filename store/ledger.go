@@ -308,7 +308,7 @@ func (r *row) leased(owner string, now time.Time) bool {
 // Begin returned nil. An intent to sign is also marked outside of the database, so that an older database put in its place
 // is recognised: if only that fails, the intent stands and the error is the disk's. It compares and raises sl.Version;
 // deal.ErrStale means that someone else moved the sealing or holds an unexpired lease. A *RefusedError means that the
-// effect would sign a second digest.
+// effect would sign a second digest, a *deal.SpentError that the key has reached one of the intent's limits.
 func (s *Store) Begin(ctx context.Context, sl *deal.Sealing, i deal.Intent) error {
 	owner := s.ownerOf(ctx)
 	var size int64
@@ -319,6 +319,9 @@ func (s *Store) Begin(ctx context.Context, sl *deal.Sealing, i deal.Intent) erro
 		}
 		if i.What == "sign" {
 			if err := t.guardSigning(r, sl.Tx, i.Digest); err != nil {
+				return err
+			}
+			if err := t.countUse(sl.Tx, i); err != nil {
 				return err
 			}
 		}

@@ -176,4 +176,21 @@ type Key struct {
 	NotAfter                time.Time
 	// Silent means that the key cannot be reached now; the rest is what was last known of it, if anything.
 	Silent bool
+	// Uses are how many documents it has sealed, UsesToday those of this day in UTC; the limits are 0 where there is none.
+	Uses, UsesToday        int64
+	MaxUses, MaxUsesPerDay int64
+	// StandIn is the key that seals in its place now, while it fails; empty: none does.
+	StandIn string
+}
+
+// Spent is the used share of the limit that is nearest, 0 where there is none.
+func (k Key) Spent() float64 {
+	share := 0.0
+	if k.MaxUses > 0 {
+		share = float64(k.Uses) / float64(k.MaxUses)
+	}
+	if k.MaxUsesPerDay > 0 {
+		share = max(share, float64(k.UsesToday)/float64(k.MaxUsesPerDay))
+	}
+	return share
 }

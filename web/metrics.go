@@ -97,6 +97,8 @@ var (
 	untoldDesc   = desc("dealseal_records_untold", "Records in a CRM that have been showing something older than what is true for more than a minute.")
 	oddDesc      = desc("dealseal_quarantined_rows", "Rows of CRMs that could not be understood and that nobody has dealt with; behind each a deal may be waiting. Counted up to 1000.")
 	notAfterDesc = desc("dealseal_certificate_not_after_seconds", "Unix time at which the certificate of a sealing key ends.", "key")
+	usesDesc     = desc("dealseal_key_documents_total", "Documents that a key has sealed, counted in the database when its use begins; absent until its certificate is known.", "key")
+	spentDesc    = desc("dealseal_key_limit_used_ratio", "Used share of max_uses or max_uses_per_day of a key, whichever is nearer; 0 where it has neither.", "key")
 	auditDesc    = desc("dealseal_audit_entries", "Entries of the audit log.")
 	databaseDesc = desc("dealseal_database_bytes", "Size of the database's file.")
 	walDesc      = desc("dealseal_database_wal_bytes", "Size of the database's write-ahead log.")
@@ -154,7 +156,7 @@ func (m *Metrics) Stamped(server string, took time.Duration, err error) {
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{sealingsDesc, dealsDesc, depthDesc, oldestDesc, overdueDesc, waitingDesc, patienceDesc, failingDesc, pollDesc, intervalDesc, budgetDesc, untoldDesc, oddDesc,
-		notAfterDesc, auditDesc, databaseDesc, walDesc, freeDesc, floorDesc, backupDesc, backupDBDesc} {
+		notAfterDesc, usesDesc, spentDesc, auditDesc, databaseDesc, walDesc, freeDesc, floorDesc, backupDesc, backupDBDesc} {
 		ch <- d
 	}
 	for _, c := range m.counted {
@@ -273,7 +275,9 @@ func (m *Metrics) collectKeys(ctx context.Context, ch chan<- prometheus.Metric) 
 	for _, k := range keys {
 		if !k.NotAfter.IsZero() {
 			ch <- gauge(notAfterDesc, float64(k.NotAfter.Unix()), k.Name)
+			ch <- metric(usesDesc, prometheus.CounterValue, float64(k.Uses), k.Name)
 		}
+		ch <- gauge(spentDesc, k.Spent(), k.Name)
 	}
 }
 

@@ -56,7 +56,7 @@ type keyView struct {
 	Name, Subject, Issuer, SHA256 string
 	State                         state
 	End                           *moment
-	Left                          string
+	Left, Uses                    string
 }
 
 // auditView is the audit log as a whole.
@@ -206,14 +206,30 @@ func viewCheckup(c Checkup, now time.Time) checkupView {
 // A certificate that ends within so many days is to be renewed: a new one takes weeks to get.
 const renewWithin = 60 * 24 * time.Hour
 
+// usesOf says how often a key was used, and how often it may be.
+func usesOf(k Key) string {
+	text := number(k.Uses)
+	if k.MaxUses > 0 {
+		text += " of " + number(k.MaxUses)
+	}
+	if k.MaxUsesPerDay > 0 {
+		text += ", today " + number(k.UsesToday) + " of " + number(k.MaxUsesPerDay)
+	}
+	return text
+}
+
 func viewKey(k Key, now time.Time) keyView {
-	v := keyView{Name: k.Name, Subject: k.Subject, Issuer: k.Issuer, SHA256: k.SHA256, End: at(k.NotAfter, now)}
+	v := keyView{Uses: usesOf(k), Name: k.Name, Subject: k.Subject, Issuer: k.Issuer, SHA256: k.SHA256, End: at(k.NotAfter, now)}
 	if !k.NotAfter.IsZero() {
 		v.Left = daysLeft(k.NotAfter, now)
 	}
 	switch left := k.NotAfter.Sub(now); {
+	case k.StandIn != "":
+		v.State = state{Mark: "retrying", Word: "fails; " + k.StandIn + " stands in"}
 	case k.Silent:
 		v.State = state{Mark: "dead", Word: "cannot be reached"}
+	case k.Spent() >= 1:
+		v.State = state{Mark: "held", Word: "limit of uses reached"}
 	case left <= 0:
 		v.State = state{Mark: "dead", Word: "certificate has ended"}
 	case left <= renewWithin:

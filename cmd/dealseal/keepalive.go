@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/engine"
 	"github.com/dealseal/dealseal/signing"
 )
 
@@ -57,6 +59,31 @@ func (d *service) keepAlive(ctx context.Context, group, member string) {
 		}
 		return every
 	})
+}
+
+// keyLimits are those that the engine is to keep.
+func (h *house) keyLimits() map[string]deal.KeyLimits {
+	all := map[string]deal.KeyLimits{}
+	for name, k := range h.cfg.Signing.Keys {
+		all[name] = deal.KeyLimits{Total: k.MaxUses, Day: k.MaxUsesPerDay}
+	}
+	return all
+}
+
+// renewLimits lets deals go on that are held for the limit of a day, when the next one has begun, until ctx ends.
+func (d *service) renewLimits(ctx context.Context) error {
+	regularly(ctx, untilTomorrow(time.Now()), nil, func() time.Duration {
+		for _, t := range d.residents.house().tenants {
+			d.goOn(ctx, deal.TenantID(t.file.Tenant.ID), false, engine.HoldSpent)
+		}
+		return untilTomorrow(time.Now())
+	})
+	return nil
+}
+
+// untilTomorrow is the time until a moment after midnight UTC.
+func untilTomorrow(now time.Time) time.Duration {
+	return now.UTC().Truncate(24 * time.Hour).Add(24*time.Hour + time.Second).Sub(now)
 }
 
 // keyWatch tells Prometheus what is known of keys.

@@ -32,7 +32,7 @@ import (
 
 // newPage puts the status page before the store, and has the engine's calls measured.
 func (d *service) newPage() http.Handler {
-	house := &pageHouse{Store: d.store, house: d.residents.house, keys: d.keys, log: d.log, checkup: d.checkups.latest, known: map[string]web.Key{}}
+	house := &pageHouse{Store: d.store, house: d.residents.house, keys: d.keys, log: d.log, checkup: d.checkups.latest, known: map[string]web.Key{}, spki: map[string]string{}, standIns: d.standIns}
 	d.sessions = web.NewSessions(time.Now)
 	metrics := web.NewMetrics(house, machine{d}, version, time.Now)
 	d.measure(metrics)
@@ -72,14 +72,16 @@ func (d *service) hosts() []string {
 // pageHouse answers the page's questions from the store and the configuration.
 type pageHouse struct {
 	*store.Store
-	house func() *house // as of the last reload
-	keys  *keyring
-	log   *slog.Logger
+	house    func() *house // as of the last reload
+	keys     *keyring
+	standIns *signing.Failover
+	log      *slog.Logger
 	// checkup returns the newest one, nil before the first.
 	checkup func() *doctor.Report
 
 	mu    sync.Mutex
 	known map[string]web.Key // what was last known of each key
+	spki  map[string]string
 }
 
 // Checkup leaves out what passed.
@@ -204,10 +206,28 @@ const keyPatience = 500 * time.Millisecond
 
 // Keys says what was last known of a key that cannot be reached now.
 func (p *pageHouse) Keys(ctx context.Context) (out []web.Key, err error) {
-	for _, name := range slices.Sorted(maps.Keys(p.house().cfg.Signing.Keys)) {
-		out = append(out, p.key(ctx, name))
+	uses, err := p.KeyUses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	keys := p.house().cfg.Signing.Keys
+	for _, name := range slices.Sorted(maps.Keys(keys)) {
+		k := p.key(ctx, name)
+		u := uses[p.spkiOf(name)]
+		k.Uses, k.UsesToday, k.MaxUses, k.MaxUsesPerDay = u.Total, u.Today, keys[name].MaxUses, keys[name].MaxUsesPerDay
+		if serving := p.standIns.Serving(name); serving != name {
+			k.StandIn = serving
+		}
+		out = append(out, k)
 	}
 	return out, ctx.Err()
+}
+
+// spkiOf is the SHA-256 of a key's public key in hexadecimal, empty until it is known.
+func (p *pageHouse) spkiOf(name string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.spki[name]
 }
 
 func (p *pageHouse) key(ctx context.Context, name string) web.Key {
@@ -222,6 +242,7 @@ func (p *pageHouse) key(ctx context.Context, name string) web.Key {
 		return last
 	}
 	cert := key.Chain()[0]
+	p.spki[name] = hex.EncodeToString(digestOf(cert.RawSubjectPublicKeyInfo))
 	sum := sha256.Sum256(cert.Raw)
 	p.known[name] = web.Key{Name: name, Subject: cert.Subject.String(), Issuer: cert.Issuer.String(), SHA256: hex.EncodeToString(sum[:]), NotAfter: cert.NotAfter}
 	return p.known[name]

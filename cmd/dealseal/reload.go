@@ -187,7 +187,7 @@ func ids(tenants []engine.Tenant) (list []deal.TenantID) {
 // goOn lets deals of a tenant go on that waited for its configuration: those with one of these holds, and after a change
 // those that wait for their next attempt, which may have failed for a login that is another now.
 func (d *service) goOn(ctx context.Context, tenant deal.TenantID, changed bool, holds ...string) {
-	const who, why = "daemon", "the configuration of the tenant was read anew"
+	const who, why = "daemon", "what it was held for is looked at anew: the configuration, or the limit of a key"
 	n, err := d.eachDeal(ctx, store.Filter{Tenant: tenant, Condition: deal.Held}, func(m store.Summary) (bool, error) {
 		if !slices.Contains(holds, engine.HoldName(m.Reason, d.store.Epoch())) {
 			return false, nil
@@ -202,10 +202,10 @@ func (d *service) goOn(ctx context.Context, tenant deal.TenantID, changed bool, 
 		n += tried
 	}
 	if err != nil {
-		d.log.Error("deals that wait for the configuration may not go on by themselves: look at \"dealseal jobs\"", "tenant", tenant, "err", err)
+		d.log.Error("deals that wait for the configuration or for a key's limit may not go on by themselves: look at \"dealseal jobs\"", "tenant", tenant, "err", err)
 	}
 	if n > 0 {
-		d.log.Info("deals that waited for the configuration go on", "tenant", tenant, "deals", n)
+		d.log.Info("deals that waited for the configuration or for a key's limit go on", "tenant", tenant, "deals", n)
 	}
 }
 

@@ -136,10 +136,10 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	d.engine = &engine.Engine{
 		Tenants: tenants, Ledger: d.store, Files: files{d.store}, Queue: d.queue,
 		Documents: renderer, Bundles: d.shelf, Sealer: signing.NewSealer(d.standIns, stamper, time.Now), Extender: h.newExtender(stamper, log), Checker: checker,
-		Log: log, Hook: crashHook(), MayNotice: d.disk.mayNotice, MayWork: d.disk.mayWork, Places: h.places(renderer), Retry: engine.Retry{First: h.cfg.Retry.First, Max: h.cfg.Retry.Max, Attempts: h.cfg.Retry.Attempts},
+		Log: log, Hook: crashHook(), MayNotice: d.disk.mayNotice, MayWork: d.disk.mayWork, Places: h.places(renderer), Limits: h.keyLimits(), Retry: engine.Retry{First: h.cfg.Retry.First, Max: h.cfg.Retry.Max, Attempts: h.cfg.Retry.Attempts},
 	}
 	for _, t := range tenants {
-		d.goOn(ctx, t.ID, false, engine.HoldUnconfigured)
+		d.goOn(ctx, t.ID, false, engine.HoldUnconfigured, engine.HoldSpent)
 	}
 	d.page = d.newPage()
 	// It listens before anyone is told that the daemon is ready, so that commands find it.
@@ -165,6 +165,7 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 	g.Go(func() error { return d.checkpoints(ctx) })
 	g.Go(func() error { return d.examineDaily(ctx) })
 	g.Go(func() error { return d.keepKeysAlive(ctx) })
+	g.Go(func() error { return d.renewLimits(ctx) })
 	g.Go(func() error { return d.hangups(ctx, hup) })
 	g.Go(func() error { return d.watch(ctx) })
 	g.Go(func() error { return newCollector().watch(ctx) })

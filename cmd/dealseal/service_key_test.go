@@ -14,6 +14,7 @@ import (
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/mocks/kms"
 	"github.com/dealseal/dealseal/mocks/pki"
+	"github.com/dealseal/dealseal/store"
 )
 
 // serviceStage is a running daemon whose key is kept by a service on the network.
@@ -96,5 +97,43 @@ func TestAVaultSealsAndItsTroubleIsWaitedFor(t *testing.T) {
 	if !strings.Contains(out, place) {
 		t.Errorf("the doctor does not say where the key is:\n%s", out)
 	}
+	s.daemon.stop(t)
+}
+
+// TestDealsAreHeldWhenAKeyHasReachedItsLimitAndGoOnWhenItIsRaised counts at the key's service.
+func TestDealsAreHeldWhenAKeyHasReachedItsLimitAndGoOnWhenItIsRaised(t *testing.T) {
+	t.Parallel()
+	s := newServiceStage(t, func(w *world, s *serviceStage) string {
+		server := httptest.NewServer(s.keys.Vault())
+		w.t.Cleanup(server.Close)
+		return fmt.Sprintf("{kind: vault-transit, max_uses: 2, max_uses_per_day: 1000, certificates: %q, timeout: 2s, vault: {address: %q, key: seal, version: 1, token: %q}}", w.path("seal.pem"), server.URL, w.secretFile("vault-token", kms.Token))
+	})
+	c := s.crms[0]
+	s.keys.SetFault(kms.Lost, 1) // an attempt more of the same document
+	s.seals(t, c, "house", 2)
+	s.seals(t, c, "house", 1)
+	r := enterMemo(c)
+	held := awaitHeld(t, s.ops, r, 1, "[spent]", `key "house" has sealed 2 documents`)
+	conclude(t, s.ops, "release", held.Sealing.Tx)
+	before := held.Sealing.Updated
+	held = await(t, s.ops, r, 1, "held again", func(m store.Summary) bool { return m.Condition == deal.Held && m.Updated.After(before) })
+	if n := s.uses(held.Sealing.Facts.Digest); n != 0 {
+		t.Errorf("the digest was signed %d times", n)
+	}
+	mustShow(t, c, r, deal.StatusHeld)
+	metrics := s.daemon.get(t, "/metrics")
+	for _, want := range []string{`dealseal_key_limit_used_ratio{key="house"} 1`, `dealseal_key_documents_total{key="house"} 2`} {
+		if !strings.Contains(metrics, want+"\n") {
+			t.Errorf("the metrics do not say %s", want)
+		}
+	}
+	s.daemon.stop(t)
+	file, err := os.ReadFile(s.config)
+	must(t, err)
+	must(t, os.WriteFile(s.config, []byte(strings.Replace(string(file), "max_uses: 2", "max_uses: 3", 1)), 0o600))
+	s.daemon = s.start(t)
+	s.ops = s.control(t, s.stateDir)
+	awaitDone(t, s.ops, r)
+	mustBear(t, c, r, 1)
 	s.daemon.stop(t)
 }

@@ -1,0 +1,55 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+const countUse = `INSERT INTO key_uses (key, day, uses) VALUES ($1, $2, 1) ON CONFLICT (key, day) DO UPDATE SET uses = uses + 1`
+
+// countUse counts the intent to sign a digest, unless it was counted before, and refuses it above the limits. It is part of
+// the transaction that commits the intent: no use is forgotten, and no two take the last place.
+func (t *txn) countUse(tx deal.TxID, i deal.Intent) error {
+	var seen int
+	if counted, err := t.get([]any{&seen}, `SELECT 1 FROM intents WHERE tx = $1 AND what = 'sign' AND digest = $2 AND key = $3 LIMIT 1`, tx, i.Digest, i.Key); err != nil || counted {
+		return err
+	}
+	if err := t.exec(countUse, i.Key, dayOf(t.now)); err != nil || i.Limits == (deal.KeyLimits{}) {
+		return err
+	}
+	u, err := t.uses(i.Key)
+	if err != nil {
+		return err
+	}
+	switch {
+	case i.Limits.Total > 0 && u.Total > i.Limits.Total:
+		return &deal.SpentError{Limit: i.Limits.Total}
+	case i.Limits.Day > 0 && u.Today > i.Limits.Day:
+		return &deal.SpentError{Limit: i.Limits.Day, Daily: true}
+	}
+	return nil
+}
+
+func (t *txn) uses(key string) (u deal.KeyUses, err error) {
+	_, err = t.get([]any{&u.Total, &u.Today}, `SELECT coalesce(sum(uses), 0), coalesce(sum(CASE WHEN day = $2 THEN uses END), 0) FROM key_uses WHERE key = $1`, key, dayOf(t.now))
+	return u, err
+}
+
+func dayOf(at time.Time) string { return at.UTC().Format(time.DateOnly) }
+
+// KeyUses tells, by the SHA-256 of public keys, how many digests each was about to sign in this state.
+func (s *Store) KeyUses(ctx context.Context) (map[string]deal.KeyUses, error) {
+	all := map[string]deal.KeyUses{}
+	return all, s.view(ctx, func(t *txn) error {
+		return t.each(func(r *sql.Rows) error {
+			var key string
+			var u deal.KeyUses
+			err := r.Scan(&key, &u.Total, &u.Today)
+			all[key] = u
+			return err
+		}, `SELECT key, sum(uses), coalesce(sum(CASE WHEN day = $1 THEN uses END), 0) FROM key_uses GROUP BY key`, dayOf(t.now))
+	})
+}

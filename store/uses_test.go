@@ -1,0 +1,61 @@
+package store
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+func signIntent(digest, key string, l deal.KeyLimits) deal.Intent {
+	return deal.Intent{Step: deal.Rendered, What: "sign", Digest: digest, Key: key, Lease: time.Minute, Limits: l}
+}
+
+func TestAKeysLimitsCountDigestsAndRefuseTheNextOne(t *testing.T) {
+	s, c := newStore(t)
+	limits := deal.KeyLimits{Total: 3, Day: 2}
+	sealings := []*deal.Sealing{one(t, s, "006A"), one(t, s, "006B"), one(t, s, "006C"), one(t, s, "006D")}
+	digests := []string{"aa", "bb", "cc", "dd"}
+	for i := range 2 {
+		for range 3 { // attempts
+			if err := s.Begin(t.Context(), sealings[i], signIntent(digests[i], "key", limits)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	mustUse := func(want deal.KeyUses) {
+		t.Helper()
+		uses, err := s.KeyUses(t.Context())
+		if err != nil || uses["key"] != want {
+			t.Errorf("%+v, want %+v: %v", uses, want, err)
+		}
+	}
+	mustRefuse := func(i int, want deal.SpentError) {
+		t.Helper()
+		before := sealings[i].Version
+		err := s.Begin(t.Context(), sealings[i], signIntent(digests[i], "key", limits))
+		var spent *deal.SpentError
+		if !errors.As(err, &spent) || *spent != want || sealings[i].Version != before {
+			t.Errorf("%v", err)
+		}
+	}
+	mustUse(deal.KeyUses{Total: 2, Today: 2})
+	mustRefuse(2, deal.SpentError{Limit: 2, Daily: true})
+	mustUse(deal.KeyUses{Total: 2, Today: 2})
+	// What was counted may be tried again, and another key has limits of its own.
+	if err := s.Begin(t.Context(), sealings[1], signIntent("bb", "key", limits)); err != nil {
+		t.Error(err)
+	}
+	if err := s.Begin(t.Context(), sealings[3], signIntent("dd", "other", limits)); err != nil {
+		t.Error(err)
+	}
+	c.advance(24 * time.Hour)
+	mustUse(deal.KeyUses{Total: 2})
+	if err := s.Begin(t.Context(), sealings[2], signIntent("cc", "key", limits)); err != nil {
+		t.Fatal(err)
+	}
+	c.advance(24 * time.Hour)
+	mustRefuse(3, deal.SpentError{Limit: 3})
+	mustUse(deal.KeyUses{Total: 3})
+}
