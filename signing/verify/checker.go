@@ -103,16 +103,20 @@ func (c *Checker) read(ctx context.Context, file *os.File, size int64, o Options
 
 // ask returns an error only when ctx itself has ended.
 func (c *Checker) ask(ctx context.Context, file *os.File, r *Report) (*Opinion, error) {
-	if why := inapplicable(r); why != "" {
+	q, why := questionOf(r)
+	if why != "" {
 		return opinion(OpinionNotApplicable, why), nil
 	}
 	var o Opinion
-	err := call(ctx, c.opinion, c.options.OpinionTimeout, opOpinion, opinionRequest{target{r.Size}, len(r.Signatures)}, file, &o)
+	err := call(ctx, c.opinion, c.options.OpinionTimeout, opOpinion, opinionRequest{target{q.size}, q.signatures}, file, &o)
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("ask the second reader: %w", ctx.Err())
 	}
 	if err != nil {
 		return opinionFailure(err), nil
+	}
+	if q.size < r.Size && o.Detail == "" {
+		o.Detail = fmt.Sprintf("of the first %d bytes, up to the newest signature: document time-stamps are beyond it", q.size)
 	}
 	return &o, nil
 }

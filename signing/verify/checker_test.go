@@ -58,19 +58,22 @@ func TestChildGivesTheSameReportAndASecondOpinion(t *testing.T) {
 		doc     []byte
 		opinion verify.OpinionVerdict
 	}{
-		"RSA":            {once, verify.OpinionValid},
-		"P-256 stamped":  {seal(t, contract(), sealOf(ec).stamped(ec)), verify.OpinionValid},
-		"RSA SHA-384":    {seal(t, contract(), sealing{key: rs.Signer.Key, chain: rs.Signer.Chain(), hash: crypto.SHA384}), verify.OpinionValid},
-		"RSA SHA-512":    {seal(t, contract(), sealing{key: rs.Signer.Key, chain: rs.Signer.Chain(), hash: crypto.SHA512}.stamped(rs)), verify.OpinionValid},
-		"P-256 SHA-384":  {seal(t, contract(), sealing{key: ec.Signer.Key, chain: ec.Signer.Chain(), hash: crypto.SHA384}), verify.OpinionValid},
-		"P-256 SHA-512":  {seal(t, contract(), sealing{key: ec.Signer.Key, chain: ec.Signer.Chain(), hash: crypto.SHA512}), verify.OpinionValid},
-		"P-384 SHA-256":  {seal(t, contract(), onCurve(t, ec, elliptic.P384())), verify.OpinionValid},
-		"P-521 SHA-256":  {seal(t, contract(), onCurve(t, ec, elliptic.P521())), verify.OpinionValid},
-		"two signatures": {seal(t, once, sealOf(ec)), verify.OpinionValid},
-		"RSA-PSS":        {seal(t, contract(), sealing{key: rs.Signer.Key, chain: rs.Signer.Chain(), pss: true}), verify.OpinionNotApplicable},
-		"changed text":   {bytes.Replace(once, []byte("Pay 100"), []byte("Pay 900"), 1), verify.OpinionInvalid},
-		"unsigned":       {contract(), verify.OpinionNotApplicable},
-		"not a PDF":      {[]byte("hello"), verify.OpinionNotApplicable},
+		"RSA":                                {once, verify.OpinionValid},
+		"P-256 stamped":                      {seal(t, contract(), sealOf(ec).stamped(ec)), verify.OpinionValid},
+		"RSA SHA-384":                        {seal(t, contract(), sealing{key: rs.Signer.Key, chain: rs.Signer.Chain(), hash: crypto.SHA384}), verify.OpinionValid},
+		"RSA SHA-512":                        {seal(t, contract(), sealing{key: rs.Signer.Key, chain: rs.Signer.Chain(), hash: crypto.SHA512}.stamped(rs)), verify.OpinionValid},
+		"P-256 SHA-384":                      {seal(t, contract(), sealing{key: ec.Signer.Key, chain: ec.Signer.Chain(), hash: crypto.SHA384}), verify.OpinionValid},
+		"P-256 SHA-512":                      {seal(t, contract(), sealing{key: ec.Signer.Key, chain: ec.Signer.Chain(), hash: crypto.SHA512}), verify.OpinionValid},
+		"P-384 SHA-256":                      {seal(t, contract(), onCurve(t, ec, elliptic.P384())), verify.OpinionValid},
+		"P-521 SHA-256":                      {seal(t, contract(), onCurve(t, ec, elliptic.P521())), verify.OpinionValid},
+		"two signatures":                     {seal(t, once, sealOf(ec)), verify.OpinionValid},
+		"RSA-PSS":                            {seal(t, contract(), sealing{key: rs.Signer.Key, chain: rs.Signer.Chain(), pss: true}), verify.OpinionNotApplicable},
+		"B-LTA":                              {archived(t, seal(t, once, sealOf(ec).stamped(ec)), ec), verify.OpinionValid},
+		"B-LTA, changed":                     {bytes.Replace(archived(t, once, ec), []byte("Pay 100"), []byte("Pay 900"), 1), verify.OpinionInvalid},
+		"sealed after a document time-stamp": {seal(t, archived(t, once, ec), sealOf(ec)), verify.OpinionNotApplicable},
+		"changed text":                       {bytes.Replace(once, []byte("Pay 100"), []byte("Pay 900"), 1), verify.OpinionInvalid},
+		"unsigned":                           {contract(), verify.OpinionNotApplicable},
+		"not a PDF":                          {[]byte("hello"), verify.OpinionNotApplicable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := trust(ec, rs)

@@ -50,20 +50,39 @@ func opinion(v OpinionVerdict, detail string) *Opinion {
 	return &Opinion{Reader: secondReader, Verdict: v, Detail: printable}
 }
 
-// inapplicable says why the second reader need not be asked: it takes everything that it does not know for invalid. Empty when it can be asked.
-func inapplicable(r *Report) string {
-	if len(r.Signatures) == 0 {
-		return "the document has no signature"
-	}
+// question is what the second reader is asked about: the document up to its newest signature. It takes everything that it does
+// not know for invalid, document time-stamps among them, so that what stands behind the signatures is cut off.
+type question struct {
+	size       int64 // of the beginning of the document
+	signatures int   // that are to be found in it
+}
+
+// questionOf returns why there is nothing to be asked, or why not.
+func questionOf(r *Report) (q question, why string) {
+	last := 0 // revision
 	for _, s := range r.Signatures {
-		switch {
-		case s.Kind == KindDocumentTimestamp:
-			return "the document has a document time-stamp"
-		case s.Algorithm == cms.AlgorithmPSS:
-			return "the document has an RSA-PSS signature"
+		if s.Kind == KindSignature {
+			last = max(last, s.Revision)
+			q.signatures++
 		}
 	}
-	return ""
+	if q.signatures == 0 {
+		return q, "the document has no signature"
+	}
+	q.size = r.Size
+	for _, s := range r.Signatures {
+		switch {
+		case s.Kind == KindDocumentTimestamp && s.Revision <= last:
+			return q, "the document has a document time-stamp before a signature"
+		case s.Kind == KindDocumentTimestamp && last <= len(r.History) && last > 0:
+			q.size = r.History[last-1].End
+		case s.Kind == KindDocumentTimestamp:
+			return q, "the document has a document time-stamp"
+		case s.Algorithm == cms.AlgorithmPSS:
+			return q, "the document has an RSA-PSS signature"
+		}
+	}
+	return q, ""
 }
 
 // secondOpinion runs the second reader in this process, which it may take down or never return to. Signatures is how many there are to be found.
