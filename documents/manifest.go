@@ -25,12 +25,15 @@ type Manifest struct {
 	Signers []Signer `yaml:"signers"` // the signature boxes that contract.typ draws; optional
 	Locale  string   `yaml:"locale"`  // BCP 47 tag of the document's language: decides how numbers and dates are written
 
-	Signature   Signature                    `yaml:"signature"`
-	Approval    Approval                     `yaml:"approval"`
-	Retention   string                       `yaml:"retention"` // name of the retention class in the archive
-	FilePattern string                       `yaml:"file_name"` // pattern ending in .pdf: {tx}, {date}, {template} or a record path such as {customer.name}
-	AmountCheck AmountCheck                  `yaml:"amount_check"`
-	Fields      map[string]map[string]Source `yaml:"fields"` // by CRM kind, then by path in the document record; optional for a bundle whose records dealseal makes itself
+	Signature   Signature   `yaml:"signature"`
+	Approval    Approval    `yaml:"approval"`
+	Retention   string      `yaml:"retention"` // name of the retention class in the archive
+	FilePattern string      `yaml:"file_name"` // pattern ending in .pdf: {tx}, {date}, {template} or a record path such as {customer.name}
+	AmountCheck AmountCheck `yaml:"amount_check"`
+	// AttachRecord puts the record that was merged into the PDF as a file for machines, as far as the template used it;
+	// optional, true when left out.
+	AttachRecord *bool                        `yaml:"attach_record"`
+	Fields       map[string]map[string]Source `yaml:"fields"` // by CRM kind, then by path in the document record; optional for a bundle whose records dealseal makes itself
 }
 
 // Signer is one signature box.

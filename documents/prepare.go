@@ -15,6 +15,7 @@ type Prepared struct {
 	Print  []byte    // the same with places to break long words
 	Title  string    // the PDF's title
 	Author string    // the PDF's author
+	Tx     string    // the transaction's ID; empty in a record that names none
 	Time   time.Time // the clock of the document
 	Texts  []Text    // all text that may be printed, for the check against the fonts
 }
@@ -36,6 +37,7 @@ func (b *Bundle) Prepare(record []byte) (*Prepared, error) {
 	p.collect("", decoded)
 	p.sourceTexts(b)
 	p.Time = documentTime(decoded)
+	p.Tx, _ = get(decoded, metaField+".tx").(string)
 	p.Author, _ = get(decoded, "seller.name").(string)
 	if p.Print, err = encodeJSON(breakable(decoded)); err != nil {
 		return nil, err

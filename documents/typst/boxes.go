@@ -24,18 +24,15 @@ const (
 	maxBoxSide                = 3000
 )
 
-// addFields makes an empty signature field of every box and returns the new file. The boxes come back in the order of
-// the signers. A fault of the template is a *TemplateError.
-func addFields(file []byte, boxes []byte, signers []documents.Signer) ([]byte, []documents.Box, error) {
+// complete makes a contract of what Typst wrote: an empty signature field of every box, and the marks of PDF/A-3b. The
+// boxes come back in the order of the signers. A fault of the template is a *TemplateError.
+func complete(file []byte, boxes []byte, r request, record []byte) ([]byte, []documents.Box, error) {
 	var found []placed
 	if err := json.Unmarshal(boxes, &found); err != nil {
 		return nil, nil, boxFault("the signature boxes could not be read: use signature-box of /dealseal.typ")
 	}
-	if err := matchSigners(found, signers); err != nil {
+	if err := matchSigners(found, r.Signers); err != nil {
 		return nil, nil, err
-	}
-	if len(found) == 0 {
-		return file, nil, nil
 	}
 	f, err := pdf.Open(bytes.NewReader(file), int64(len(file)))
 	if err != nil {
@@ -43,7 +40,7 @@ func addFields(file []byte, boxes []byte, signers []documents.Signer) ([]byte, [
 	}
 	form := &form{file: f, update: f.Update(), pages: make(map[int]*pdf.Dict)}
 	var made []documents.Box
-	for _, s := range signers {
+	for _, s := range r.Signers {
 		p := found[slices.IndexFunc(found, func(p placed) bool { return p.Name == s.Name })]
 		rect, err := form.add(p, s)
 		if err != nil {
@@ -51,7 +48,7 @@ func addFields(file []byte, boxes []byte, signers []documents.Signer) ([]byte, [
 		}
 		made = append(made, documents.Box{Name: s.Name, Role: s.Role, Page: p.Page, Rect: rect})
 	}
-	tail, err := form.finish()
+	tail, err := form.finish(r, record)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -167,7 +164,7 @@ func (m *form) rect(p placed, page *pdf.Dict) ([4]float64, error) {
 // round keeps a hundredth of a point, so that a box reads the same in the file and in Output.
 func round(x float64) float64 { return math.Round(x*100) / 100 }
 
-func (m *form) finish() ([]byte, error) {
+func (m *form) finish(r request, record []byte) ([]byte, error) {
 	for i, ref := range m.order {
 		m.update.Put(ref, m.dicts[i])
 	}
@@ -177,7 +174,13 @@ func (m *form) finish() ([]byte, error) {
 	}
 	const signaturesExist = 1 // ISO 32000-1, table 219: the document has signature fields
 	catalog = catalog.Clone()
-	catalog.Set("AcroForm", pdf.D("Fields", m.fields, "SigFlags", signaturesExist))
+	if len(m.fields) > 0 {
+		catalog.Set("AcroForm", pdf.D("Fields", m.fields, "SigFlags", signaturesExist))
+	}
+	made := &marks{file: m.file, update: m.update, catalog: catalog}
+	if err := made.put(r.Origin, record, r.Clock); err != nil {
+		return nil, err
+	}
 	m.update.Put(ref, catalog)
 	return m.update.Bytes()
 }

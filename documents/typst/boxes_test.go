@@ -17,23 +17,24 @@ func onePage() []byte {
 	b.WriteString("%PDF-1.7\n")
 	var offsets []int
 	for i, body := range []string{
-		"<</Type/Catalog/Pages 2 0 R>>", "<</Type/Pages/Kids[3 0 R]/Count 1/MediaBox[10 20 210 120]>>", "<</Type/Page/Parent 2 0 R/Resources<<>>>>",
+		"<</Type/Catalog/Pages 2 0 R/Metadata 4 0 R>>", "<</Type/Pages/Kids[3 0 R]/Count 1/MediaBox[10 20 210 120]>>", "<</Type/Page/Parent 2 0 R/Resources<<>>>>",
+		"<</Type/Metadata/Subtype/XML/Length 42>>\nstream\n<x:xmpmeta><rdf:RDF></rdf:RDF></x:xmpmeta>\n\nendstream",
 	} {
 		offsets = append(offsets, b.Len())
 		fmt.Fprintf(&b, "%d 0 obj\n%s\nendobj\n", i+1, body)
 	}
 	start := b.Len()
-	b.WriteString("xref\n0 4\n0000000000 65535 f \n")
+	b.WriteString("xref\n0 5\n0000000000 65535 f \n")
 	for _, o := range offsets {
 		fmt.Fprintf(&b, "%010d 00000 n \n", o)
 	}
-	fmt.Fprintf(&b, "trailer\n<</Size 4/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF\n", start)
+	fmt.Fprintf(&b, "trailer\n<</Size 5/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF\n", start)
 	return b.Bytes()
 }
 
 func TestBoxesAreCountedFromThePagesOwnOrigin(t *testing.T) {
 	said := []byte(`[{"name":"house","page":1,"left":10,"top":5,"width":100,"height":40}]`)
-	_, boxes, err := addFields(onePage(), said, []documents.Signer{{Name: "house", Role: documents.RoleSeal, Who: "Jörg"}})
+	_, boxes, err := complete(onePage(), said, request{Signers: []documents.Signer{{Name: "house", Role: documents.RoleSeal, Who: "Jörg"}}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +52,7 @@ func FuzzBoxes(f *testing.F) {
 	signers := []documents.Signer{{Name: "house", Role: documents.RoleSigner}}
 	f.Fuzz(func(t *testing.T, said []byte) {
 		hostile.Budget(t)
-		file, boxes, err := addFields(onePage(), said, signers)
+		file, boxes, err := complete(onePage(), said, request{Signers: signers}, []byte("{}"))
 		if err != nil {
 			var fault *TemplateError
 			if !errors.As(err, &fault) {

@@ -18,6 +18,8 @@ const (
 	libraryFile = "dealseal.typ"
 	recordFile  = "dealseal-record.json"
 	fontsFile   = "dealseal-fonts.json"
+	// attachedFile is the part of the record that becomes a file in the PDF; the template cannot read it.
+	attachedFile = "dealseal-attached.json"
 )
 
 // boxLabel finds what signature-box leaves behind.

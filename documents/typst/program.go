@@ -36,6 +36,7 @@ type request struct {
 	Files   []fileSize
 	Signers []documents.Signer
 	Preview bool
+	Origin  origin
 }
 
 type fileSize struct {
@@ -192,6 +193,8 @@ func split(body []byte, sizes []fileSize) (map[string][]byte, error) {
 
 // document renders and adds the signature fields. What the template did wrong is in the reply.
 func document(x *instance, files map[string][]byte, r request) ([]byte, reply, error) {
+	attached := files[attachedFile]
+	delete(files, attachedFile) // the template has its record already
 	made, err := x.render(files, mainFile, r.Clock)
 	if err != nil {
 		return nil, reply{}, err
@@ -200,7 +203,7 @@ func document(x *instance, files map[string][]byte, r request) ([]byte, reply, e
 	if made.pdf == nil {
 		return nil, answer, nil
 	}
-	file, boxes, err := addFields(made.pdf, made.boxes, r.Signers)
+	file, boxes, err := complete(made.pdf, made.boxes, r, attached)
 	if err == nil && r.Preview {
 		err = checkMarks(file, made.marks)
 	}

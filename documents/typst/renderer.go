@@ -52,7 +52,7 @@ const (
 	maxChildren     = 4
 	goMemory        = 100 << 20
 	idleChild       = 5 * time.Minute    // a child takes 200 MB and starts in half a second
-	rendererVersion = "dealseal/typst/1" // changes whenever the same input may give other bytes
+	rendererVersion = "dealseal/typst/2" // changes whenever the same input may give other bytes
 )
 
 // Renderer implements documents.Renderer and documents.Previewer. It is safe for concurrent use.
@@ -196,7 +196,11 @@ func (r *Renderer) render(ctx context.Context, b *documents.Bundle, record []byt
 	if err != nil {
 		return documents.Output{}, err
 	}
-	frame, err := call(b, p, files, used, preview)
+	attached, err := b.Attachment(p)
+	if err != nil {
+		return documents.Output{}, err
+	}
+	frame, err := call(files, attached, used, request{Clock: p.Time, Signers: b.Signers, Preview: preview, Origin: r.origin(b, p, used)})
 	if err != nil {
 		return documents.Output{}, err
 	}
@@ -218,12 +222,15 @@ func (r *Renderer) render(ctx context.Context, b *documents.Bundle, record []byt
 }
 
 // call builds the frame that carries a document to a child.
-func call(b *documents.Bundle, p *documents.Prepared, files map[string][]byte, used []*fontFile, preview bool) (worker.Frame, error) {
-	request := request{Clock: p.Time, Signers: b.Signers, Preview: preview}
+func call(files map[string][]byte, attached []byte, used []*fontFile, request request) (worker.Frame, error) {
 	f := worker.Frame{Op: opRender}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		request.Files = append(request.Files, fileSize{name, len(files[name])})
 		f.Body = append(f.Body, files[name]...)
+	}
+	if attached != nil {
+		request.Files = append(request.Files, fileSize{attachedFile, len(attached)})
+		f.Body = append(f.Body, attached...)
 	}
 	for _, u := range used {
 		f.Files = append(f.Files, u.file)
@@ -258,6 +265,12 @@ func (r *Renderer) output(b *documents.Bundle, p *documents.Prepared, used []*fo
 	}
 	out.Key = documents.RenderKey(b.Hash(), p.Record, r.rendererHash(used))
 	return out, nil
+}
+
+// origin is what the document says about where it comes from.
+func (r *Renderer) origin(b *documents.Bundle, p *documents.Prepared, used []*fontFile) origin {
+	record := sha256.Sum256(p.Record)
+	return origin{Tx: p.Tx, Template: b.Name(), Bundle: b.Hash(), Record: hex.EncodeToString(record[:]), Renderer: r.rendererHash(used)}
 }
 
 // rendererHash changes with everything beside bundle and record that decides the bytes.
