@@ -49,6 +49,13 @@ bench: deps-bench build ## Measure: a table of figures beside their limits, and 
 	@mkdir -p $(BUILD)/bench && go build -o $(BUILD)/bench/bench ./cmd/bench
 	@$(BUILD)/bench/bench --dealseal $(BUILD)/dealseal --renderer $(RENDERER) --templates templates --only "$(BENCH)"
 
+.PHONY: conformance
+conformance: deps renderer ## Have validators of others judge our seals, and ours theirs; writes docs/CONFORMANCE.md (half an hour)
+	@scripts/deps.sh conformance judges renderer
+	@signing/conformance/fetch.sh $(BUILD)/conformance
+	go test -count=1 -timeout 2h -tags conformance -run '^Test' -v ./signing/conformance
+	@cp $(BUILD)/conformance/CONFORMANCE.md docs/CONFORMANCE.md
+
 .PHONY: alerts
 alerts: ## Check the alert rules of deploy/ and try each of them
 	@scripts/deps.sh promtool

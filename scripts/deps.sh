@@ -2,7 +2,7 @@
 # Installs what building and testing need where a command or library is missing; does nothing when all is there.
 # With arguments, only those needs: "build" (a C compiler), "renderer" (npm), "hsm" (a software HSM), "judges" (validators),
 # "producers" (PDFs made by other programs), "browser" (the status page is tried in one), and those that are not installed
-# without being asked for: "promtool", "deb" (the package), "service" (the package under systemd).
+# without being asked for: "conformance" (validators in Java and Python), "promtool", "deb" (the package), "service" (the package under systemd).
 set -eu
 
 needs=${*:-build renderer hsm judges producers browser}
@@ -66,6 +66,9 @@ for need in $needs; do
 		like fonts-sil-annapurna "its manual is a PDF with a form"
 		like debian-policy "its manuals are PDFs of xdvipdfmx and Apache FOP"
 		like python-reportlab-doc "its manual is a PDF of ReportLab" ;;
+	conformance)
+		have java && have mvn || want maven "fetches and runs EU DSS and veraPDF, which are in Java"
+		have python3 && python3 -c 'import venv, ensurepip' 2>/dev/null || want python3-venv "runs pyHanko" ;;
 	promtool) have promtool || want prometheus "its promtool checks the alert rules" ;;
 	*) echo "deps.sh: unknown need $need" >&2; exit 2 ;;
 	esac
