@@ -218,7 +218,7 @@ func TestNamesGoWithTheDataKeyAndAreNotInTheFile(t *testing.T) {
 	if n := query[int](t, s, `SELECT count(*) FROM words`); n != 1 {
 		t.Fatalf("%d words are kept, want 1", n)
 	}
-	if n := query[int](t, s, `SELECT count(*) FROM words WHERE word = $1`, master{[]byte("another key that is 32 bytes long")}.keyed([]string{"kolibri"})[0]); n != 0 {
+	if n := query[int](t, s, `SELECT count(*) FROM words WHERE word = $1`, newMaster([]byte("another key that is 32 bytes long")).keyed([]string{"kolibri"})[0]); n != 0 {
 		t.Error("whoever has another key finds the name")
 	}
 	if err := s.Erase(t.Context(), sl.Tx, "alice", "asked for"); err != nil {

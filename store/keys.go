@@ -20,18 +20,20 @@ const minMasterKey = 32
 
 // master derives every other key. Keys of tenants depend on nothing but the master key and the tenant's id, so that an
 // archive can be read without its database.
-type master struct{ key []byte }
+type master struct{ prk []byte }
+
+func newMaster(key []byte) master { return master{extract(key)} }
 
 func (m master) derive(purpose, name string) []byte {
-	key, err := hkdf.Expand(sha256.New, m.extract(), purpose+"\x00"+name, chacha20poly1305.KeySize)
+	key, err := hkdf.Expand(sha256.New, m.prk, purpose+"\x00"+name, chacha20poly1305.KeySize)
 	if err != nil {
 		panic(err) // only for lengths beyond 255 hashes
 	}
 	return key
 }
 
-func (m master) extract() []byte {
-	prk, err := hkdf.Extract(sha256.New, m.key, []byte("dealseal/store/1"))
+func extract(key []byte) []byte {
+	prk, err := hkdf.Extract(sha256.New, key, []byte("dealseal/store/1"))
 	if err != nil {
 		panic(err) // only for unapproved hashes in FIPS mode
 	}
@@ -101,7 +103,7 @@ func newDataKey() (*dataKey, error) {
 }
 
 func asDataKey(id *age.X25519Identity) *dataKey {
-	return &dataKey{identity: id, rows: master{[]byte(id.String())}.derive("rows", "")}
+	return &dataKey{identity: id, rows: newMaster([]byte(id.String())).derive("rows", "")}
 }
 
 // wrap encrypts the key for keeping. The transaction is authenticated with it.

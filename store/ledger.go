@@ -259,6 +259,7 @@ func (t *txn) dataKey(tx deal.TxID) (*dataKey, error) {
 // row is what the ledger holds of a sealing before a change: what the guards compare with.
 type row struct {
 	seq        int64
+	tenant     deal.TenantID
 	account    deal.AccountID
 	step       deal.Step
 	condition  deal.Condition
@@ -271,8 +272,9 @@ type row struct {
 	leaseOwner string
 	leaseUntil int64
 	legalHold  bool
-	waited     bool // for a person, or it came from the archive
-	failures   int  // of the step, in a row
+	waited     bool   // for a person, or it came from the archive
+	failures   int    // of the step, in a row
+	wrapped    []byte // its data key; nil when that was destroyed
 }
 
 // failuresOf is how often the step has failed in a row once the sealing is as sl says. Failures that use up no attempt of
@@ -289,8 +291,9 @@ func (r *row) failuresOf(sl *deal.Sealing) int {
 
 func (t *txn) row(tx deal.TxID) (*row, error) {
 	var r row
-	found, err := t.get([]any{&r.seq, &r.account, &r.step, &r.condition, &r.version, &r.signature, &r.stepAt, &r.noticed, &r.receipt, &r.events, &r.leaseOwner, &r.leaseUntil, &r.legalHold, &r.waited, &r.failures},
-		`SELECT seq, account, step, condition, version, signature, step_at, noticed, coalesce(receipt, 0), events, lease_owner, lease_until, legal_hold, waited, failures
+	found, err := t.get([]any{&r.seq, &r.tenant, &r.account, &r.step, &r.condition, &r.version, &r.signature, &r.stepAt, &r.noticed, &r.receipt, &r.events, &r.leaseOwner, &r.leaseUntil, &r.legalHold, &r.waited, &r.failures, &r.wrapped},
+		`SELECT seq, tenant, account, step, condition, version, signature, step_at, noticed, coalesce(receipt, 0), events, lease_owner, lease_until, legal_hold, waited, failures,
+			(SELECT wrapped FROM data_keys k WHERE k.tx = sealings.tx)
 		 FROM sealings WHERE tx = $1`, tx)
 	if err == nil && !found {
 		err = &NotFoundError{tx}
@@ -361,7 +364,10 @@ func (t *txn) current(sl *deal.Sealing, owner string) (*row, *dataKey, error) {
 	if r.leased(owner, t.now) {
 		return nil, nil, stale("%s: a step is under way until %s", sl.Tx, fromMillis(r.leaseUntil).Format(time.RFC3339))
 	}
-	key, err := t.dataKey(sl.Tx)
+	if r.wrapped == nil {
+		return r, nil, &ErasedError{sl.Tx}
+	}
+	key, err := t.s.keys.unwrap(t.s.master.tenant(r.tenant), sl.Tx, r.wrapped)
 	return r, key, err
 }
 
@@ -414,7 +420,11 @@ func (t *txn) advance(r *row, sl *deal.Sealing, key *dataKey, e deal.Entry) erro
 		}
 		sl.Facts.Times[sl.Step] = t.now
 	}
-	if err := t.save(r, sl, key); err != nil {
+	n, events, err := t.testify(r, sl, key, e)
+	if err != nil {
+		return err
+	}
+	if err := t.save(r, sl, key, n, events); err != nil {
 		return err
 	}
 	if r.step == deal.Noticed { // only now what was read of the record may be other than it was
@@ -425,11 +435,12 @@ func (t *txn) advance(r *row, sl *deal.Sealing, key *dataKey, e deal.Entry) erro
 	if err := t.tally(r, sl, false); err != nil {
 		return err
 	}
-	return t.conclude(r, sl, key, e)
+	return t.schedule(sl)
 }
 
-// save writes the sealing's own row and ends the lease.
-func (t *txn) save(r *row, sl *deal.Sealing, key *dataKey) error {
+// save writes the sealing's own row, once, with the place of its last audit entry and how many events it has, and ends the
+// lease.
+func (t *txn) save(r *row, sl *deal.Sealing, key *dataKey, n, events int64) error {
 	_, facts, err := encode(sl)
 	if err != nil {
 		return err
@@ -444,27 +455,36 @@ func (t *txn) save(r *row, sl *deal.Sealing, key *dataKey) error {
 	}
 	return t.exec(`UPDATE sealings SET step = $2, condition = $3, reason = $4, attempts = $5, next = $6, updated = $7, step_at = $8,
 			version = $9, facts = $10, private = $11, signature = $12, adopted = $13, waited = $14, failures = $15,
-			lease_owner = '', lease_until = 0 WHERE tx = $1`,
+			last_entry = $16, events = $17, lease_owner = '', lease_until = 0 WHERE tx = $1`,
 		sl.Tx, sl.Step, sl.Condition, sl.Reason, sl.Attempts, millis(sl.Next), millis(sl.Updated), stepAt,
-		sl.Version, facts, private, sl.Facts.Signature, sl.Facts.Adopted, r.waited || sl.Condition.Waiting(), r.failuresOf(sl))
+		sl.Version, facts, private, sl.Facts.Signature, sl.Facts.Adopted, r.waited || sl.Condition.Waiting(), r.failuresOf(sl), n, events)
 }
 
-// conclude writes what every change of a sealing ends with: the audit entry, the events, the next job.
+// conclude writes what a new sealing ends with: the audit entry, the events, the next job.
 func (t *txn) conclude(r *row, sl *deal.Sealing, key *dataKey, e deal.Entry) error {
-	n, err := t.appendLeaf(leaf{Tenant: sl.Tenant, Tx: sl.Tx, What: e.What, Step: sl.Step, Condition: sl.Condition, Version: sl.Version,
-		Digest: sl.Facts.Digest, Cert: e.Cert}, testimony{e.Who, e.Why, e.Detail}, key)
+	n, events, err := t.testify(r, sl, key, e)
 	if err != nil {
 		return err
 	}
-	for i, event := range e.Events {
-		if err := t.emit(sl.Tx, r.events+int64(i)+1, event, key); err != nil {
-			return err
-		}
-	}
-	if err := t.exec(`UPDATE sealings SET last_entry = $2, events = $3 WHERE tx = $1`, sl.Tx, n, r.events+int64(len(e.Events))); err != nil {
+	if err := t.exec(`UPDATE sealings SET last_entry = $2, events = $3 WHERE tx = $1`, sl.Tx, n, events); err != nil {
 		return err
 	}
 	return t.schedule(sl)
+}
+
+// testify writes the audit entry and the events of a change. It returns the entry's place and how many events there are now.
+func (t *txn) testify(r *row, sl *deal.Sealing, key *dataKey, e deal.Entry) (n, events int64, err error) {
+	n, err = t.appendLeaf(leaf{Tenant: sl.Tenant, Tx: sl.Tx, What: e.What, Step: sl.Step, Condition: sl.Condition, Version: sl.Version,
+		Digest: sl.Facts.Digest, Cert: e.Cert}, testimony{e.Who, e.Why, e.Detail}, key)
+	if err != nil {
+		return 0, 0, err
+	}
+	for i, event := range e.Events {
+		if err := t.emit(sl.Tx, r.events+int64(i)+1, event, key); err != nil {
+			return 0, 0, err
+		}
+	}
+	return n, r.events + int64(len(e.Events)), nil
 }
 
 // schedule keeps the sealing's job in line with its state.

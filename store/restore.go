@@ -56,7 +56,8 @@ func VerifyBackup(ctx context.Context, r io.Reader, key *secret.Secret) (BackupI
 	defer list.Close()
 	u := &unpacker{ctx: ctx, list: list, keep: func(string, int64) (io.WriteCloser, error) { return discard{}, nil }}
 	if key != nil {
-		u.key = &master{key.Reveal()}
+		m := newMaster(key.Reveal())
+		u.key = &m
 	}
 	return u.unpack(r)
 }
@@ -140,7 +141,8 @@ func unpackInto(ctx context.Context, r io.Reader, dir string, key secret.Secret)
 		return BackupInfo{}, err
 	}
 	defer list.Close()
-	u := &unpacker{ctx: ctx, list: list, key: &master{key.Reveal()}, keep: func(name string, size int64) (io.WriteCloser, error) {
+	m := newMaster(key.Reveal())
+	u := &unpacker{ctx: ctx, list: list, key: &m, keep: func(name string, size int64) (io.WriteCloser, error) {
 		if free, err := FreeSpace(dir); err != nil {
 			return nil, err
 		} else if free < size {

@@ -82,7 +82,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		return nil, fmt.Errorf("the master key has %d bytes, at least %d random bytes are needed: make one with `head -c 32 /dev/urandom | base64` and keep a copy in a safe place", n, minMasterKey)
 	}
 	s := &Store{
-		dir: o.Dir, log: o.Log, clock: o.Now, hook: o.Hook, master: master{o.MasterKey.Reveal()}, owner: rand.Text(),
+		dir: o.Dir, log: o.Log, clock: o.Now, hook: o.Hook, master: newMaster(o.MasterKey.Reveal()), owner: rand.Text(),
 		archive: &archive.Archive{Root: filepath.Join(o.Dir, "archive"), Hook: o.Hook},
 	}
 	if s.log == nil {
