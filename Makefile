@@ -74,6 +74,11 @@ lint: ## gofmt, go vet, staticcheck
 	go vet ./...
 	go tool -modfile=go.tool.mod staticcheck ./...
 
+.PHONY: wycheproof
+wycheproof: ## Both signature verifiers against the vectors of Project Wycheproof (fetched once through the Go proxy)
+	WYCHEPROOF="$$(go mod download -modfile=go.wycheproof.mod -json github.com/c2sp/wycheproof | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')" \
+		go test -count=1 -tags wycheproof -run '^TestWycheproof$$' -v ./signing/verify/cms
+
 .PHONY: fuzz
 TIME ?= 20s
 fuzz: ## Every parser of foreign bytes against damaged input (TIME=20s for each)

@@ -19,7 +19,12 @@ type Field struct {
 
 // Fields lists the terminal fields of the form in the order of the form. A field without a name is part of its parent
 // or nameless; both are listed with the name that they have.
-func (f *File) Fields() ([]Field, error) {
+func (f *File) Fields() ([]Field, error) { return f.walkFields(true) }
+
+// Form lists the same fields without Page and Rect: to find these takes a look at every page.
+func (f *File) Form() ([]Field, error) { return f.walkFields(false) }
+
+func (f *File) walkFields(placed bool) ([]Field, error) {
 	_, catalog, err := f.Catalog()
 	if err != nil {
 		return nil, err
@@ -32,7 +37,7 @@ func (f *File) Fields() ([]Field, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := fieldWalk{f: f, seen: make(map[Ref]bool)}
+	w := fieldWalk{f: f, placed: placed, seen: make(map[Ref]bool)}
 	for _, v := range roots {
 		if err := w.node(v, Field{}, 0); err != nil {
 			return nil, err
@@ -62,6 +67,7 @@ func (f *File) Field(name string) (*Field, error) {
 
 type fieldWalk struct {
 	f      *File
+	placed bool // with page and box
 	seen   map[Ref]bool
 	onPage map[Ref]int // page of each annotation; made when it is first needed
 	fields []Field
@@ -150,7 +156,7 @@ func (w *fieldWalk) own(ref Ref, d *Dict, inherited Field) (Field, error) {
 
 // place finds the page and the box of the first widget.
 func (w *fieldWalk) place(field *Field) error {
-	if len(field.Widgets) == 0 {
+	if len(field.Widgets) == 0 || !w.placed {
 		return nil
 	}
 	widget, err := w.f.ResolveDict(field.Widgets[0])

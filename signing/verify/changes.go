@@ -173,7 +173,7 @@ const readOnly = 1
 
 // classifyFields finds the fields that came with later signatures, and those that people fill in.
 func (d *differ) classifyFields() error {
-	before, err := d.old.Fields()
+	before, err := d.old.Form()
 	if err != nil {
 		return err
 	}

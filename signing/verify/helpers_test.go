@@ -21,11 +21,12 @@ import (
 )
 
 // contract is a document of two pages with a text field, an empty signature field and an annotation.
-func contract() []byte {
-	var b bytes.Buffer
-	b.WriteString("%PDF-1.7\n%\xe2\xe3\xcf\xd3\n")
+func contract() []byte { return assemble(contractObjects()) }
+
+// contractObjects are the objects from number 1 on.
+func contractObjects() []string {
 	text := "BT /F1 24 Tf 72 700 Td (Pay 100 EUR) Tj ET"
-	objects := []string{
+	return []string{
 		"<< /Type /Catalog /Pages 2 0 R /AcroForm << /Fields [8 0 R 9 0 R 12 0 R] /DA (/F1 0 Tf) >> /Metadata 11 0 R >>",
 		"<< /Type /Pages /Kids [3 0 R 4 0 R] /Count 2 >>",
 		"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Resources << /Font << /F1 6 0 R >> >> /Contents 5 0 R /Annots [8 0 R 9 0 R 10 0 R] >>",
@@ -39,10 +40,19 @@ func contract() []byte {
 		"<< /Type /Metadata /Subtype /XML /Length 4 >>\nstream\n<x/>\nendstream",
 		"<< /FT /Tx /T (nowhere on a page) /V (1) >>",
 	}
+}
+
+// assemble makes a document of objects. What is hidden stands behind them, and no table leads to it.
+func assemble(objects []string, hidden ...string) []byte {
+	var b bytes.Buffer
+	b.WriteString("%PDF-1.7\n%\xe2\xe3\xcf\xd3\n")
 	offsets := make([]int, len(objects))
 	for i, o := range objects {
 		offsets[i] = b.Len()
 		fmt.Fprintf(&b, "%d 0 obj\n%s\nendobj\n", i+1, o)
+	}
+	for _, h := range hidden {
+		b.WriteString(h)
 	}
 	start := b.Len()
 	fmt.Fprintf(&b, "xref\n0 %d\n0000000000 65535 f \n", len(objects)+1)
@@ -82,6 +92,8 @@ type sealing struct {
 	field string
 	pss   bool
 	hash  crypto.Hash
+	level int // of a certification; 0: none
+	rect  [4]float64
 }
 
 func sealOf(a *pki.Authority) sealing {
@@ -102,7 +114,10 @@ func seal(t testing.TB, doc []byte, s sealing) []byte {
 	t.Helper()
 	o := pades.Options{
 		Level: pades.BB, Field: s.field, Chain: s.chain, Hash: s.hash, PSS: s.pss,
-		Name: "Acme Ltd", Reason: "Contract", Location: "Paris", Time: time.Now().Truncate(time.Second),
+		Name: "Acme Ltd", Reason: "Contract", Location: "Paris", Time: time.Now().Truncate(time.Second), Certify: s.level, Rect: s.rect,
+	}
+	if s.rect != ([4]float64{}) {
+		o.Text = []string{"Acme Ltd"}
 	}
 	if s.token != nil {
 		o.Level = pades.BT

@@ -1,6 +1,7 @@
 package verify_test
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 	"time"
@@ -171,5 +172,37 @@ func dropStore(t testing.TB) func(*pdf.File, *pdf.Update) {
 		c = c.Clone()
 		c.Delete("DSS")
 		u.Put(ref, c)
+	}
+}
+
+// TestFlippedBytesBehindASealAreNeverValidWhereTheyAreCovered goes over files of the long-lived levels. Of B-LTA all is covered, by the document time-stamp,
+// but for that one's own value. Of B-LT the store is not: what is flipped there may cost the level and add nothing.
+func TestFlippedBytesBehindASealAreNeverValidWhereTheyAreCovered(t *testing.T) {
+	a := served(t)
+	lt := secured(t, seal(t, contract(), sealOf(a).stamped(a)), evidence(t, a))
+	lta := archived(t, lt, a)
+	for _, c := range []struct {
+		doc   []byte
+		level pades.Level
+	}{{lt, pades.BLT}, {lta, pades.BLTA}} {
+		r := level(t, c.doc, trust(a), c.level)
+		last := r.Signatures[len(r.Signatures)-1].ByteRange
+		covered := func(i int64) bool { return i < last[1] || i >= last[2] && i < last[2]+last[3] }
+		// Steps are small where something stands, and large in the zeros behind a value.
+		for i := 0; i < len(c.doc); i += 11 + 300*bytes.Count(c.doc[i:min(i+300, len(c.doc))], []byte("0"))/300 {
+			changed := bytes.Clone(c.doc)
+			changed[i] ^= 0x02
+			got, err := verify.Verify(t.Context(), bytes.NewReader(changed), trust(a))
+			if err != nil {
+				t.Fatalf("byte %d: %v", i, err)
+			}
+			switch {
+			case got.Verdict != verify.Valid:
+			case covered(int64(i)):
+				t.Fatalf("%s: byte %d is covered and was changed unnoticed\n%s", c.level, i, explain(got))
+			case got.Level() != c.level && !c.level.AtLeast(got.Level()):
+				t.Errorf("%s: byte %d raises the level to %s", c.level, i, got.Level())
+			}
+		}
 	}
 }

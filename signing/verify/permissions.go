@@ -47,7 +47,7 @@ func (p permissions) mayFill(field string) bool {
 // does not name binds all the same.
 func permissionsOf(file *pdf.File) (permissions, error) {
 	var p permissions
-	fields, err := file.Fields()
+	fields, err := file.Form()
 	if err != nil {
 		return p, err
 	}

@@ -124,7 +124,7 @@ func (c *check) checkRevision() (bool, error) {
 		}
 	}
 	for _, f := range fields {
-		if f.identity() == c.identity() && f.field.Name == c.Field {
+		if c.verifier.identity(f) == c.verifier.identity(c.found) && f.field.Name == c.Field {
 			c.found = f
 			c.describe()
 			return true, nil

@@ -66,7 +66,7 @@ func Verify(ctx context.Context, doc pades.Document, o Options) (*Report, error)
 
 func judge(ctx context.Context, doc pades.Document, o Options) (*verifier, error) {
 	o = o.withDefaults()
-	v := &verifier{ctx: ctx, doc: doc, options: o, revisions: map[int64]*revision{}, trust: newTrust(o)}
+	v := &verifier{ctx: ctx, doc: doc, options: o, revisions: map[int64]*revision{}, identities: map[*pdf.Dict]string{}, trust: newTrust(o)}
 	v.report = &Report{Verdict: Valid, Signatures: []Signature{}, Size: doc.Size(), CheckedAt: o.Now}
 	defer v.report.conclude()
 	err := v.run()
@@ -117,16 +117,17 @@ func verdictOf(err error) Verdict {
 }
 
 type verifier struct {
-	ctx       context.Context
-	doc       pades.Document
-	options   Options
-	file      *pdf.File           // the document as it is now
-	ends      []int64             // where its revisions end, oldest first
-	revisions map[int64]*revision // those that were looked at, by their length
-	checks    []*check            // of all signatures
-	proofs    []proof             // of the document time-stamps that hold
-	trust     *trust
-	report    *Report
+	ctx        context.Context
+	doc        pades.Document
+	options    Options
+	file       *pdf.File            // the document as it is now
+	ends       []int64              // where its revisions end, oldest first
+	revisions  map[int64]*revision  // those that were looked at, by their length
+	identities map[*pdf.Dict]string // of signature dictionaries
+	checks     []*check             // of all signatures
+	proofs     []proof              // of the document time-stamps that hold
+	trust      *trust
+	report     *Report
 }
 
 // revision is the document as it once was.
@@ -270,7 +271,7 @@ func (v *verifier) find() ([]found, error) {
 	list = slices.Clone(list)
 	seen := map[string]bool{}
 	for _, s := range list {
-		seen[s.identity()] = true
+		seen[v.identity(s)] = true
 	}
 	for i := len(v.ends) - 2; i >= 0; i-- {
 		if err := v.ctx.Err(); err != nil {
@@ -281,7 +282,7 @@ func (v *verifier) find() ([]found, error) {
 			return nil, err
 		}
 		for _, s := range old {
-			if id := s.identity(); !seen[id] {
+			if id := v.identity(s); !seen[id] {
 				seen[id] = true
 				list = append(list, s)
 			}
@@ -317,15 +318,20 @@ func (v *verifier) oldSignatures(end int64) ([]found, error) {
 }
 
 // identity tells signatures apart across revisions.
-func (s found) identity() string {
-	contents, _ := s.dict.Get("Contents").(pdf.Raw)
-	sum := sha256.Sum256(contents)
-	return fmt.Sprintf("%v %x", s.dict.Get("ByteRange"), sum)
+func (v *verifier) identity(s found) string {
+	id, ok := v.identities[s.dict]
+	if !ok {
+		contents, _ := s.dict.Get("Contents").(pdf.Raw)
+		sum := sha256.Sum256(contents)
+		id = fmt.Sprintf("%v %x", s.dict.Get("ByteRange"), sum)
+		v.identities[s.dict] = id
+	}
+	return id
 }
 
 // signatureFields lists the fields of type Sig that have a signature dictionary as value.
 func signatureFields(file *pdf.File) ([]found, error) {
-	fields, err := file.Fields()
+	fields, err := file.Form()
 	if err != nil {
 		return nil, err
 	}
@@ -345,19 +351,29 @@ func signatureFields(file *pdf.File) ([]found, error) {
 	return list, nil
 }
 
-// signatureDict returns a copy of the signature dictionary with its entries resolved one level, or nil when v is none.
+// signatureDict returns a signature dictionary with its entries resolved one level, or nil when v is none. One that is the same in two revisions is the
+// same one here, unless an entry stands elsewhere.
 func signatureDict(file *pdf.File, v any) (*pdf.Dict, error) {
 	dict, err := file.ResolveDict(v)
 	if err != nil || dict == nil {
 		return nil, err
 	}
-	resolved := dict.Clone()
+	resolved := dict
 	for _, key := range []pdf.Name{"ByteRange", "Contents", "SubFilter", "Filter", "M", "Name", "Reason", "Location", "Cert"} {
-		value, err := file.Resolve(dict.Get(key))
+		ref, ok := dict.Get(key).(pdf.Ref)
+		if !ok {
+			continue
+		}
+		value, err := file.Resolve(ref)
 		if err != nil {
 			return nil, err
 		}
-		if value != nil {
+		if resolved == dict {
+			resolved = dict.Clone()
+		}
+		if value == nil {
+			resolved.Delete(key)
+		} else {
 			resolved.Set(key, value)
 		}
 	}
