@@ -93,7 +93,6 @@ type sealing struct {
 	pss   bool
 	hash  crypto.Hash
 	level int // of a certification; 0: none
-	rect  [4]float64
 }
 
 func sealOf(a *pki.Authority) sealing {
@@ -114,10 +113,7 @@ func seal(t testing.TB, doc []byte, s sealing) []byte {
 	t.Helper()
 	o := pades.Options{
 		Level: pades.BB, Field: s.field, Chain: s.chain, Hash: s.hash, PSS: s.pss,
-		Name: "Acme Ltd", Reason: "Contract", Location: "Paris", Time: time.Now().Truncate(time.Second), Certify: s.level, Rect: s.rect,
-	}
-	if s.rect != ([4]float64{}) {
-		o.Text = []string{"Acme Ltd"}
+		Name: "Acme Ltd", Reason: "Contract", Location: "Paris", Time: time.Now().Truncate(time.Second), Certify: s.level,
 	}
 	if s.token != nil {
 		o.Level = pades.BT
@@ -231,6 +227,14 @@ func signBy(t testing.TB, doc []byte, entries *pdf.Dict, cms func(covered []byte
 		}
 		field, value := u.Alloc(), u.Alloc()
 		d := entries.Clone()
+		var rect any = pdf.RectOf([4]float64{})
+		if d.Has("Rect") { // that of the field
+			rect = d.Get("Rect")
+			d.Delete("Rect")
+			page := object(t, f, pdf.Ref{Num: 3})
+			page.Set("Annots", append(slices.Clone(page.Get("Annots").(pdf.Array)), field))
+			u.Put(pdf.Ref{Num: 3}, page)
+		}
 		d.Set("Type", pdf.Name("Sig"))
 		d.Set("Filter", pdf.Name("Adobe.PPKLite"))
 		d.Set("ByteRange", byteRange)
@@ -240,7 +244,7 @@ func signBy(t testing.TB, doc []byte, entries *pdf.Dict, cms func(covered []byte
 			d.Set("Contents", contents)
 		}
 		u.Put(value, d)
-		u.Put(field, pdf.D("FT", pdf.Name("Sig"), "T", pdf.TextString("by hand"), "V", value, "Type", pdf.Name("Annot"), "Subtype", pdf.Name("Widget"), "Rect", pdf.RectOf([4]float64{}), "F", 132))
+		u.Put(field, pdf.D("FT", pdf.Name("Sig"), "T", pdf.TextString("by hand"), "V", value, "Type", pdf.Name("Annot"), "Subtype", pdf.Name("Widget"), "Rect", rect, "F", 132))
 		form = form.Clone()
 		fields, _ := form.Get("Fields").(pdf.Array)
 		form.Set("Fields", append(slices.Clone(fields), field))

@@ -133,8 +133,12 @@ func TestNewestIsTheSealJustMade(t *testing.T) {
 	if s := r.Newest(); s == nil || s.Verdict != verify.Valid || s.Level != pades.BT || s.Signer.Subject != a.Signer.Certificate.Subject.String() {
 		t.Errorf("newest: %+v", s)
 	}
-	if s := check(t, append(doc, '\n'), trust(a)).Newest(); s != nil {
-		t.Errorf("newest of a file that goes on behind it: %+v", s)
+	if s := check(t, append(doc, '\n'), trust(a)).Newest(); s == nil || s.CoversWholeFile || s.Verdict != verify.Valid {
+		t.Errorf("newest of a file with a line end behind it: %+v", s)
+	}
+	changed := update(t, doc, func(_ *pdf.File, u *pdf.Update) { u.PutStream(pdf.Ref{Num: 5}, new(pdf.Dict), []byte("BT ET")) })
+	if s := check(t, changed, trust(a)).Newest(); s == nil || s.Verdict != verify.Invalid {
+		t.Errorf("newest of a file that was changed behind it: %+v", s)
 	}
 }
 
