@@ -49,6 +49,11 @@ bench: deps-bench build ## Measure: a table of figures beside their limits, and 
 	@mkdir -p $(BUILD)/bench && go build -o $(BUILD)/bench/bench ./cmd/bench
 	@$(BUILD)/bench/bench --dealseal $(BUILD)/dealseal --renderer $(RENDERER) --templates templates --only "$(BENCH)"
 
+.PHONY: bench-signing
+bench-signing: deps-bench build ## Measure the signing core against the token alone: a table of figures, and bench/signing.json (BENCH=part runs one part)
+	@mkdir -p $(BUILD)/bench && go build -o $(BUILD)/bench/bench ./cmd/bench
+	@$(BUILD)/bench/bench --suite signing --dealseal $(BUILD)/dealseal --renderer $(RENDERER) --templates templates --only "$(BENCH)"
+
 .PHONY: conformance
 conformance: deps renderer ## Have validators of others judge our seals, and ours theirs; writes docs/CONFORMANCE.md (half an hour)
 	@scripts/deps.sh conformance judges renderer

@@ -168,3 +168,14 @@ func memoryOf(pid int) (m memory) {
 	}
 	return m
 }
+
+// highWater is the most that a process has ever had in memory.
+func highWater(pid int) int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(b), "VmHWM:")
+	kb, _ := strconv.ParseInt(strings.Fields(rest + " 0")[0], 10, 64)
+	return kb * 1024
+}

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -36,7 +38,7 @@ func main() {
 	}
 }
 
-const usage = `usage: bench [--only PART,...] [--dealseal FILE] [--out FILE]             measure
+const usage = `usage: bench [--suite signing] [--only PART,...] [--dealseal FILE] [--out FILE]  measure
        bench readme                                              put the figures of bench/out.json into README.md
        bench seed --dir STATE [--deals N] [--full N] [--open N]  fill a fresh state directory`
 
@@ -61,6 +63,7 @@ func run(ctx context.Context, args []string) error {
 // options are the flags of a measurement.
 type options struct {
 	dealseal, renderer, templates, out, work string
+	suite                                    suite
 	only                                     []string
 	deals                                    int
 }
@@ -71,19 +74,24 @@ func parse(args []string) (o options, err error) {
 	flags.StringVar(&o.dealseal, "dealseal", "build/dealseal", "the daemon's binary")
 	flags.StringVar(&o.renderer, "renderer", "build/typst.wasm", "the document renderer")
 	flags.StringVar(&o.templates, "templates", "templates", "folder of template bundles")
-	flags.StringVar(&o.out, "out", "bench/out.json", "the `file` that the figures are written to")
+	name := flags.String("suite", suites[0].name, "which `figures`: "+strings.Join(suiteNames(), ", "))
+	flags.StringVar(&o.out, "out", "", "the `file` that the figures are written to; empty is bench/ and the suite's own")
 	flags.StringVar(&o.work, "work", "build/bench", "folder of what is kept from run to run: the ledger with many deals")
 	flags.IntVar(&o.deals, "deals", 1_000_000, "how many deals the large ledger has")
-	only := flags.String("only", "", "the `parts` to run, separated by commas: "+strings.Join(partNames(), ", "))
+	only := flags.String("only", "", "the `parts` of the suite to run, separated by commas: all for none")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
 	if flags.NArg() > 0 {
 		return o, fmt.Errorf("%q is not understood\n%s", flags.Arg(0), usage)
 	}
-	if o.only, err = choose(*only); err != nil {
+	if o.suite, err = suiteNamed(*name); err != nil {
 		return o, err
 	}
+	if o.only, err = o.suite.choose(*only); err != nil {
+		return o, err
+	}
+	o.out = cmp.Or(o.out, o.suite.out)
 	for _, p := range []*string{&o.dealseal, &o.renderer, &o.templates, &o.work} {
 		if *p, err = filepath.Abs(*p); err != nil {
 			return o, err
@@ -98,36 +106,61 @@ type part struct {
 	run  func(*bench) error
 }
 
-// parts in the order in which they run and are shown.
-var parts = []part{
-	{"renderer", (*bench).renderer},
-	{"signing", (*bench).signing},
-	{"flow", (*bench).flow},
-	{"throughput", (*bench).throughput},
-	{"fairness", (*bench).fairness},
-	{"ledger", (*bench).ledger},
-	{"pages", (*bench).pages},
+// suite is what one run measures.
+type suite struct {
+	name, out string
+	parts     []part // in the order in which they run and are shown
 }
 
-func partNames() (names []string) {
-	for _, p := range parts {
+var suites = []suite{
+	{"house", "bench/out.json", []part{
+		{"renderer", (*bench).renderer},
+		{"signing", (*bench).signing},
+		{"flow", (*bench).flow},
+		{"throughput", (*bench).throughput},
+		{"fairness", (*bench).fairness},
+		{"ledger", (*bench).ledger},
+		{"pages", (*bench).pages},
+	}},
+	{"signing", "bench/signing.json", []part{
+		{"rates", (*bench).rates},
+		{"large", (*bench).large},
+		{"memory", (*bench).constantMemory},
+		{"verification", (*bench).verification},
+	}},
+}
+
+func suiteNames() (names []string) {
+	for _, s := range suites {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+func suiteNamed(name string) (suite, error) {
+	for _, s := range suites {
+		if s.name == name {
+			return s, nil
+		}
+	}
+	return suite{}, fmt.Errorf("there is no suite %q: they are %s", name, strings.Join(suiteNames(), ", "))
+}
+
+func (s suite) partNames() (names []string) {
+	for _, p := range s.parts {
 		names = append(names, p.name)
 	}
 	return names
 }
 
 // choose returns the parts that are named, all for none.
-func choose(list string) (chosen []string, err error) {
-	all := partNames()
+func (s suite) choose(list string) (chosen []string, err error) {
+	all := s.partNames()
 	if list == "" {
 		return all, nil
 	}
 	for name := range strings.SplitSeq(list, ",") {
-		found := false
-		for _, n := range all {
-			found = found || n == name
-		}
-		if !found {
+		if !slices.Contains(all, name) {
 			return nil, fmt.Errorf("there is no part %q: they are %s", name, strings.Join(all, ", "))
 		}
 		chosen = append(chosen, name)
@@ -151,12 +184,8 @@ func (b *bench) figure(name string, value float64, unit string, l *limit, beside
 func measure(ctx context.Context, o options) error {
 	b := &bench{options: o, ctx: ctx, report: report{Date: time.Now().UTC().Truncate(time.Second), Commit: commit(), Machine: thisMachine(o.work)}}
 	var errs []error
-	for _, p := range parts {
-		wanted := false
-		for _, name := range o.only {
-			wanted = wanted || name == p.name
-		}
-		if !wanted || ctx.Err() != nil {
+	for _, p := range o.suite.parts {
+		if !slices.Contains(o.only, p.name) || ctx.Err() != nil {
 			continue
 		}
 		begun := time.Now()
@@ -171,7 +200,7 @@ func measure(ctx context.Context, o options) error {
 	if err := b.table(os.Stdout); err != nil {
 		return err
 	}
-	if err := b.save(o.out, o.only); err != nil {
+	if err := b.save(o.out, o.suite, o.only); err != nil {
 		return err
 	}
 	if n := b.missed(); n > 0 {

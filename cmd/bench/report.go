@@ -129,7 +129,7 @@ func verdict(f figure) string {
 }
 
 // save writes out.json. Figures of parts that were not run this time stay as they were.
-func (r *report) save(file string, ran []string) error {
+func (r *report) save(file string, of suite, ran []string) error {
 	var old report
 	if b, err := os.ReadFile(file); err == nil {
 		if err := json.Unmarshal(b, &old); err != nil {
@@ -138,7 +138,7 @@ func (r *report) save(file string, ran []string) error {
 	}
 	out := *r
 	out.Figures = nil
-	for _, p := range parts {
+	for _, p := range of.parts {
 		from := old.Figures
 		if slices.Contains(ran, p.name) {
 			from = r.Figures

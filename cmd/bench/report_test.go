@@ -46,7 +46,7 @@ func TestTheFileNamesMachineAndLimits(t *testing.T) {
 	r := report{Date: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), Commit: "abc", Machine: machine{CPU: "c", Cores: 2, Kernel: "k", FileSystem: "f", MemoryMB: 1, Go: "g"}}
 	r.add(figure{Part: "flow", Name: "n", Value: 1.23456, Unit: "ms", Limit: atMost(2), Beside: "b"})
 	file := filepath.Join(t.TempDir(), "bench", "out.json")
-	if err := r.save(file, []string{"flow"}); err != nil {
+	if err := r.save(file, suites[0], []string{"flow"}); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(file)
@@ -72,11 +72,11 @@ func TestFiguresOfPartsThatDidNotRunStay(t *testing.T) {
 	var first, second report
 	first.add(figure{Part: "flow", Name: "old"})
 	first.add(figure{Part: "renderer", Name: "old"})
-	if err := first.save(file, []string{"flow", "renderer"}); err != nil {
+	if err := first.save(file, suites[0], []string{"flow", "renderer"}); err != nil {
 		t.Fatal(err)
 	}
 	second.add(figure{Part: "flow", Name: "new"})
-	if err := second.save(file, []string{"flow"}); err != nil {
+	if err := second.save(file, suites[0], []string{"flow"}); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(file)
@@ -121,7 +121,7 @@ func TestTheTableIsPutBetweenItsMarks(t *testing.T) {
 	from, to := filepath.Join(dir, "out.json"), filepath.Join(dir, "README.md")
 	var r report
 	r.add(figure{Part: "flow", Name: "good", Value: 1, Unit: "ms", Limit: atMost(2)})
-	if err := r.save(from, []string{"flow"}); err != nil {
+	if err := r.save(from, suites[0], []string{"flow"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(to, []byte("before\n"), 0o600); err != nil {
@@ -146,10 +146,10 @@ func TestTheTableIsPutBetweenItsMarks(t *testing.T) {
 }
 
 func TestAnUnknownPartIsRefused(t *testing.T) {
-	if _, err := choose("flow,nonsense"); err == nil || !strings.Contains(err.Error(), `"nonsense"`) || !strings.Contains(err.Error(), "renderer") {
+	if _, err := suites[0].choose("flow,nonsense"); err == nil || !strings.Contains(err.Error(), `"nonsense"`) || !strings.Contains(err.Error(), "renderer") {
 		t.Errorf("%v", err)
 	}
-	if all, err := choose(""); err != nil || len(all) != len(parts) {
+	if all, err := suites[0].choose(""); err != nil || len(all) != len(suites[0].parts) {
 		t.Errorf("%v, %v", all, err)
 	}
 }

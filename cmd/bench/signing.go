@@ -1,21 +1,17 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
-	"crypto"
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
 	"sync/atomic"
 	"time"
-
-	p11 "github.com/miekg/pkcs11"
 
 	"github.com/dealseal/dealseal/mocks/pki"
 	"github.com/dealseal/dealseal/secret"
@@ -35,7 +31,7 @@ func (b *bench) signing() error {
 	if err != nil {
 		return err
 	}
-	t, err := makeToken(b.ctx, filepath.Join(dir, "token"), "rsa:2048", authority)
+	t, err := makeToken(b.ctx, filepath.Join(dir, "token"), rsa2048, authority)
 	if err != nil {
 		return err
 	}
@@ -44,25 +40,31 @@ func (b *bench) signing() error {
 		return err
 	}
 	defer raw.close()
-	sealer, keys, err := t.sealer(filepath.Join(dir, "state"))
+	sealer, keys, err := t.sealer(filepath.Join(dir, "state"), maxSessions)
 	if err != nil {
 		return err
 	}
 	defer keys.Close()
-	p, err := b.newPress()
+	contract, err := b.printed(orderForm)
 	if err != nil {
 		return err
 	}
-	contract, err := p.make(b.ctx, orderForm)
-	if err := errorsFirst(err, p.Close()); err != nil {
-		return err
-	}
 	for _, n := range []int{1, runtime.NumCPU()} {
-		if err := b.compareRate(n, contract, raw, sealer); err != nil {
+		if err := b.compareRate("B-B RSA-2048, "+counted(n, "thread"), n, atLeast(60), contract, raw, sealer); err != nil {
 			return err
 		}
 	}
 	return b.largeFiles(raw, sealer)
+}
+
+// printed is a document as the renderer makes it.
+func (b *bench) printed(d document) ([]byte, error) {
+	p, err := b.newPress()
+	if err != nil {
+		return nil, err
+	}
+	contract, err := p.make(b.ctx, d)
+	return contract, errorsFirst(err, p.Close())
 }
 
 // errorsFirst returns the first error that is not nil.
@@ -76,12 +78,12 @@ func errorsFirst(errs ...error) error {
 }
 
 // sealer is the product's, with the token's key in its own process.
-func (t *token) sealer(state string) (*signing.Sealer, *pkcs11.Keys, error) {
+func (t *token) sealer(state string, sessions int) (*signing.Sealer, *pkcs11.Keys, error) {
 	pin, err := secret.ParseRef("file:" + t.pinFile)
 	if err != nil {
 		return nil, nil, err
 	}
-	keys, err := pkcs11.New(map[string]pkcs11.Config{"house": {Module: t.module, Token: tokenLabel, Label: keyLabel, PIN: pin, Certificates: t.certificates,
+	keys, err := pkcs11.New(map[string]pkcs11.Config{"house": {Module: t.module, Token: tokenLabel, Label: keyLabel, PIN: pin, Sessions: sessions, Certificates: t.certificates,
 		StateDir: state, Env: map[string]string{"SOFTHSM2_CONF": t.conf}, Write: []string{t.dir}}}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, nil, err
@@ -96,7 +98,7 @@ const (
 )
 
 // compareRate seals on n threads and has the token sign on n sessions.
-func (b *bench) compareRate(n int, contract []byte, raw *rawToken, sealer *signing.Sealer) error {
+func (b *bench) compareRate(name string, n int, l *limit, contract []byte, raw *rawToken, sealer *signing.Sealer) error {
 	if err := sealOnce(b.ctx, sealer, bytes.NewReader(contract)); err != nil {
 		return err
 	}
@@ -112,15 +114,15 @@ func (b *bench) compareRate(n int, contract []byte, raw *rawToken, sealer *signi
 		}
 		theirs = max(theirs, r)
 	}
-	b.figure(fmt.Sprintf("B-B RSA-2048, %s, of raw C_Sign", threads(n)), 100*ours/theirs, "%", atLeast(60), "%s seals/s of a %s kB order form, raw C_Sign %s/s, the best of %d rounds each", short(ours), short(float64(len(contract))/1e3), short(theirs), signingRounds)
+	b.figure(name+", of raw C_Sign", 100*ours/theirs, "%", l, "%s seals/s of a %s kB order form, raw C_Sign %s/s, the best of %d rounds each", short(ours), short(float64(len(contract))/1e3), short(theirs), signingRounds)
 	return nil
 }
 
-func threads(n int) string {
+func counted(n int, what string) string {
 	if n == 1 {
-		return "1 thread"
+		return "1 " + what
 	}
-	return fmt.Sprintf("%d threads", n)
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // rate is how often do can be done in a second on n threads.
@@ -160,22 +162,12 @@ func (b *bench) largeFiles(raw *rawToken, sealer *signing.Sealer) error {
 		return func() error { return sealOnce(b.ctx, sealer, bytes.NewReader(file)) }
 	}
 	hash := func() error {
-		h := sha256.New()
-		_, err := io.Copy(h, bytes.NewReader(large))
-		return err
+		sha256.Sum256(large)
+		return nil
 	}
 	var sealed, hashed, signed sample
-	for range 15 { // in turns, as above
-		for _, m := range []struct {
-			into *sample
-			do   func() error
-		}{{&sealed, seal(large)}, {&hashed, hash}, {&signed, raw.sign}} {
-			took, err := timed(m.do)
-			if err != nil {
-				return err
-			}
-			*m.into = append(*m.into, took)
-		}
+	if err := inTurns(15, turn{&sealed, seal(large)}, turn{&hashed, hash}, turn{&signed, raw.sign}); err != nil {
+		return err
 	}
 	sum, sign := hashed.quantile(0), signed.quantile(0) // the least disturbed of each
 	b.figure("20 MB file, B-B RSA-2048", ms(sealed.quantile(0)), "ms", atMost(ms(2*sum+sign)), "2 × SHA-256 (%s ms) + C_Sign (%s ms), the fastest of each", short(ms(sum)), short(ms(sign)))
@@ -188,6 +180,26 @@ func (b *bench) largeFiles(raw *rawToken, sealer *signing.Sealer) error {
 		return err
 	}
 	b.figure("memory for 20 MB, of that for 1 MB", 100*float64(forLarge)/float64(forSmall), "%", atMost(110), "%d kB allocated for 20 MB, %d kB for 1 MB", forLarge/1000, forSmall/1000)
+	return nil
+}
+
+// turn is something to do and where to note how long it took.
+type turn struct {
+	into *sample
+	do   func() error
+}
+
+// inTurns does everything so many times, one after the other, so that what else the machine does meets all of it.
+func inTurns(times int, list ...turn) error {
+	for range times {
+		for _, m := range list {
+			took, err := timed(m.do)
+			if err != nil {
+				return err
+			}
+			*m.into = append(*m.into, took)
+		}
+	}
 	return nil
 }
 
@@ -209,101 +221,44 @@ func allocated(do func() error) (uint64, error) {
 // filler is a PDF of one page with an attachment-like stream that gives it about a size.
 func filler(size int) []byte {
 	var b bytes.Buffer
-	var offsets []int
-	object := func(head string, stream []byte) {
-		offsets = append(offsets, b.Len())
-		fmt.Fprintf(&b, "%d 0 obj\n%s\n", len(offsets), head)
-		if stream != nil {
-			b.WriteString("stream\n")
-			b.Write(stream)
-			b.WriteString("\nendstream\n")
-		}
-		b.WriteString("endobj\n")
-	}
-	b.WriteString("%PDF-1.7\n%\xe2\xe3\xcf\xd3\n")
-	object("<< /Type /Catalog /Pages 2 0 R >>", nil)
-	object("<< /Type /Pages /Kids [3 0 R] /Count 1 >>", nil)
-	object("<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R /Resources << /XObject << /X 5 0 R >> /Font << /F 6 0 R >> >> >>", nil)
-	text := []byte("BT /F 18 Tf 72 720 Td (Quotation) Tj ET")
-	object(fmt.Sprintf("<< /Length %d >>", len(text)), text)
-	object(fmt.Sprintf("<< /Type /XObject /Subtype /Form /BBox [0 0 1 1] /Length %d >>", size), bytes.Repeat([]byte{' '}, size))
-	object("<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>", nil)
-	start := b.Len()
-	fmt.Fprintf(&b, "xref\n0 %d\n0000000000 65535 f \n", len(offsets)+1)
-	for _, o := range offsets {
-		fmt.Fprintf(&b, "%010d 00000 n \n", o)
-	}
-	fmt.Fprintf(&b, "trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n", len(offsets)+1, start)
+	fill(bufio.NewWriter(&b), int64(size))
 	return b.Bytes()
 }
 
-// rawToken is the token without anything of ours: one session per processor.
-type rawToken struct {
-	ctx      *p11.Ctx
-	sessions chan p11.SessionHandle
-	key      p11.ObjectHandle
-	input    []byte
-}
-
-func openRaw(t *token) (*rawToken, error) {
-	if err := os.Setenv("SOFTHSM2_CONF", t.conf); err != nil {
-		return nil, err
+// fill writes what filler is. An error is kept by the writer.
+func fill(w *bufio.Writer, size int64) {
+	var at int64
+	var offsets []int64
+	print := func(format string, args ...any) {
+		n, _ := fmt.Fprintf(w, format, args...)
+		at += int64(n)
 	}
-	r := &rawToken{ctx: p11.New(t.module), sessions: make(chan p11.SessionHandle, runtime.NumCPU())}
-	if r.ctx == nil {
-		return nil, fmt.Errorf("%s cannot be loaded", t.module)
+	object := func(format string, args ...any) {
+		offsets = append(offsets, at)
+		print("%d 0 obj\n", len(offsets))
+		print(format, args...)
+		print("\nendobj\n")
 	}
-	if err := r.ctx.Initialize(); err != nil {
-		return nil, err
+	print("%%PDF-1.7\n%%\xe2\xe3\xcf\xd3\n")
+	object("<< /Type /Catalog /Pages 2 0 R >>")
+	object("<< /Type /Pages /Kids [3 0 R] /Count 1 >>")
+	object("<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R /Resources << /XObject << /X 6 0 R >> /Font << /F 5 0 R >> >> >>")
+	text := "BT /F 18 Tf 72 720 Td (Quotation) Tj ET"
+	object("<< /Length %d >>\nstream\n%s\nendstream", len(text), text)
+	object("<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>")
+	offsets = append(offsets, at)
+	print("6 0 obj\n<< /Type /XObject /Subtype /Form /BBox [0 0 1 1] /Length %d >>\nstream\n", size)
+	blank := bytes.Repeat([]byte{' '}, 64<<10)
+	for left := size; left > 0; left -= int64(len(blank)) {
+		n, _ := w.Write(blank[:min(left, int64(len(blank)))])
+		at += int64(n)
 	}
-	slots, err := r.ctx.GetSlotList(true)
-	if err != nil || len(slots) == 0 {
-		return nil, fmt.Errorf("no slot (%v)", err)
+	print("\nendstream\nendobj\n")
+	start := at
+	print("xref\n0 %d\n0000000000 65535 f \n", len(offsets)+1)
+	for _, o := range offsets {
+		print("%010d 00000 n \n", o)
 	}
-	for i := range cap(r.sessions) {
-		s, err := r.ctx.OpenSession(slots[0], p11.CKF_SERIAL_SESSION)
-		if err != nil {
-			return nil, err
-		}
-		if i == 0 {
-			if err := r.find(s, t.pin); err != nil {
-				return nil, err
-			}
-		}
-		r.sessions <- s
-	}
-	// A DigestInfo of SHA-256 (RFC 8017, section 9.2, note 1), as the product has it signed.
-	prefix, err := hex.DecodeString("3031300d060960864801650304020105000420")
-	r.input = append(prefix, make([]byte, crypto.SHA256.Size())...)
-	return r, err
-}
-
-func (r *rawToken) find(s p11.SessionHandle, pin string) error {
-	if err := r.ctx.Login(s, p11.CKU_USER, pin); err != nil {
-		return err
-	}
-	if err := r.ctx.FindObjectsInit(s, []*p11.Attribute{p11.NewAttribute(p11.CKA_CLASS, p11.CKO_PRIVATE_KEY)}); err != nil {
-		return err
-	}
-	found, _, err := r.ctx.FindObjects(s, 1)
-	if err != nil || len(found) == 0 {
-		return fmt.Errorf("no private key (%v)", err)
-	}
-	r.key = found[0]
-	return r.ctx.FindObjectsFinal(s)
-}
-
-func (r *rawToken) sign() error {
-	s := <-r.sessions
-	defer func() { r.sessions <- s }()
-	if err := r.ctx.SignInit(s, []*p11.Mechanism{p11.NewMechanism(p11.CKM_RSA_PKCS, nil)}, r.key); err != nil {
-		return err
-	}
-	_, err := r.ctx.Sign(s, r.input)
-	return err
-}
-
-func (r *rawToken) close() {
-	r.ctx.Finalize()
-	r.ctx.Destroy()
+	print("trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n", len(offsets)+1, start)
+	_ = w.Flush()
 }

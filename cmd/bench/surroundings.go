@@ -121,7 +121,7 @@ func (w *world) build(ctx context.Context) (err error) {
 	if err := os.WriteFile(w.path("root.pem"), w.authority.RootPEM(), 0o600); err != nil {
 		return err
 	}
-	t, err := makeToken(ctx, w.path("token"), "EC:prime256v1", w.authority)
+	t, err := makeToken(ctx, w.path("token"), p256, w.authority)
 	if err != nil {
 		return err
 	}
@@ -147,8 +147,6 @@ func (w *world) configure(t *token) error {
 	if _, err := masterKey(w.MasterKey); err != nil { // which makes it
 		return err
 	}
-	key := fmt.Sprintf("{kind: pkcs11, module: %q, token: %s, label: %s, pin: %q, certificates: %q, env: {SOFTHSM2_CONF: %q}, write: [%q]}",
-		t.module, tokenLabel, keyLabel, "file:"+t.pinFile, t.certificates, t.conf, t.dir)
 	return os.WriteFile(w.path("dealseal.yaml"), fmt.Appendf(nil, `state_dir: %q
 master_key: %q
 templates: %q
@@ -160,7 +158,7 @@ signing:
   trust: [%q]
   profiles:
     contract: {key: house, level: B-T, name: Bench, reason: "Contract of transaction {tx}", on_downgrade: hold}
-`, w.State, "file:"+w.MasterKey, w.Templates, w.Renderer, rendererChildren, key, w.authority.URL(pki.PathTSA), w.path("root.pem")), 0o600)
+`, w.State, "file:"+w.MasterKey, w.Templates, w.Renderer, rendererChildren, t.yaml(), w.authority.URL(pki.PathTSA), w.path("root.pem")), 0o600)
 }
 
 func (w *world) tenantFile(t sceneTenant, c *crm) string {

@@ -20,8 +20,10 @@ var sealSubject = pkix.Name{CommonName: "Bench Electronic Seal", Organization: [
 
 // token is a software HSM with one key and its certificate.
 type token struct {
+	keyType                                  string
 	dir, module, conf, pinFile, certificates string
 	pin                                      string
+	chain                                    []*x509.Certificate
 }
 
 // Labels of every token and key.
@@ -30,13 +32,19 @@ const (
 	keyLabel   = "seal"
 )
 
-// makeToken makes a key of a type such as EC:prime256v1 or rsa:2048 in a new token below dir, certified by the authority.
+// Types of keys, as pkcs11-tool spells them.
+const (
+	rsa2048 = "rsa:2048"
+	p256    = "EC:prime256v1"
+)
+
+// makeToken makes a key of that type in a new token below dir, certified by the authority.
 func makeToken(ctx context.Context, dir, keyType string, authority *pki.Authority) (*token, error) {
 	module, err := softHSM()
 	if err != nil {
 		return nil, err
 	}
-	t := &token{dir: dir, module: module, conf: filepath.Join(dir, "softhsm2.conf"), pinFile: filepath.Join(dir, "pin"), certificates: filepath.Join(dir, "seal.pem"), pin: rand.Text()}
+	t := &token{keyType: keyType, dir: dir, module: module, conf: filepath.Join(dir, "softhsm2.conf"), pinFile: filepath.Join(dir, "pin"), certificates: filepath.Join(dir, "seal.pem"), pin: rand.Text()}
 	if err := os.MkdirAll(filepath.Join(dir, "tokens"), 0o700); err != nil {
 		return nil, err
 	}
@@ -59,11 +67,16 @@ func makeToken(ctx context.Context, dir, keyType string, authority *pki.Authorit
 	if err != nil {
 		return nil, fmt.Errorf("the token's public key: %w", err)
 	}
-	chain, err := authority.IssueSigner(pub, sealSubject)
-	if err != nil {
+	if t.chain, err = authority.IssueSigner(pub, sealSubject); err != nil {
 		return nil, err
 	}
-	return t, os.WriteFile(t.certificates, pki.PEM(chain...), 0o600)
+	return t, os.WriteFile(t.certificates, pki.PEM(t.chain...), 0o600)
+}
+
+// yaml is the key as a configuration names it.
+func (t *token) yaml() string {
+	return fmt.Sprintf("{kind: pkcs11, module: %q, token: %s, label: %s, pin: %q, certificates: %q, env: {SOFTHSM2_CONF: %q}, write: [%q]}",
+		t.module, tokenLabel, keyLabel, "file:"+t.pinFile, t.certificates, t.conf, t.dir)
 }
 
 // tool runs a command on the token and returns what it prints.

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"time"
 
@@ -116,4 +117,15 @@ func FuzzParseDate(f *testing.F) {
 			t.Errorf("%q is in the year %d", s, at.Year())
 		}
 	})
+}
+
+func TestTheSecondReaderIsNotAskedAboutWhatItCannotHold(t *testing.T) {
+	r := &Report{Size: maxSecondRead, Signatures: []Signature{{Kind: KindSignature}}}
+	if _, why := questionOf(r); why != "" {
+		t.Errorf("it is not asked: %s", why)
+	}
+	r.Size++
+	if _, why := questionOf(r); !strings.Contains(why, "50 MB") {
+		t.Errorf("%d bytes: %q", r.Size, why)
+	}
 }

@@ -34,6 +34,9 @@ const (
 
 const secondReader = "digitorus/pdfsign"
 
+// maxSecondRead is the size in bytes of what the second reader is asked about at most.
+const maxSecondRead = 50e6
+
 // maxDetail bounds what is kept of the other reader's words.
 const maxDetail = 200
 
@@ -81,6 +84,9 @@ func questionOf(r *Report) (q question, why string) {
 		case s.Algorithm == cms.AlgorithmPSS:
 			return q, "the document has an RSA-PSS signature"
 		}
+	}
+	if q.size > maxSecondRead {
+		return q, fmt.Sprintf("it would have to read more than %d MB, and it holds all of it in memory", int(maxSecondRead/1e6))
 	}
 	return q, ""
 }
