@@ -92,7 +92,7 @@ type Signing struct {
 
 // Key is a signing key.
 type Key struct {
-	// Kind is pkcs11, vault-transit or soft. A soft key is refused for tenants of environment production.
+	// Kind is pkcs11, vault-transit, aws-kms or soft. A soft key is refused for tenants of environment production.
 	Kind string `yaml:"kind"`
 	// Module is the path of the PKCS#11 library; Token and Label (or ID, hex) name token and key.
 	Module string `yaml:"module"`
@@ -126,6 +126,8 @@ type Key struct {
 	KeepAlive time.Duration `yaml:"keep_alive"`
 	// Vault is where a vault-transit key is.
 	Vault *Vault `yaml:"vault"`
+	// AWS is where an aws-kms key is.
+	AWS *AWS `yaml:"aws"`
 	// MaxUses is how many documents this key pair may seal in all, MaxUsesPerDay on one day (UTC), counted in the database
 	// of this state_dir. Deals beyond that are held; they go on when the limit is raised, or the day has ended. Keys of its
 	// fall_back count with it. Default 0: no limit.
@@ -152,6 +154,19 @@ type Vault struct {
 	Namespace string `yaml:"namespace"`
 	// CA is a PEM file with the roots of the server's certificate. Default: the system's.
 	CA string `yaml:"ca"`
+}
+
+// AWS is an asymmetric key of AWS KMS.
+type AWS struct {
+	// Region is that of the key, such as eu-central-1. Required.
+	Region string `yaml:"region"`
+	// Key is the ARN or ID of the key, no alias. Required.
+	Key string `yaml:"key"`
+	// Credentials is a file in the form of AWS's shared credentials, section [default], read anew for each call. They need
+	// kms:GetPublicKey and kms:Sign on the key. Required.
+	Credentials secret.Ref `yaml:"credentials"`
+	// Endpoint is used instead of the region's own: that of a VPC, or a FIPS endpoint.
+	Endpoint string `yaml:"endpoint"`
 }
 
 // TSA is an RFC 3161 time-stamping authority.
@@ -535,8 +550,13 @@ func (c *Config) checkKey(path string, k Key) (errs []error) {
 		if k.Vault == nil {
 			need("vault", "")
 		}
+	case KindAWS:
+		need("certificates", k.Certificates)
+		if k.AWS == nil {
+			need("aws", "")
+		}
 	default:
-		errs = append(errs, c.At(path+".kind", "%s.kind is %q: it must be pkcs11, vault-transit or soft", path, k.Kind))
+		errs = append(errs, c.At(path+".kind", "%s.kind is %q: it must be pkcs11, vault-transit, aws-kms or soft", path, k.Kind))
 		return errs
 	}
 	errs = append(errs, c.alien(path, k)...)
@@ -549,14 +569,17 @@ func (c *Config) checkKey(path string, k Key) (errs []error) {
 	return errs
 }
 
-// KindVault is the kind of keys in a transit engine.
-const KindVault = "vault-transit"
+// Kinds of keys that services on the network keep.
+const (
+	KindVault = "vault-transit"
+	KindAWS   = "aws-kms"
+)
 
 // kindOfField names the kind that alone takes a field of a key. What stands under fields of any other kind would mean
 // nothing there.
 var kindOfField = map[string]string{
 	"module": "pkcs11", "token": "pkcs11", "label": "pkcs11", "id": "pkcs11", "pin": "pkcs11", "env": "pkcs11", "read": "pkcs11", "write": "pkcs11",
-	"local_sockets": "pkcs11", "network": "pkcs11", "file": "soft", "passphrase": "soft", "vault": KindVault,
+	"local_sockets": "pkcs11", "network": "pkcs11", "file": "soft", "passphrase": "soft", "vault": KindVault, "aws": KindAWS,
 }
 
 // alien finds what is said of a key and belongs to another kind.

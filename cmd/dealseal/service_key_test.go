@@ -21,6 +21,7 @@ import (
 type serviceStage struct {
 	*stage
 	keys *kms.Store
+	key  *ecdsa.PrivateKey // the one that it has
 }
 
 func newServiceStage(t *testing.T, config func(w *world, s *serviceStage) string) *serviceStage {
@@ -30,6 +31,7 @@ func newServiceStage(t *testing.T, config func(w *world, s *serviceStage) string
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		must(t, err)
 		s.keys.Add("seal", key)
+		s.key = key
 		chain, err := w.authority.IssueSigner(key.Public(), sealSubject)
 		must(t, err)
 		must(t, os.WriteFile(w.path("seal.pem"), pki.PEM(chain...), 0o600))
@@ -135,5 +137,35 @@ func TestDealsAreHeldWhenAKeyHasReachedItsLimitAndGoOnWhenItIsRaised(t *testing.
 	s.ops = s.control(t, s.stateDir)
 	awaitDone(t, s.ops, r)
 	mustBear(t, c, r, 1)
+	s.daemon.stop(t)
+}
+
+// TestAKeyAtAnotherServiceStandsIn has the same key pair in a vault and in AWS KMS.
+func TestAKeyAtAnotherServiceStandsIn(t *testing.T) {
+	t.Parallel()
+	spare := kms.NewStore()
+	s := newServiceStage(t, func(w *world, s *serviceStage) string {
+		first, second := httptest.NewServer(s.keys.Vault()), httptest.NewServer(spare.AWS())
+		w.t.Cleanup(first.Close)
+		w.t.Cleanup(second.Close)
+		spare.Add("seal", s.key)
+		credentials := w.secretFile("aws", "[default]\naws_access_key_id="+kms.AWSAccessKey+"\naws_secret_access_key="+kms.Token+"\n")
+		return fmt.Sprintf("{kind: vault-transit, fall_back: [spare], certificates: %q, timeout: 2s, vault: {address: %q, key: seal, version: 1, token: %q}}, "+
+			"spare: {kind: aws-kms, certificates: %q, timeout: 2s, aws: {region: eu-central-1, key: %s, credentials: %q, endpoint: %q}}",
+			w.path("seal.pem"), first.URL, w.secretFile("vault-token", kms.Token), w.path("seal.pem"), kms.AWSKeyID, credentials, second.URL)
+	})
+	c := s.crms[0]
+	s.seals(t, c, "transit/seal version 1", 1)
+	s.keys.SetFault(kms.Lost, -1)
+	before := len(spare.Signed())
+	s.seals(t, c, "AWS KMS eu-central-1", 1) // it was signed there, unheard
+	if n := len(spare.Signed()) - before; n != 1 {
+		t.Errorf("the second service signed %d times, want once", n)
+	}
+	s.keys.SetFault("", 0)
+	out, _, _ := s.run(t, "doctor")
+	if !strings.Contains(out, `the key pair of "house": it can stand in`) || !strings.Contains(out, "AWS KMS") {
+		t.Errorf("the doctor does not say who stands in:\n%s", out)
+	}
 	s.daemon.stop(t)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/keyservice"
+	"github.com/dealseal/dealseal/signing/keyservice/awskms"
 	"github.com/dealseal/dealseal/signing/keyservice/vault"
 	"github.com/dealseal/dealseal/signing/pades"
 	"github.com/dealseal/dealseal/signing/pkcs11"
@@ -50,7 +51,7 @@ func (h *house) newKeys(log *slog.Logger) (*keyring, error) {
 		case "soft":
 			soft[name] = softkey.Config{Path: relativeTo(h.cfg.File, c.File), Passphrase: c.Passphrase}
 			continue
-		case config.KindVault:
+		case config.KindVault, config.KindAWS:
 			service, err := h.newService(name, c)
 			if err != nil {
 				return nil, err
@@ -102,7 +103,7 @@ func (k *keyring) Open(ctx context.Context, name string) (signing.Key, error) {
 	switch k.kind[name] {
 	case "soft":
 		return k.soft.Open(ctx, name)
-	case config.KindVault:
+	case config.KindVault, config.KindAWS:
 		return k.services.Open(ctx, name)
 	}
 	return k.hsm.Open(ctx, name)
@@ -113,12 +114,22 @@ func (k *keyring) Close() error {
 }
 
 // newService is the client of a service that keeps a key. It asks nothing yet.
-func (h *house) newService(name string, c config.Key) (keyservice.Service, error) {
-	v := c.Vault
-	s, err := vault.New(vault.Config{Address: v.Address, Mount: v.Mount, Key: v.Key, Version: v.Version, Token: v.Token, Namespace: v.Namespace, CA: relativeTo(h.cfg.File, v.CA)})
-	var bad *vault.ConfigError
+func (h *house) newService(name string, c config.Key) (s keyservice.Service, err error) {
+	var section string
+	switch c.Kind {
+	case config.KindVault:
+		v := c.Vault
+		section = "vault"
+		s, err = vault.New(vault.Config{Address: v.Address, Mount: v.Mount, Key: v.Key, Version: v.Version, Token: v.Token, Namespace: v.Namespace, CA: relativeTo(h.cfg.File, v.CA)})
+	case config.KindAWS:
+		a := c.AWS
+		section = "aws"
+		s, err = awskms.New(awskms.Config{Region: a.Region, Key: a.Key, Credentials: a.Credentials, Endpoint: a.Endpoint})
+	}
+	var bad *keyservice.ConfigError
 	if errors.As(err, &bad) {
-		return nil, h.cfg.At(fmt.Sprintf("signing.keys.%s.vault.%s", name, bad.Field), "signing.keys.%s.vault.%v", name, bad)
+		path := fmt.Sprintf("signing.keys.%s.%s.%s", name, section, bad.Field)
+		return nil, h.cfg.At(path, "%s %s", path, bad.Reason)
 	}
 	return s, err
 }

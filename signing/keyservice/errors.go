@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/dealseal/dealseal/secret"
 )
 
 // maxRetryAfter bounds what a service may ask for: no wait may look like silence.
@@ -14,6 +16,25 @@ const maxRetryAfter = time.Hour
 
 // maxMessage bounds what is repeated of a service's own words, in bytes.
 const maxMessage = 300
+
+// ConfigError says what is wrong with the configuration of a service.
+type ConfigError struct{ Field, Reason string }
+
+func (e *ConfigError) Error() string { return e.Field + " " + e.Reason }
+
+// Permanent is true.
+func (e *ConfigError) Permanent() bool { return true }
+
+// CheckLogin refuses a reference to a login that cannot be read anew for each call.
+func CheckLogin(field string, ref secret.Ref) error {
+	if ref.IsZero() {
+		return &ConfigError{field, "is missing: name the file in which an agent keeps it, such as file:/run/agent/" + field}
+	}
+	if name, ok := ref.Env(); ok {
+		return &ConfigError{field, "env:" + name + " cannot be used: it would stay in the daemon's environment and grow old there; use file: or credential:"}
+	}
+	return nil
+}
 
 // Error is what a service answered instead of what it was asked for.
 type Error struct {

@@ -24,6 +24,7 @@ import (
 	"github.com/dealseal/dealseal/mocks/kms"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/keyservice"
+	"github.com/dealseal/dealseal/signing/keyservice/awskms"
 	"github.com/dealseal/dealseal/signing/keyservice/vault"
 	"github.com/dealseal/dealseal/signing/pades"
 )
@@ -33,6 +34,14 @@ var services = map[string]service{
 	"vault": {rotates: true, redirects: true, anyHash: true, new: func(t *testing.T, store *kms.Store, name string, version int) keyservice.Service {
 		token, _ := tokenFile(t, kms.Token)
 		s, err := vault.New(vault.Config{Address: serveVault(t, store), Key: name, Version: version, Token: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}},
+	"aws": {redirects: true, new: func(t *testing.T, store *kms.Store, _ string, _ int) keyservice.Service {
+		credentials, _ := tokenFile(t, awsCredentials(kms.Token))
+		s, err := awskms.New(awskms.Config{Region: "eu-central-1", Key: kms.AWSKeyID, Credentials: credentials, Endpoint: serveAWS(t, store)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dealseal/dealseal/mocks/kms"
 	"github.com/dealseal/dealseal/secret"
+	"github.com/dealseal/dealseal/signing/keyservice"
 	"github.com/dealseal/dealseal/signing/keyservice/vault"
 )
 
@@ -117,7 +118,7 @@ func TestConfigurationsOfAVaultThatCannotWork(t *testing.T) {
 		}
 		tc.change(&c)
 		_, err := vault.New(c)
-		var bad *vault.ConfigError
+		var bad *keyservice.ConfigError
 		if !errors.As(err, &bad) || bad.Field != tc.field || !isPermanent(err) {
 			t.Errorf("%s: %v", tc.field, err)
 		}

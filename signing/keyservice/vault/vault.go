@@ -65,20 +65,12 @@ var (
 	pathPattern = regexp.MustCompile(`^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$`)
 )
 
-// ConfigError says what is wrong with a Config.
-type ConfigError struct{ Field, Reason string }
-
-func (e *ConfigError) Error() string { return e.Field + " " + e.Reason }
-
-// Permanent is true.
-func (e *ConfigError) Permanent() bool { return true }
-
-// New checks a configuration and asks nothing. What is wrong is a *ConfigError.
+// New checks a configuration and asks nothing. What is wrong is a *keyservice.ConfigError.
 func New(c Config) (*Service, error) {
 	if c.Mount == "" {
 		c.Mount = "transit"
 	}
-	bad := func(field, reason string) error { return &ConfigError{field, reason} }
+	bad := func(field, reason string) error { return &keyservice.ConfigError{Field: field, Reason: reason} }
 	u, err := url.Parse(c.Address)
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || strings.Trim(u.Path, "/") != "":
@@ -92,7 +84,7 @@ func New(c Config) (*Service, error) {
 	case c.Version < 1:
 		return nil, bad("version", "must be the number of the version that the certificate was issued for, 1 or above: a key that is rotated would sign with another one")
 	}
-	if err := checkToken(c.Token); err != nil {
+	if err := keyservice.CheckLogin("token", c.Token); err != nil {
 		return nil, err
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
@@ -105,16 +97,6 @@ func New(c Config) (*Service, error) {
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
-}
-
-func checkToken(token secret.Ref) error {
-	if token.IsZero() {
-		return &ConfigError{"token", "is missing: name the file in which an agent keeps it, such as file:/run/vault/token"}
-	}
-	if name, ok := token.Env(); ok {
-		return &ConfigError{"token", "env:" + name + " cannot be used: it would stay in the daemon's environment and grow old there; use file: or credential:"}
-	}
-	return nil
 }
 
 func isLocal(host string) bool {
