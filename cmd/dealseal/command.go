@@ -109,6 +109,8 @@ func commands() []command {
 			flags: with(out, key, func(fs *flag.FlagSet, o *options) {
 				fs.StringVar(&o.checkpoint, "checkpoint", "", "a signed checkpoint `file` that was kept elsewhere, and that log or proof must agree with")
 			})},
+		{name: "evidence", args: "TX -o BUNDLE.zip", summary: "write the contract, what went into it and all that proves it into one signed file, which \"dealseal verify\" checks anywhere", run: evidenceCommand,
+			flags: with(out)},
 		{name: "recover", summary: "rebuild missing ledger entries from the archive", run: recoverCommand, flags: with(key)},
 		{name: "backup", args: "FILE [--db-only] [--recipient age1… | --passphrase-file FILE] | verify FILE", summary: "write database and archive into one file, while the daemon runs or not; or check such a file", run: backupCommand,
 			flags: with(unlock, key, func(fs *flag.FlagSet, o *options) {
@@ -130,7 +132,7 @@ func commands() []command {
 			flags: with(out, func(fs *flag.FlagSet, o *options) {
 				fs.StringVar(&o.level, "level", "", "B-LT or B-LTA: the `level` to reach")
 			})},
-		{name: "verify", args: "FILE.pdf [--trust ROOTS.pem] [--require-revocation] [--json]", summary: "verify a sealed file: exit 0 valid, 1 invalid, 2 indeterminate, 3 usage", run: verifyCommand,
+		{name: "verify", args: "FILE.pdf|BUNDLE.zip [--trust ROOTS.pem] [--require-revocation] [--json]", summary: "verify a sealed file or an evidence bundle: exit 0 valid, 1 invalid, 2 indeterminate, 3 usage", run: verifyCommand,
 			flags: func(fs *flag.FlagSet, o *options) {
 				asJSON(fs, o)
 				fs.StringVar(&o.trust, "trust", "", "PEM `file` with the roots to trust; without it none are")

@@ -22,7 +22,10 @@ func TestJudgesOfOthersAcceptWhatTheDaemonSealedAndRefuseItWithOneOtherByte(t *t
 		for _, rule := range []string{ruleContract, ruleQuote} {
 			r := c.open(sale{quote: quotation(1)})
 			c.move(r, rule)
-			awaitDone(t, s.ops, r)
+			story := awaitDone(t, s.ops, r)
+			if rule == ruleContract {
+				s.provesItself(t, story.Sealing.Tx)
+			}
 			judged := 0
 			for _, f := range c.files(r) {
 				if !f.sealed() {

@@ -63,6 +63,7 @@ type service struct {
 	disk       *diskWatch
 	keys       *keyring
 	standIns   *signing.Failover // over keys
+	sealer     *signing.Sealer
 	shelf      *shelf
 	residents  residents
 	reloads    reloads
@@ -133,9 +134,10 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	}
 	d.residents.settle(residence)
 	d.queue = d.store.Queue(store.Workers{Tenants: ids(tenants), Drain: drain})
+	d.sealer = signing.NewSealer(d.standIns, stamper, time.Now)
 	d.engine = &engine.Engine{
 		Tenants: tenants, Ledger: d.store, Files: files{d.store}, Queue: d.queue,
-		Documents: renderer, Bundles: d.shelf, Sealer: signing.NewSealer(d.standIns, stamper, time.Now), Extender: h.newExtender(stamper, log), Checker: checker,
+		Documents: renderer, Bundles: d.shelf, Sealer: d.sealer, Extender: h.newExtender(stamper, log), Checker: checker,
 		Log: log, Hook: crashHook(), MayNotice: d.disk.mayNotice, MayWork: d.disk.mayWork, Places: h.places(renderer), Limits: h.keyLimits(), Retry: engine.Retry{First: h.cfg.Retry.First, Max: h.cfg.Retry.Max, Attempts: h.cfg.Retry.Attempts},
 	}
 	for _, t := range tenants {
@@ -160,7 +162,7 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 	g.Go(func() error { return d.engine.Run(ctx) })
 	g.Go(func() error { return servePage(ctx, d.log, d.listen, d.page) })
 	g.Go(func() error {
-		return serveControl(ctx, d.log, d.control, &local{Store: d.store, reload: d.reload, configured: func() ([]config.Tenant, error) { return d.residents.house().cfg.Loaded, nil }}, d.examine, d.sessionRoutes)
+		return serveControl(ctx, d.log, d.control, &local{Store: d.store, reload: d.reload, configured: func() ([]config.Tenant, error) { return d.residents.house().cfg.Loaded, nil }}, d.examine, d.sessionRoutes, d.evidenceRoutes)
 	})
 	g.Go(func() error { return d.checkpoints(ctx) })
 	g.Go(func() error { return d.examineDaily(ctx) })

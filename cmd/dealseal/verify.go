@@ -39,6 +39,9 @@ func verifyCommand(ctx context.Context, c *call) error {
 	defer f.Close()
 	checker := newChecker(roots, newLogQuiet(c.stderr))
 	defer checker.Close()
+	if isBundle(f) {
+		return verifyBundle(ctx, c, f, checker)
+	}
 	report, err := checker.Checker.Check(ctx, f, verify.Options{Roots: roots, RequireRevocation: c.strict})
 	if err != nil {
 		// No report says nothing against the file, so it is not the exit code of an invalid one.
@@ -53,13 +56,51 @@ func verifyCommand(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	switch report.Verdict {
+	return exitOf(report.Verdict)
+}
+
+// exitOf turns a verdict into the command's end.
+func exitOf(v verify.Verdict) error {
+	switch v {
 	case verify.Valid:
 		return nil
 	case verify.Invalid:
 		return &exitError{exitInvalid}
 	}
 	return &exitError{exitIndeterminate}
+}
+
+// verifyBundle checks an evidence bundle without asking anybody.
+func verifyBundle(ctx context.Context, c *call, f *file, checker *checker) error {
+	b, err := openBundle(f, f.size)
+	if err != nil {
+		fmt.Fprintf(c.stderr, "dealseal verify: %s: %v\n", c.args[0], err)
+		return &exitError{exitInvalid}
+	}
+	report, err := b.judge(ctx, checker.Checker, verify.Options{Roots: checker.roots, RequireRevocation: c.strict})
+	if err != nil {
+		fmt.Fprintf(c.stderr, "dealseal verify: %s could not be judged: %v\n", c.args[0], err)
+		return &exitError{exitIndeterminate}
+	}
+	if c.json {
+		err = printJSON(c.stdout, report)
+	} else {
+		err = printBundle(c.stdout, c.args[0], report)
+	}
+	if err != nil {
+		return err
+	}
+	return exitOf(report.Verdict)
+}
+
+func printBundle(out io.Writer, name string, r *bundleReport) error {
+	w := &reportWriter{w: out}
+	w.printf("%s: %s%s\n", name, r.Verdict, meaning[r.Verdict])
+	w.row("transaction", string(r.Tx))
+	for _, f := range r.Findings {
+		w.row(f.What, string(f.Verdict), f.Text)
+	}
+	return w.err
 }
 
 // file is an open file of known size.
