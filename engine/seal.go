@@ -26,7 +26,8 @@ func (r *run) seal(ctx context.Context) error {
 		return err
 	}
 	defer closer.Close()
-	t, err := r.prepare(ctx, unsigned)
+	doc := pades.Once(unsigned) // the signature and the time-stamp behind it are both over all of it
+	t, err := r.prepare(ctx, doc)
 	if err != nil {
 		return err
 	}
@@ -45,7 +46,7 @@ func (r *run) seal(ctx context.Context) error {
 	if err := r.collect(ctx, t); err != nil {
 		return err
 	}
-	tail, err := r.assemble(ctx, t, unsigned)
+	tail, err := r.assemble(ctx, t, doc)
 	if err != nil {
 		return err
 	}
@@ -56,7 +57,7 @@ func (r *run) seal(ctx context.Context) error {
 const ticketLife = 10 * time.Minute
 
 // prepare makes the ticket once; a retry gets the stored one. Only before its digest is committed it may grow old.
-func (r *run) prepare(ctx context.Context, unsigned deal.File) (*signing.Ticket, error) {
+func (r *run) prepare(ctx context.Context, unsigned pades.Document) (*signing.Ticket, error) {
 	s := r.s
 	if len(s.Private.Ticket) > 0 {
 		var t signing.Ticket
@@ -369,7 +370,7 @@ func (e *permanentError) Permanent() bool { return true }
 func (e *permanentError) Unwrap() error   { return e.error }
 
 // assemble makes all that is appended to the staged bytes: the signature, and what makes it last.
-func (r *run) assemble(ctx context.Context, t *signing.Ticket, unsigned deal.File) ([]byte, error) {
+func (r *run) assemble(ctx context.Context, t *signing.Ticket, unsigned pades.Document) ([]byte, error) {
 	s := r.s
 	if s.Facts.Flagged != "" {
 		t.Profile.OnDowngrade = signing.AcceptAndFlag // by the profile, or by the person who released the deal

@@ -288,7 +288,7 @@ func (b *bench) wholeCommand(c *core, file []byte, floor time.Duration) error {
 }
 
 // commandLevel is what "dealseal sign" is asked for.
-const commandLevel = pades.BT
+const commandLevel = pades.BLTA
 
 // configure writes a configuration for commands.
 func (b *bench) configure(c *core) error {

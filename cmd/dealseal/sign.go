@@ -126,7 +126,8 @@ func writeExtended(in *file, tail []byte, out string, check func(*file) error) e
 
 // tail is what sealing adds to the file.
 func (p *press) tail(ctx context.Context, in *file) ([]byte, error) {
-	t, err := p.sealer.Prepare(ctx, in, signing.Request{Profile: p.profile})
+	doc := pades.Once(in) // the signature and the time-stamp behind it are both over all of it
+	t, err := p.sealer.Prepare(ctx, doc, signing.Request{Profile: p.profile})
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +146,7 @@ func (p *press) tail(ctx context.Context, in *file) ([]byte, error) {
 	if err != nil || token == nil {
 		return tail, err
 	}
-	more, err := p.last(ctx, pades.Appended{Document: in, Tail: tail}, t, token)
+	more, err := p.last(ctx, pades.Appended{Document: doc, Tail: tail}, t, token)
 	return append(tail, more...), err
 }
 
