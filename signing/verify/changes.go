@@ -378,6 +378,9 @@ func (d *differ) resolved(old, now any, a area, path string) error {
 		if !ok {
 			break
 		}
+		if a == elsewhere && path == "Metadata" && o.Offset != n.Offset {
+			return d.metadata(o, n)
+		}
 		return d.streams(o, n, a, path)
 	default:
 		if sameAtom(old, now) {
@@ -602,7 +605,7 @@ func (d *differ) form(old, now any) error {
 	return d.dicts(o, n, elsewhere, "AcroForm", skip...)
 }
 
-// info compares the document information; its date of modification is no news.
+// info compares the document information; when and with what it was written is no news.
 func (d *differ) info() error {
 	o, err := d.old.ResolveDict(d.old.Trailer().Get("Info"))
 	if err != nil {
@@ -618,7 +621,7 @@ func (d *differ) info() error {
 	if n == nil {
 		n = new(pdf.Dict)
 	}
-	return d.dicts(o, n, elsewhere, "Info", "ModDate")
+	return d.dicts(o, n, elsewhere, "Info", "ModDate", "Producer")
 }
 
 // streams compares dictionaries and encoded data.

@@ -129,3 +129,41 @@ func TestTheSecondReaderIsNotAskedAboutWhatItCannotHold(t *testing.T) {
 		t.Errorf("%d bytes: %q", r.Size, why)
 	}
 }
+
+func TestMetadataSayTheSameHoweverTheyAreSpelled(t *testing.T) {
+	packet := func(description string) []property {
+		return readPacket([]byte(`<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="any"><rdf:RDF ` +
+			`xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:dc="http://purl.org/dc/elements/1.1/">` +
+			description + `</rdf:RDF></x:xmpmeta><?xpacket end="w"?>`))
+	}
+	one := packet(`<rdf:Description rdf:about="" dc:format="application/pdf"><xmp:ModifyDate>2026-01-01</xmp:ModifyDate><dc:title>Contract</dc:title></rdf:Description>`)
+	same := packet(`<rdf:Description xmp:ModifyDate="2027-01-01"> <dc:title>Contract</dc:title> </rdf:Description><rdf:Description><dc:format>application/pdf</dc:format></rdf:Description>`)
+	other := packet(`<rdf:Description dc:format="application/pdf"><dc:title>Contract of another</dc:title></rdf:Description>`)
+	if len(one) != 2 {
+		t.Errorf("read: %q", one)
+	}
+	if diff := cmp.Diff(one, same, cmp.AllowUnexported(property{})); diff != "" {
+		t.Errorf("the same, spelled in two ways (-one +other):\n%s", diff)
+	}
+	if cmp.Equal(one, other, cmp.AllowUnexported(property{})) {
+		t.Error("another title goes unnoticed")
+	}
+	for _, bad := range []string{"", "<x>", "no XML", strings.Repeat("<x>", 100)} {
+		if got := readPacket([]byte(bad)); len(got) > 0 && bad != "no XML" {
+			t.Errorf("%q says %q", bad, got)
+		}
+	}
+}
+
+func FuzzMetadata(f *testing.F) {
+	f.Add([]byte(`<x:xmpmeta xmlns:x="adobe:ns:meta/"><a b="c">d</a></x:xmpmeta>`))
+	f.Add([]byte("<x/>"))
+	f.Fuzz(func(t *testing.T, packet []byte) {
+		hostile.Budget(t)
+		for _, p := range readPacket(packet) {
+			if p.value == "" {
+				t.Errorf("%q says nothing", p.path)
+			}
+		}
+	})
+}
