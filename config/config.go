@@ -92,7 +92,7 @@ type Signing struct {
 
 // Key is a signing key.
 type Key struct {
-	// Kind is pkcs11, vault-transit, aws-kms or soft. A soft key is refused for tenants of environment production.
+	// Kind is pkcs11, vault-transit, aws-kms, gcp-kms or soft. A soft key is refused for tenants of environment production.
 	Kind string `yaml:"kind"`
 	// Module is the path of the PKCS#11 library; Token and Label (or ID, hex) name token and key.
 	Module string `yaml:"module"`
@@ -128,6 +128,8 @@ type Key struct {
 	Vault *Vault `yaml:"vault"`
 	// AWS is where an aws-kms key is.
 	AWS *AWS `yaml:"aws"`
+	// GCP is where a gcp-kms key is.
+	GCP *GCP `yaml:"gcp"`
 	// MaxUses is how many documents this key pair may seal in all, MaxUsesPerDay on one day (UTC), counted in the database
 	// of this state_dir. Deals beyond that are held; they go on when the limit is raised, or the day has ended. Keys of its
 	// fall_back count with it. Default 0: no limit.
@@ -166,6 +168,18 @@ type AWS struct {
 	// kms:GetPublicKey and kms:Sign on the key. Required.
 	Credentials secret.Ref `yaml:"credentials"`
 	// Endpoint is used instead of the region's own: that of a VPC, or a FIPS endpoint.
+	Endpoint string `yaml:"endpoint"`
+}
+
+// GCP is a version of an asymmetric key of Google Cloud KMS.
+type GCP struct {
+	// Version is its resource name, projects/P/locations/L/keyRings/R/cryptoKeys/K/cryptoKeyVersions/1. Its algorithm has the
+	// scheme and hash of the profile. Required.
+	Version string `yaml:"version"`
+	// Credentials is the JSON file of a service account's key, read anew for each call. The account needs the role
+	// roles/cloudkms.signerVerifier on the key. Required.
+	Credentials secret.Ref `yaml:"credentials"`
+	// Endpoint is used instead of https://cloudkms.googleapis.com.
 	Endpoint string `yaml:"endpoint"`
 }
 
@@ -555,8 +569,13 @@ func (c *Config) checkKey(path string, k Key) (errs []error) {
 		if k.AWS == nil {
 			need("aws", "")
 		}
+	case KindGoogle:
+		need("certificates", k.Certificates)
+		if k.GCP == nil {
+			need("gcp", "")
+		}
 	default:
-		errs = append(errs, c.At(path+".kind", "%s.kind is %q: it must be pkcs11, vault-transit, aws-kms or soft", path, k.Kind))
+		errs = append(errs, c.At(path+".kind", "%s.kind is %q: it must be pkcs11, vault-transit, aws-kms, gcp-kms or soft", path, k.Kind))
 		return errs
 	}
 	errs = append(errs, c.alien(path, k)...)
@@ -571,15 +590,16 @@ func (c *Config) checkKey(path string, k Key) (errs []error) {
 
 // Kinds of keys that services on the network keep.
 const (
-	KindVault = "vault-transit"
-	KindAWS   = "aws-kms"
+	KindVault  = "vault-transit"
+	KindAWS    = "aws-kms"
+	KindGoogle = "gcp-kms"
 )
 
 // kindOfField names the kind that alone takes a field of a key. What stands under fields of any other kind would mean
 // nothing there.
 var kindOfField = map[string]string{
 	"module": "pkcs11", "token": "pkcs11", "label": "pkcs11", "id": "pkcs11", "pin": "pkcs11", "env": "pkcs11", "read": "pkcs11", "write": "pkcs11",
-	"local_sockets": "pkcs11", "network": "pkcs11", "file": "soft", "passphrase": "soft", "vault": KindVault, "aws": KindAWS,
+	"local_sockets": "pkcs11", "network": "pkcs11", "file": "soft", "passphrase": "soft", "vault": KindVault, "aws": KindAWS, "gcp": KindGoogle,
 }
 
 // alien finds what is said of a key and belongs to another kind.

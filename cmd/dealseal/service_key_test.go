@@ -140,6 +140,21 @@ func TestDealsAreHeldWhenAKeyHasReachedItsLimitAndGoOnWhenItIsRaised(t *testing.
 	s.daemon.stop(t)
 }
 
+// TestAKeyAtGoogleSeals has the daemon log in as a service account.
+func TestAKeyAtGoogleSeals(t *testing.T) {
+	t.Parallel()
+	s := newServiceStage(t, func(w *world, s *serviceStage) string {
+		server := httptest.NewServer(s.keys.Google(false))
+		w.t.Cleanup(server.Close)
+		return fmt.Sprintf("{kind: gcp-kms, certificates: %q, timeout: 2s, gcp: {version: %s, credentials: %q, endpoint: %q}}",
+			w.path("seal.pem"), kms.GoogleVersion(1), w.secretFile("account", kms.GoogleCredentials(server.URL)), server.URL)
+	})
+	s.seals(t, s.crms[0], kms.GoogleVersion(1), 1)
+	s.keys.SetToken("the next token")
+	s.seals(t, s.crms[0], kms.GoogleVersion(1), 1)
+	s.daemon.stop(t)
+}
+
 // TestAKeyAtAnotherServiceStandsIn has the same key pair in a vault and in AWS KMS.
 func TestAKeyAtAnotherServiceStandsIn(t *testing.T) {
 	t.Parallel()

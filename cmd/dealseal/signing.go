@@ -22,6 +22,7 @@ import (
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/keyservice"
 	"github.com/dealseal/dealseal/signing/keyservice/awskms"
+	"github.com/dealseal/dealseal/signing/keyservice/gcpkms"
 	"github.com/dealseal/dealseal/signing/keyservice/vault"
 	"github.com/dealseal/dealseal/signing/pades"
 	"github.com/dealseal/dealseal/signing/pkcs11"
@@ -51,7 +52,7 @@ func (h *house) newKeys(log *slog.Logger) (*keyring, error) {
 		case "soft":
 			soft[name] = softkey.Config{Path: relativeTo(h.cfg.File, c.File), Passphrase: c.Passphrase}
 			continue
-		case config.KindVault, config.KindAWS:
+		case config.KindVault, config.KindAWS, config.KindGoogle:
 			service, err := h.newService(name, c)
 			if err != nil {
 				return nil, err
@@ -103,7 +104,7 @@ func (k *keyring) Open(ctx context.Context, name string) (signing.Key, error) {
 	switch k.kind[name] {
 	case "soft":
 		return k.soft.Open(ctx, name)
-	case config.KindVault, config.KindAWS:
+	case config.KindVault, config.KindAWS, config.KindGoogle:
 		return k.services.Open(ctx, name)
 	}
 	return k.hsm.Open(ctx, name)
@@ -125,6 +126,10 @@ func (h *house) newService(name string, c config.Key) (s keyservice.Service, err
 		a := c.AWS
 		section = "aws"
 		s, err = awskms.New(awskms.Config{Region: a.Region, Key: a.Key, Credentials: a.Credentials, Endpoint: a.Endpoint})
+	case config.KindGoogle:
+		g := c.GCP
+		section = "gcp"
+		s, err = gcpkms.New(gcpkms.Config{Version: g.Version, Credentials: g.Credentials, Endpoint: g.Endpoint})
 	}
 	var bad *keyservice.ConfigError
 	if errors.As(err, &bad) {

@@ -183,7 +183,7 @@ func (k *Key) SignContext(ctx context.Context, digest []byte, opts crypto.Signer
 	}
 	if err := algorithm.Verify(k.Public(), digest, value); err != nil {
 		k.forget()
-		return nil, k.trouble(errors.New("the service returned something that is no signature of this key over our digest: it signed another digest, with another key or version, or it is faulty"))
+		return nil, k.trouble(errors.New("the service returned something that is no signature of this key over our digest: it signed another digest, with another key or version or by another scheme, or it is faulty"))
 	}
 	return value, nil
 }
