@@ -16,6 +16,7 @@ import (
 
 	"github.com/dealseal/dealseal/mocks/pki"
 	"github.com/dealseal/dealseal/signing/pades"
+	"github.com/dealseal/dealseal/signing/verify"
 )
 
 // reverseFiles are the documents that others sign for us to judge.
@@ -86,8 +87,12 @@ func (h *house) judgeOther(ctx context.Context, path string, level pades.Level) 
 	if err := h.ours(ctx, f); err != nil {
 		return err
 	}
+	r, err := verify.Verify(ctx, bytes.NewReader(content), h.roots())
+	if err != nil {
+		return err
+	}
 	f.content = bytes.Clone(content)
-	f.content[len(content)/4] ^= 1
+	f.content[r.Signatures[0].ByteRange[1]/2] ^= 1
 	if h.ours(ctx, f) == nil {
 		return errors.New("it is valid with one bit changed as well")
 	}

@@ -290,6 +290,9 @@ func (d *differ) drain() error {
 		}
 		p := d.queue[a][len(d.queue[a])-1]
 		d.queue[a] = d.queue[a][:len(d.queue[a])-1]
+		if d.seen[[2]pdf.Ref{p.old, p.now}] < p.area {
+			continue // it was found in a graver place meanwhile, and compared there: a page that the catalog names as the one to open at
+		}
 		if err := d.pair(p); err != nil {
 			return err
 		}

@@ -167,6 +167,26 @@ func TestHoleElsewhereThanTheValueIsInvalid(t *testing.T) {
 	want(t, r, verify.Invalid, verify.CodeByteRange)
 }
 
+// TestAPageThatTheCatalogNamesIsAPageStill: many producers write where to open a document, by a reference to the page.
+func TestAPageThatTheCatalogNamesIsAPageStill(t *testing.T) {
+	a := authority()
+	doc := update(t, contract(), func(f *pdf.File, u *pdf.Update) {
+		ref, catalog, err := f.Catalog()
+		if err != nil {
+			t.Fatal(err)
+		}
+		page, _, err := f.Page(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		catalog = catalog.Clone()
+		catalog.Set("OpenAction", pdf.Array{page, pdf.Name("Fit")})
+		u.Put(ref, catalog)
+	})
+	twice := seal(t, seal(t, doc, sealOf(a)), sealOf(a))
+	want(t, check(t, twice, trust(a)), verify.Valid, verify.CodeLaterSignatures)
+}
+
 // TestDocumentsOfEveryStructureAreJudged lets qpdf write the document in the ways that producers do.
 func TestDocumentsOfEveryStructureAreJudged(t *testing.T) {
 	if _, err := exec.LookPath("qpdf"); err != nil {
