@@ -7,6 +7,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"image"
+	_ "image/jpeg" // what a logo may be
+	_ "image/png"
 	"io/fs"
 	"maps"
 	"os"
@@ -133,12 +136,40 @@ func newBundle(files map[string][]byte) (*Bundle, error) {
 			return nil, &BundleError{File: name, Reason: "is not the schema that template.yaml names; records belong in samples/"}
 		}
 	}
+	if err := checkLogos(m.Signers, files); err != nil {
+		return nil, err
+	}
 	schema, err := compileSchema(m.Schema, files)
 	if err != nil {
 		return nil, err
 	}
 	sum := sha256.Sum256(pack(files))
 	return &Bundle{Manifest: *m, hash: hex.EncodeToString(sum[:]), files: files, schema: schema}, nil
+}
+
+// maxLogo bounds a logo in pixels: it is written into every document.
+const maxLogo = 1 << 20
+
+// checkLogos refuses what the seal could not show.
+func checkLogos(signers []Signer, files map[string][]byte) error {
+	for _, s := range signers {
+		if s.Logo == "" {
+			continue
+		}
+		fault := func(reason string) error { return &BundleError{File: s.Logo, Reason: reason} }
+		data, ok := files[s.Logo]
+		if !ok {
+			return fault("is the logo of signer " + s.Name + ", and missing")
+		}
+		c, _, err := image.DecodeConfig(bytes.NewReader(data))
+		if err != nil {
+			return fault("is a logo, and must be PNG or JPEG")
+		}
+		if c.Width < 1 || c.Height < 1 || c.Width > maxLogo/c.Height {
+			return fault("is a logo of more than a million pixels: make it smaller")
+		}
+	}
+	return nil
 }
 
 // readFiles reads a bundle's folder. It follows no symbolic link below it: what is hashed is what lies there.

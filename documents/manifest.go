@@ -3,6 +3,7 @@ package documents
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -41,7 +42,15 @@ type Signer struct {
 	Name string `yaml:"name"` // name of the form field in the PDF
 	Role string `yaml:"role"` // seal: filled by the house's seal; signer: left for a person
 	Who  string `yaml:"who"`  // who signs here, for people; optional
+
+	// What a seal shows beside its text, both optional: a PNG or JPEG below assets/, and the address of a page as a QR code,
+	// in which {tx} stands for the transaction.
+	Logo string `yaml:"logo"`
+	QR   string `yaml:"qr"`
 }
+
+// Link is what the QR code of a seal leads to; empty if it has none.
+func (s Signer) Link(tx string) string { return strings.ReplaceAll(s.QR, "{tx}", tx) }
 
 // Roles of a signature box.
 const (
@@ -210,6 +219,10 @@ func (m *Manifest) checkSigners() error {
 			return fmt.Errorf("signer %q is listed twice", s.Name)
 		case s.Role != RoleSeal && s.Role != RoleSigner:
 			return fmt.Errorf("signer %q: role %q must be seal or signer", s.Name, s.Role)
+		case s.Role != RoleSeal && (s.Logo != "" || s.QR != ""):
+			return fmt.Errorf("signer %q: logo and qr are for the box with the role seal", s.Name)
+		case s.QR != "" && !isLink(s.QR):
+			return fmt.Errorf("signer %q: qr must be an address such as https://contracts.example.com/{tx}", s.Name)
 		}
 		seen[s.Name] = true
 		if s.Role == RoleSeal {
@@ -220,6 +233,12 @@ func (m *Manifest) checkSigners() error {
 		return errors.New("signers: at most one box can have the role seal")
 	}
 	return nil
+}
+
+// isLink accepts the address of a web page, of at most 200 bytes, or its code would have too many modules.
+func isLink(s string) bool {
+	u, err := url.Parse(strings.ReplaceAll(s, "{tx}", "tx"))
+	return err == nil && u.Scheme == "https" && u.Host != "" && len(s) <= 200
 }
 
 func (m *Manifest) checkFields() error {

@@ -106,7 +106,7 @@ func (renderer) Render(_ context.Context, b *documents.Bundle, record []byte) (d
 		return documents.Output{}, err
 	}
 	sum := sha256.Sum256(record)
-	return documents.Output{PDF: document(sealBox(b), int(binary.BigEndian.Uint32(sum[:]))), Key: hex.EncodeToString(sum[:])}, nil
+	return documents.Output{PDF: document(sealBox(b).Name, int(binary.BigEndian.Uint32(sum[:]))), Key: hex.EncodeToString(sum[:])}, nil
 }
 
 // document is a PDF of one page, with an empty signature field if box names one.

@@ -110,12 +110,12 @@ func (r *run) fromRecord(ctx context.Context) (deal.FileFact, error) {
 	return fact, nil
 }
 
-// sealBox returns the name of the box that the house's seal goes into, empty when the bundle has none.
-func sealBox(b *documents.Bundle) string {
-	for _, s := range b.Signers {
+// sealBox returns the box that the house's seal goes into, nil when the bundle has none.
+func sealBox(b *documents.Bundle) *documents.Signer {
+	for i, s := range b.Signers {
 		if s.Role == documents.RoleSeal {
-			return s.Name
+			return &b.Signers[i]
 		}
 	}
-	return ""
+	return nil
 }

@@ -159,8 +159,13 @@ func (r *run) request(profile signing.Profile) (signing.Request, error) {
 	if err != nil {
 		return req, err
 	}
-	if req.Field = sealBox(b); req.Field == "" {
+	box := sealBox(b)
+	if box == nil {
 		return req, nil
+	}
+	req.Field, req.Link = box.Name, box.Link(string(s.Tx))
+	if box.Logo != "" {
+		req.Picture, _ = b.File(box.Logo)
 	}
 	by := profile.SignerName
 	if by == "" {

@@ -36,6 +36,8 @@ type Request struct {
 	Page    int        // of a new field, counted from 1; 0 means 1
 	Rect    [4]float64 // of a new field, in points: left, bottom, right, top; zero is invisible
 	Text    []string   // shown in the field's box; the first line is a headline
+	Picture []byte     // PNG or JPEG, shown beside Text; may be empty
+	Link    string     // shown beside Text as a QR code; may be empty
 	Time    time.Time  // claimed time of signing, with the zone to show it in; zero means now in UTC
 }
 
@@ -65,7 +67,7 @@ func (s *Sealer) Prepare(ctx context.Context, doc pades.Document, r Request) (*T
 	t := &Ticket{Profile: p, Time: r.Time.Truncate(time.Second)}
 	t.Prepared, err = pades.Prepare(ctx, doc, pades.Options{
 		Level: p.Level,
-		Field: r.Field, Page: r.Page, Rect: r.Rect, Text: r.Text,
+		Field: r.Field, Page: r.Page, Rect: r.Rect, Text: r.Text, Picture: r.Picture, Link: r.Link,
 		Name: p.SignerName, Reason: p.Reason, Location: p.Location, ContactInfo: p.ContactInfo, Time: t.Time,
 		Hash: p.Hash, PSS: p.PSS, Chain: key.Chain(), Certify: p.Certify,
 		Reserve: p.Reserve, TimestampReserve: p.TimestampReserve,

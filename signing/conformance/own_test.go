@@ -3,8 +3,12 @@
 package conformance
 
 import (
+	"bytes"
 	"crypto"
 	"fmt"
+	"image"
+	"image/color"
+	"image/png"
 	"log/slog"
 	"os"
 	"strings"
@@ -101,6 +105,24 @@ func (h *house) judgeOwn(t *testing.T, report *report, list []own) {
 	}
 }
 
+// logo is a picture with transparency.
+func logo(t *testing.T) []byte {
+	t.Helper()
+	m := image.NewNRGBA(image.Rect(0, 0, 120, 120))
+	for y := range 120 {
+		for x := range 120 {
+			if r := (x-60)*(x-60) + (y-60)*(y-60); r < 3600 && r > 900 {
+				m.Set(x, y, color.NRGBA{20, 60, 120, 200})
+			}
+		}
+	}
+	var b bytes.Buffer
+	if err := png.Encode(&b, m); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
 func (h *house) makeOwn(t *testing.T, o own, r recipe) ([]byte, error) {
 	level := r.level
 	if level.AtLeast(pades.BT) {
@@ -110,6 +132,8 @@ func (h *house) makeOwn(t *testing.T, o own, r recipe) ([]byte, error) {
 		Level: level, Certify: r.certify, Reason: "Conformance", SignerName: "Example"}}
 	if o.box != "" {
 		req.Text = []string{"Sealed by Example", "20 November 2026, 10:30:00 CET", "Transaction k7q2m5x4n6h3j8w9r2b5c7d4e6"}
+		req.Link = "https://contracts.example/k7q2m5x4n6h3j8w9r2b5c7d4e6"
+		req.Picture = logo(t)
 	}
 	doc, err := h.seal(t.Context(), o.content, req)
 	if err != nil || !r.level.AtLeast(pades.BLT) {

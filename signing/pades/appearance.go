@@ -10,6 +10,7 @@ import (
 	"github.com/go-fonts/liberation/liberationsansregular"
 	"golang.org/x/text/unicode/bidi"
 	"golang.org/x/text/unicode/norm"
+	"rsc.io/qr"
 )
 
 // The look of the seal, in points. Only gray is used: it is allowed in PDF/A whatever the output intent is.
@@ -29,6 +30,10 @@ type seal struct {
 	bold, regular *subset
 	lines         []sealLine
 	size          float64
+
+	picture     *picture
+	code        *qr.Code
+	left, right float64 // what they take of the width
 }
 
 type sealLine struct {
@@ -48,7 +53,7 @@ func (b *builder) draw(widget, page *pdf.Dict, rect [4]float64) error {
 	if turn == 90 || turn == 270 {
 		width, height = height, width
 	}
-	s, err := newSeal(b.o.Text, width, height)
+	s, err := newSeal(b.o, width, height)
 	if err != nil {
 		return err
 	}
@@ -66,6 +71,9 @@ func (b *builder) draw(widget, page *pdf.Dict, rect [4]float64) error {
 		"BBox", pdf.Array{0, 0, width, height},
 		"Resources", pdf.D("Font", fonts),
 	)
+	if s.picture != nil {
+		form.Set("Resources", pdf.D("Font", fonts, "XObject", pdf.D("P", s.picture.put(b.update))))
+	}
 	// The viewer turns the page clockwise, so the appearance is turned the other way; where it lands is settled by
 	// fitting it into /Rect (12.5.5, algorithm 8.1). /MK would say it once more to viewers that draw fields anew, and be a
 	// change that no signature allows of a field that was there when the document was signed before.
@@ -108,16 +116,19 @@ func (s *seal) fontName(line sealLine) pdf.Name {
 }
 
 // newSeal finds the largest text size at which everything fits.
-func newSeal(text []string, width, height float64) (*seal, error) {
+func newSeal(o Options, width, height float64) (*seal, error) {
 	s := &seal{width: width, height: height}
-	var err error
+	err := s.beside(o)
+	if err != nil {
+		return nil, err
+	}
 	if s.bold, err = newSubset("LiberationSans-Bold", liberationsansbold.TTF); err != nil {
 		return nil, err
 	}
 	if s.regular, err = newSubset("LiberationSans", liberationsansregular.TTF); err != nil {
 		return nil, err
 	}
-	lines, err := s.paragraphs(text)
+	lines, err := s.paragraphs(o.Text)
 	if err != nil {
 		return nil, err
 	}
@@ -127,6 +138,40 @@ func newSeal(text []string, width, height float64) (*seal, error) {
 		}
 	}
 	return nil, refuse("the text of the seal does not fit its box of %.0f by %.0f points, even at %.0f points; make the box larger or the text shorter", width, height, smallestText)
+}
+
+// beside makes what stands left and right of the text.
+func (s *seal) beside(o Options) (err error) {
+	side := s.height - 2*s.padding()
+	if len(o.Picture) > 0 {
+		if s.picture, err = newPicture(o.Picture); err != nil {
+			return err
+		}
+		s.left, _ = s.pictureSize()
+		s.left += s.padding()
+	}
+	if o.Link == "" {
+		return nil
+	}
+	if s.code, err = newCode(o.Link); err != nil {
+		return err
+	}
+	modules := float64(s.code.Size + 2*quietZone)
+	if side /= modules; side < leastModule {
+		return refuse("the QR code of the seal needs a box that is %.0f points high, and there are %.0f; make the box larger or the link shorter",
+			modules*leastModule+2*s.padding(), s.height)
+	}
+	s.right = side * modules
+	return nil
+}
+
+// pictureShare is how much of the width a picture may take.
+const pictureShare = 0.3
+
+// pictureSize fits the picture into its part of the box.
+func (s *seal) pictureSize() (width, height float64) {
+	scale := min((s.height-2*s.padding())/float64(s.picture.height), pictureShare*s.width/float64(s.picture.width))
+	return scale * float64(s.picture.width), scale * float64(s.picture.height)
 }
 
 // paragraphs splits the text into lines, and refuses what would not be shown as it is written.
@@ -192,11 +237,11 @@ func gap(lines []sealLine, size float64) float64 {
 func (s *seal) padding() float64 { return min(6, 0.1*s.height, 0.05*s.width) }
 
 // textLeft is where lines begin: behind the bar.
-func (s *seal) textLeft() float64 { return barWidth + s.padding() + 1 }
+func (s *seal) textLeft() float64 { return barWidth + s.padding() + 1 + s.left }
 
 // fit wraps the lines at the given size and keeps them when they fit.
 func (s *seal) fit(lines []sealLine, size float64) bool {
-	available := s.width - s.textLeft() - s.padding()
+	available := s.width - s.textLeft() - s.padding() - s.right
 	var wrapped []sealLine
 	height := gap(lines, size)
 	for _, l := range lines {
@@ -238,6 +283,7 @@ func (s *seal) content() ([]byte, error) {
 	var b []byte
 	b = fmt.Appendf(b, "q\n1 g 0 0 %[1]s %[2]s re f\n0.55 G 0.5 w 0.25 0.25 %[3]s %[4]s re S\n0.25 g 0 0 %[5]s %[2]s re f\n",
 		num(s.width), num(s.height), num(s.width-0.5), num(s.height-0.5), num(barWidth))
+	b = s.drawBeside(b)
 	total := gap(s.lines, s.size)
 	for _, l := range s.lines {
 		total += lineSize(l, s.size) * leading
@@ -263,6 +309,33 @@ func (s *seal) content() ([]byte, error) {
 		b = fmt.Appendf(b, "/%s %s Tf %.2f g 1 0 0 1 %s %s Tm <%x> Tj\n", s.fontName(l), num(size), gray, num(s.textLeft()), num(baseline), codes)
 	}
 	return append(b, "ET\nQ\n"...), nil
+}
+
+// drawBeside draws the picture and the code. The code is made of bars, a module high, so that it is sharp at any size.
+func (s *seal) drawBeside(b []byte) []byte {
+	if s.picture != nil {
+		width, height := s.pictureSize()
+		b = fmt.Appendf(b, "q %s 0 0 %s %s %s cm /P Do Q\n", num(width), num(height), num(barWidth+s.padding()+1), num((s.height-height)/2))
+	}
+	if s.code == nil {
+		return b
+	}
+	module := s.right / float64(s.code.Size+2*quietZone)
+	left, top := s.width-s.padding()-s.right+quietZone*module, (s.height+s.right)/2-quietZone*module
+	b = append(b, "0 g\n"...)
+	for y := range s.code.Size {
+		for x := 0; x < s.code.Size; x++ {
+			run := 0
+			for x+run < s.code.Size && s.code.Black(x+run, y) {
+				run++
+			}
+			if run > 0 {
+				b = fmt.Appendf(b, "%s %s %s %s re\n", num(left+float64(x)*module), num(top-float64(y+1)*module), num(float64(run)*module), num(module))
+				x += run
+			}
+		}
+	}
+	return append(b, "f\n"...)
 }
 
 // num spells a number for a content stream, without an exponent.

@@ -31,6 +31,10 @@ type Options struct {
 	// Text is shown in the field's box, the first line as a headline. It needs a box; a new visible field needs Text.
 	Text []string
 
+	// Picture is a PNG or JPEG that is shown beside Text, and Link is shown as a QR code; both may be empty.
+	Picture []byte
+	Link    string
+
 	Name, Reason, Location, ContactInfo string    // of the signature dictionary; empty ones are left out
 	Time                                time.Time // claimed time of signing, with the zone to show it in; required
 
