@@ -497,6 +497,9 @@ func (d *daemon) wantDone(s *deal.Sealing) {
 	if s.Step != deal.Done || s.Condition != deal.Running {
 		d.t.Fatalf("the deal is %s at %q (%s), want it done\n%s", s.Condition, s.Step, s.Reason, d.log)
 	}
+	if len(s.Private.Ticket) > 0 && !s.Facts.Adopted {
+		d.t.Errorf("a finished deal keeps the %d bytes of its staged seal", len(s.Private.Ticket))
+	}
 	if _, err := d.store.VerifyAudit(d.t.Context(), nil); err != nil {
 		d.t.Fatalf("the audit log does not hold: %v", err)
 	}
