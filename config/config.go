@@ -190,6 +190,9 @@ type TSA struct {
 	Timeout time.Duration `yaml:"timeout"`
 	// Policy is the policy OID that tokens must state. Default: any.
 	Policy string `yaml:"policy"`
+	// Quota is how many requests a day (UTC) it may be sent; then the others are asked, and if there is none, deals wait.
+	// The daemon counts its own since its start. Default 0: any number.
+	Quota int `yaml:"quota"`
 }
 
 // Profile is how a document is sealed.
@@ -537,6 +540,9 @@ func (c *Config) check() (errs []error) {
 	for i, t := range c.Signing.TSA {
 		if !strings.HasPrefix(t.URL, "http://") && !strings.HasPrefix(t.URL, "https://") {
 			fail(fmt.Sprintf("signing.tsa.%d.url", i), "signing.tsa[%d].url must start with http:// or https://", i)
+		}
+		if t.Quota < 0 {
+			fail(fmt.Sprintf("signing.tsa.%d.quota", i), "signing.tsa[%d].quota is negative: it is a number of requests a day", i)
 		}
 	}
 	return errs

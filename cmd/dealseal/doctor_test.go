@@ -431,7 +431,7 @@ func TestProfilesThatLastNeedEvidenceAboutKeyAndTSA(t *testing.T) {
 	subjects := map[string]bool{}
 	for _, f := range trouble(p.examine()) {
 		subjects[f.Subject] = true
-		if f.Check != checkOCSP || f.Result != doctor.Failure || !strings.Contains(f.Cure, "puts their answers into its documents") {
+		if f.Check != checkEvidence || f.Result != doctor.Failure || !strings.Contains(f.Cure, "puts their answers into its documents") {
 			t.Errorf("%+v", f)
 		}
 	}

@@ -30,6 +30,7 @@ const (
 	checkSignature   = "signature"
 	checkStandIn     = "stand-in"
 	checkOCSP        = "ocsp"
+	checkEvidence    = "evidence"
 	checkTSA         = "tsa"
 )
 
@@ -187,7 +188,7 @@ func (x *examiner) collect(ctx context.Context, profile string, s revocation.Sub
 	case errors.As(err, &revoked):
 		return doctor.Failed(checkOCSP, "take it out of use, and have another certificate issued", "%v", err)
 	case err != nil:
-		return doctor.Failed(checkOCSP, fmt.Sprintf("see that this machine may reach the responders and lists that the certificates name: profile %s puts their answers into its documents", profile), "%v", err)
+		return doctor.Failed(checkEvidence, fmt.Sprintf("see that this machine may reach the responders and lists that the certificates name: profile %s puts their answers into its documents", profile), "%v", err)
 	}
 	return doctor.Passed(checkOCSP, "not revoked: %d OCSP responses and %d revocation lists about %d certificates", len(m.OCSPs), len(m.CRLs), len(m.Certs))
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/doctor"
+	"github.com/dealseal/dealseal/signing/pades"
 )
 
 // The answers.
@@ -67,7 +68,16 @@ func (x *examiner) keysAreProtected(found []doctor.Finding) doctor.Answer {
 // revocationIsKept says "asked" only of keys whose responder has answered.
 func (x *examiner) revocationIsKept(found []doctor.Finding) doctor.Answer {
 	a := doctor.Answer{Question: "Is revocation checked, and is the proof stored with the document?", Answer: notYet}
-	const noProof = "seals carry no OCSP answer before a later version"
+	var without []string
+	for _, name := range slices.Sorted(maps.Keys(x.cfg.Signing.Profiles)) {
+		if !pades.Level(x.cfg.Signing.Profiles[name].Level).AtLeast(pades.BLT) {
+			without = append(without, name)
+		}
+	}
+	noProof := "every profile puts the answers into its documents"
+	if len(without) > 0 {
+		noProof = fmt.Sprintf("the documents of profile %s carry no answer: that takes level B-LT or B-LTA", quotedList(without))
+	}
 	var revoked, silent []string
 	for _, name := range slices.Sorted(maps.Keys(x.cfg.Signing.Keys)) {
 		about := func(result doctor.Result) bool {
@@ -89,8 +99,10 @@ func (x *examiner) revocationIsKept(found []doctor.Finding) doctor.Answer {
 		a.Reason = "no key is configured, and " + noProof
 	case len(silent) > 0:
 		a.Reason = fmt.Sprintf("whether the certificate of %s is revoked could not be asked just now, and %s", quotedList(silent), noProof)
+	case len(without) == 0:
+		a.Answer, a.Reason = yes, "the responder was asked just now and daily, and "+noProof
 	default:
-		a.Reason = "the responder was asked just now and daily, but " + noProof + "; their time-stamp proves when they were made"
+		a.Reason = "the responder was asked just now and daily, but " + noProof
 	}
 	return a
 }

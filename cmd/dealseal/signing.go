@@ -232,7 +232,7 @@ func (h *house) newTimestamper(log *slog.Logger) (signing.Timestamper, error) {
 		if err != nil {
 			return nil, h.cfg.At(fmt.Sprintf("signing.tsa.%d.policy", i), "%v", err)
 		}
-		servers = append(servers, tsa.Server{URL: t.URL, Timeout: t.Timeout, Policy: policy})
+		servers = append(servers, tsa.Server{URL: t.URL, Timeout: t.Timeout, Policy: policy, Quota: t.Quota})
 	}
 	roots := x509.NewCertPool()
 	for _, c := range h.roots {

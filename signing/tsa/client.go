@@ -39,6 +39,7 @@ type Server struct {
 	URL     string                // http or https, without user information
 	Timeout time.Duration         // of one whole exchange; default 10 s
 	Policy  asn1.ObjectIdentifier // when set, asked for and demanded
+	Quota   int                   // how many requests a day (UTC) it may be sent by this client; 0 means any number
 }
 
 // Options of NewClient.
@@ -53,15 +54,17 @@ type Options struct {
 	Seen func(server string, took time.Duration, err error)
 }
 
-// Client asks its servers in their order until one gives a good token. It is safe for concurrent use and keeps no state between calls.
+// Client asks its servers in their order until one gives a good token; one that has failed is asked after the others for a while. It is safe for
+// concurrent use. What it knows of its servers, such as how many requests they had today, ends with it.
 type Client struct {
-	servers []server
+	servers []*server
 	options Options
 }
 
 type server struct {
 	Server
-	name string // the URL without its query, which may hold a key
+	name   string // the URL without its query, which may hold a key
+	health health
 }
 
 // NewClient checks the servers' addresses; it does not contact them.
@@ -100,7 +103,7 @@ func NewClient(servers []Server, o Options) (*Client, error) {
 		if s.Timeout <= 0 {
 			s.Timeout = defaultTimeout
 		}
-		c.servers = append(c.servers, server{Server: s, name: u.Scheme + "://" + u.Host + u.Path})
+		c.servers = append(c.servers, &server{Server: s, name: u.Scheme + "://" + u.Host + u.Path})
 	}
 	return c, nil
 }
@@ -115,13 +118,20 @@ func (c *Client) Timestamp(ctx context.Context, digest []byte, h crypto.Hash) ([
 		return nil, &argumentError{fmt.Sprintf("a digest of %d bytes is not one of %v", len(digest), h)}
 	}
 	var failed Error
-	for _, s := range c.servers {
+	for _, s := range c.inOrder() {
 		if err := ctx.Err(); err != nil {
 			failed.cancelled = err
 			return nil, &failed
 		}
+		if err := s.health.take(s.Quota, c.options.Now()); err != nil {
+			failed.Servers = append(failed.Servers, &ServerError{Server: s.name, Err: err})
+			continue
+		}
 		start := time.Now()
 		token, err := c.ask(ctx, s, digest, h)
+		if ctx.Err() == nil {
+			s.health.note(err, c.options.Now())
+		}
 		if c.options.Seen != nil {
 			c.options.Seen(s.name, time.Since(start), err)
 		}
@@ -135,7 +145,7 @@ func (c *Client) Timestamp(ctx context.Context, digest []byte, h crypto.Hash) ([
 	return nil, &failed
 }
 
-func (c *Client) ask(ctx context.Context, s server, digest []byte, h crypto.Hash) ([]byte, error) {
+func (c *Client) ask(ctx context.Context, s *server, digest []byte, h crypto.Hash) ([]byte, error) {
 	nonce, err := newNonce()
 	if err != nil {
 		return nil, err
@@ -193,7 +203,7 @@ func newNonce() (*big.Int, error) {
 	return new(big.Int).SetBytes(b), nil
 }
 
-func (c *Client) exchange(ctx context.Context, s server, body []byte) ([]byte, error) {
+func (c *Client) exchange(ctx context.Context, s *server, body []byte) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("make the request: %w", withoutURL(err))

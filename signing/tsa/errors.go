@@ -79,8 +79,12 @@ func (e *ServerError) Permanent() bool {
 // RetryAfter is the wait that the server asked for, at most an hour; 0 for none.
 func (e *ServerError) RetryAfter() time.Duration {
 	var s *statusError
-	if errors.As(e.Err, &s) {
+	var q *quotaError
+	switch {
+	case errors.As(e.Err, &s):
 		return s.after
+	case errors.As(e.Err, &q):
+		return q.after
 	}
 	return 0
 }
