@@ -66,11 +66,20 @@ type Facts struct {
 	AuditTrail *Attachment `json:"audit_trail,omitempty"`
 	// Adopted says that the sealed file was found on the record instead of being made here.
 	Adopted bool `json:"adopted,omitempty"`
+	// WaitsFor is what the sealing cannot go on without and a person mends once for all: WaitsForLogin, or WaitsForKey of
+	// the key's name. Empty when it waits for nothing of the kind.
+	WaitsFor string `json:"waits_for,omitempty"`
 	// Released names the holds that a person has released, so that they do not hold again.
 	Released []string `json:"released,omitempty"`
 	// Begun and Times hold when each step was begun and reached, for people and for latency figures.
 	Times map[Step]time.Time `json:"times,omitempty"`
 }
+
+// WaitsForLogin is a tenant's login to its CRM.
+const WaitsForLogin = "login"
+
+// WaitsForKey is a key of the house.
+func WaitsForKey(name string) string { return "key:" + name }
 
 // FileFact names a file by its bytes.
 type FileFact struct {

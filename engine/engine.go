@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -91,16 +90,17 @@ type Engine struct {
 	// Turns at what there is little of.
 	rendering, signing, checking *turns
 	doubts                       doubts
+	mended                       mended
 	started                      time.Time
-	// stopping is set when the context of Run has ended: a deal goes no further than the step that it is in.
-	stopping atomic.Bool
+	// stopping is closed when the context of Run has ended: a deal goes no further than the step that it is in.
+	stopping chan struct{}
 }
 
 // Run polls every tenant and works the queue until ctx ends; deals under way then finish the step that they are in. A
 // tenant whose CRM cannot be reached does not stop the others.
 func (e *Engine) Run(ctx context.Context) error {
 	e.init()
-	defer context.AfterFunc(ctx, func() { e.stopping.Store(true) })()
+	defer context.AfterFunc(ctx, func() { close(e.stopping) })()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return e.Queue.Run(ctx, e.Handle) })
 	g.Go(func() error { return e.pollAll(ctx) })
@@ -115,7 +115,7 @@ func (e *Engine) init() {
 		if e.Now == nil {
 			e.Now = time.Now
 		}
-		e.started = e.Now()
+		e.started, e.stopping = e.Now(), make(chan struct{})
 		if e.Retry == (Retry{}) {
 			e.Retry = Retry{First: 2 * time.Second, Max: 30 * time.Minute, Attempts: 12}
 		}
@@ -144,7 +144,7 @@ func (e *Engine) Handle(ctx context.Context, job deal.Job) deal.Outcome {
 const farFuture = 26 * time.Hour
 
 // roomPause is when a deal is looked at again that has to wait for room on the disk.
-const roomPause = 20 * time.Second
+const roomPause = 10 * time.Second
 
 // run is one worker taking one sealing as far as it goes.
 type run struct {
@@ -171,15 +171,12 @@ func (r *run) steps(ctx context.Context) deal.Outcome {
 		if !willRender(s) {
 			rendered()
 		}
-		if r.stopping.Load() {
+		if r.isStopping() || !r.awaitRoom(ctx) {
 			return deal.Outcome{Again: time.Second} // the next start goes on here
 		}
 		r.step = stepFrom(s.Step)
 		if r.step == nil {
 			return deal.Outcome{}
-		}
-		if r.MayWork != nil && r.MayWork() != nil {
-			return deal.Outcome{Again: roomPause} // nothing is written down: there may be no room for it
 		}
 		if s.Facts.Times == nil {
 			s.Facts.Times = map[deal.Step]time.Time{}
@@ -191,12 +188,43 @@ func (r *run) steps(ctx context.Context) deal.Outcome {
 	return deal.Outcome{}
 }
 
+func (e *Engine) isStopping() bool {
+	select {
+	case <-e.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// awaitRoom waits until there is room on the disk for another step, and returns false if the work is to stop first. The job
+// waits here and not in the queue, which would have to write down when it is looked at again, at each look and for each
+// deal: there may be no room for that. So many deals of a tenant wait like this as it has jobs at once.
+func (r *run) awaitRoom(ctx context.Context) bool {
+	if r.MayWork == nil {
+		return true
+	}
+	for r.MayWork() != nil {
+		select {
+		case <-time.After(roomPause):
+		case <-r.stopping:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
 // take goes one step; over means that the deal goes no further now.
 func (r *run) take(ctx context.Context) (out deal.Outcome, over bool) {
 	ctx = logged(ctx, slog.String("step", r.step.name))
 	r.began = time.Now()
 	_, r.outdated = r.tenants.now()
 	err := r.step.do(r, ctx)
+	if err == nil && r.step.asks {
+		r.Mended(ctx, r.s.Tenant, deal.WaitsForLogin)
+	}
 	if err != nil {
 		out, over = r.failed(ctx, err), true
 	}
@@ -235,6 +263,7 @@ func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 		}
 		s = r.s
 	}
+	s.Facts.WaitsFor = ""
 	switch {
 	case ctx.Err() != nil:
 		r.Log.WarnContext(ctx, "cut short by the stop: the next start looks at what became of it")
@@ -250,7 +279,7 @@ func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 		r.Log.ErrorContext(ctx, "given up", "err", err)
 	case mendedForAll(err):
 		// Until then no attempt of the deals is used up.
-		s.Condition, s.Reason = deal.Retrying, r.sentence(err)
+		s.Condition, s.Reason, s.Facts.WaitsFor = deal.Retrying, r.sentence(err), r.causeOf(err)
 		s.Next = r.Now().Add(r.Retry.after(r.Retry.Attempts, deal.RetryAfter(err), r.random))
 		r.Log.WarnContext(ctx, "waits until the login or the key is mended", "err", err)
 	case s.Attempts+1 >= r.Retry.Attempts:
@@ -265,6 +294,9 @@ func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 		r.Log.WarnContext(ctx, "will try again", "attempt", s.Attempts, "in", wait.Round(time.Millisecond), "err", err)
 	}
 	out := r.settle(ctx)
+	if s.Facts.WaitsFor != "" {
+		r.mended.spoil(s.Tenant, s.Facts.WaitsFor)
+	}
 	if r.aboutOldConfiguration(err) {
 		return r.goOn(ctx)
 	}
@@ -294,7 +326,7 @@ func (r *run) aboutOldConfiguration(err error) bool {
 // goOn has the step tried again with the configuration that is in force now.
 func (r *run) goOn(ctx context.Context) deal.Outcome {
 	s := r.s
-	s.Condition, s.Reason, s.Next = deal.Running, "", time.Time{}
+	s.Condition, s.Reason, s.Next, s.Facts.WaitsFor = deal.Running, "", time.Time{}, ""
 	err := r.Ledger.Advance(ctx, s, deal.Entry{Who: "daemon", What: "released", Why: "the configuration of the tenant was read anew meanwhile"})
 	if err != nil && !errors.Is(err, deal.ErrStale) { // another has let it go on
 		r.Log.ErrorContext(ctx, "a deal that waits for an old configuration may not go on by itself: look at \"dealseal jobs\"", "err", err)
@@ -405,7 +437,7 @@ func (r *run) advance(ctx context.Context, name string, next deal.Step, e deal.E
 		s.Step = next
 		s.Facts.Times[next] = r.Now().UTC()
 	}
-	s.Condition, s.Reason, s.Attempts, s.Next = deal.Running, "", 0, time.Time{}
+	s.Condition, s.Reason, s.Attempts, s.Next, s.Facts.WaitsFor = deal.Running, "", 0, time.Time{}, ""
 	if e.Who == "" {
 		e.Who = "daemon"
 	}

@@ -11,6 +11,8 @@ type step struct {
 	name string
 	from deal.Step
 	do   func(*run, context.Context) error
+	// asks says that the step succeeds only if the CRM has let us in.
+	asks bool
 	// begins, calls and advances name every intent, outside call and commit that the step can make, in order. They
 	// are the places where a crash must do no harm; the crash suite kills the daemon at each of them.
 	begins, calls, advances []string
@@ -19,7 +21,7 @@ type step struct {
 // flow is the way of a deal. Every arrow goes right; the only way back is from seal to gather, and only before a
 // digest is committed.
 var flow = []step{
-	{name: "gather", from: deal.Noticed, do: (*run).gather,
+	{name: "gather", from: deal.Noticed, do: (*run).gather, asks: true,
 		begins: []string{"gather"}, calls: []string{"record"}, advances: []string{"gathered"}},
 	{name: "render", from: deal.Gathered, do: (*run).render,
 		begins: []string{"render"}, calls: []string{"document"}, advances: []string{"rendered"}},
@@ -31,7 +33,7 @@ var flow = []step{
 		begins: []string{"check"}, calls: []string{"verify"}, advances: []string{"checked"}},
 	{name: "keep", from: deal.Checked, do: (*run).keep,
 		begins: []string{"trail", "keep"}, calls: []string{"trail"}, advances: []string{"trail", "kept"}},
-	{name: "attach", from: deal.Kept, do: (*run).attach,
+	{name: "attach", from: deal.Kept, do: (*run).attach, asks: true,
 		begins: []string{"attach"}, calls: []string{"contract", "audit-trail"}, advances: []string{"attached"}},
 	{name: "report", from: deal.Attached, do: (*run).report,
 		begins: []string{"report"}, calls: []string{"write-back"}, advances: []string{"reported"}},

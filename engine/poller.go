@@ -236,6 +236,7 @@ func (p *poller) note(ctx context.Context, err error) {
 	was := p.state.Err
 	p.state.Refused = connectors.IsLogin(err)
 	if err == nil {
+		p.Mended(ctx, p.tenant.ID, deal.WaitsForLogin)
 		p.fails, p.state.Err, p.state.Since = 0, "", time.Time{}
 		p.state.At = p.Now().UTC()
 		if was != "" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -185,9 +186,20 @@ func TestWithoutRoomNothingIsNoticedRunningDealsFinishAndItGoesOnByItself(t *tes
 	if n := len(d.all()); n != 1 {
 		t.Errorf("%d deals are known, want the running one only", n)
 	}
-	d.MayWork = func() error { return full }
-	if out := d.Handle(t.Context(), deal.Job{Kind: deal.JobSeal, Tx: running}); out.Again <= 0 || d.load(running).Step != deal.Noticed {
-		t.Errorf("the running deal came to %s and is looked at again in %s", d.load(running).Step, out.Again)
+	looked, stopped := make(chan struct{}), make(chan struct{})
+	d.MayWork = sync.OnceValue(func() error { close(looked); return full })
+	ended := make(chan deal.Outcome, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer close(stopped)
+		ended <- d.Handle(ctx, deal.Job{Kind: deal.JobSeal, Tx: running})
+	}()
+	within(t, "the running deal looks for room", looked)
+	cancel()
+	within(t, "the job ends with the daemon", stopped)
+	// For a job that ends because there is no room the queue would have to write down, at each look, when the next is.
+	if out := <-ended; out.Again != time.Second || d.load(running).Step != deal.Noticed {
+		t.Errorf("the running deal came to %s and is looked at again in %s, want a job that ends with the daemon", d.load(running).Step, out.Again)
 	}
 	d.MayWork = nil
 	d.finish()

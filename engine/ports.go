@@ -37,6 +37,9 @@ type Ledger interface {
 	// Identify takes note of every ID that the CRM knows the sealing's record by, so that Earlier and the record's receipt
 	// find what was noticed under another one. It does not change the sealing.
 	Identify(ctx context.Context, s *deal.Sealing, ids []string) error
+	// Wake lets the sealings go on that wait for a cause (Facts.WaitsFor), of one tenant or, if that is empty, of all: soon,
+	// and one after the other. It returns how many.
+	Wake(ctx context.Context, tenant deal.TenantID, cause string) (n int, err error)
 	// Earlier lists other sealings of the same record and rule that were noticed before s and not dropped.
 	Earlier(ctx context.Context, s *deal.Sealing) ([]deal.TxID, error)
 	// Trail returns the audit lines of a sealing, oldest first.

@@ -301,7 +301,11 @@ func (r *run) redeem(ctx context.Context, t *signing.Ticket) error {
 	if s.Facts.Cert, err = certFact(t); err != nil {
 		return err
 	}
-	return r.advance(ctx, "signature", "", deal.Entry{What: "signed", Why: "by " + s.Facts.Cert.Subject + ", with key " + t.By, Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": s.Facts.Digest}})
+	err = r.advance(ctx, "signature", "", deal.Entry{What: "signed", Why: "by " + s.Facts.Cert.Subject + ", with key " + t.By, Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": s.Facts.Digest}})
+	if err == nil {
+		r.Mended(ctx, "", deal.WaitsForKey(t.Profile.Key)) // only now this deal itself does not wait for it any more
+	}
+	return err
 }
 
 // useKey takes the lease when it is this deal's turn at the key, and not before: others may keep the key for any time, and

@@ -278,11 +278,14 @@ type row struct {
 }
 
 // failuresOf is how often the step has failed in a row once the sealing is as sl says. Failures that use up no attempt of
-// the deal, such as a login that is refused, count as well.
+// the deal, such as a login that is refused, count as well. What only a person can mend is not tried soon, and counts as
+// failing at once.
 func (r *row) failuresOf(sl *deal.Sealing) int {
 	switch {
 	case sl.Condition != deal.Retrying:
 		return 0
+	case sl.Facts.WaitsFor != "":
+		return max(r.failures+1, FailingAfter)
 	case sl.Step != r.step:
 		return 1
 	}

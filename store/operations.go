@@ -126,7 +126,7 @@ func state(sl *deal.Sealing) string {
 }
 
 func resume(sl *deal.Sealing) {
-	sl.Condition, sl.Reason, sl.Attempts, sl.Next = deal.Running, "", 0, time.Time{}
+	sl.Condition, sl.Reason, sl.Attempts, sl.Next, sl.Facts.WaitsFor = deal.Running, "", 0, time.Time{}, ""
 }
 
 // operate changes a sealing as a person has decided, unless a step is under way: then the error is deal.ErrStale.

@@ -36,7 +36,8 @@ type Outcome struct {
 	N      int64
 }
 
-// FailingAfter is how often a step fails in a row before its sealing counts as failing.
+// FailingAfter is how often a step fails in a row before its sealing counts as failing. One that waits for what only a person
+// can mend counts from its first failure.
 const FailingAfter = 3
 
 const (

@@ -90,7 +90,7 @@ var (
 	overdueDesc  = desc("dealseal_queue_overdue_seconds", "Time since a deal that waits for no person should have moved, the longest: since it last moved or, later, since its next attempt was due; 0 when none should have.", "tenant")
 	waitingDesc  = desc("dealseal_waiting_deals", "Deals that wait for a person, held or dead.", "tenant", "condition")
 	patienceDesc = desc("dealseal_waiting_oldest_seconds", "Time for which a held or dead deal has waited for a person, the longest; 0 when there is none.", "tenant", "condition")
-	failingDesc  = desc("dealseal_deals_failing", "Deals whose current step has failed at least three times in a row and is tried again.", "tenant")
+	failingDesc  = desc("dealseal_deals_failing", "Deals whose current step has failed at least three times in a row, or waits for a login or key that a person has to mend, and is tried again.", "tenant")
 	pollDesc     = desc("dealseal_poll_age_seconds", "Time since the last poll that succeeded, or since the start of the daemon when none has.", "tenant")
 	intervalDesc = desc("dealseal_poll_interval_seconds", "Configured time between two polls.", "tenant")
 	budgetDesc   = desc("dealseal_crm_budget_used_ratio", "Used share of the CRM's API allowance, 0 to 1; absent until the CRM has said it.", "tenant")

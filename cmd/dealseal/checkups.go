@@ -125,8 +125,22 @@ func (d *service) examine(ctx context.Context) *doctor.Report {
 	report.Questions = x.questions(findings)
 	if ctx.Err() == nil { // else half of it says that the daemon stops
 		d.noteCheckup(d.checkups.replace(report), report)
+		d.wake(ctx, report)
 	}
 	return report
+}
+
+// wake lets deals go on that wait for a login or a key that the check-up has found to work.
+func (d *service) wake(ctx context.Context, report *doctor.Report) {
+	for _, f := range report.Findings {
+		switch {
+		case f.Result != doctor.Pass:
+		case f.Check == checkSignature:
+			d.engine.Mended(ctx, "", deal.WaitsForKey(f.Subject))
+		case f.Check == checkLogin:
+			d.engine.Mended(ctx, deal.TenantID(f.Tenant), deal.WaitsForLogin)
+		}
+	}
 }
 
 func (d *service) noteCheckup(before, now *doctor.Report) {

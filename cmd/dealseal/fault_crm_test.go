@@ -299,7 +299,8 @@ func through(t *testing.T, ops operations, record string) {
 			return false, "not noticed"
 		}
 		m := list[0]
-		if m.Condition == deal.Retrying && time.Until(m.Next) > 2*time.Second {
+		late := strings.Contains(m.Reason, "it may still be carried out") // who does not wait for that may have it twice
+		if m.Condition == deal.Retrying && time.Until(m.Next) > 2*time.Second && !late {
 			_ = ops.Decide(context.Background(), decision{Verb: "retry", Tx: m.Tx, Why: "it is over"}) // refused when it goes on by itself
 		}
 		return m.Step == deal.Done, fmt.Sprintf("%s, %s: %s", m.Step, m.Condition, m.Reason)
