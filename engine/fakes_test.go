@@ -106,7 +106,11 @@ func (renderer) Render(_ context.Context, b *documents.Bundle, record []byte) (d
 		return documents.Output{}, err
 	}
 	sum := sha256.Sum256(record)
-	return documents.Output{PDF: document(sealBox(b).Name, int(binary.BigEndian.Uint32(sum[:]))), Key: hex.EncodeToString(sum[:])}, nil
+	box := ""
+	if s := sealBox(b); s != nil {
+		box = s.Name
+	}
+	return documents.Output{PDF: document(box, int(binary.BigEndian.Uint32(sum[:]))), Key: hex.EncodeToString(sum[:])}, nil
 }
 
 // document is a PDF of one page, with an empty signature field if box names one.
