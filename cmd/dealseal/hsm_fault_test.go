@@ -457,3 +457,29 @@ func (s *hsmStage) mustBeSealedBy(t *testing.T, c crm, key string, first, second
 		t.Errorf("the audit log does not say that it was %s: %+v", key, story.Trail)
 	}
 }
+
+// TestAnIdleKeyThatDiedLivesAgainBeforeADealNeedsIt kills the key's process while nothing is to be sealed.
+func TestAnIdleKeyThatDiedLivesAgainBeforeADealNeedsIt(t *testing.T) {
+	t.Parallel()
+	s := newHSMStage(t, 3, func(k *faultyToken) { k.extra = ", keep_alive: 10s" })
+	s.mustHaveSigned(t, awaitDone(t, s.ops, enterMemo(s.crms[0])), 1)
+	logins, signed := s.key.logins(), len(s.key.signatures())
+	if n := s.daemon.signalChildren(t, "hsm-agent", syscall.SIGKILL); n != 1 {
+		t.Fatalf("%d processes hold the key", n)
+	}
+	eventually(t, "the key is logged in again", func() (bool, string) {
+		n := s.key.logins() - logins
+		return n == 1, fmt.Sprint(n)
+	})
+	if n := len(s.key.signatures()) - signed; n != 0 {
+		t.Errorf("the look at the idle key signed %d times", n)
+	}
+	s.mustHaveSigned(t, awaitDone(t, s.ops, enterMemo(s.crms[0])), 1)
+	if n := s.key.logins() - logins; n != 1 {
+		t.Errorf("the deal took %d logins more", n-1)
+	}
+	if metrics := s.daemon.get(t, "/metrics"); !strings.Contains(metrics, "dealseal_key_up{key=\"house\"} 1\n") {
+		t.Error("the metrics do not say that the key is there")
+	}
+	s.daemon.stop(t)
+}
