@@ -536,6 +536,8 @@ func FuzzVerify(f *testing.F) {
 	f.Add(sealed)
 	f.Add(seal(f, sealed, sealOf(a)))
 	f.Add(contract())
+	f.Add(archived(f, sealed, a))
+	f.Add(update(f, certified(f, a, 2), fill(f, "900")))
 	f.Fuzz(func(t *testing.T, doc []byte) {
 		hostile.Budget(t)
 		r, err := verify.Verify(t.Context(), bytes.NewReader(doc), trust(a))
