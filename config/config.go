@@ -102,7 +102,8 @@ type Key struct {
 	// PIN is resolved by the process that holds the HSM only: file: or credential:.
 	PIN secret.Ref `yaml:"pin"`
 	// Certificates is a PEM file with the chain, the key's certificate first. Default: the token's own certificate; a key at
-	// a service on the network needs it.
+	// a service on the network needs it. It is for the first start: once the registry has an active certificate of the key,
+	// that one counts ("dealseal certs").
 	Certificates string `yaml:"certificates"`
 	// Sessions is the number of parallel sessions. Default 4.
 	Sessions int `yaml:"sessions"`

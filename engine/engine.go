@@ -254,6 +254,9 @@ func (r *run) failed(ctx context.Context, err error) deal.Outcome {
 	if errors.Is(err, deal.ErrGone) {
 		err = deal.Hold("%s: if a permission was taken away, give it back and release the deal; if the record was deleted, drop it%s", r.sentence(err), whatRemains(s))
 	}
+	if signing.IsRevoked(err) {
+		err = held(HoldRevoked, "%s", r.sentence(err))
+	}
 	var hold *deal.HoldError
 	var lost *commitError
 	if errors.As(err, &lost) && ctx.Err() == nil && !errors.Is(err, deal.ErrStale) {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -291,6 +292,27 @@ func TestARemovedTenantHoldsItsDealsAndSaysTheCure(t *testing.T) {
 	d.release(tx)
 	d.finish()
 	d.wantDone(d.load(tx))
+}
+
+func TestARevokedCertificateHoldsTheDealAndGivesNothingUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	w.key.fail(math.MaxInt, &signing.KeyError{Key: "house", Revoked: true, Reason: "its certificate was revoked: activate another one"})
+	w.won()
+	s := d.run()
+	d.want(s, deal.Held, deal.Rendered, `[revoked] seal: signing: key "house": its certificate was revoked: activate another one`)
+	if s.Attempts != 0 || HoldName(s.Reason, d.store.Epoch()) != HoldRevoked {
+		t.Errorf("%d attempts are used up; the hold is %q", s.Attempts, HoldName(s.Reason, d.store.Epoch()))
+	}
+	d.release(s.Tx) // too early: it holds again
+	d.finish()
+	d.want(d.load(s.Tx), deal.Held, deal.Rendered, "[revoked] ")
+	w.key.fail(0, nil)
+	d.release(s.Tx)
+	d.finish()
+	d.wantDone(d.load(s.Tx))
+	w.wantUses(1)
 }
 
 func TestADealWithoutItsAttachmentIsHeldUntilThereIsOne(t *testing.T) {

@@ -9,10 +9,12 @@ import (
 	"github.com/dealseal/dealseal/deal"
 )
 
-// Holds that are the configuration's fault, not the deal's. Whoever mends the configuration can release them all.
+// Holds that are the fault of the configuration or of a certificate, not the deal's. Whoever mends that can release them
+// all.
 const (
 	HoldUnconfigured = "unconfigured" // the deal's tenant has no file
 	HoldAccount      = "account"      // its tenant is connected to another account
+	HoldRevoked      = "revoked"      // the certificate that seals it was revoked
 )
 
 // HoldSpent is the hold of deals whose key has reached a limit of its own. It is judged anew whenever they are released.

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -77,13 +78,32 @@ func NewFailover(keys Keys, groups map[string]Group, now func() time.Time, log *
 // Open returns the member of a group whose turn it is. One that cannot be opened leaves it to the next. When none can, the
 // error is permanent only if each of them needs a person.
 func (f *Failover) Open(ctx context.Context, name string) (Key, error) {
+	return f.get(ctx, name, f.keys.Open)
+}
+
+// Bare is Open for keys without certificates, of keys that have them so.
+func (f *Failover) Bare(ctx context.Context, name string) (Key, error) {
+	return f.get(ctx, name, f.bare)
+}
+
+// bare opens a key as little as is needed to know whether it could be used.
+func (f *Failover) bare(ctx context.Context, name string) (Key, error) {
+	if keys, able := f.keys.(BareKeys); able {
+		return keys.Bare(ctx, name)
+	}
+	return f.keys.Open(ctx, name)
+}
+
+type opener func(ctx context.Context, name string) (Key, error)
+
+func (f *Failover) get(ctx context.Context, name string, open opener) (Key, error) {
 	g, known := f.groups[name]
 	if !known {
-		return f.keys.Open(ctx, name)
+		return open(ctx, name)
 	}
 	var first error
 	for _, member := range f.order(g) {
-		key, err := f.open(ctx, g, member)
+		key, err := f.open(ctx, g, member, open)
 		if err == nil {
 			return f.watched(key, g, member), nil
 		}
@@ -98,8 +118,8 @@ func (f *Failover) Open(ctx context.Context, name string) (Key, error) {
 }
 
 // open opens one key, and proves that it is the group's.
-func (f *Failover) open(ctx context.Context, g Group, name string) (Key, error) {
-	key, err := f.keys.Open(ctx, name)
+func (f *Failover) open(ctx context.Context, g Group, name string, open opener) (Key, error) {
+	key, err := open(ctx, name)
 	if err == nil {
 		err = g.Admits(name, key)
 	}
@@ -115,11 +135,14 @@ func (g Group) Admits(name string, key Key) error {
 	if g.SPKI == nil {
 		return nil
 	}
-	chain := key.Chain()
-	if len(chain) == 0 {
-		return &KeyError{Key: name, Reason: "it has no certificate"}
+	spki, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return &KeyError{Key: name, Reason: err.Error()}
 	}
-	if own := digest(chain[0].RawSubjectPublicKeyInfo); !bytes.Equal(own, g.SPKI) {
+	if chain := key.Chain(); len(chain) > 0 {
+		spki = chain[0].RawSubjectPublicKeyInfo
+	}
+	if own := digest(spki); !bytes.Equal(own, g.SPKI) {
 		return &KeyError{Key: name, Reason: fmt.Sprintf("it is not the key pair of %q, as fall_back promises: its SPKI SHA-256 is %x, and not %x", g.Members[0], own, g.SPKI)}
 	}
 	return nil
@@ -171,7 +194,7 @@ func (f *Failover) Touch(ctx context.Context, group, member string, age time.Dur
 	if h, known := f.Health(member); !known || f.now().Sub(h.Tried) < age {
 		return nil
 	}
-	key, err := f.open(ctx, f.groups[group], member)
+	key, err := f.open(ctx, f.groups[group], member, f.bare)
 	if err != nil {
 		return err
 	}

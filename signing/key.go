@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -22,8 +23,10 @@ import (
 type KeyError struct {
 	Key    string // name in the configuration
 	Reason string
-	cause  error
-	staged bool // the key is good, but not for a seal that was staged
+	// Revoked is set when it is for a certificate that was revoked: nothing is finished with it either.
+	Revoked bool
+	cause   error
+	staged  bool // the key is good, but not for a seal that was staged
 }
 
 func (e *KeyError) Error() string {
@@ -49,9 +52,19 @@ func IsUnusable(err error) bool {
 	return errors.As(err, &u) && u.Unusable()
 }
 
+// IsRevoked reports whether err says that a certificate was revoked.
+func IsRevoked(err error) bool {
+	var k *KeyError
+	return errors.As(err, &k) && k.Revoked
+}
+
 // keyTrouble is an error that came from a key or from its store, which name the key themselves. What is permanent about a
 // key is a *KeyError.
 func keyTrouble(name string, err error) error {
+	var own *KeyError
+	if errors.As(err, &own) {
+		return err
+	}
 	if isPermanent(err) {
 		return &KeyError{Key: name, Reason: err.Error(), cause: err}
 	}
@@ -61,6 +74,32 @@ func keyTrouble(name string, err error) error {
 func isPermanent(err error) bool {
 	var p interface{ Permanent() bool }
 	return errors.As(err, &p) && p.Permanent()
+}
+
+// WithChain returns the key with other certificates, whose first must be for its public key: CheckKey judges that. It can be
+// stopped if the key can.
+func WithChain(key Key, chain []*x509.Certificate) Key {
+	c := certified{key, chain}
+	if s, ok := key.(ContextSigner); ok {
+		return interruptible{c, s}
+	}
+	return c
+}
+
+// certified is a key whose certificates are not those that its store has for it.
+type certified struct {
+	Key
+	chain []*x509.Certificate
+}
+
+func (c certified) Chain() []*x509.Certificate { return append([]*x509.Certificate(nil), c.chain...) }
+
+// Unwrap gives the abilities of the key itself.
+func (c certified) Unwrap() Key { return c.Key }
+
+type interruptible struct {
+	certified
+	ContextSigner
 }
 
 const minRSABits = 2048
@@ -84,7 +123,7 @@ func checkKey(name string, key Key, now time.Time, issued func(cert, issuer *x50
 	if err := checkStrength(cert.PublicKey); err != nil {
 		return bad("%v", err)
 	}
-	if own, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !own.Equal(key.Public()) {
+	if !samePublic(cert.PublicKey, key.Public()) {
 		return bad("the certificate %q is for another key", cert.Subject)
 	}
 	switch {
@@ -160,6 +199,20 @@ func checkStrength(pub crypto.PublicKey) error {
 		return fmt.Errorf("its curve is %s; use P-256, P-384 or P-521", k.Params().Name)
 	}
 	return fmt.Errorf("a %T cannot be used; use RSA or ECDSA", pub)
+}
+
+func samePublic(a, b crypto.PublicKey) bool {
+	own, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && own.Equal(b)
+}
+
+// spkiOf is for messages.
+func spkiOf(public crypto.PublicKey) string {
+	spki, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return "unknown"
+	}
+	return hex.EncodeToString(digest(spki))
 }
 
 func digest(b []byte) []byte {

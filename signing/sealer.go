@@ -1,7 +1,6 @@
 package signing
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -116,18 +115,17 @@ func (s *Sealer) Redeem(ctx context.Context, t *Ticket) (value []byte, err error
 		return nil, err
 	}
 	name := t.Profile.Key
-	key, err := s.open(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	spki := digest(key.Chain()[0].RawSubjectPublicKeyInfo) // open made sure that it is the key's
-	if !bytes.Equal(spki, t.SPKISHA256) {
-		return nil, &KeyError{Key: name, staged: true, Reason: fmt.Sprintf(
-			"it was changed since the seal was staged: its SPKI SHA-256 is %x, the staged one %x", spki, t.SPKISHA256)}
-	}
 	chain, err := t.Prepared.Certificates()
 	if err != nil {
 		return nil, err
+	}
+	key, err := s.openFor(ctx, name, chain)
+	if err != nil {
+		return nil, err
+	}
+	if !samePublic(chain[0].PublicKey, key.Public()) {
+		return nil, &KeyError{Key: name, staged: true, Reason: fmt.Sprintf(
+			"it was changed since the seal was staged: its SPKI SHA-256 is %s, the staged one %x", spkiOf(key.Public()), t.SPKISHA256)}
 	}
 	if now := s.now(); now.After(chain[0].NotAfter) {
 		return nil, &KeyError{Key: name, staged: true, Reason: "the certificate of the staged seal ended at " + chain[0].NotAfter.UTC().Format(time.RFC3339)}
@@ -147,6 +145,27 @@ func (s *Sealer) Redeem(ctx context.Context, t *Ticket) (value []byte, err error
 	return value, nil
 }
 
+// openFor gets the key for what was staged with a chain. Where the keys know no others it must be usable for new seals too.
+func (s *Sealer) openFor(ctx context.Context, name string, chain []*x509.Certificate) (Key, error) {
+	r, ok := s.keys.(Registry)
+	if !ok {
+		return s.open(ctx, name)
+	}
+	key, err := r.OpenFor(ctx, name, chain)
+	if err != nil {
+		return nil, keyTrouble(name, err)
+	}
+	return key, nil
+}
+
+// mayFinish asks the keys whether a certificate that a seal was staged with may still be used, if they know.
+func (s *Sealer) mayFinish(name string, cert *x509.Certificate) error {
+	if r, ok := s.keys.(Registry); ok {
+		return r.MayFinish(name, cert)
+	}
+	return nil
+}
+
 // Timestamp gets a time-stamp over a signature value. For a profile of level B-B it returns nil.
 func (s *Sealer) Timestamp(ctx context.Context, t *Ticket, value []byte) (token []byte, err error) {
 	if err := t.check(); err != nil {
@@ -157,6 +176,14 @@ func (s *Sealer) Timestamp(ctx context.Context, t *Ticket, value []byte) (token 
 	}
 	if s.tsa == nil {
 		return nil, &TimestampError{Level: t.Profile.Level}
+	}
+	chain, err := t.Prepared.Certificates()
+	if err != nil {
+		return nil, err
+	}
+	// A time-stamp from after a revocation would prove that the seal is worth nothing.
+	if err := s.mayFinish(t.Profile.Key, chain[0]); err != nil {
+		return nil, err
 	}
 	// The imprint is over the octets of the signature value (RFC 3161, appendix A).
 	h := t.Prepared.Algorithm.Hash

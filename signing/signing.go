@@ -26,8 +26,8 @@ type Key interface {
 }
 
 // ContextSigner is the ability of a Key to give up signing when ctx ends, and to tell a device that is faulty from one that
-// is not: it returns no value that it has not verified over digest with the public key of the first certificate of Chain, so
-// that nobody need do so again.
+// is not: it returns no value that it has not verified over digest with its public key, which is that of the first
+// certificate of Chain, so that nobody need do so again.
 type ContextSigner interface {
 	SignContext(ctx context.Context, digest []byte, opts crypto.SignerOpts) (value []byte, err error)
 }
@@ -60,6 +60,23 @@ func Ability[T any](key Key) (ability T, able bool) {
 type Keys interface {
 	Open(ctx context.Context, name string) (Key, error)
 	Close() error
+}
+
+// BareKeys is an ability of Keys: to give a key without its certificates, which come from elsewhere or are still to be had.
+// Chain of such a key is empty.
+type BareKeys interface {
+	Bare(ctx context.Context, name string) (Key, error)
+}
+
+// Registry is an ability of Keys: to know what became of the certificate that a seal was staged with, which need not be the
+// one that Open gives now.
+type Registry interface {
+	// OpenFor returns a key with the chain that a seal was staged with, after MayFinish. Whether it is for that key is for
+	// the caller to see.
+	OpenFor(ctx context.Context, name string, chain []*x509.Certificate) (Key, error)
+	// MayFinish returns why a seal that was staged with a certificate must not be finished with it, as a *KeyError whose
+	// Revoked is set, or nil. It only looks at what is known.
+	MayFinish(name string, cert *x509.Certificate) error
 }
 
 // Timestamper gets an RFC 3161 TimeStampToken (DER) for digest, which was made with h. The token is checked before it is

@@ -51,7 +51,8 @@ type House interface {
 	NewestCheckpoint(ctx context.Context) (deal.Checkpoint, error)
 	// AuditKey is the public key of the checkpoints.
 	AuditKey() string
-	// Keys returns the keys that seal.
+	// Keys returns the keys that seal, each with the certificate that it seals with or was last to, and behind that the
+	// others that the registry has of it and that have not ended.
 	Keys(ctx context.Context) ([]Key, error)
 	// Checkup returns what the newest examination of the house has found; the zero value before the first one.
 	Checkup(ctx context.Context) (Checkup, error)
@@ -168,12 +169,21 @@ type Values struct {
 	FileName string
 }
 
-// Key is a key that seals, by its configured name.
+// Key is a key that seals, by its configured name, with one of its certificates.
 type Key struct {
 	Name string
 	// Subject, Issuer and SHA256 are its certificate's; NotAfter is when that ends.
 	Subject, Issuer, SHA256 string
 	NotAfter                time.Time
+	// State is the certificate's in the registry; empty for one that the registry does not know. A next one becomes active at
+	// ActivateAt, unless that is zero.
+	State      deal.CertState
+	ActivateAt time.Time
+	// Answer is what came of asking last whether it is revoked; Answered is when somebody last said that it is not.
+	Answer   deal.CertAnswer
+	Answered time.Time
+	// Idle means that the key seals nothing, because none of its certificates is active.
+	Idle bool
 	// Silent means that the key cannot be reached now; the rest is what was last known of it, if anything.
 	Silent bool
 	// Uses are how many documents it has sealed, UsesToday those of this day in UTC; the limits are 0 where there is none.

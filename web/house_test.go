@@ -154,7 +154,10 @@ func (v *village) Counts(context.Context) (counts []Count, err error) {
 // settle makes the village: every step with every condition, and some deals that are done.
 func settle() *village {
 	v := &village{
-		keys: []Key{{Name: "house", Subject: "CN=Acme Ltd Contract Seal,O=Acme Ltd,C=GB", Issuer: "CN=Example Trust Issuing CA 2,O=Example Trust,C=DE", SHA256: hash("cert", 0), NotAfter: noon.AddDate(1, 2, 3)},
+		keys: []Key{{Name: "house", Subject: "CN=Acme Ltd Contract Seal,O=Acme Ltd,C=GB", Issuer: "CN=Example Trust Issuing CA 2,O=Example Trust,C=DE", SHA256: hash("cert", 0), NotAfter: noon.AddDate(1, 2, 3), State: deal.CertActive, Answer: deal.AnswerGood, Answered: noon.Add(-3 * time.Hour)},
+			{Name: "house", Subject: "CN=Acme Ltd Contract Seal,O=Acme Ltd,C=GB", SHA256: hash("cert", 1), NotAfter: noon.AddDate(2, 2, 3), State: deal.CertNext, ActivateAt: time.Date(2027, 1, 1, 6, 0, 0, 0, time.UTC)},
+			{Name: "house", Subject: "CN=Acme Ltd Contract Seal,O=Acme Ltd,C=GB", SHA256: hash("cert", 2), NotAfter: noon.AddDate(0, 0, 9), State: deal.CertRetiring},
+			{Name: "seized", Subject: "CN=Acme Ltd Old Seal,O=Acme Ltd,C=GB", SHA256: hash("cert", 3), NotAfter: noon.AddDate(0, 9, 0), State: deal.CertRevoked, Answer: deal.AnswerRevoked},
 			{Name: "spare", Subject: "CN=Acme Ltd Spare Seal,O=Acme Ltd,C=GB", NotAfter: noon.AddDate(0, 0, 41)}, {Name: "vault", Silent: true}},
 		signed: deal.Checkpoint{Size: 1180, At: noon.Add(-23 * time.Minute)},
 		checkup: Checkup{At: noon.Add(-5 * time.Hour), Passes: 41, Trouble: []Trouble{

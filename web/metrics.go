@@ -99,6 +99,8 @@ var (
 	notAfterDesc = desc("dealseal_certificate_not_after_seconds", "Unix time at which the certificate of a sealing key ends.", "key")
 	usesDesc     = desc("dealseal_key_documents_total", "Documents that a key has sealed, counted in the database when its use begins; absent until its certificate is known.", "key")
 	spentDesc    = desc("dealseal_key_limit_used_ratio", "Used share of max_uses or max_uses_per_day of a key, whichever is nearer; 0 where it has neither.", "key")
+	revokedDesc  = desc("dealseal_certificate_revoked", "1 if the newest certificate of a sealing key was revoked and no other one is active, so that it seals nothing; else 0.", "key")
+	answeredDesc = desc("dealseal_certificate_answered_timestamp_seconds", "Unix time at which its issuers last said that the certificate of a sealing key is not revoked; 0 when they never did, absent when it names nobody who could be asked.", "key")
 	auditDesc    = desc("dealseal_audit_entries", "Entries of the audit log.")
 	databaseDesc = desc("dealseal_database_bytes", "Size of the database's file.")
 	walDesc      = desc("dealseal_database_wal_bytes", "Size of the database's write-ahead log.")
@@ -156,7 +158,7 @@ func (m *Metrics) Stamped(server string, took time.Duration, err error) {
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{sealingsDesc, dealsDesc, depthDesc, oldestDesc, overdueDesc, waitingDesc, patienceDesc, failingDesc, pollDesc, intervalDesc, budgetDesc, untoldDesc, oddDesc,
-		notAfterDesc, usesDesc, spentDesc, auditDesc, databaseDesc, walDesc, freeDesc, floorDesc, backupDesc, backupDBDesc} {
+		notAfterDesc, revokedDesc, answeredDesc, usesDesc, spentDesc, auditDesc, databaseDesc, walDesc, freeDesc, floorDesc, backupDesc, backupDBDesc} {
 		ch <- d
 	}
 	for _, c := range m.counted {
@@ -272,13 +274,29 @@ func (m *Metrics) collectKeys(ctx context.Context, ch chan<- prometheus.Metric) 
 		ch <- prometheus.NewInvalidMetric(notAfterDesc, err)
 		return
 	}
+	seen := map[string]bool{}
 	for _, k := range keys {
+		if seen[k.Name] {
+			continue // not what it seals with
+		}
+		seen[k.Name] = true
 		if !k.NotAfter.IsZero() {
 			ch <- gauge(notAfterDesc, float64(k.NotAfter.Unix()), k.Name)
 			ch <- metric(usesDesc, prometheus.CounterValue, float64(k.Uses), k.Name)
+			ch <- gauge(revokedDesc, oneIf(k.State == deal.CertRevoked), k.Name)
+		}
+		if k.State == deal.CertActive && k.Answer != deal.AnswerNobody {
+			ch <- gauge(answeredDesc, unixOrZero(k.Answered), k.Name)
 		}
 		ch <- gauge(spentDesc, k.Spent(), k.Name)
 	}
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func (m *Metrics) collectVitals(ctx context.Context, tenants []Tenant, ch chan<- prometheus.Metric) {

@@ -57,6 +57,7 @@ type keyView struct {
 	State                         state
 	End                           *moment
 	Left, Uses                    string
+	Revoked                       string // whether it is, in words
 }
 
 // auditView is the audit log as a whole.
@@ -223,7 +224,18 @@ func viewKey(k Key, now time.Time) keyView {
 	if !k.NotAfter.IsZero() {
 		v.Left = daysLeft(k.NotAfter, now)
 	}
+	v.Revoked = map[deal.CertAnswer]string{deal.AnswerGood: "not revoked, says its issuer", deal.AnswerUnreachable: "nobody says whether it is revoked", deal.AnswerNobody: "names nobody who says whether it is revoked"}[k.Answer]
 	switch left := k.NotAfter.Sub(now); {
+	case k.State == deal.CertRevoked:
+		v.State = state{Mark: "dead", Word: "revoked: nothing is sealed with it"}
+	case k.Idle:
+		v.State = state{Mark: "dead", Word: string(k.State) + ", and no other is active: nothing is sealed with this key"}
+	case k.State == deal.CertRetiring:
+		v.State = state{Mark: "ended", Word: "retiring"}
+	case k.State == deal.CertNext && k.ActivateAt.IsZero():
+		v.State = state{Mark: "running", Word: "next"}
+	case k.State == deal.CertNext:
+		v.State = state{Mark: "running", Word: "next, active from " + k.ActivateAt.UTC().Format("2 January 2006, 15:04 UTC")}
 	case k.StandIn != "":
 		v.State = state{Mark: "retrying", Word: "fails; " + k.StandIn + " stands in"}
 	case k.Silent:

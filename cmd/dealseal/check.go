@@ -55,12 +55,16 @@ func (h *house) checkSoftKeys(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer keys.Close()
+	registry, err := h.readRegistry(ctx, keys, log)
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(keys.kind)) {
 		if keys.kind[name] != "soft" {
 			continue
 		}
-		if err := h.checkKey(ctx, keys, name); err != nil {
+		if err := h.checkKey(ctx, membersOf{registry, registry.group(name)}, name); err != nil {
 			errs = append(errs, h.cfg.At("signing.keys."+name, "key %q: %v", name, err))
 		}
 	}

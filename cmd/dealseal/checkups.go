@@ -183,13 +183,17 @@ func (d *service) newExaminer() (*examiner, []doctor.Finding) {
 	keys := &lazy[*keyring]{make: func() (*keyring, error) { return h.newKeys(d.log) }}
 	x.key = func(ctx context.Context, name string) (signing.Key, error) {
 		if reflect.DeepEqual(h.cfg.Signing.Keys[name], d.house.cfg.Signing.Keys[name]) {
-			return d.keys.Open(ctx, name)
+			return membersOf{d.registry, d.registry.group(name)}.Open(ctx, name)
 		}
 		k, err := keys.get()
 		if err != nil {
 			return nil, err
 		}
-		return k.Open(ctx, name)
+		edited, err := h.lookAtRegistry(k, certificatesOf(d.registry.entries()), d.log)
+		if err != nil {
+			return nil, err
+		}
+		return membersOf{edited, edited.group(name)}.Open(ctx, name)
 	}
 	var own passing
 	x.connect = func(_ context.Context, t tenant) (connectors.CRM, error) {

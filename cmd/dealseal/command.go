@@ -35,6 +35,7 @@ type options struct {
 	json, all, online, strict                                                                                 bool
 	limit                                                                                                     int
 	backup                                                                                                    backupOptions
+	certs                                                                                                     certOptions
 }
 
 // usualConfig is where the configuration is when no flag says otherwise.
@@ -105,6 +106,13 @@ func commands() []command {
 				fs.StringVar(&o.page, "page", "", "the `address` of the page in the browser, where a proxy stands before it")
 			})},
 		{name: "explain", args: "TX", summary: "the whole story of one deal", run: explain, flags: with(asJSON, key)},
+		{name: "certs", args: "[list | show THUMBPRINT [-o FILE] | csr --key NAME -o FILE | import FILE.pem --key NAME | activate THUMBPRINT [--at TIME] --why REASON | retire THUMBPRINT [--revoked] --why REASON]", summary: "show the certificates that keys seal with, ask a CA for the next, import it, and say from when on it is used", run: certs,
+			flags: with(asJSON, out, why, key, func(fs *flag.FlagSet, o *options) {
+				fs.StringVar(&o.certs.key, "key", "", "the key, by its `name` in the configuration")
+				fs.StringVar(&o.certs.at, "at", "", "activate at this `time`, such as 2027-01-31T06:00:00Z (default: now)")
+				fs.BoolVar(&o.certs.revoked, "revoked", false, "retire it as revoked: nothing that was staged with it is finished either")
+				fs.StringVar(&o.subject, "subject", "", "of a csr: the `name` to be certified, such as \"CN=House Seal,O=House Ltd,C=GB\" (default: that of the key's newest certificate)")
+			})},
 		{name: "audit", args: "verify [--checkpoint FILE] | checkpoint -o FILE | proof TX -o FILE | check FILE [--checkpoint FILE]", summary: "check the audit log, take a signed checkpoint to be kept elsewhere, or prove to others what the log says of a deal", run: auditCommand,
 			flags: with(out, key, func(fs *flag.FlagSet, o *options) {
 				fs.StringVar(&o.checkpoint, "checkpoint", "", "a signed checkpoint `file` that was kept elsewhere, and that log or proof must agree with")

@@ -118,6 +118,42 @@ func controlHandler(log *slog.Logger, ops operations, examine func(context.Conte
 		n, err := ops.DealWith(r.Context(), d.Row, d.Why)
 		answer(w, n, err)
 	})
+	mux.HandleFunc("GET /certificates", func(w http.ResponseWriter, r *http.Request) {
+		all, err := ops.Certificates(r.Context())
+		answer(w, all, err)
+	})
+	mux.HandleFunc("POST /certificates", func(w http.ResponseWriter, r *http.Request) {
+		var c certChange
+		if err := json.NewDecoder(io.LimitReader(r.Body, maxControl)).Decode(&c); err != nil {
+			answer(w, nil, err)
+			return
+		}
+		if c.Who = peerOf(r.Context()); c.Who == "" {
+			answer(w, nil, errNoPeer)
+			return
+		}
+		after, err := ops.ChangeCertificate(r.Context(), c)
+		if err == nil {
+			log.Info("decided about a certificate", "verb", c.Verb, "key", after.Key, "certificate", after.SHA256, "state", after.State, "who", c.Who)
+		}
+		answer(w, after, err)
+	})
+	mux.HandleFunc("POST /certificates/request", func(w http.ResponseWriter, r *http.Request) {
+		var c certRequest
+		if err := json.NewDecoder(io.LimitReader(r.Body, maxControl)).Decode(&c); err != nil {
+			answer(w, nil, err)
+			return
+		}
+		if c.Who = peerOf(r.Context()); c.Who == "" {
+			answer(w, nil, errNoPeer)
+			return
+		}
+		csr, err := ops.RequestCertificate(r.Context(), c)
+		if err == nil {
+			log.Info("a key has signed a request for a certificate", "key", c.Key, "who", c.Who)
+		}
+		answer(w, csr, err)
+	})
 	mux.HandleFunc("POST /audit/verify", func(w http.ResponseWriter, r *http.Request) {
 		checkpoint, err := io.ReadAll(io.LimitReader(r.Body, maxControl))
 		if err != nil {
@@ -318,6 +354,26 @@ func (r *remote) DealWith(ctx context.Context, row, why string) (n int, err erro
 		return 0, err
 	}
 	return n, r.ask(ctx, "POST", "/quarantine", body, &n)
+}
+
+func (r *remote) Certificates(ctx context.Context) (all []deal.Certificate, err error) {
+	return all, r.ask(ctx, "GET", "/certificates", nil, &all)
+}
+
+func (r *remote) ChangeCertificate(ctx context.Context, c certChange) (after deal.Certificate, err error) {
+	body, err := json.Marshal(c)
+	if err != nil {
+		return after, err
+	}
+	return after, r.ask(ctx, "POST", "/certificates", body, &after)
+}
+
+func (r *remote) RequestCertificate(ctx context.Context, c certRequest) (csr []byte, err error) {
+	body, err := json.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	return csr, r.ask(ctx, "POST", "/certificates/request", body, &csr)
 }
 
 func (r *remote) VerifyAudit(ctx context.Context, checkpoint []byte) (report store.AuditReport, err error) {

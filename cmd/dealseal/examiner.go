@@ -69,7 +69,11 @@ func (h *house) newExaminer(ctx context.Context, log *slog.Logger) *examiner {
 		if err != nil {
 			return nil, err
 		}
-		return k.Open(ctx, name)
+		registry, err := h.readRegistry(ctx, k, log)
+		if err != nil {
+			return nil, err
+		}
+		return membersOf{registry, registry.group(name)}.Open(ctx, name)
 	}
 	state := &lazy[*store.Store]{make: func() (*store.Store, error) {
 		if x.stateDir != nil {

@@ -74,7 +74,7 @@ func (h *house) keyLimits() map[string]deal.KeyLimits {
 func (d *service) renewLimits(ctx context.Context) error {
 	regularly(ctx, untilTomorrow(time.Now()), nil, func() time.Duration {
 		for _, t := range d.residents.house().tenants {
-			d.goOn(ctx, deal.TenantID(t.file.Tenant.ID), false, engine.HoldSpent)
+			d.goOn(ctx, deal.TenantID(t.file.Tenant.ID), readAnew, false, engine.HoldSpent)
 		}
 		return untilTomorrow(time.Now())
 	})

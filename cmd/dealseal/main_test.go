@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -15,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -59,7 +62,9 @@ func TestCommandLine(t *testing.T) {
 // office is what a newcomer has before the first command: a certified key, a master key, a TSA and a root to trust.
 type office struct {
 	authority *pki.Authority
-	files     map[string][]byte
+	// configured is the key's certificate, renewed one that is not in use yet.
+	configured, renewed *x509.Certificate
+	files               map[string][]byte
 }
 
 func newOffice(t *testing.T) *office {
@@ -91,6 +96,10 @@ func newOffice(t *testing.T) *office {
 		t.Fatal(err)
 	}
 	(&world{t: t}).cheapen(keyFile, passphrase)
+	renewals, err := o.renewals(chain)
+	if err != nil {
+		t.Fatal(err)
+	}
 	other, err := pki.New(pki.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -111,7 +120,31 @@ func newOffice(t *testing.T) *office {
 		"other.pem":    other.RootPEM(),
 		"contract.pdf": document,
 	}
+	maps.Copy(o.files, renewals)
 	return o
+}
+
+// renewals are certificates that a CA might send for the office's key, and others that it should not.
+func (o *office) renewals(chain []*x509.Certificate) (map[string][]byte, error) {
+	o.configured = chain[0]
+	now, subject := time.Now().UTC().Truncate(time.Second), chain[0].Subject
+	renewed, err := o.authority.IssueSignerValid(chain[0].PublicKey, subject, now.Add(-time.Hour), now.Add(500*24*time.Hour))
+	if err != nil {
+		return nil, err
+	}
+	over, err := o.authority.IssueSignerValid(chain[0].PublicKey, subject, now.Add(-48*time.Hour), now.Add(-time.Hour))
+	if err != nil {
+		return nil, err
+	}
+	o.renewed = renewed[0]
+	return map[string][]byte{
+		"renewed.pem":   pki.PEM(renewed...),
+		"alone.pem":     pki.PEM(renewed[0]),
+		"both.pem":      pki.PEM(renewed[0], chain[0], chain[1]),
+		"stray.pem":     pki.PEM(renewed[0], renewed[1], o.authority.TSA.Certificate),
+		"over.pem":      pki.PEM(over...),
+		"other-key.pem": pki.PEM(o.authority.Signer.Chain()...),
+	}, nil
 }
 
 // furnish puts a copy of everything into a script's folder, with a configuration that is good.
@@ -125,6 +158,10 @@ func (o *office) furnish(env *testscript.Env) error {
 	}
 	env.Setenv("HOME", env.WorkDir)
 	env.Setenv("TSA", o.tsa())
+	env.Setenv("CONFIGURED", thumbprint(o.configured))
+	env.Setenv("RENEWED", thumbprint(o.renewed))
+	env.Setenv("RENEWED_SHORT", short(thumbprint(o.renewed)))
+	env.Setenv("TOMORROW", time.Now().UTC().Add(24*time.Hour).Truncate(time.Second).Format(time.RFC3339))
 	env.Setenv("TSA_HOST", strings.TrimPrefix(o.authority.URL(""), "http://"))
 	env.Setenv("TEMPLATES", filepath.Join(root, "templates"))
 	// Compiling the renderer takes longer than all scripts together: it is done once for all of them.

@@ -37,13 +37,21 @@ func (d *service) measure(m *web.Metrics) {
 
 // measuredKeys are keys whose use is measured.
 type measuredKeys struct {
-	signing.Keys
+	keySource
 	seen func(key string, took time.Duration, err error)
 }
 
 func (k measuredKeys) Open(ctx context.Context, name string) (signing.Key, error) {
+	return k.measure(name, func() (signing.Key, error) { return k.keySource.Open(ctx, name) })
+}
+
+func (k measuredKeys) Bare(ctx context.Context, name string) (signing.Key, error) {
+	return k.measure(name, func() (signing.Key, error) { return k.keySource.Bare(ctx, name) })
+}
+
+func (k measuredKeys) measure(name string, open func() (signing.Key, error)) (signing.Key, error) {
 	start := time.Now()
-	key, err := k.Keys.Open(ctx, name)
+	key, err := open()
 	if err != nil {
 		k.seen(name, time.Since(start), err) // a use that failed, as one that the key refused
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,6 +43,12 @@ type operations interface {
 	// takes note that somebody has dealt with one, or with all for an empty name, and returns how many these were.
 	Quarantined(ctx context.Context, limit int) ([]deal.Quarantine, error)
 	DealWith(ctx context.Context, row, why string) (n int, err error)
+	// Certificates returns the registry of certificates; what is in use first.
+	Certificates(ctx context.Context) ([]deal.Certificate, error)
+	// ChangeCertificate imports, activates, retires or revokes a certificate, and returns it as it is then.
+	ChangeCertificate(ctx context.Context, c certChange) (deal.Certificate, error)
+	// RequestCertificate has a key sign a request for a certificate (PKCS #10, DER).
+	RequestCertificate(ctx context.Context, r certRequest) (csr []byte, err error)
 	// Reload has the daemon read its configuration anew.
 	Reload(ctx context.Context) (reloadReport, error)
 	Close() error
@@ -91,13 +98,15 @@ func (c *call) openOperations(ctx context.Context) (operations, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &local{Store: s, who: myName(), configured: func() ([]config.Tenant, error) {
-		all, err := config.Load(c.config)
-		if err != nil {
-			return nil, err
-		}
-		return all.Loaded, nil
-	}}, nil
+	keys := &lazy[*registry]{make: func() (*registry, error) { return openRegistry(ctx, cfg, s, foreign != nil, newLogQuiet(c.stderr)) }}
+	return &local{Store: s, who: myName(), registry: func(context.Context) (*registry, error) { return keys.get() },
+		closeKeys: func() error { return keys.close((*registry).Close) }, configured: func() ([]config.Tenant, error) {
+			all, err := config.Load(c.config)
+			if err != nil {
+				return nil, err
+			}
+			return all.Loaded, nil
+		}}, nil
 }
 
 // foreignError means that a state directory belongs to another user than the one who runs the command.
@@ -128,6 +137,57 @@ type local struct {
 	reload func(context.Context) (reloadReport, error) // nil when no daemon runs
 	// configured returns the tenants of the configuration.
 	configured func() ([]config.Tenant, error)
+	// registry returns the registry of certificates with the keys.
+	registry func(context.Context) (*registry, error)
+	// closeKeys closes keys that were opened for the registry; nil when they are the daemon's.
+	closeKeys func() error
+}
+
+// openRegistry opens the keys for a command while no daemon runs.
+func openRegistry(ctx context.Context, cfg *config.Config, s *store.Store, foreign bool, log *slog.Logger) (*registry, error) {
+	if foreign { // the HSM's refusals are remembered in files that the daemon could not open
+		return nil, fmt.Errorf("no daemon is running, and %s belongs to another user: run the command as that user", cfg.StateDir)
+	}
+	h := &house{cfg: cfg}
+	var err error
+	if h.roots, err = loadRoots(cfg); err != nil {
+		return nil, err
+	}
+	keys, err := h.newKeys(log)
+	if err != nil {
+		return nil, err
+	}
+	r, err := h.newRegistry(ctx, keys, keys.standIns(keys, log), s, log)
+	if err != nil {
+		keys.Close()
+	}
+	return r, err
+}
+
+// Close closes what this process has opened.
+func (l *local) Close() error {
+	if l.closeKeys == nil {
+		return l.Store.Close()
+	}
+	return errors.Join(l.closeKeys(), l.Store.Close())
+}
+
+func (l *local) ChangeCertificate(ctx context.Context, c certChange) (deal.Certificate, error) {
+	r, err := l.registry(ctx)
+	if err != nil {
+		return deal.Certificate{}, err
+	}
+	c.Who = cmp.Or(c.Who, l.who)
+	return r.carryOut(ctx, c)
+}
+
+func (l *local) RequestCertificate(ctx context.Context, c certRequest) ([]byte, error) {
+	r, err := l.registry(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.Who = cmp.Or(c.Who, l.who)
+	return r.request(ctx, c)
 }
 
 func (l *local) Reload(ctx context.Context) (reloadReport, error) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -32,7 +31,7 @@ import (
 
 // newPage puts the status page before the store, and has the engine's calls measured.
 func (d *service) newPage() http.Handler {
-	house := &pageHouse{Store: d.store, house: d.residents.house, keys: d.keys, log: d.log, checkup: d.checkups.latest, known: map[string]web.Key{}, spki: map[string]string{}, standIns: d.standIns}
+	house := &pageHouse{Store: d.store, house: d.residents.house, keys: d.registry, log: d.log, checkup: d.checkups.latest, known: map[string]web.Key{}, spki: map[string]string{}, standIns: d.standIns}
 	d.sessions = web.NewSessions(time.Now)
 	metrics := web.NewMetrics(house, machine{d}, version, time.Now)
 	d.measure(metrics)
@@ -73,7 +72,7 @@ func (d *service) hosts() []string {
 type pageHouse struct {
 	*store.Store
 	house    func() *house // as of the last reload
-	keys     *keyring
+	keys     *registry
 	standIns *signing.Failover
 	log      *slog.Logger
 	// checkup returns the newest one, nil before the first.
@@ -204,21 +203,27 @@ func (p *pageHouse) Proof(ctx context.Context, tx deal.TxID, who string) ([]byte
 // keyPatience is how long a page waits for a key: an HSM that hangs is told, not waited for.
 const keyPatience = 500 * time.Millisecond
 
-// Keys says what was last known of a key that cannot be reached now.
+// Keys says of a key that cannot be reached what the registry has of it, or what was last known.
 func (p *pageHouse) Keys(ctx context.Context) (out []web.Key, err error) {
 	uses, err := p.KeyUses(ctx)
 	if err != nil {
 		return nil, err
 	}
+	entries := p.keys.entries()
 	keys := p.house().cfg.Signing.Keys
 	for _, name := range slices.Sorted(maps.Keys(keys)) {
-		k := p.key(ctx, name)
+		main := p.key(ctx, name)
 		u := uses[p.spkiOf(name)]
-		k.Uses, k.UsesToday, k.MaxUses, k.MaxUsesPerDay = u.Total, u.Today, keys[name].MaxUses, keys[name].MaxUsesPerDay
+		main.Uses, main.UsesToday, main.MaxUses, main.MaxUsesPerDay = u.Total, u.Today, keys[name].MaxUses, keys[name].MaxUsesPerDay
 		if serving := p.standIns.Serving(name); serving != name {
-			k.StandIn = serving
+			main.StandIn = serving
 		}
-		out = append(out, k)
+		out = append(out, main)
+		for _, e := range entries {
+			if e.Key == name && e.SHA256 != main.SHA256 && e.Until.After(time.Now()) {
+				out = append(out, keyWith(name, e.Certificate))
+			}
+		}
 	}
 	return out, ctx.Err()
 }
@@ -230,20 +235,39 @@ func (p *pageHouse) spkiOf(name string) string {
 	return p.spki[name]
 }
 
+func keyWith(name string, c deal.Certificate) web.Key {
+	return web.Key{Name: name, Subject: c.Subject, Issuer: c.Issuer, SHA256: c.SHA256, NotAfter: c.Until, State: c.State, ActivateAt: c.ActivateAt, Answer: c.Answer, Answered: c.Answered}
+}
+
+// key is a key with what it seals with, or with what it was last to.
 func (p *pageHouse) key(ctx context.Context, name string) web.Key {
 	ctx, cancel := context.WithTimeout(ctx, keyPatience)
 	defer cancel()
-	key, err := p.keys.Open(ctx, name)
+	group := p.keys.group(name)
+	key, err := membersOf{p.keys, group}.Open(ctx, name)
+	known, found := p.keys.active(group)
+	if !found {
+		known, found = p.keys.newest(group)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err != nil || len(key.Chain()) == 0 {
-		last := p.known[name]
-		last.Name, last.Silent = name, true
+	switch {
+	case err == nil && len(key.Chain()) > 0:
+		chain := key.Chain()
+		p.spki[name] = hex.EncodeToString(digestOf(chain[0].RawSubjectPublicKeyInfo))
+		p.known[name] = keyWith(name, describe(name, chain, ""))
+		if c, registered := p.keys.find(group, thumbprint(chain[0])); registered {
+			p.known[name] = keyWith(name, c.Certificate)
+		}
+		return p.known[name]
+	case found:
+		last := keyWith(name, known.Certificate)
+		p.spki[name] = known.SPKI
+		last.Silent = last.State == deal.CertActive
+		last.Idle = last.State == deal.CertNext || last.State == deal.CertRetiring
 		return last
 	}
-	cert := key.Chain()[0]
-	p.spki[name] = hex.EncodeToString(digestOf(cert.RawSubjectPublicKeyInfo))
-	sum := sha256.Sum256(cert.Raw)
-	p.known[name] = web.Key{Name: name, Subject: cert.Subject.String(), Issuer: cert.Issuer.String(), SHA256: hex.EncodeToString(sum[:]), NotAfter: cert.NotAfter}
-	return p.known[name]
+	last := p.known[name]
+	last.Name, last.Silent = name, true
+	return last
 }

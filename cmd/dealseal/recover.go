@@ -26,6 +26,13 @@ func recoverCommand(ctx context.Context, c *call) error {
 		return err
 	}
 	fmt.Fprintf(c.stdout, "%d deals recovered from the archive\n", good)
+	all, err := ops.Certificates(ctx)
+	if err != nil {
+		return err
+	}
+	if good > 0 && len(all) == 0 {
+		fmt.Fprintln(c.stdout, "the registry of certificates is empty: the archive does not hold it. Import what was in it, and retire again what must not be used (dealseal certs)")
+	}
 	if good < len(recovered) {
 		return &exitError{exitFailed}
 	}

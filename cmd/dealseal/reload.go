@@ -155,7 +155,7 @@ func (d *service) readAnew(ctx context.Context) (report reloadReport, err error)
 	}
 	used := now.usedKeys()
 	fresh := slices.DeleteFunc(next.usedKeys(), func(name string) bool { return slices.Contains(used, name) })
-	if err := next.checkKeys(ctx, d.keys, fresh, d.log); err != nil {
+	if err := next.checkKeys(ctx, d.registry, fresh, d.log); err != nil {
 		return report, err
 	}
 	if err := d.shelf.add(next.bundles); err != nil {
@@ -172,7 +172,7 @@ func (d *service) readAnew(ctx context.Context) (report reloadReport, err error)
 	d.residents.settle(moved)
 	d.level.Set(levelOf(next.cfg.Log))
 	for _, id := range slices.Concat(report.Added, report.Changed) {
-		d.goOn(ctx, deal.TenantID(id), true, engine.HoldUnconfigured, engine.HoldAccount)
+		d.goOn(ctx, deal.TenantID(id), readAnew, true, engine.HoldUnconfigured, engine.HoldAccount)
 	}
 	return report, nil
 }
@@ -184,10 +184,13 @@ func ids(tenants []engine.Tenant) (list []deal.TenantID) {
 	return list
 }
 
-// goOn lets deals of a tenant go on that waited for its configuration: those with one of these holds, and after a change
-// those that wait for their next attempt, which may have failed for a login that is another now.
-func (d *service) goOn(ctx context.Context, tenant deal.TenantID, changed bool, holds ...string) {
-	const who, why = "daemon", "what it was held for is looked at anew: the configuration, or the limit of a key"
+// readAnew is why deals go on after a reload or a start.
+const readAnew = "what it was held for is looked at anew: the configuration, or the limit of a key"
+
+// goOn lets deals of a tenant go on that waited for its configuration, or for a certificate: those with one of these holds,
+// and after a change those that wait for their next attempt, which may have failed for a login or a key that is another now.
+func (d *service) goOn(ctx context.Context, tenant deal.TenantID, why string, changed bool, holds ...string) {
+	const who = "daemon"
 	n, err := d.eachDeal(ctx, store.Filter{Tenant: tenant, Condition: deal.Held}, func(m store.Summary) (bool, error) {
 		if !slices.Contains(holds, engine.HoldName(m.Reason, d.store.Epoch())) {
 			return false, nil
@@ -202,10 +205,10 @@ func (d *service) goOn(ctx context.Context, tenant deal.TenantID, changed bool, 
 		n += tried
 	}
 	if err != nil {
-		d.log.Error("deals that wait for the configuration or for a key's limit may not go on by themselves: look at \"dealseal jobs\"", "tenant", tenant, "err", err)
+		d.log.Error("deals that waited may not go on by themselves: look at \"dealseal jobs\"", "tenant", tenant, "for", why, "err", err)
 	}
 	if n > 0 {
-		d.log.Info("deals that waited for the configuration or for a key's limit go on", "tenant", tenant, "deals", n)
+		d.log.Info("deals that waited go on", "tenant", tenant, "deals", n, "for", why)
 	}
 }
 

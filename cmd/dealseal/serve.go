@@ -64,6 +64,7 @@ type service struct {
 	keys       *keyring
 	standIns   *signing.Failover // over keys
 	sealer     *signing.Sealer
+	registry   *registry // over standIns
 	shelf      *shelf
 	residents  residents
 	reloads    reloads
@@ -117,7 +118,10 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	}
 	d.closers = append(d.closers, d.keys.Close)
 	d.standIns = d.keys.standIns(measuredKeys{d.keys, h.meter.signed}, log)
-	if err := h.checkKeys(ctx, d.keys, h.usedKeys(), log); err != nil {
+	if d.registry, err = h.newRegistry(ctx, d.keys, d.standIns, d.store, log); err != nil {
+		return d, err
+	}
+	if err := h.checkKeys(ctx, d.registry, h.usedKeys(), log); err != nil {
 		return d, err
 	}
 	stamper, err := h.newTimestamper(log)
@@ -134,14 +138,14 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	}
 	d.residents.settle(residence)
 	d.queue = d.store.Queue(store.Workers{Tenants: ids(tenants), Drain: drain})
-	d.sealer = signing.NewSealer(d.standIns, stamper, time.Now)
+	d.sealer = signing.NewSealer(d.registry, stamper, time.Now)
 	d.engine = &engine.Engine{
 		Tenants: tenants, Ledger: d.store, Files: files{d.store}, Queue: d.queue,
 		Documents: renderer, Bundles: d.shelf, Sealer: d.sealer, Extender: h.newExtender(stamper, log), Checker: checker,
 		Log: log, Hook: crashHook(), MayNotice: d.disk.mayNotice, MayWork: d.disk.mayWork, Places: h.places(renderer), Limits: h.keyLimits(), Retry: engine.Retry{First: h.cfg.Retry.First, Max: h.cfg.Retry.Max, Attempts: h.cfg.Retry.Attempts},
 	}
 	for _, t := range tenants {
-		d.goOn(ctx, t.ID, false, engine.HoldUnconfigured, engine.HoldSpent)
+		d.goOn(ctx, t.ID, readAnew, false, engine.HoldUnconfigured, engine.HoldSpent)
 	}
 	d.page = d.newPage()
 	// It listens before anyone is told that the daemon is ready, so that commands find it.
@@ -158,11 +162,14 @@ const (
 
 // run works until ctx ends, then lets running steps finish.
 func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
+	heard := d.beforeTheFirstSeal(ctx)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.engine.Run(ctx) })
+	g.Go(func() error { return d.lookAfterCertificates(ctx, heard) })
 	g.Go(func() error { return servePage(ctx, d.log, d.listen, d.page) })
 	g.Go(func() error {
-		return serveControl(ctx, d.log, d.control, &local{Store: d.store, reload: d.reload, configured: func() ([]config.Tenant, error) { return d.residents.house().cfg.Loaded, nil }}, d.examine, d.sessionRoutes, d.evidenceRoutes)
+		return serveControl(ctx, d.log, d.control, &local{Store: d.store, reload: d.reload, configured: func() ([]config.Tenant, error) { return d.residents.house().cfg.Loaded, nil },
+			registry: func(context.Context) (*registry, error) { return d.registry, nil }}, d.examine, d.sessionRoutes, d.evidenceRoutes)
 	})
 	g.Go(func() error { return d.checkpoints(ctx) })
 	g.Go(func() error { return d.examineDaily(ctx) })

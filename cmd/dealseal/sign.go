@@ -40,6 +40,10 @@ func signCommand(ctx context.Context, c *call) error {
 		return err
 	}
 	defer keys.Close()
+	registry, err := h.readRegistry(ctx, keys, log)
+	if err != nil {
+		return err
+	}
 	stamper, err := h.newTimestamper(log)
 	if err != nil {
 		return err
@@ -51,7 +55,7 @@ func signCommand(ctx context.Context, c *call) error {
 	defer in.Close()
 	checker := newChecker(h.roots, log)
 	defer checker.Close()
-	p := &press{sealer: signing.NewSealer(keys.standIns(keys, log), stamper, time.Now), extender: h.newExtender(stamper, log), checker: checker, profile: profile, stderr: c.stderr}
+	p := &press{sealer: signing.NewSealer(registry, stamper, time.Now), extender: h.newExtender(stamper, log), checker: checker, profile: profile, stderr: c.stderr}
 	made, err := p.seal(ctx, in, c.out)
 	if err != nil {
 		return fmt.Errorf("%s: %w: nothing was written", c.args[0], err)

@@ -101,13 +101,23 @@ func digestOf(b []byte) []byte {
 }
 
 func (k *keyring) Open(ctx context.Context, name string) (signing.Key, error) {
+	return k.source(name).Open(ctx, name)
+}
+
+// Bare gives a key without certificates; see keySource.
+func (k *keyring) Bare(ctx context.Context, name string) (signing.Key, error) {
+	return k.source(name).Bare(ctx, name)
+}
+
+// source is where a key of its kind comes from.
+func (k *keyring) source(name string) keySource {
 	switch k.kind[name] {
 	case "soft":
-		return k.soft.Open(ctx, name)
+		return k.soft
 	case config.KindVault, config.KindAWS, config.KindGoogle:
-		return k.services.Open(ctx, name)
+		return k.services
 	}
-	return k.hsm.Open(ctx, name)
+	return k.hsm
 }
 
 func (k *keyring) Close() error {
@@ -139,9 +149,10 @@ func (h *house) newService(name string, c config.Key) (s keyservice.Service, err
 	return s, err
 }
 
-// checkKeys tries keys that rules use. A key that cannot be reached is waited for later; one that does not fit, or whose
-// seals nobody would take for valid, is an error now.
-func (h *house) checkKeys(ctx context.Context, keys *keyring, names []string, log *slog.Logger) error {
+// checkKeys tries keys that rules use. A key that cannot be reached, or that the registry of certificates keeps from
+// sealing, is waited for later; one that does not fit what is configured, or whose seals nobody would take for valid, is an
+// error now.
+func (h *house) checkKeys(ctx context.Context, keys *registry, names []string, log *slog.Logger) error {
 	var errs []error
 	for _, name := range names {
 		errs = append(errs, h.checkGroup(ctx, keys, keys.groups[name], log))
@@ -151,19 +162,25 @@ func (h *house) checkKeys(ctx context.Context, keys *keyring, names []string, lo
 
 // checkGroup tries a key and those that stand in for it. While one of them is good, what is wrong with another is no reason
 // not to start, unless it is another key altogether.
-func (h *house) checkGroup(ctx context.Context, keys *keyring, g signing.Group, log *slog.Logger) error {
+func (h *house) checkGroup(ctx context.Context, keys *registry, g signing.Group, log *slog.Logger) error {
 	var good int
 	var wrong, foreign []error
+	members := membersOf{keys, g.Members[0]}
 	for _, name := range g.Members {
-		err := h.checkKey(ctx, keys, name)
+		err := h.checkKey(ctx, members, name)
 		if err == nil {
 			good++
-			if key, _ := keys.Open(ctx, name); key != nil {
+			if key, _ := members.Open(ctx, name); key != nil {
 				err = g.Admits(name, key)
 			}
 			if err != nil {
 				foreign = append(foreign, h.cfg.At("signing.keys."+g.Members[0]+".fall_back", "%v", err))
 			}
+			continue
+		}
+		var kept *registryError
+		if errors.As(err, &kept) {
+			log.Error("a key seals nothing until somebody sees to its certificate; its deals will wait", "key", name, "err", err)
 			continue
 		}
 		if deal.IsPermanent(err) {

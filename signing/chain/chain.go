@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -77,10 +78,13 @@ func For(spki []byte, file, token []*x509.Certificate, now time.Time) ([]*x509.C
 	case leaf != nil:
 		return append([]*x509.Certificate{leaf}, issuersOf(leaf, all)...), nil
 	case spki == nil:
-		return nil, fmt.Errorf("the token does not tell the key's public half: configure its certificate as the first of a certificates file")
+		return nil, ErrNoPublic
 	}
 	return nil, fmt.Errorf("none of %d certificates on the token and %d in the file is for this key: the public keys differ", len(token), len(file))
 }
+
+// ErrNoPublic means that nobody tells a key's public half.
+var ErrNoPublic = errors.New("the token does not tell the key's public half: configure its certificate as the first of a certificates file")
 
 func better(c, than *x509.Certificate, now time.Time) bool {
 	valid := func(c *x509.Certificate) bool { return !now.Before(c.NotBefore) && !now.After(c.NotAfter) }

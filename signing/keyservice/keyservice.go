@@ -8,11 +8,11 @@
 package keyservice
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -55,7 +55,8 @@ type Keys struct {
 	configs map[string]Config
 
 	mu   sync.Mutex
-	open map[string]*Key
+	open map[string]*Key // with the certificates of the file
+	bare map[string]*Key // without any
 }
 
 var (
@@ -67,7 +68,7 @@ var (
 
 // New returns the keys of the configuration, without asking any service.
 func New(configs map[string]Config) *Keys {
-	k := &Keys{configs: make(map[string]Config, len(configs)), open: map[string]*Key{}}
+	k := &Keys{configs: make(map[string]Config, len(configs)), open: map[string]*Key{}, bare: map[string]*Key{}}
 	for name, c := range configs {
 		if c.Timeout <= 0 {
 			c.Timeout = defaultTimeout
@@ -80,23 +81,33 @@ func New(configs map[string]Config) *Keys {
 // Open returns a key. The first time it asks the service for the public key, which must be that of a certificate in the
 // file; later it returns the same Key, until a signature or a touch shows that the service has another one.
 func (k *Keys) Open(ctx context.Context, name string) (signing.Key, error) {
+	return k.get(ctx, name, k.open, (*Key).identify)
+}
+
+// Bare is Open for a key whose certificates come from elsewhere, or are still to be had: it has none.
+func (k *Keys) Bare(ctx context.Context, name string) (signing.Key, error) {
+	return k.get(ctx, name, k.bare, (*Key).ask)
+}
+
+// get returns the key that is known, or makes itself known with one.
+func (k *Keys) get(ctx context.Context, name string, known map[string]*Key, identify func(*Key, context.Context) error) (signing.Key, error) {
 	k.mu.Lock()
-	key := k.open[name]
+	key := known[name]
 	k.mu.Unlock()
 	if key != nil {
 		return key, nil
 	}
-	c, known := k.configs[name]
-	if !known {
+	c, configured := k.configs[name]
+	if !configured {
 		return nil, &signing.KeyError{Key: name, Reason: "there is no key of this name at a service"}
 	}
 	key = &Key{name: name, config: c, forget: func() { k.forget(name) }}
-	if err := key.identify(ctx); err != nil {
+	if err := identify(key, ctx); err != nil {
 		return nil, err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.open[name] = key
+	known[name] = key
 	return key, nil
 }
 
@@ -104,6 +115,7 @@ func (k *Keys) forget(name string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.open, name)
+	delete(k.bare, name)
 }
 
 // Close forgets the keys: nothing is held open at a service.
@@ -111,6 +123,7 @@ func (k *Keys) Close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	clear(k.open)
+	clear(k.bare)
 	return nil
 }
 
@@ -118,27 +131,37 @@ func (k *Keys) Close() error {
 type Key struct {
 	name   string
 	config Config
+	public crypto.PublicKey
+	spki   []byte // PKIX DER of public
 	chain  []*x509.Certificate
 	forget func()
 }
 
+// ask makes the key that of the service.
+func (k *Key) ask(ctx context.Context) (err error) {
+	if k.spki, err = k.current(ctx); err == nil {
+		k.public, err = x509.ParsePKIXPublicKey(k.spki)
+	}
+	return err
+}
+
+// identify is ask, and finds the certificate.
 func (k *Key) identify(ctx context.Context) error {
 	certificates, err := chain.Read(k.config.Certificates)
 	if err != nil {
 		return &signing.KeyError{Key: k.name, Reason: fmt.Sprintf("its certificates: %v", err)}
 	}
-	spki, err := k.spki(ctx)
-	if err != nil {
+	if err := k.ask(ctx); err != nil {
 		return err
 	}
-	if k.chain, err = chain.For(spki, certificates, nil, time.Now()); err != nil {
+	if k.chain, err = chain.For(k.spki, certificates, nil, time.Now()); err != nil {
 		return &signing.KeyError{Key: k.name, Reason: fmt.Sprintf("%v: have a certificate issued for the key %s", err, k.config.Service.Place())}
 	}
 	return nil
 }
 
-// spki asks for the public key, PKIX DER.
-func (k *Key) spki(ctx context.Context) ([]byte, error) {
+// current asks for the public key, PKIX DER.
+func (k *Key) current(ctx context.Context) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, k.config.Timeout)
 	defer cancel()
 	public, err := k.config.Service.Public(ctx)
@@ -154,10 +177,10 @@ func (k *Key) spki(ctx context.Context) ([]byte, error) {
 
 func (k *Key) trouble(err error) error { return fmt.Errorf("keyservice: key %q: %w", k.name, err) }
 
-// Public returns the public key of the certificate.
-func (k *Key) Public() crypto.PublicKey { return k.chain[0].PublicKey }
+// Public returns the public key.
+func (k *Key) Public() crypto.PublicKey { return k.public }
 
-// Chain returns the certificate of the key and its issuers without the root.
+// Chain returns the certificate of the key and its issuers without the root; nothing if the key came from Bare.
 func (k *Key) Chain() []*x509.Certificate { return append([]*x509.Certificate(nil), k.chain...) }
 
 // Name says which key this is, and where, for the audit log.
@@ -205,11 +228,11 @@ func (k *Key) algorithm(digest []byte, opts crypto.SignerOpts) (a pades.Algorith
 
 // Touch asks the service whether the configured version still has the public key of the certificate.
 func (k *Key) Touch(ctx context.Context) error {
-	spki, err := k.spki(ctx)
+	spki, err := k.current(ctx)
 	if err != nil {
 		return err
 	}
-	if sha256.Sum256(spki) != sha256.Sum256(k.chain[0].RawSubjectPublicKeyInfo) {
+	if !bytes.Equal(spki, k.spki) {
 		k.forget()
 		return &signing.KeyError{Key: k.name, Reason: "the service has another key under this name and version now: it signs nothing"}
 	}

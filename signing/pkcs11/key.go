@@ -25,14 +25,17 @@ type Key struct {
 	token   string // as it is configured
 	pool    *worker.Pool
 	timeout time.Duration
+	public  crypto.PublicKey
+	spki    []byte // PKIX DER of public
 	chain   []*x509.Certificate
 	forget  func() // what is known of the key, because it is wrong
 }
 
-// Public returns the public key of the certificate.
-func (k *Key) Public() crypto.PublicKey { return k.chain[0].PublicKey }
+// Public returns the public key.
+func (k *Key) Public() crypto.PublicKey { return k.public }
 
-// Chain returns the certificate of the key and its issuers without the root.
+// Chain returns the certificate of the key and its issuers without the root;
+// nothing if the key came from Bare.
 func (k *Key) Chain() []*x509.Certificate { return append([]*x509.Certificate(nil), k.chain...) }
 
 // Sign is SignContext without an outer context; the configured timeout bounds
@@ -80,7 +83,7 @@ func (k *Key) SignContext(ctx context.Context, digest []byte, opts crypto.Signer
 // Touch asks the token whether the key is there, over every session that is idle, without using it. What can be mended is
 // mended: a session that timed out, a login that was lost, a process that died or hangs.
 func (k *Key) Touch(ctx context.Context) error {
-	own := sha256.Sum256(k.chain[0].RawSubjectPublicKeyInfo)
+	own := sha256.Sum256(k.spki)
 	header, err := json.Marshal(request{Key: own[:]})
 	if err != nil {
 		return err
@@ -125,7 +128,7 @@ func (k *Key) request(digest []byte, opts crypto.SignerOpts) (request, []byte, e
 		return request{}, nil, configError("a digest of %d bytes does not belong to its hash function", len(digest))
 	}
 	hash := opts.HashFunc()
-	own := sha256.Sum256(k.chain[0].RawSubjectPublicKeyInfo)
+	own := sha256.Sum256(k.spki)
 	switch public := k.Public().(type) {
 	case *rsa.PublicKey:
 		if pss, ok := opts.(*rsa.PSSOptions); ok {

@@ -22,7 +22,8 @@ type Keys struct {
 	pools   map[string]*worker.Pool
 
 	mu   sync.Mutex
-	open map[string]*Key
+	open map[string]*Key // with the configured certificates
+	bare map[string]*Key // without any
 }
 
 var (
@@ -39,7 +40,7 @@ func New(configs map[string]Config, log *slog.Logger) (*Keys, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	k := &Keys{configs: make(map[string]Config), pools: make(map[string]*worker.Pool), open: make(map[string]*Key)}
+	k := &Keys{configs: make(map[string]Config), pools: make(map[string]*worker.Pool), open: make(map[string]*Key), bare: make(map[string]*Key)}
 	for name, c := range configs {
 		c = c.withDefaults()
 		if err := c.check(name); err != nil {
@@ -64,45 +65,49 @@ func New(configs map[string]Config, log *slog.Logger) (*Keys, error) {
 // [IsPINError]), the key is not on the token, no certificate fits it. A device
 // that cannot be reached is not permanent.
 func (k *Keys) Open(ctx context.Context, name string) (signing.Key, error) {
+	return k.get(ctx, name, k.open, func(public []byte, file, token []*x509.Certificate) (*Key, error) {
+		found, err := chain.For(public, file, token, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		return &Key{public: found[0].PublicKey, spki: found[0].RawSubjectPublicKeyInfo, chain: found}, nil
+	})
+}
+
+// Bare is Open for a key whose certificates come from elsewhere, or are still
+// to be had: it has none. If the token does not tell the public key, it is that
+// of the first certificate of the file.
+func (k *Keys) Bare(ctx context.Context, name string) (signing.Key, error) {
+	return k.get(ctx, name, k.bare, func(spki []byte, file, _ []*x509.Certificate) (*Key, error) {
+		if spki == nil && len(file) > 0 {
+			spki = file[0].RawSubjectPublicKeyInfo
+		}
+		if spki == nil {
+			return nil, chain.ErrNoPublic
+		}
+		public, err := x509.ParsePKIXPublicKey(spki)
+		if err != nil {
+			return nil, fmt.Errorf("the public key on the token: %w", err)
+		}
+		return &Key{public: public, spki: spki}, nil
+	})
+}
+
+// get returns the key that is known, or makes one of what the token says.
+func (k *Keys) get(ctx context.Context, name string, known map[string]*Key, make func(spki []byte, file, token []*x509.Certificate) (*Key, error)) (signing.Key, error) {
 	k.mu.Lock()
-	key := k.open[name]
+	key := known[name]
 	k.mu.Unlock()
 	if key != nil {
 		return key, nil
 	}
-	c, known := k.configs[name]
-	if !known {
+	c, configured := k.configs[name]
+	if !configured {
 		return nil, &ConfigError{name, "name", "is not that of a configured PKCS#11 key"}
 	}
-	certificates, err := k.chain(ctx, name, c)
+	d, err := k.describe(ctx, name, c)
 	if err != nil {
 		return nil, err
-	}
-	key = &Key{name: name, token: cmp.Or(c.Token, c.Serial), pool: k.pools[name], timeout: c.Timeout, chain: certificates, forget: func() { k.forget(name) }}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.open[name] = key
-	return key, nil
-}
-
-// forget makes the next Open ask the token again.
-func (k *Keys) forget(name string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	delete(k.open, name)
-}
-
-// chain asks the agent for its key and certificates.
-func (k *Keys) chain(ctx context.Context, name string, c Config) ([]*x509.Certificate, error) {
-	ctx, cancel := context.WithTimeout(ctx, loginTime+c.Timeout)
-	defer cancel()
-	reply, err := k.pools[name].Call(ctx, worker.Frame{Op: opDescribe})
-	if err != nil {
-		return nil, fmt.Errorf("pkcs11: key %q: %w", name, err)
-	}
-	var d description
-	if err := json.Unmarshal(reply.Header, &d); err != nil {
-		return nil, fmt.Errorf("pkcs11: key %q: the agent's description: %w", name, err)
 	}
 	var file []*x509.Certificate
 	if c.Certificates != "" {
@@ -110,18 +115,46 @@ func (k *Keys) chain(ctx context.Context, name string, c Config) ([]*x509.Certif
 			return nil, &ConfigError{name, "certificates:", err.Error()}
 		}
 	}
-	var token []*x509.Certificate
-	for _, der := range d.Certificates {
-		// What is not a certificate to Go belongs to some other key.
-		if certificate, err := x509.ParseCertificate(der); err == nil {
-			token = append(token, certificate)
-		}
-	}
-	found, err := chain.For(d.PublicKey, file, token, time.Now())
-	if err != nil {
+	if key, err = make(d.PublicKey, file, d.certificates()); err != nil {
 		return nil, &ConfigError{name, "certificate:", err.Error()}
 	}
-	return found, nil
+	key.name, key.token, key.pool, key.timeout, key.forget = name, cmp.Or(c.Token, c.Serial), k.pools[name], c.Timeout, func() { k.forget(name) }
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	known[name] = key
+	return key, nil
+}
+
+// forget makes the next Open or Bare ask the token again.
+func (k *Keys) forget(name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.open, name)
+	delete(k.bare, name)
+}
+
+// describe asks the agent for its key and certificates.
+func (k *Keys) describe(ctx context.Context, name string, c Config) (d description, err error) {
+	ctx, cancel := context.WithTimeout(ctx, loginTime+c.Timeout)
+	defer cancel()
+	reply, err := k.pools[name].Call(ctx, worker.Frame{Op: opDescribe})
+	if err != nil {
+		return d, fmt.Errorf("pkcs11: key %q: %w", name, err)
+	}
+	if err := json.Unmarshal(reply.Header, &d); err != nil {
+		return d, fmt.Errorf("pkcs11: key %q: the agent's description: %w", name, err)
+	}
+	return d, nil
+}
+
+// certificates are those on the token. What is none to Go belongs to some other key.
+func (d description) certificates() (all []*x509.Certificate) {
+	for _, der := range d.Certificates {
+		if certificate, err := x509.ParseCertificate(der); err == nil {
+			all = append(all, certificate)
+		}
+	}
+	return all
 }
 
 // Close ends the agents. Sessions and login end with them.

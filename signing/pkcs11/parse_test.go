@@ -180,9 +180,9 @@ func FuzzCheck(f *testing.F) {
 	}
 	digest := sha256.Sum256(nil)
 	keys := map[scheme]*Key{
-		schemeECDSA: {chain: []*x509.Certificate{{PublicKey: key.Public()}}},
-		schemePKCS1: {chain: []*x509.Certificate{{PublicKey: rsaKey.Public()}}},
-		schemePSS:   {chain: []*x509.Certificate{{PublicKey: rsaKey.Public()}}},
+		schemeECDSA: {public: key.Public()},
+		schemePKCS1: {public: rsaKey.Public()},
+		schemePSS:   {public: rsaKey.Public()},
 	}
 	f.Add(make([]byte, 64))
 	f.Add([]byte{1})

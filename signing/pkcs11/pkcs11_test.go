@@ -101,6 +101,30 @@ func TestChainIsTheKeysCertificateAndItsIssuersWithoutTheRoot(t *testing.T) {
 	}
 }
 
+// TestABareKeySignsWithoutACertificate is how the first certificate of a key is asked for: there is no file yet, and none on
+// the token.
+func TestABareKeySignsWithoutACertificate(t *testing.T) {
+	h := newHSM(t)
+	c := h.config(t, "p384")
+	c.Certificates = ""
+	keys := newKeys(t, c)
+	if _, err := keys.Open(t.Context(), "house"); err == nil || !isPermanent(err) {
+		t.Fatalf("it opens with the certificate of nobody: %v", err)
+	}
+	for range 2 {
+		bare, err := keys.Bare(t.Context(), "house")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(bare.Chain()); n != 0 {
+			t.Errorf("it has %d certificates", n)
+		}
+		if err := signOnce(bare.(*Key), h.keys["p384"].Public(), crypto.SHA384, "a request for a certificate"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestWhatIsNotThereIsNamed(t *testing.T) {
 	h := newHSM(t)
 	for _, tc := range []struct {

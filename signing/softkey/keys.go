@@ -36,34 +36,50 @@ func New(configs map[string]Config) *Keys {
 
 // Open returns a key that has certificates. Others wait while one is decrypted.
 func (k *Keys) Open(ctx context.Context, name string) (signing.Key, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	if k.closed {
-		return nil, errors.New("softkey: closed")
-	}
-	if key, ok := k.open[name]; ok {
-		return key, nil
-	}
-	config, ok := k.configs[name]
-	if !ok {
-		return nil, &signing.KeyError{Key: name, Reason: "there is no soft key of this name"}
-	}
-	passphrase, err := config.Passphrase.Resolve()
-	if err != nil {
-		return nil, fmt.Errorf("softkey: passphrase of key %q: %w", name, err)
-	}
-	key, err := Open(config.Path, passphrase)
+	key, config, err := k.get(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	if len(key.chain) == 0 {
 		return nil, &signing.KeyError{Key: name, Reason: "it has no certificate: " + config.Path}
 	}
-	k.open[name] = key
 	return key, nil
+}
+
+// Bare is Open for a key whose certificates come from elsewhere, or are still to be had: it has none.
+func (k *Keys) Bare(ctx context.Context, name string) (signing.Key, error) {
+	key, _, err := k.get(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return &Key{signer: key.signer}, nil
+}
+
+func (k *Keys) get(ctx context.Context, name string) (*Key, Config, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	config, ok := k.configs[name]
+	switch {
+	case ctx.Err() != nil:
+		return nil, config, ctx.Err()
+	case k.closed:
+		return nil, config, errors.New("softkey: closed")
+	case !ok:
+		return nil, config, &signing.KeyError{Key: name, Reason: "there is no soft key of this name"}
+	}
+	if key, ok := k.open[name]; ok {
+		return key, config, nil
+	}
+	passphrase, err := config.Passphrase.Resolve()
+	if err != nil {
+		return nil, config, fmt.Errorf("softkey: passphrase of key %q: %w", name, err)
+	}
+	key, err := Open(config.Path, passphrase)
+	if err != nil {
+		return nil, config, err
+	}
+	k.open[name] = key
+	return key, config, nil
 }
 
 // Close forgets the keys. Those already handed out remain usable.

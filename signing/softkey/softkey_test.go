@@ -260,7 +260,12 @@ func TestKeysAreOpenedByName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var keys signing.Keys = New(map[string]Config{"house": {path, ref}, "bare": {filepath.Join(dir, "bare"), ref}})
+	keys := New(map[string]Config{"house": {path, ref}, "bare": {filepath.Join(dir, "bare"), ref}})
+	for _, name := range []string{"house", "bare"} {
+		if k, err := keys.Bare(t.Context(), name); err != nil || len(k.Chain()) != 0 {
+			t.Errorf("%s without certificates: %v", name, err)
+		}
+	}
 	first, err := keys.Open(t.Context(), "house")
 	if err != nil {
 		t.Fatal(err)

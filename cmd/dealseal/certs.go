@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// certOptions are the flags of certs alone.
+type certOptions struct {
+	key, at string
+	revoked bool
+}
+
+// certs shows the registry of certificates, or decides about one.
+func certs(ctx context.Context, c *call) error {
+	verb, args := "list", []string(nil)
+	if len(c.args) > 0 {
+		verb, args = c.args[0], c.args[1:]
+	}
+	switch {
+	case verb == "list" && len(args) == 0:
+		return listCertificates(ctx, c)
+	case verb == "show" && len(args) == 1:
+		return showCertificate(ctx, c, args[0])
+	case verb == "import" && len(args) == 1:
+		return importCertificate(ctx, c, args[0])
+	case verb == "csr" && len(args) == 0:
+		return requestCertificate(ctx, c)
+	case (verb == "activate" || verb == "retire") && len(args) == 1:
+		return changeCertificate(ctx, c, verb, args[0])
+	}
+	return usagef("%q cannot be done with certificates: it is list, show THUMBPRINT, import FILE.pem --key NAME, csr --key NAME -o FILE, activate THUMBPRINT or retire THUMBPRINT", strings.Join(c.args, " "))
+}
+
+func listCertificates(ctx context.Context, c *call) error {
+	ops, err := c.openOperations(ctx)
+	if err != nil {
+		return err
+	}
+	defer ops.Close()
+	all, err := c.certificates(ctx, ops)
+	if err != nil {
+		return err
+	}
+	if c.json {
+		return printJSON(c.stdout, all)
+	}
+	if len(all) == 0 {
+		_, err := fmt.Fprintln(c.stdout, "the registry is empty: the daemon enters the configured certificate of each key when it first uses it")
+		return err
+	}
+	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "KEY\tTHUMBPRINT\tSTATE\tLEFT\tENDS\tREVOKED?\tSUBJECT")
+	for _, e := range all {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", e.Key, short(e.SHA256), stateWords(e), daysLeft(e, time.Now()), e.Until.Format(time.DateOnly), answerWords(e), printable(e.Subject))
+	}
+	return w.Flush()
+}
+
+// stateWords add to the state when it ends by itself.
+func stateWords(c deal.Certificate) string {
+	if c.ActivateAt.IsZero() {
+		return string(c.State)
+	}
+	return fmt.Sprintf("%s (active from %s)", c.State, c.ActivateAt.Format(time.RFC3339))
+}
+
+func daysLeft(c deal.Certificate, now time.Time) string {
+	if !c.Until.After(now) {
+		return "over"
+	}
+	return plural(int(c.Until.Sub(now)/(24*time.Hour)), "day")
+}
+
+func answerWords(c deal.Certificate) string {
+	switch c.Answer {
+	case deal.AnswerGood:
+		return "no, on " + c.Checked.Format(time.DateOnly)
+	case deal.AnswerRevoked:
+		return "yes"
+	case deal.AnswerUnreachable:
+		return "no answer on " + c.Checked.Format(time.DateOnly)
+	case deal.AnswerNobody:
+		return "nobody to ask"
+	}
+	return "not asked yet"
+}
+
+func showCertificate(ctx context.Context, c *call, thumbprint string) error {
+	ops, err := c.openOperations(ctx)
+	if err != nil {
+		return err
+	}
+	defer ops.Close()
+	e, err := c.chosen(ctx, ops, thumbprint)
+	if err != nil {
+		return err
+	}
+	if c.out != "" {
+		var text []byte
+		for _, der := range e.Chain {
+			text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+		}
+		return writeNew(c.out, text)
+	}
+	if c.json {
+		return printJSON(c.stdout, e)
+	}
+	return printCertificate(c.stdout, e)
+}
+
+func printCertificate(out io.Writer, e deal.Certificate) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(w, "%s:\t%s\n", name, printable(value))
+		}
+	}
+	line("certificate", e.SHA256)
+	line("key", e.Key)
+	line("public key", e.SPKI)
+	line("subject", e.Subject)
+	line("issuer", e.Issuer)
+	line("serial", e.Serial)
+	line("purpose", e.Purpose)
+	line("valid", e.From.Format(time.RFC3339)+" to "+e.Until.Format(time.RFC3339)+", left: "+daysLeft(e, time.Now()))
+	line("state", stateWords(e)+" since "+e.Since.Format(time.RFC3339))
+	line("revoked", answerWords(e))
+	line("", e.Detail)
+	return w.Flush()
+}
+
+func importCertificate(ctx context.Context, c *call, file string) error {
+	if c.certs.key == "" {
+		return usagef("say with --key which key of the configuration it is for")
+	}
+	all, err := readCertificates(file)
+	if err != nil {
+		return err
+	}
+	change := certChange{Verb: "import", Key: c.certs.key, Why: c.why}
+	for _, one := range all {
+		change.Chain = append(change.Chain, one.Raw)
+	}
+	ops, err := c.openOperations(ctx)
+	if err != nil {
+		return err
+	}
+	defer ops.Close()
+	after, err := ops.ChangeCertificate(ctx, change)
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	if after.Answer == deal.AnswerUnreachable {
+		fmt.Fprintf(c.stderr, "warning: nobody says whether it is revoked: %s\n", printable(after.Detail))
+	}
+	_, err = fmt.Fprintf(c.stdout, "%s: imported for key %s, not used yet: dealseal certs activate %s [--at TIME] --why REASON\n", after.SHA256, after.Key, short(after.SHA256))
+	return err
+}
+
+func requestCertificate(ctx context.Context, c *call) error {
+	if c.certs.key == "" || c.out == "" {
+		return usagef("name the key with --key and the file to write with -o")
+	}
+	if _, err := os.Lstat(c.out); err == nil {
+		return alreadyThere(c.out) // before the key is used
+	}
+	ops, err := c.openOperations(ctx)
+	if err != nil {
+		return err
+	}
+	defer ops.Close()
+	csr, err := ops.RequestCertificate(ctx, certRequest{Key: c.certs.key, Subject: c.subject})
+	if err != nil {
+		return err
+	}
+	if err := writeNew(c.out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr})); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(c.stdout, "%s: send it to the CA, and import what it sends back: dealseal certs import FILE.pem --key %s\n", c.out, c.certs.key)
+	return err
+}
+
+func changeCertificate(ctx context.Context, c *call, verb, thumbprint string) error {
+	if c.why == "" {
+		return usagef("say why with --why \"…\": it goes into the audit log")
+	}
+	change := certChange{Verb: verb, Why: c.why}
+	if c.certs.revoked {
+		change.Verb = "revoke"
+	}
+	var err error
+	if change.At, err = c.activationTime(verb); err != nil {
+		return err
+	}
+	ops, err := c.openOperations(ctx)
+	if err != nil {
+		return err
+	}
+	defer ops.Close()
+	chosen, err := c.chosen(ctx, ops, thumbprint)
+	if err != nil {
+		return err
+	}
+	change.Key, change.SHA256 = chosen.Key, chosen.SHA256
+	after, err := ops.ChangeCertificate(ctx, change)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.stdout, "%s: key %s, %s\n", after.SHA256, after.Key, stateWords(after))
+	if verb == "retire" && chosen.State == deal.CertActive {
+		fmt.Fprintf(c.stdout, "key %s has no active certificate any more: its deals wait until another one is activated\n", after.Key)
+	}
+	return nil
+}
+
+// activationTime reads --at: a moment with its zone, or a day, which begins in UTC.
+func (c *call) activationTime(verb string) (at time.Time, err error) {
+	switch {
+	case verb != "retire" && c.certs.revoked:
+		return at, usagef("--revoked goes with retire")
+	case c.certs.at == "":
+		return at, nil
+	case verb != "activate":
+		return at, usagef("--at goes with activate")
+	}
+	for _, form := range []string{time.RFC3339, time.DateOnly} {
+		if at, err = time.Parse(form, c.certs.at); err == nil {
+			break
+		}
+	}
+	switch {
+	case err != nil:
+		return at, usagef("--at is %q: write it as 2027-01-31T06:00:00Z or 2027-01-31", c.certs.at)
+	case !at.After(time.Now()):
+		return at, usagef("--at is %s, which has passed: leave it out to activate at once", at.Format(time.RFC3339))
+	}
+	return at.UTC(), nil
+}
+
+// certificates are those of the registry, or of one key where --key is given.
+func (c *call) certificates(ctx context.Context, ops operations) ([]deal.Certificate, error) {
+	all, err := ops.Certificates(ctx)
+	return slices.DeleteFunc(all, func(e deal.Certificate) bool { return c.certs.key != "" && e.Key != c.certs.key }), err
+}
+
+// chosen is the only certificate that a person can mean.
+func (c *call) chosen(ctx context.Context, ops operations, thumbprint string) (deal.Certificate, error) {
+	if len(thumbprint) < deal.MinThumbprint {
+		return deal.Certificate{}, usagef("%q is too short: give at least %d digits of the thumbprint", thumbprint, deal.MinThumbprint)
+	}
+	found, err := c.certificates(ctx, ops)
+	if err != nil {
+		return deal.Certificate{}, err
+	}
+	found = slices.DeleteFunc(found, func(e deal.Certificate) bool { return !e.Matches(thumbprint) })
+	switch {
+	case len(found) == 0:
+		return deal.Certificate{}, fmt.Errorf("the registry has no certificate %s: \"dealseal certs list\" shows those that there are", printable(thumbprint))
+	case len(found) > 1 && found[0].SHA256 == found[1].SHA256:
+		return deal.Certificate{}, usagef("%s is that of keys %s and %s: say which with --key", thumbprint, found[0].Key, found[1].Key)
+	case len(found) > 1:
+		return deal.Certificate{}, usagef("%s begins %d thumbprints: give more digits", thumbprint, len(found))
+	}
+	return found[0], nil
+}

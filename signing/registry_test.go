@@ -1,0 +1,92 @@
+package signing
+
+import (
+	"context"
+	"crypto/elliptic"
+	"crypto/x509"
+	"errors"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dealseal/dealseal/signing/pades"
+)
+
+// roll is a ring that knows which certificates were revoked, and opens keys that have no certificate for new seals.
+type roll struct {
+	ring
+	bare    map[string]Key
+	revoked map[string]bool // by serial number
+}
+
+func (r *roll) MayFinish(name string, cert *x509.Certificate) error {
+	if r.revoked[cert.SerialNumber.String()] {
+		return &KeyError{Key: name, Revoked: true, Reason: "its certificate was revoked"}
+	}
+	return nil
+}
+
+func (r *roll) OpenFor(_ context.Context, name string, chain []*x509.Certificate) (Key, error) {
+	if err := r.MayFinish(name, chain[0]); err != nil {
+		return nil, err
+	}
+	return WithChain(r.bare[name], chain), nil
+}
+
+func TestWhatWasStagedIsFinishedWithItsOwnCertificateAndNoRevokedOne(t *testing.T) {
+	signer := newEC(elliptic.P256())
+	old := newKey(signer, func(c *x509.Certificate) { c.SerialNumber = big.NewInt(7) })
+	r := &roll{ring: ring{keys: map[string]Key{"house": old}}, bare: map[string]Key{"house": &softKey{Signer: signer}}, revoked: map[string]bool{}}
+	s := NewSealer(r, &fakeTSA{}, clock)
+	p := profile()
+	p.Level = pades.BT
+	ticket := mustPrepare(t, s, p)
+
+	// A key that has no certificate for new seals finishes what was staged with it.
+	delete(r.keys, "house")
+	if _, err := s.Prepare(t.Context(), document(), Request{Profile: p}); err == nil {
+		t.Error("something new was staged")
+	}
+	value, err := s.Redeem(t.Context(), ticket)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	r.revoked["7"] = true
+	for what, err := range map[string]error{"redeem": second(s.Redeem(t.Context(), ticket)), "time-stamp": second(s.Timestamp(t.Context(), ticket, value))} {
+		if !IsRevoked(err) || !isPermanent(err) || !IsUnusable(err) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	// The renewed certificate of the same key is no cure for what names the old one, nor is another key.
+	r.revoked = map[string]bool{}
+	r.bare["house"] = &softKey{Signer: newEC(elliptic.P256())}
+	_, err = s.Redeem(t.Context(), ticket)
+	var refused *KeyError
+	if !errors.As(err, &refused) || refused.Unusable() || !strings.Contains(err.Error(), "changed since the seal was staged") {
+		t.Errorf("with another key: %v", err)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func TestAKeyWithAnotherChainIsStoppedAsTheKeyItself(t *testing.T) {
+	signer := newEC(elliptic.P256())
+	plain := newKey(signer, nil)
+	renewed := newKey(signer, func(c *x509.Certificate) { c.SerialNumber = big.NewInt(8) })
+	k := WithChain(plain, renewed.Chain())
+	if k.Chain()[0].SerialNumber.Int64() != 8 || CheckKey("house", k, now) != nil {
+		t.Error("it does not have the other chain")
+	}
+	if _, ok := k.(ContextSigner); ok {
+		t.Error("it claims that it can be stopped")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if k, ok := WithChain(contextKey{plain, make(chan error, 1)}, renewed.Chain()).(ContextSigner); !ok {
+		t.Error("it cannot be stopped any more")
+	} else if _, err := k.SignContext(ctx, nil, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("stopped: %v", err)
+	}
+}
