@@ -35,10 +35,11 @@ demo: deps-demo build ## A stage change in two CRMs becomes a sealed contract, b
 .PHONY: test
 test: deps renderer ## Everything that must hold before a change lands (at most 10 minutes on 2 cores)
 	go vet ./...
-	go test -timeout 9m $$(go list ./... | grep -vxF "$$(go list $(RACE))")
-	go test -timeout 9m -run '$(NORACE)' ./engine ./web
-	go test -timeout 9m $(RACEFLAGS) -run 'Together|AtOnce|Pulse|Tenant|Queue|Backup|Lease' ./store
-	go test -timeout 9m $(RACEFLAGS) -skip '$(NORACE)' $(RACE)
+	go test -timeout 20m $$(go list ./... | grep -vxF "$$(go list $(RACE) ./cmd/dealseal)")
+	go test -timeout 20m ./cmd/dealseal
+	go test -timeout 20m -run '$(NORACE)' ./engine ./web
+	go test -timeout 20m $(RACEFLAGS) -run 'Together|AtOnce|Pulse|Tenant|Queue|Backup|Lease' ./store
+	go test -timeout 20m $(RACEFLAGS) -skip '$(NORACE)' $(RACE)
 
 .PHONY: torture
 torture: deps renderer ## Kill the daemon at random moments under load, and count what is lost and doubled (KILLS=1000 SEED=7)

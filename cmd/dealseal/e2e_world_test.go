@@ -3,14 +3,17 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -24,6 +27,7 @@ import (
 	"filippo.io/age/armor"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/documents/typst"
 	"github.com/dealseal/dealseal/mocks/crm/hubspot"
 	"github.com/dealseal/dealseal/mocks/crm/salesforce"
 	"github.com/dealseal/dealseal/mocks/pki"
@@ -318,12 +322,37 @@ func tenantFile(c crm) string {
 	return b.String()
 }
 
-// shareRendererCache lets all daemons use the compiled renderer that demos use: it is made once per machine.
+// shareRendererCache lets all daemons use the compiled renderer that demos use.
 func (w *world) shareRendererCache(stateDir string) {
 	w.t.Helper()
-	cache := filepath.Join(repository(w.t), "build", "renderer-cache")
-	must(w.t, os.MkdirAll(cache, 0o700))
-	must(w.t, os.Symlink(cache, filepath.Join(stateDir, "renderer")))
+	must(w.t, os.Symlink(compiledRenderer(w.t), filepath.Join(stateDir, "renderer")))
+}
+
+// compiledRenderer is the folder with the compiled renderer. It is made once per machine, before the first daemon starts:
+// many that start beside each other would each compile it, and none would be ready in time.
+func compiledRenderer(t *testing.T) string {
+	t.Helper()
+	root := repository(t)
+	cache := filepath.Join(root, "build", "renderer-cache")
+	rendererCompiled.Do(func() { rendererCompiled.err = compileRenderer(filepath.Join(root, "build", "typst.wasm"), cache) })
+	must(t, rendererCompiled.err)
+	return cache
+}
+
+var rendererCompiled struct {
+	sync.Once
+	err error
+}
+
+func compileRenderer(wasm, cache string) error {
+	if err := os.MkdirAll(cache, 0o700); err != nil {
+		return err
+	}
+	r, err := typst.New(typst.Options{WASM: wasm, CacheDir: cache, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	return errors.Join(r.Warm(context.Background()), r.Close())
 }
 
 // repository is the root of the module.
