@@ -15,6 +15,9 @@ BENCH    ?=
 # and no WebAssembly.
 RACE := ./config ./connectors/... ./deal ./doctor ./engine ./secret ./signing ./signing/pades ./signing/tsa ./store/archive ./web/... ./mocks/crm/...
 
+# Packages that judge how long something takes, or whether a daemon is in time: each has the machine to itself.
+ALONE := ./documents/typst ./cmd/dealseal
+
 # SQLite, which is C translated to Go, is not watched itself: that took two thirds of the time. Its locks are the standard
 # library's, which are, so that nothing of ours is missed and nothing is reported that is none.
 RACEFLAGS := -race -gcflags='modernc.org/...=-race=false'
@@ -35,8 +38,8 @@ demo: deps-demo build ## A stage change in two CRMs becomes a sealed contract, b
 .PHONY: test
 test: deps renderer ## Everything that must hold before a change lands (at most 10 minutes on 2 cores)
 	go vet ./...
-	go test -timeout 20m $$(go list ./... | grep -vxF "$$(go list $(RACE) ./cmd/dealseal)")
-	go test -timeout 20m ./cmd/dealseal
+	go test -timeout 20m $$(go list ./... | grep -vxF "$$(go list $(RACE) $(ALONE))")
+	go test -timeout 20m -p 1 $(ALONE)
 	go test -timeout 20m -run '$(NORACE)' ./engine ./web
 	go test -timeout 20m $(RACEFLAGS) -run 'Together|AtOnce|Pulse|Tenant|Queue|Backup|Lease' ./store
 	go test -timeout 20m $(RACEFLAGS) -skip '$(NORACE)' $(RACE)
