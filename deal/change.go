@@ -20,10 +20,6 @@ type Watch struct {
 	Since time.Time
 }
 
-// ClockSkew is by how much a CRM's clock may differ from ours before something goes wrong that depends on both: more is a
-// failure of the doctor's.
-const ClockSkew = time.Minute
-
 // Change is one entry of a record into a watched stage. The same entry is returned once per rule that watches it.
 type Change struct {
 	Rule  string `json:"rule"`

@@ -105,8 +105,8 @@ func (r *run) look(ctx context.Context, call string) (rec deal.Record, stop bool
 		return rec, false, held(holdMissing, "the record says that this transaction is signed, but its contract is not on the record: find it (dealseal recover, backups), or release to seal again")
 	}
 	if r.predatesState() && !r.released(holdRestored) && !r.released(holdMissing) {
-		return rec, false, held(holdRestored, "this state was copied or restored at %s, after the deal entered its stage (or within %s of that, by which clocks may differ), and nothing proves that it was not sealed elsewhere in between: "+
-			"if no contract exists, release the deal", r.Ledger.Epoch().UTC().Format(time.RFC3339), deal.ClockSkew)
+		return rec, false, held(holdRestored, "this state was copied or restored at %s, after the deal entered its stage, and nothing proves that it was not sealed elsewhere in between: "+
+			"if no contract exists, release the deal", r.Ledger.Epoch().UTC().Format(time.RFC3339))
 	}
 	return rec, false, r.elsewhere(shown.by)
 }
@@ -131,12 +131,10 @@ func (e *elsewhereError) Error() string {
 	return "another daemon works on this very transaction, with another copy of this state (" + e.by + "): stop one of the two; its contract is adopted once it is on the record"
 }
 
-// predatesState reports whether the entry may be older than this copy of the state: whoever had the state before may have
-// gone on with it. The entry has the CRM's time and the copy ours, so that what entered within deal.ClockSkew of the copy
-// counts as older.
+// predatesState reports whether the entry is older than this copy of the state: whoever had the state before may have
+// gone on with it.
 func (r *run) predatesState() bool {
-	epoch := r.Ledger.Epoch()
-	return !epoch.IsZero() && r.s.Change.At.Before(epoch.Add(deal.ClockSkew))
+	return r.s.Change.At.Before(r.Ledger.Epoch())
 }
 
 // read reads the fields that the plan needs and takes note of every ID that the CRM knows the record by. shown is what

@@ -142,30 +142,6 @@ func TestARestoredStateHoldsWhatNothingProves(t *testing.T) {
 	w.wantContracts(record, 1)
 }
 
-// An entry from before the copy has a later time than the copy when the CRM's clock is ahead of ours.
-func TestWhatEnteredWithinTheClocksDifferenceOfACopyCountsAsOlder(t *testing.T) {
-	t.Parallel()
-	for after, held := range map[time.Duration]bool{0: true, deal.ClockSkew - 5*time.Second: true, deal.ClockSkew + 5*time.Second: false} {
-		t.Run(after.String(), func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t)
-			first := w.daemon()
-			first.poll()
-			d := first.copyState()
-			w.clock.advance(after)
-			w.won()
-			tx := d.notice()
-			d.finish()
-			if !held {
-				d.wantDone(d.load(tx))
-				return
-			}
-			d.want(d.load(tx), deal.Held, deal.Noticed, "[restored] ")
-			w.wantUses(0)
-		})
-	}
-}
-
 // Two copies of a state that has committed a digest: neither may make a second contract of it.
 func TestACopyOfTheStateNeverGoesOnWithACommittedDigestByItself(t *testing.T) {
 	for _, point := range []string{"seal.advance.digest/after", "seal.advance.signature/after", "seal.advance.token/after"} {

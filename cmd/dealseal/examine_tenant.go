@@ -242,7 +242,7 @@ func compose(b *documents.Bundle, p deal.Plan, kind deal.Kind, record deal.Recor
 // Limits of a clock's difference.
 const (
 	skewWarning = 2 * time.Second
-	skewFailure = deal.ClockSkew
+	skewFailure = time.Minute
 )
 
 // clockFinding compares a clock with this machine's. It was read between two moments here, and may be off itself by the
