@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -70,6 +71,9 @@ func (h *house) lookAtRegistry(each *keyring, all []deal.Certificate, log *slog.
 
 // readRegistry is lookAtRegistry for a command: it asks the daemon, or reads the state directory as it lies there.
 func (h *house) readRegistry(ctx context.Context, keys *keyring, log *slog.Logger) (*registry, error) {
+	if info, err := os.Stat(h.cfg.StateDir); err == nil && !info.IsDir() {
+		return h.lookAtRegistry(keys, nil, log) // no registry can be in a file, which is for the doctor to say
+	}
 	daemon, err := dialControl(ctx, h.cfg.StateDir)
 	if err == nil {
 		defer daemon.Close()

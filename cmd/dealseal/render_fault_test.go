@@ -94,7 +94,7 @@ func TestATemplateThatTakesTooLongOrTooMuchGivesTheDealUpByNameAndARetryGoesOn(t
 	c := s.crms[0]
 	for _, tc := range []struct{ mood, reason string }{{moodEndless, "deadline passed, the child was killed"}, {moodGreedy, "512 MiB"}} {
 		r := enterMood(c, tc.mood)
-		story := awaitTrouble(t, s.ops, r, deal.Dead, "render: ", "template moody@1", tc.reason)
+		story := awaitTrouble(t, s.ops, r, deal.Dead, "render: ", "moody@1", tc.reason)
 		mustUseTheKey(t, story, 0)
 		mustShow(t, c, r, deal.StatusFailed)
 		c.rename(r, hiddenSubject)
