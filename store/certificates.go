@@ -195,9 +195,13 @@ func (t *txn) setCertificateState(c deal.Certificate, state deal.CertState) erro
 	return t.exec(`UPDATE certificates SET state = $3, since = $4, activate_at = 0 WHERE key = $1 AND sha256 = $2`, c.Key, c.SHA256, state, t.now.UnixMilli())
 }
 
+// settled is the point of what every start finds out anew about certificates: losing it costs another look. It is that of the
+// start itself, so that a crash in what a person decides stays a point of its own.
+const settled = "commit/open"
+
 // ActivateDue makes those certificates active that were to be by now, in their order, and returns how many these were.
 func (s *Store) ActivateDue(ctx context.Context) (n int, err error) {
-	return n, s.update(ctx, "commit/operate", func(t *txn) error {
+	return n, s.update(ctx, settled, func(t *txn) error {
 		due, err := t.certificates(`WHERE state = 'next' AND activate_at BETWEEN 1 AND $1`, t.now.UnixMilli())
 		if err != nil {
 			return err
@@ -246,7 +250,7 @@ func (s *Store) RevokeCertificate(ctx context.Context, sha256, who, why string) 
 	if who == "" || why == "" {
 		return false, &CertificateError{sha256, "say who and why: both go into the audit log"}
 	}
-	return fresh, s.update(ctx, "commit/operate", func(t *txn) error {
+	return fresh, s.update(ctx, settled, func(t *txn) error {
 		fresh = false
 		all, err := t.certificates(`WHERE sha256 = $1 AND state <> 'revoked'`, sha256)
 		if err != nil {
@@ -270,7 +274,7 @@ func (s *Store) RevokeCertificate(ctx context.Context, sha256, who, why string) 
 
 // NoteCertificateCheck takes down what came of asking whether a certificate is revoked, for one that is not.
 func (s *Store) NoteCertificateCheck(ctx context.Context, sha256 string, answer deal.CertAnswer, detail string) error {
-	return s.update(ctx, "commit/operate", func(t *txn) error {
+	return s.update(ctx, settled, func(t *txn) error {
 		return t.exec(`UPDATE certificates SET checked = $2, answered = CASE WHEN $3 = 'good' THEN $2 ELSE answered END, answer = $3, detail = $4
 			WHERE sha256 = $1 AND state <> 'revoked'`, sha256, t.now.UnixMilli(), answer, detail)
 	})
@@ -280,7 +284,7 @@ func (s *Store) NoteCertificateCheck(ctx context.Context, sha256 string, answer 
 // once for each of the days given and each certificate, and returns them. Where several have passed unseen, the fewest
 // counts for all.
 func (s *Store) TellCertificateEnds(ctx context.Context, days []int) (told []deal.CertificateEnd, err error) {
-	return told, s.update(ctx, "commit/operate", func(t *txn) error {
+	return told, s.update(ctx, settled, func(t *txn) error {
 		told = nil
 		all, err := t.certificates(`WHERE state IN ('active', 'next')`)
 		if err != nil {
