@@ -235,12 +235,23 @@ func (s *session) open() error {
 	return s.refresh()
 }
 
-// refresh logs in, if need be, and finds the key again. Another key under the
-// same name is not ours to use: what was described has gone.
+// refresh logs in, if need be, and finds the key again. A login that ends meanwhile, in whichever session, is a reason to
+// look once more and not a finding.
 func (s *session) refresh() error {
-	if err := s.token.ensureLogin(s.handle); err != nil {
-		return err
+	for cures := 0; ; cures++ {
+		if err := s.token.ensureLogin(s.handle); err != nil {
+			return err
+		}
+		logins := s.token.logins.Load()
+		err := s.findKey()
+		if err == nil || cures == maxCures || cureOf(err) == cureSession || s.token.stayedLoggedIn(s.handle, logins) {
+			return err
+		}
 	}
+}
+
+// findKey finds the key. Another key under the same name is not ours to use: what was described has gone.
+func (s *session) findKey() error {
 	found, err := s.token.findKey(s.handle)
 	if err != nil {
 		return err

@@ -627,6 +627,8 @@ func TestATouchMendsWhatWasLostWhileNobodySigned(t *testing.T) {
 		{"", 0, false},
 		{"lapse once", 0, false},
 		{"find-logged-out once", 1, false},
+		{"find-nothing once", 1, false},
+		{"find-half once", 1, false},
 		{"find-crash once", 1, false}, // a new process
 		{"find-hang once", 1, true},
 	} {

@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/pkcs11"
@@ -31,7 +32,8 @@ type token struct {
 	pin    secret.Secret
 	needs  bool // a login
 	login  sync.Mutex
-	out    io.Writer // for the daemon's log
+	logins atomic.Int64 // that the token accepted
+	out    io.Writer    // for the daemon's log
 }
 
 // Bounds on what a token is asked for.
@@ -116,14 +118,35 @@ func (t *token) ensureLogin(session pkcs11.SessionHandle) error {
 	defer t.login.Unlock()
 	// Most calls come while others are logged in; a state says so without
 	// presenting the PIN.
-	info, err := t.ctx.GetSessionInfo(session)
-	switch {
-	case err == nil && (info.State == pkcs11.CKS_RO_USER_FUNCTIONS || info.State == pkcs11.CKS_RW_USER_FUNCTIONS):
+	in, err := t.loggedIn(session)
+	if in {
 		return nil
-	case err != nil && cureOf(err) == cureSession:
+	}
+	if err != nil && cureOf(err) == cureSession {
 		return err // no PIN is presented over a session that has gone
 	}
-	return t.presentPIN(session, pkcs11.CKU_USER)
+	if err := t.presentPIN(session, pkcs11.CKU_USER); err != nil {
+		return err
+	}
+	t.logins.Add(1)
+	return nil
+}
+
+func (t *token) loggedIn(session pkcs11.SessionHandle) (bool, error) {
+	info, err := t.ctx.GetSessionInfo(session)
+	return err == nil && (info.State == pkcs11.CKS_RO_USER_FUNCTIONS || info.State == pkcs11.CKS_RW_USER_FUNCTIONS), err
+}
+
+// stayedLoggedIn reports whether nobody had to log in again since the count was so much. A token ends the login of all
+// sessions at once: what one of them saw meanwhile, half of a key or none, says nothing about the token.
+func (t *token) stayedLoggedIn(session pkcs11.SessionHandle, logins int64) bool {
+	if t.pin.IsZero() {
+		return true
+	}
+	t.login.Lock()
+	defer t.login.Unlock()
+	in, _ := t.loggedIn(session)
+	return in && t.logins.Load() == logins
 }
 
 // authenticateOperation is the login that keys with CKA_ALWAYS_AUTHENTICATE

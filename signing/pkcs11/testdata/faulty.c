@@ -95,7 +95,15 @@ static CK_RV FindObjectsInit(CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR template, CK_
 		raise(SIGSEGV);
 	if (ordered("find-logged-out"))
 		return real->C_Logout(s), CKR_USER_NOT_LOGGED_IN;
+	if (ordered("find-nothing")) // the login ends between two calls: private objects are not there any more
+		real->C_Logout(s);
 	return real->C_FindObjectsInit(s, template, n);
+}
+
+static CK_RV GetAttributeValue(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR template, CK_ULONG n) {
+	if (ordered("find-half")) // it ends when the key has been found and not been read
+		real->C_Logout(s);
+	return real->C_GetAttributeValue(s, o, template, n);
 }
 
 static CK_RV Sign(CK_SESSION_HANDLE s, CK_BYTE_PTR data, CK_ULONG n, CK_BYTE_PTR out, CK_ULONG_PTR size) {
@@ -144,6 +152,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR out) {
 	list.C_Sign = Sign;
 	list.C_GetSessionInfo = GetSessionInfo;
 	list.C_FindObjectsInit = FindObjectsInit;
+	list.C_GetAttributeValue = GetAttributeValue;
 	list.C_GetTokenInfo = GetTokenInfo;
 	list.C_Login = Login;
 	*out = &list;
