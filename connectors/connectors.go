@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"github.com/dealseal/dealseal/deal"
 )
@@ -64,6 +65,17 @@ func IsLogin(err error) bool {
 type Files interface {
 	// Download writes the content of the file to w, at most limit bytes; more is an error.
 	Download(ctx context.Context, ref deal.Ref, fileID string, w io.Writer, limit int64) error
+}
+
+// Historian is the ability to read the stage history of a stretch of time, apart from the poll.
+type Historian interface {
+	// Entries returns at most 500 of the stage entries from from on and before to, both on the CRM's clock, under the
+	// contract of Changes: each at least once and for each watch that it matches, none from before its watch's Since, rows
+	// that cannot be understood as quarantined. The zero cursor begins, the page's Next goes on while it has More; the
+	// arguments stay the same until then. Entries are oldest first within a page, not from page to page, and a page may
+	// have none. What the CRM shows later, and the history of records that were deleted since, is missing. Calls of
+	// Changes and of Entries do not disturb each other.
+	Entries(ctx context.Context, from, to time.Time, after deal.Cursor, watches []deal.Watch) (deal.Page, error)
 }
 
 // Metered is the ability to say how much of the CRM's allowance is used, without a call.

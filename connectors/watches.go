@@ -5,9 +5,21 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/dealseal/dealseal/deal"
 )
+
+// NotBefore returns the watches as they are for entries from t on.
+func NotBefore(t time.Time, watches []deal.Watch) []deal.Watch {
+	later := slices.Clone(watches)
+	for i := range later {
+		if later[i].Since.Before(t) {
+			later[i].Since = t
+		}
+	}
+	return later
+}
 
 // WatchesKey names a set of watches, whatever their order. A connector keeps it with its position inside a window that is
 // not read to its end: what that position has passed was judged for these watches and for no other, so with another key

@@ -26,6 +26,9 @@ var cases = []testCase{
 	{"UnknownObjectIsRefused", testUnknownObject},
 	{"NoRuleCostsNothing", testNoWatch},
 	{"IdlePollIsCheap", testIdlePoll},
+	{"HistoryHasWhatEnteredInItsTimeAndNothingElse", testHistory},
+	{"HistoryComesInPages", testHistoryInPages},
+	{"HistoryDoesNotDisturbThePoll", testHistoryBesideThePoll},
 
 	{"RecordHasLinesInTheirOrder", testRecord},
 	{"AmountIsExact", testAmount},

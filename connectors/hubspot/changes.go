@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
 
@@ -32,6 +33,18 @@ const (
 // aliases, however old they are; the value that the merge itself wrote is no entry. When a deal enters a stage and is
 // merged, before it is polled, with one that entered the same stage earlier, the two cannot be told apart from one entry.
 func (c *Connector) Changes(ctx context.Context, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
+	return c.changes(ctx, c.seen, after, watches)
+}
+
+// Entries implements connectors.Historian. A deal that entered a stage at some time has changed then or since: search finds
+// it whatever has become of it, and there is no sooner end than that of the list.
+func (c *Connector) Entries(ctx context.Context, from, to time.Time, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
+	page, err := c.changes(ctx, newSeen(), after, connectors.NotBefore(from, watches))
+	page.Entries = slices.DeleteFunc(page.Entries, func(e deal.Change) bool { return !e.At.Before(to) })
+	return page, err
+}
+
+func (c *Connector) changes(ctx context.Context, seen *seen, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
 	if len(watches) == 0 {
 		return deal.Page{Next: after}, nil
 	}
@@ -40,14 +53,14 @@ func (c *Connector) Changes(ctx context.Context, after deal.Cursor, watches []de
 			return deal.Page{}, fmt.Errorf("hubspot: rule %s: %w", w.Rule, refuse("object %q cannot be watched: only %s have stages here", w.Object, Object))
 		}
 	}
-	page, err := c.readPage(ctx, after, watches)
+	page, err := c.readPage(ctx, seen, after, watches)
 	if err != nil {
 		return deal.Page{}, fmt.Errorf("hubspot: read the stage history: %w", err)
 	}
 	return page, nil
 }
 
-func (c *Connector) readPage(ctx context.Context, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
+func (c *Connector) readPage(ctx context.Context, seen *seen, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
 	if err := ctx.Err(); err != nil {
 		return deal.Page{}, err
 	}
@@ -62,7 +75,7 @@ func (c *Connector) readPage(ctx context.Context, after deal.Cursor, watches []d
 	if p.Watches != s.watches {
 		p.Page = "" // what was read was not judged for these watches
 	}
-	c.seen.begin(p.Page)
+	seen.begin(p.Page)
 	list, err := c.searchChanged(ctx, s)
 	if err != nil {
 		return deal.Page{}, err
@@ -70,7 +83,7 @@ func (c *Connector) readPage(ctx context.Context, after deal.Cursor, watches []d
 	if s.asOf.IsZero() {
 		s.asOf = list.date
 	}
-	b := &builder{connector: c, scan: s, by: byStage(watches), more: list.more, read: map[int64]string{}}
+	b := &builder{connector: c, seen: seen, scan: s, by: byStage(watches), more: list.more, read: map[int64]string{}}
 	b.page.Quarantined = list.quarantined
 	if err := b.add(ctx, list.rows); err != nil {
 		return deal.Page{}, err
@@ -203,6 +216,7 @@ func rowName(raw []byte) string {
 // builder makes a page out of the deals of a search.
 type builder struct {
 	connector *Connector
+	seen      *seen
 	scan      scan
 	by        map[string][]deal.Watch
 	page      deal.Page
@@ -215,7 +229,7 @@ func (b *builder) add(ctx context.Context, rows []changed) error {
 	for batch := range slices.Chunk(rows, historyBatch) {
 		var ids []int64
 		for _, row := range batch {
-			if !b.connector.seen.has(row.id, row.modified) {
+			if !b.seen.has(row.id, row.modified) {
 				ids = append(ids, row.id)
 			}
 		}
@@ -273,7 +287,7 @@ func (b *builder) pass(row changed) {
 
 func (b *builder) finish(after deal.Cursor) deal.Page {
 	slices.SortStableFunc(b.page.Entries, func(x, y deal.Change) int { return x.At.Compare(y.At) })
-	name := b.connector.seen.turn(b.read)
+	name := b.seen.turn(b.read)
 	if b.more {
 		b.page.Next, b.page.More = b.scan.pause(after, name), true
 		return b.page

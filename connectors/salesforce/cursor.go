@@ -16,6 +16,8 @@ import (
 // stamp after asOf less the overlap: that is where the next scan begins.
 type scan struct {
 	from time.Time
+	// to is where it ends, the zero time for a scan that has no end. It is the caller's, and is not stored.
+	to time.Time
 	// asOf is the CRM's time when the first page was read; zero before that.
 	asOf time.Time
 	// last is the last row that was read; its zero value stands before the first.

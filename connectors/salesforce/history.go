@@ -14,6 +14,7 @@ import (
 
 	"github.com/simpleforce/simpleforce"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
 
@@ -32,6 +33,16 @@ const (
 // it of the same Opportunity has another stage; that one may lie before the window and is then asked for. The query has
 // no filter on the stage for the same reason. When nothing has happened within the overlap, a poll is one call.
 func (c *Connector) Changes(ctx context.Context, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
+	return c.changes(ctx, time.Time{}, after, watches)
+}
+
+// Entries implements connectors.Historian.
+func (c *Connector) Entries(ctx context.Context, from, to time.Time, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
+	return c.changes(ctx, to, after, connectors.NotBefore(from, watches))
+}
+
+// changes reads a page of the history before to; the zero time is no end.
+func (c *Connector) changes(ctx context.Context, to time.Time, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
 	if len(watches) == 0 {
 		return deal.Page{Next: after}, nil
 	}
@@ -47,15 +58,16 @@ func (c *Connector) Changes(ctx context.Context, after deal.Cursor, watches []de
 	if err := c.wire.gauge.mayBegin(); err != nil {
 		return deal.Page{}, fmt.Errorf("salesforce: read the stage history: %w", err)
 	}
-	page, err := c.readPage(ctx, after, watches)
+	page, err := c.readPage(ctx, to, after, watches)
 	if err != nil {
 		return deal.Page{}, fmt.Errorf("salesforce: read the stage history: %w", noHistory(err))
 	}
 	return page, nil
 }
 
-func (c *Connector) readPage(ctx context.Context, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
+func (c *Connector) readPage(ctx context.Context, to time.Time, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
 	s := c.resume(after, watches)
+	s.to = to
 	rows, more, asOf, err := c.historyRows(ctx, s)
 	if err != nil {
 		return deal.Page{}, err
@@ -154,6 +166,9 @@ func historyQuery(s scan) string {
 		// Bulk updates share one stamp: without the ID a page border inside them would lose the rest.
 		at := s.last.at.Format(queryTime)
 		where = "CreatedDate >= " + at + " AND (CreatedDate > " + at + " OR Id > " + quote(s.last.id) + ")"
+	}
+	if !s.to.IsZero() {
+		where += " AND CreatedDate < " + s.to.Format(queryTime)
 	}
 	return fmt.Sprintf("SELECT Id, OpportunityId, StageName, CreatedDate, CreatedById FROM OpportunityHistory WHERE %s ORDER BY CreatedDate, Id LIMIT %d",
 		where, pageRows)
