@@ -38,30 +38,24 @@ func (s *Sealer) PrepareAttestation(ctx context.Context, p Profile, content []by
 	return &Attestation{SPKISHA256: digest(signer.RawSubjectPublicKeyInfo), CertSHA256: digest(signer.Raw), profile: p, detached: d}, nil
 }
 
-// Attest has the key sign, and the value time-stamped if the profile's level has a time-stamp. It returns a detached CMS.
+// Attest has the key sign, and the value time-stamped if the profile's level has a time-stamp. It returns a detached
+// CMS. As with a seal, nothing is signed or time-stamped with a certificate that was revoked meanwhile.
 func (s *Sealer) Attest(ctx context.Context, a *Attestation) (cms []byte, err error) {
-	key, err := s.open(ctx, a.profile.Key)
+	chain := a.detached.Chain()
+	key, err := s.openFor(ctx, a.profile.Key, chain)
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(digest(key.Chain()[0].RawSubjectPublicKeyInfo), a.SPKISHA256) {
+	if !samePublic(chain[0].PublicKey, key.Public()) {
 		return nil, &KeyError{Key: a.profile.Key, staged: true, Reason: "it was changed since the manifest was made"}
 	}
 	value, _, err := signContext(ctx, key, a.Digest(), a.detached.Algorithm.SignerOpts())
 	if err != nil {
 		return nil, keyTrouble(a.profile.Key, err)
 	}
-	var token []byte
-	if a.profile.Level.AtLeast(pades.BT) {
-		if s.tsa == nil {
-			return nil, &TimestampError{Level: a.profile.Level}
-		}
-		h := a.detached.Algorithm.Hash
-		imprint := h.New()
-		imprint.Write(value)
-		if token, err = s.tsa.Timestamp(ctx, imprint.Sum(nil), h); err != nil {
-			return nil, err
-		}
+	token, err := s.stamp(ctx, a.profile, chain[0], a.detached.Algorithm.Hash, value)
+	if err != nil {
+		return nil, err
 	}
 	return a.detached.Embed(value, token)
 }

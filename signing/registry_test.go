@@ -2,9 +2,11 @@ package signing
 
 import (
 	"context"
+	"crypto"
 	"crypto/elliptic"
 	"crypto/x509"
 	"errors"
+	"io"
 	"math/big"
 	"strings"
 	"testing"
@@ -88,5 +90,47 @@ func TestAKeyWithAnotherChainIsStoppedAsTheKeyItself(t *testing.T) {
 		t.Error("it cannot be stopped any more")
 	} else if _, err := k.SignContext(ctx, nil, nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("stopped: %v", err)
+	}
+}
+
+// turncoat is a key whose certificate is revoked while it signs.
+type turncoat struct {
+	*softKey
+	revoke func()
+}
+
+func (k turncoat) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	defer k.revoke()
+	return k.softKey.Sign(random, digest, opts)
+}
+
+func TestAManifestIsNeitherSignedNorTimeStampedWithARevokedCertificate(t *testing.T) {
+	signer := newEC(elliptic.P256())
+	key := newKey(signer, func(c *x509.Certificate) { c.SerialNumber = big.NewInt(7) })
+	r := &roll{ring: ring{keys: map[string]Key{"house": key}}, bare: map[string]Key{"house": key}, revoked: map[string]bool{}}
+	tsa := &fakeTSA{}
+	s := NewSealer(r, tsa, clock)
+	p := profile()
+	p.Level = pades.BT
+	a, err := s.PrepareAttestation(t.Context(), p, []byte("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	r.revoked["7"] = true
+	if _, err := s.Attest(t.Context(), a); !IsRevoked(err) || len(key.signed) != 0 {
+		t.Errorf("revoked before: %d signatures, %v", len(key.signed), err)
+	}
+	r.revoked = map[string]bool{}
+	r.bare["house"] = turncoat{key, func() { r.revoked["7"] = true }}
+	if _, err := s.Attest(t.Context(), a); !IsRevoked(err) || tsa.digest != nil {
+		t.Errorf("revoked while the key signs: a time-stamp over %x, %v", tsa.digest, err)
+	}
+
+	// A certificate that is no longer the one for new seals is good for what names it.
+	r.revoked, r.bare["house"] = map[string]bool{}, &softKey{Signer: signer}
+	delete(r.keys, "house")
+	if _, err := s.Attest(t.Context(), a); err != nil {
+		t.Error(err)
 	}
 }

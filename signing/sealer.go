@@ -2,6 +2,7 @@ package signing
 
 import (
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -171,22 +172,26 @@ func (s *Sealer) Timestamp(ctx context.Context, t *Ticket, value []byte) (token 
 	if err := t.check(); err != nil {
 		return nil, err
 	}
-	if !t.Profile.Level.AtLeast(pades.BT) {
-		return nil, nil
-	}
-	if s.tsa == nil {
-		return nil, &TimestampError{Level: t.Profile.Level}
-	}
 	chain, err := t.Prepared.Certificates()
 	if err != nil {
 		return nil, err
 	}
-	// A time-stamp from after a revocation would prove that the seal is worth nothing.
-	if err := s.mayFinish(t.Profile.Key, chain[0]); err != nil {
+	return s.stamp(ctx, t.Profile, chain[0], t.Prepared.Algorithm.Hash, value)
+}
+
+// stamp gets the time-stamp that a profile's level asks for over a value that was made with the key of a certificate.
+func (s *Sealer) stamp(ctx context.Context, p Profile, cert *x509.Certificate, h crypto.Hash, value []byte) (token []byte, err error) {
+	if !p.Level.AtLeast(pades.BT) {
+		return nil, nil
+	}
+	if s.tsa == nil {
+		return nil, &TimestampError{Level: p.Level}
+	}
+	// A time-stamp from after a revocation would prove that the signature is worth nothing.
+	if err := s.mayFinish(p.Key, cert); err != nil {
 		return nil, err
 	}
 	// The imprint is over the octets of the signature value (RFC 3161, appendix A).
-	h := t.Prepared.Algorithm.Hash
 	imprint := h.New()
 	imprint.Write(value)
 	if token, err = s.tsa.Timestamp(ctx, imprint.Sum(nil), h); err != nil {
@@ -196,7 +201,7 @@ func (s *Sealer) Timestamp(ctx context.Context, t *Ticket, value []byte) (token 
 	if err != nil {
 		return nil, err
 	}
-	if err := t.Profile.Floor.certificates([]*x509.Certificate{stamp.Certificate}); err != nil {
+	if err := p.Floor.certificates([]*x509.Certificate{stamp.Certificate}); err != nil {
 		return nil, fmt.Errorf("signing: the time-stamp cannot be used: %w", err)
 	}
 	return token, nil

@@ -43,6 +43,9 @@ func sumOf(h crypto.Hash, b []byte) []byte {
 	return sum.Sum(nil)
 }
 
+// Chain begins with the signer's certificate.
+func (d *Detached) Chain() []*x509.Certificate { return d.chain }
+
 // Embed completes the signature with its value, which is checked, and a TimeStampToken over the value, or nil.
 func (d *Detached) Embed(value, token []byte) (cms []byte, err error) {
 	if err := d.Algorithm.Verify(d.chain[0].PublicKey, d.Digest, value); err != nil {
