@@ -60,6 +60,8 @@ type Facts struct {
 	// Verdict is our verifier's, SecondOpinion the independent reader's.
 	Verdict       string `json:"verdict,omitempty"`
 	SecondOpinion string `json:"second_opinion,omitempty"`
+	// Conclusion is the verdict in the words of ETSI EN 319 102-1, with its sub-indication if it has not passed.
+	Conclusion string `json:"conclusion,omitempty"`
 	// Archive is the archive's relative folder.
 	Archive    string      `json:"archive,omitempty"`
 	Attachment *Attachment `json:"attachment,omitempty"`

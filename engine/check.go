@@ -46,7 +46,7 @@ func (r *run) check(ctx context.Context) error {
 	}
 	s.Private.Report = verdict.json
 	s.Facts.Verdict, s.Facts.SecondOpinion, s.Facts.Level = verdict.verdict, verdict.opinion, string(verdict.level)
-	s.Facts.SealedAt = verdict.at
+	s.Facts.Conclusion, s.Facts.SealedAt = verdict.conclusion, verdict.at
 	if s.Facts.Cert == nil {
 		s.Facts.Cert = verdict.cert
 	}
@@ -116,15 +116,16 @@ func certOf(s *deal.Sealing) string {
 
 // finding is what the flow needs of a verification report.
 type finding struct {
-	verdict string
-	valid   bool
-	why     string
-	level   pades.Level
-	opinion string
-	at      time.Time
-	cert    *deal.CertFact
-	reason  string // as the seal states it
-	json    []byte
+	verdict    string
+	conclusion string // the verdict in the words of ETSI EN 319 102-1
+	valid      bool
+	why        string
+	level      pades.Level
+	opinion    string
+	at         time.Time
+	cert       *deal.CertFact
+	reason     string // as the seal states it
+	json       []byte
 }
 
 // findingOf looks at the signature that covers the whole file, which is ours: others may have signed the file before, and
@@ -138,14 +139,16 @@ func findingOf(report *verify.Report) (f finding, err error) {
 	}
 	ours := report.Newest()
 	if ours == nil {
-		f.verdict, f.why = string(verify.Indeterminate), "no signature covers the whole of it"
+		f.conclude(verify.Indeterminate, "")
+		f.why = "no signature covers the whole of it"
 		return f, nil
 	}
-	f.verdict, f.valid, f.level = string(ours.Verdict), ours.Verdict == verify.Valid, ours.Level
-	f.reason = ours.Reason
+	f.conclude(ours.Verdict, ours.SubIndication)
+	f.level, f.reason = ours.Level, ours.Reason
 	for _, r := range slices.Concat(report.Reasons, ours.Reasons) {
 		if r.Verdict != verify.Valid {
-			f.verdict, f.valid, f.why = string(r.Verdict), false, r.Text
+			f.conclude(r.Verdict, r.SubIndication)
+			f.why = r.Text
 			break
 		}
 	}
@@ -159,4 +162,11 @@ func findingOf(report *verify.Report) (f finding, err error) {
 		f.cert = &deal.CertFact{SHA256: c.SHA256, SPKI: c.SPKI, Serial: c.Serial, Subject: c.Subject, Issuer: c.Issuer, NotAfter: c.NotAfter, Digest: ours.Digest}
 	}
 	return f, nil
+}
+
+func (f *finding) conclude(v verify.Verdict, sub verify.SubIndication) {
+	f.verdict, f.valid, f.conclusion = string(v), v == verify.Valid, string(v.Indication())
+	if sub != "" {
+		f.conclusion += ", " + string(sub)
+	}
 }

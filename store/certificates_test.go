@@ -2,9 +2,12 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"maps"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -290,4 +293,118 @@ func TestTheRegistryIsInABackup(t *testing.T) {
 	if err != nil || !cmp.Equal(before, after) {
 		t.Errorf("%v\n%s", err, cmp.Diff(before, after))
 	}
+}
+
+const lifeOfCertificates = "certificates"
+
+// certificatesLife takes a key through all that can be decided about its certificates, from wherever an earlier life has
+// left it.
+func certificatesLife(ctx context.Context, dir string, hook func(string)) (err error) {
+	s, err := Open(ctx, Options{Dir: dir, MasterKey: options("", nil).MasterKey, Hook: hook})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	for ctx.Err() == nil {
+		all, err := s.Certificates(ctx)
+		if err != nil {
+			return err
+		}
+		known := map[string]deal.Certificate{}
+		for _, c := range all {
+			known[c.SHA256] = c
+		}
+		switch a, b, c := known["aa"], known["bb"], known["cc"]; {
+		case a.State == "":
+			err = s.AddCertificate(ctx, certificate("aa", 400, deal.CertActive), "anna", "")
+		case b.State == "":
+			err = s.AddCertificate(ctx, certificate("bb", 500, deal.CertNext), "anna", "")
+		case b.State == deal.CertNext && b.ActivateAt.IsZero():
+			err = s.ActivateCertificate(ctx, "house", "bb", time.Now().Add(time.Hour), "anna", "rollover")
+		case b.State == deal.CertNext: // an hour later
+			s.clock = func() time.Time { return time.Now().Add(2 * time.Hour) }
+			_, err = s.ActivateDue(ctx)
+		case c.State == "":
+			err = s.AddCertificate(ctx, certificate("cc", 500, deal.CertNext), "anna", "")
+		case c.State == deal.CertNext:
+			err = s.ActivateCertificate(ctx, "house", "cc", time.Time{}, "anna", "renewed")
+		case b.State == deal.CertRetiring:
+			_, err = s.RevokeCertificate(ctx, "bb", "daemon", "its issuer says so")
+		case c.State == deal.CertActive:
+			err = s.RetireCertificate(ctx, "house", "cc", "anna", "the key is given up")
+		default:
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// TestAPowerCutInADecisionAboutCertificatesLosesAndDoublesNothing ends the process before and after each commit, once each,
+// and lets another go on: the registry and the audit log tell the same, and every change once.
+func TestAPowerCutInADecisionAboutCertificatesLosesAndDoublesNothing(t *testing.T) {
+	want := []string{"certificate-adopted aa", "certificate-imported bb", "certificate-scheduled bb", "certificate-retired aa", "certificate-activated bb",
+		"certificate-imported cc", "certificate-retired bb", "certificate-activated cc", "certificate-revoked bb", "certificate-retired cc"}
+	for _, point := range []string{"commit/operate:before", "commit/operate:after", settled + ":before", settled + ":after"} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			n := 0
+			for {
+				dir := filepath.Join(t.TempDir(), "state")
+				if !crash(t, dir, point, crashLife+"="+lifeOfCertificates, crashCount+"="+strconv.Itoa(n+1)) {
+					break
+				}
+				n++
+				if err := certificatesLife(t.Context(), dir, nil); err != nil {
+					t.Fatalf("passing %d: the next start does not end: %v", n, err)
+				}
+				s := open(t, options(dir, nil))
+				if got := said(t, s); !slices.Equal(got, want) {
+					t.Errorf("passing %d: the audit log says\n%q, want\n%q", n, got, want)
+				}
+				if got, want := states(t, s), map[string]deal.CertState{"aa": deal.CertRetiring, "bb": deal.CertRevoked, "cc": deal.CertRetiring}; !maps.Equal(got, want) {
+					t.Errorf("passing %d: %v, want %v", n, got, want)
+				}
+				verified(t, s)
+			}
+			if least := map[bool]int{true: 6, false: 3}[strings.HasPrefix(point, "commit/operate")]; n < least {
+				t.Errorf("the point was passed %d times, at least %d were expected", n, least)
+			}
+		})
+	}
+}
+
+func TestARestoredRegistryIsThatOfTheBackup(t *testing.T) {
+	s, clock := newStore(t)
+	register(t, s, certificate("aa", 400, deal.CertActive), certificate("bb", 500, deal.CertNext), certificate("cc", 500, deal.CertNext))
+	if err := s.ActivateCertificate(t.Context(), "house", "bb", start.Add(day), "anna", "rollover"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.RevokeCertificate(t.Context(), "cc", "daemon", "its issuer says so"); err != nil {
+		t.Fatal(err)
+	}
+	want, err := s.Certificates(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := backUp(t, s, BackupOptions{})
+	// What is decided after the backup is not in it.
+	if err := s.ActivateCertificate(t.Context(), "house", "bb", time.Time{}, "anna", "at once"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.RevokeCertificate(t.Context(), "aa", "anna", "the key is lost"); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "elsewhere")
+	if _, err := Restore(t.Context(), bytes.NewReader(b), restoreOptions(dir)); err != nil {
+		t.Fatal(err)
+	}
+	r := open(t, options(dir, clock.Now))
+	if got, err := r.Certificates(t.Context()); err != nil || !cmp.Equal(got, want) {
+		t.Errorf("%v\n%s", err, cmp.Diff(want, got))
+	}
+	mustRefuse(t, r.ActivateCertificate(t.Context(), "house", "cc", time.Time{}, "anna", "so"), "never used again")
+	verified(t, r)
 }

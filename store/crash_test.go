@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,12 +23,18 @@ import (
 const (
 	crashDir   = "STORE_TEST_DIR"
 	crashPoint = "STORE_TEST_POINT"
+	crashCount = "STORE_TEST_COUNT" // which passing of the point; the first if it is empty
+	crashLife  = "STORE_TEST_LIFE"  // whose life; a deal's if it is empty
 )
 
 // TestMain lets this binary be the process that is killed.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashDir); dir != "" {
-		if err := life(context.Background(), dir, killAt(os.Getenv(crashPoint))); err != nil {
+		live := life
+		if os.Getenv(crashLife) == lifeOfCertificates {
+			live = certificatesLife
+		}
+		if err := live(context.Background(), dir, killAt(os.Getenv(crashPoint), os.Getenv(crashCount))); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -36,10 +44,17 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// killAt ends this process as a power cut would, when it comes to a point.
-func killAt(point string) func(string) {
+// killAt ends this process as a power cut would, when it comes to a point for the n-th time.
+func killAt(point, n string) func(string) {
+	left, err := strconv.Atoi(cmp.Or(n, "1"))
+	if err != nil {
+		panic(err)
+	}
 	return func(p string) {
-		if p == point {
+		if p != point {
+			return
+		}
+		if left--; left == 0 {
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
 		}
@@ -185,14 +200,15 @@ func aside(ctx context.Context, s *Store, tx deal.TxID) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.Identify(ctx, sl, []string{"006B"}), s.Told(ctx, tx, r.Sequence), m.Put(ctx, "token", []byte("t"), version), s.SetPoll(ctx, deal.PollState{Tenant: acme}))
+	_, counted := s.CountStamp(ctx, "https://tsa.example", "2026-03-04", 3)
+	return errors.Join(s.Identify(ctx, sl, []string{"006B"}), s.Told(ctx, tx, r.Sequence), m.Put(ctx, "token", []byte("t"), version), s.SetPoll(ctx, deal.PollState{Tenant: acme}), counted)
 }
 
 // crash runs a life in a process of its own that is killed at a point; it reports whether it came there.
-func crash(t *testing.T, dir, point string) bool {
+func crash(t *testing.T, dir, point string, env ...string) bool {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
-	cmd.Env = []string{crashDir + "=" + dir, crashPoint + "=" + point}
+	cmd.Env = append([]string{crashDir + "=" + dir, crashPoint + "=" + point}, env...)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL {

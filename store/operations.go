@@ -113,7 +113,7 @@ func (s *Store) PrepareAgain(ctx context.Context, tx deal.TxID, who, why string)
 func forgetFound(sl *deal.Sealing) {
 	f, p := &sl.Facts, &sl.Private
 	f.Contract, f.Adopted, f.Cert, f.Attachment, f.AuditTrail = nil, false, nil, nil, nil
-	f.Verdict, f.SecondOpinion, f.Level, f.Flagged, f.SealedAt = "", "", "", "", time.Time{}
+	f.Verdict, f.SecondOpinion, f.Conclusion, f.Level, f.Flagged, f.SealedAt = "", "", "", "", "", time.Time{}
 	f.Released = nil
 	p.FileName, p.Report = "", nil
 }

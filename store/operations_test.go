@@ -145,7 +145,7 @@ func TestPrepareAgainForgetsAContractThatWasFoundOnTheRecord(t *testing.T) {
 			f := &sl.Facts
 			f.Contract, f.Adopted, f.Cert = &forged, true, &deal.CertFact{Subject: "somebody"}
 			f.Attachment, f.AuditTrail = &deal.Attachment{ID: "1"}, &deal.Attachment{ID: "2"}
-			f.Verdict, f.SecondOpinion, f.Level, f.Flagged, f.SealedAt = "valid", "valid", "B-T", "late", start
+			f.Verdict, f.SecondOpinion, f.Conclusion, f.Level, f.Flagged, f.SealedAt = "valid", "valid", "TOTAL-PASSED", "B-T", "late", start
 			f.Released = []string{"adopted"}
 			sl.Private.FileName, sl.Private.Report = "forged.pdf", []byte(`{}`)
 			sl.Step, sl.Condition, sl.Reason = deal.Sealed, deal.Held, "another key sealed it"

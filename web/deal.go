@@ -232,6 +232,7 @@ func seal(d *Deal, now time.Time) []fact {
 	add(fact{Name: "Level reached", Text: f.Level})
 	add(fact{Name: "Flagged", Text: f.Flagged, Mark: "retrying"})
 	add(fact{Name: "Verdict", Text: strings.ToLower(f.Verdict), Mark: verdictMark(f.Verdict)})
+	add(fact{Name: "EN 319 102-1", Text: f.Conclusion, Mark: verdictMark(f.Verdict)})
 	add(fact{Name: "Second opinion", Text: strings.ToLower(f.SecondOpinion), Mark: verdictMark(f.SecondOpinion)})
 	if f.Level == "" || f.Level == "B-B" {
 		add(fact{Name: "Claimed time", When: at(f.SealedAt, now)})

@@ -108,8 +108,8 @@ func TestTheSealSaysWhatItDoesNotProve(t *testing.T) {
 		}
 		return b.String()
 	}
-	got := text(deal.Facts{Level: "B-B", SealedAt: noon, Verdict: "INVALID", SecondOpinion: "not applicable", Flagged: "level B-T was asked for, B-B was reached", Generation: 2})
-	for _, want := range []string{"Claimed time|", "Verdict|dead|invalid", "Second opinion|retrying|not applicable", "Flagged|retrying|level B-T", "Prepared||2 times"} {
+	got := text(deal.Facts{Level: "B-B", SealedAt: noon, Verdict: "INVALID", Conclusion: "TOTAL-FAILED, HASH_FAILURE", SecondOpinion: "not applicable", Flagged: "level B-T was asked for, B-B was reached", Generation: 2})
+	for _, want := range []string{"Claimed time|", "Verdict|dead|invalid", "EN 319 102-1|dead|TOTAL-FAILED, HASH_FAILURE", "Second opinion|retrying|not applicable", "Flagged|retrying|level B-T", "Prepared||2 times"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in\n%s", want, got)
 		}

@@ -54,6 +54,8 @@ type House interface {
 	// Keys returns the keys that seal, each with the certificate that it seals with or was last to, and behind that the
 	// others that the registry has of it and that have not ended.
 	Keys(ctx context.Context) ([]Key, error)
+	// Stampers returns the time-stamp servers, in the order in which they are configured.
+	Stampers(ctx context.Context) ([]Stamper, error)
 	// Checkup returns what the newest examination of the house has found; the zero value before the first one.
 	Checkup(ctx context.Context) (Checkup, error)
 }
@@ -191,6 +193,27 @@ type Key struct {
 	MaxUses, MaxUsesPerDay int64
 	// StandIn is the key that seals in its place now, while it fails; empty: none does.
 	StandIn string
+}
+
+// Stamper is a time-stamp server.
+type Stamper struct {
+	Server string // its address, without what may be secret in it
+	// Quota is how many requests a day it may be sent, 0 for any number; Used how many it was sent on this day in UTC, which
+	// is counted only where there is a quota.
+	Quota, Used int64
+	// Asked is when this process asked it last; zero for never. Why is why that came to nothing; empty: it did not.
+	Asked time.Time
+	Why   string
+	// Rests means that the others are asked before it, because it has just failed.
+	Rests bool
+}
+
+// Spent is the used share of the quota, 0 where there is none.
+func (s Stamper) Spent() float64 {
+	if s.Quota == 0 {
+		return 0
+	}
+	return float64(s.Used) / float64(s.Quota)
 }
 
 // Spent is the used share of the limit that is nearest, 0 where there is none.

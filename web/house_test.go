@@ -28,6 +28,7 @@ type village struct {
 	mu          sync.Mutex // of untold, for those who change it while a browser looks
 	untold      int64
 	keys        []Key
+	stampers    []Stamper
 	figures     deal.Figures
 	signed      deal.Checkpoint
 	checkup     Checkup
@@ -38,6 +39,8 @@ type village struct {
 
 func (v *village) Tenants(context.Context) ([]Tenant, error) { return v.tenants, v.err }
 func (v *village) Keys(context.Context) ([]Key, error)       { return v.keys, v.err }
+
+func (v *village) Stampers(context.Context) ([]Stamper, error) { return v.stampers, v.err }
 
 func (v *village) Checkup(context.Context) (Checkup, error) { return v.checkup, v.err }
 
@@ -154,6 +157,9 @@ func (v *village) Counts(context.Context) (counts []Count, err error) {
 // settle makes the village: every step with every condition, and some deals that are done.
 func settle() *village {
 	v := &village{
+		stampers: []Stamper{{Server: "https://tsa.example/rfc3161", Quota: 2000, Used: 1999, Asked: noon.Add(-time.Minute)},
+			{Server: "https://second.example/tsa", Asked: noon.Add(-time.Minute), Why: "HTTP status 503", Rests: true},
+			{Server: "https://third.example/tsa", Quota: 3, Used: 3}},
 		keys: []Key{{Name: "house", Subject: "CN=Acme Ltd Contract Seal,O=Acme Ltd,C=GB", Issuer: "CN=Example Trust Issuing CA 2,O=Example Trust,C=DE", SHA256: hash("cert", 0), NotAfter: noon.AddDate(1, 2, 3), State: deal.CertActive, Answer: deal.AnswerGood, Answered: noon.Add(-3 * time.Hour)},
 			{Name: "house", Subject: "CN=Acme Ltd Contract Seal,O=Acme Ltd,C=GB", SHA256: hash("cert", 1), NotAfter: noon.AddDate(2, 2, 3), State: deal.CertNext, ActivateAt: time.Date(2027, 1, 1, 6, 0, 0, 0, time.UTC)},
 			{Name: "house", Subject: "CN=Acme Ltd Contract Seal,O=Acme Ltd,C=GB", SHA256: hash("cert", 2), NotAfter: noon.AddDate(0, 0, 9), State: deal.CertRetiring},
@@ -294,7 +300,7 @@ func factsAt(step deal.Step, n int, page string, noticed time.Time) deal.Facts {
 			Issuer: "CN=Example Trust Issuing CA 2,O=Example Trust,C=DE", NotAfter: noon.AddDate(1, 2, 3), Digest: "SHA-256"}
 	}
 	if reached(deal.Checked) {
-		f.Level, f.Verdict, f.SecondOpinion, f.SealedAt = "B-T", "VALID", "valid", f.Times[deal.Sealed].Truncate(time.Second)
+		f.Level, f.Verdict, f.Conclusion, f.SecondOpinion, f.SealedAt = "B-T", "VALID", "TOTAL-PASSED", "valid", f.Times[deal.Sealed].Truncate(time.Second)
 	}
 	if reached(deal.Kept) {
 		f.Archive, f.Trail = "archive/acme/2026/11/"+hash("tx", n)[:26], &deal.FileFact{SHA256: hash("trail", n), Size: 31877, Name: canary + ".pdf"}

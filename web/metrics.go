@@ -101,6 +101,8 @@ var (
 	spentDesc    = desc("dealseal_key_limit_used_ratio", "Used share of max_uses or max_uses_per_day of a key, whichever is nearer; 0 where it has neither.", "key")
 	revokedDesc  = desc("dealseal_certificate_revoked", "1 if the newest certificate of a sealing key was revoked and no other one is active, so that it seals nothing; else 0.", "key")
 	answeredDesc = desc("dealseal_certificate_answered_timestamp_seconds", "Unix time at which its issuers last said that the certificate of a sealing key is not revoked; 0 when they never did, absent when it names nobody who could be asked.", "key")
+	stampUpDesc  = desc("dealseal_tsa_up", "1 when the newest request to a time-stamp server gave a good token, 0 when it did not; absent before the first one of this process.", "server")
+	quotaDesc    = desc("dealseal_tsa_quota_used_ratio", "Used share of the requests that a time-stamp server may be sent on this day in UTC, counted in the database; 0 where it has no quota.", "server")
 	auditDesc    = desc("dealseal_audit_entries", "Entries of the audit log.")
 	databaseDesc = desc("dealseal_database_bytes", "Size of the database's file.")
 	walDesc      = desc("dealseal_database_wal_bytes", "Size of the database's write-ahead log.")
@@ -158,7 +160,7 @@ func (m *Metrics) Stamped(server string, took time.Duration, err error) {
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{sealingsDesc, dealsDesc, depthDesc, oldestDesc, overdueDesc, waitingDesc, patienceDesc, failingDesc, pollDesc, intervalDesc, budgetDesc, untoldDesc, oddDesc,
-		notAfterDesc, revokedDesc, answeredDesc, usesDesc, spentDesc, auditDesc, databaseDesc, walDesc, freeDesc, floorDesc, backupDesc, backupDBDesc} {
+		notAfterDesc, revokedDesc, answeredDesc, usesDesc, spentDesc, stampUpDesc, quotaDesc, auditDesc, databaseDesc, walDesc, freeDesc, floorDesc, backupDesc, backupDBDesc} {
 		ch <- d
 	}
 	for _, c := range m.counted {
@@ -181,6 +183,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	m.collectLoose(ctx, ch)
 	m.collectKeys(ctx, ch)
+	m.collectStampers(ctx, ch)
 	m.collectVitals(ctx, tenants, ch)
 }
 
@@ -289,6 +292,20 @@ func (m *Metrics) collectKeys(ctx context.Context, ch chan<- prometheus.Metric) 
 			ch <- gauge(answeredDesc, unixOrZero(k.Answered), k.Name)
 		}
 		ch <- gauge(spentDesc, k.Spent(), k.Name)
+	}
+}
+
+func (m *Metrics) collectStampers(ctx context.Context, ch chan<- prometheus.Metric) {
+	all, err := m.house.Stampers(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(quotaDesc, err)
+		return
+	}
+	for _, s := range all {
+		ch <- gauge(quotaDesc, s.Spent(), s.Server)
+		if !s.Asked.IsZero() {
+			ch <- gauge(stampUpDesc, oneIf(s.Why == ""), s.Server)
+		}
 	}
 }
 

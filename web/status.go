@@ -35,6 +35,7 @@ type statusView struct {
 	Charts               []chart
 	Steps                []stepTimeView
 	Keys                 []keyView
+	Stampers             []stamperView
 	Checkup              checkupView
 	Audit                auditView
 }
@@ -58,6 +59,13 @@ type keyView struct {
 	End                           *moment
 	Left, Uses                    string
 	Revoked                       string // whether it is, in words
+}
+
+// stamperView is a time-stamp server.
+type stamperView struct {
+	Server, Why, Used string
+	State             state
+	Asked             *moment
 }
 
 // auditView is the audit log as a whole.
@@ -167,6 +175,13 @@ func (s *server) figures(ctx context.Context, v *statusView, now time.Time) erro
 	for _, k := range keys {
 		v.Keys = append(v.Keys, viewKey(k, now))
 	}
+	stampers, err := s.House.Stampers(ctx)
+	if err != nil {
+		return fmt.Errorf("time-stamp servers: %w", err)
+	}
+	for _, one := range stampers {
+		v.Stampers = append(v.Stampers, viewStamper(one, now))
+	}
 	checkup, err := s.House.Checkup(ctx)
 	if err != nil {
 		return fmt.Errorf("check-up: %w", err)
@@ -246,6 +261,26 @@ func viewKey(k Key, now time.Time) keyView {
 		v.State = state{Mark: "dead", Word: "certificate has ended"}
 	case left <= renewWithin:
 		v.State = state{Mark: "retrying", Word: "renew the certificate"}
+	default:
+		v.State = state{Mark: "done", Word: "good"}
+	}
+	return v
+}
+
+func viewStamper(s Stamper, now time.Time) stamperView {
+	v := stamperView{Server: s.Server, Why: short(s.Why, 300), Used: "no limit", Asked: at(s.Asked, now)}
+	if s.Quota > 0 {
+		v.Used = number(s.Used) + " of " + number(s.Quota)
+	}
+	switch {
+	case s.Spent() >= 1:
+		v.State = state{Mark: "held", Word: "not asked until 00:00 UTC: its quota is used up"}
+	case s.Rests:
+		v.State = state{Mark: "dead", Word: "failed; the others are asked first for a while"}
+	case s.Why != "":
+		v.State = state{Mark: "retrying", Word: "failed last time"}
+	case s.Asked.IsZero():
+		v.State = state{Mark: "ahead", Word: "not asked since the start"}
 	default:
 		v.State = state{Mark: "done", Word: "good"}
 	}

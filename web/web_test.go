@@ -178,7 +178,7 @@ func TestTheStatusPageShowsWhatWaitsForAPersonFirst(t *testing.T) {
 	w := get(h, "/")
 	page := checkOutline(t, w.Body.String())
 	for _, text := range []string{"16 deals wait for a person, 1 CRM is not being read", "Salesforce, production, Acme Limited 00D5g000004XyZAEA0", "12 345 of 100 000",
-		"catching up", "INVALID_SESSION_ID", "not polled yet", "attempt 3 in 40 s", "429 days", "renew the certificate", "vault", "cannot be reached", "not revoked, says its issuer", "next, active from 1 ", "retiring", "over 1 180 entries", "the history entry has no time stamp", "1 234",
+		"catching up", "INVALID_SESSION_ID", "not polled yet", "attempt 3 in 40 s", "429 days", "renew the certificate", "vault", "cannot be reached", "not revoked, says its issuer", "https://tsa.example/rfc3161", "1 999 of 2 000", "failed; the others are asked first", "HTTP status 503", "its quota is used up", "next, active from 1 ", "retiring", "over 1 180 entries", "the history entry has no time stamp", "1 234",
 		"1 failure, 1 warning, 41 passes", "26 are needed", "make the field longer", "ocsp house"} {
 		if !strings.Contains(page.text, text) {
 			t.Errorf("%q is not on the page", text)

@@ -195,6 +195,7 @@ func (d *service) newExaminer() (*examiner, []doctor.Finding) {
 		}
 		return membersOf{edited, edited.group(name)}.Open(ctx, name)
 	}
+	x.stamps = func() (stampCounter, error) { return d.store, nil }
 	var own passing
 	x.connect = func(_ context.Context, t tenant) (connectors.CRM, error) {
 		if crm, runs := d.residents.connector(t); runs {

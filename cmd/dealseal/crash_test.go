@@ -39,7 +39,7 @@ func TestACrashAtAnyPointLosesAndDoublesNothing(t *testing.T) {
 				o.level = "B-LTA"
 			}
 			calm := faultFree(t, o)
-			c := &chain{world: newWorld(t, o), lasting: o.level == "B-LTA", calm: calm, waiting: map[string]bool{}}
+			c := &chain{world: newCountedWorld(t, o), lasting: o.level == "B-LTA", calm: calm, waiting: map[string]bool{}}
 			c.run(t)
 		})
 	}
@@ -55,7 +55,7 @@ type calm struct {
 // faultFree records which HTTP calls there are and what becomes of a deal of each rule.
 func faultFree(t *testing.T, o worldOptions) calm {
 	t.Helper()
-	w := newWorld(t, o)
+	w := newCountedWorld(t, o)
 	passed := w.path("points.log")
 	d := w.start(t, "DEALSEAL_CRASH_LOG="+passed)
 	ops := w.control(t, w.stateDir)
@@ -87,6 +87,14 @@ func faultFree(t *testing.T, o worldOptions) calm {
 		}
 	}
 	return out
+}
+
+// newCountedWorld has a TSA whose requests are counted in the database.
+func newCountedWorld(t *testing.T, o worldOptions) *world {
+	t.Helper()
+	w := newWorld(t, o)
+	w.rewrite(t, "dealseal.yaml", "  tsa: [{", "  tsa: [{quota: 100000, ")
+	return w
 }
 
 // note takes in the HTTP points of a log of passed points.

@@ -657,6 +657,29 @@ func (p *patientHouse) openSocket() {
 	must(p.t, l.Close())
 }
 
+// TestACommandCountsItsTimeStampsWithTheDaemons asks three times of a server that may be asked twice a day.
+func TestACommandCountsItsTimeStampsWithTheDaemons(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t, deal.HubSpot, func(p *patientHouse) { p.config["timeout: 1s"] = "timeout: 1s, quota: 2" })
+	for i, want := range []doctor.Finding{
+		{Result: doctor.Pass, What: "0 of the 2 requests"},
+		{Result: doctor.Pass, What: "1 of the 2 requests"},
+		{Result: doctor.Failure, What: "all 2 requests"},
+	} {
+		var got []doctor.Finding
+		asked := false
+		for _, f := range p.examine() {
+			if f.Check == checkQuota {
+				got = append(got, f)
+			}
+			asked = asked || f.Check == checkTSA
+		}
+		if len(got) != 1 || got[0].Result != want.Result || !strings.HasPrefix(got[0].What, want.What) || asked != (want.Result == doctor.Pass) {
+			t.Errorf("time %d: %+v, want %+v; asked: %v", i+1, got, want, asked)
+		}
+	}
+}
+
 func TestDisksAreJudged(t *testing.T) {
 	const mib = 1 << 20
 	ms := func(list ...int) (d []time.Duration) {

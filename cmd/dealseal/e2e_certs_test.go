@@ -97,6 +97,8 @@ func TestTheRegistryDecidesWithWhichCertificateAKeySeals(t *testing.T) {
 	s.mustRun(t, "certs", "activate", third, "--why", "the second was revoked")
 	mustBeSealedWith(t, awaitDone(t, s.ops, waiting), third)
 	mustContain(t, "the metrics", s.daemon.get(t, "/metrics"), `dealseal_certificate_revoked{key="house"} 0`)
+	found, _, _ := s.run(t, "doctor")
+	mustContain(t, "doctor", found, "signing.keys.house.certificates has "+short(first), short(third), "import and activate it")
 
 	// Of what the key has signed, each digest that is no document's and no trial's is a request's, and is in the log.
 	signed := s.key.signatures()[uses:]
@@ -135,11 +137,57 @@ func mustContain(t *testing.T, what, text string, words ...string) {
 // mustList looks at a certificate's line of "dealseal certs".
 func (s *hsmStage) mustList(t *testing.T, sha256 string, words ...string) {
 	t.Helper()
-	for line := range strings.Lines(s.mustRun(t, "certs", "list")) {
+	line := lineOf(s.mustRun(t, "certs", "list"), sha256)
+	if line == "" {
+		t.Errorf("dealseal certs does not list %s", sha256)
+		return
+	}
+	mustContain(t, "the line of "+short(sha256), line, words...)
+}
+
+// TestACertificateBecomesActiveAtItsTimeWhileTheDaemonRuns has one become active between two deals, and another for a deal
+// that waits, which nobody wakes.
+func TestACertificateBecomesActiveAtItsTimeWhileTheDaemonRuns(t *testing.T) {
+	t.Parallel()
+	s := newHSMStage(t, 12, func(*faultyToken) {})
+	c := s.crms[0]
+	configured, err := readCertificates(s.path("seal.pem"))
+	must(t, err)
+	first := thumbprint(configured[0])
+	second := thumbprint(s.renew(t, "second"))
+	mustBeSealedWith(t, awaitDone(t, s.ops, enterMemo(c)), first)
+	soon := func(sha256 string) time.Time {
+		at := time.Now().Add(10 * time.Second) // time enough for the command that says so
+		s.mustRun(t, "certs", "activate", sha256, "--at", at.Format(time.RFC3339Nano), "--why", "renewed")
+		return at
+	}
+	at := soon(second)
+	s.mustList(t, second, "next")
+	eventually(t, "its time has come", func() (bool, string) { return time.Now().After(at), "" })
+	mustBeSealedWith(t, awaitDone(t, s.ops, enterMemo(c)), second)
+	s.mustList(t, first, "retiring")
+	s.mustList(t, second, "active")
+
+	// Without any deal that opens the key, and for one that only waits.
+	s.mustRun(t, "certs", "retire", second, "--why", "it was a mistake")
+	third := thumbprint(s.renew(t, "third"))
+	soon(third)
+	eventually(t, "the third is active", func() (bool, string) {
+		list := s.mustRun(t, "certs", "list")
+		return strings.Contains(lineOf(list, third), "active") && !strings.Contains(lineOf(list, third), "next"), list
+	})
+	s.daemon.stop(t)
+	if log := s.daemon.log(); strings.Count(log, "certificates became active at their time") != 2 {
+		t.Errorf("the log does not tell of both:\n%s", log)
+	}
+}
+
+// lineOf is the line of "dealseal certs list" about a certificate.
+func lineOf(list, sha256 string) string {
+	for line := range strings.Lines(list) {
 		if strings.Contains(line, short(sha256)) {
-			mustContain(t, "the line of "+short(sha256), line, words...)
-			return
+			return line
 		}
 	}
-	t.Errorf("dealseal certs does not list %s", sha256)
+	return ""
 }

@@ -27,11 +27,13 @@ const (
 	checkOpened      = "key"
 	checkCertificate = "certificate"
 	checkTrusted     = "trust"
+	checkRegistry    = "registry"
 	checkSignature   = "signature"
 	checkStandIn     = "stand-in"
 	checkOCSP        = "ocsp"
 	checkEvidence    = "evidence"
 	checkTSA         = "tsa"
+	checkQuota       = "quota"
 )
 
 // fewDays is when a certificate's end should be on somebody's list.
@@ -49,6 +51,7 @@ func (x *examiner) examineKey(name string) doctor.Examination {
 		if !x.examineCertificate(name, key, report) {
 			return
 		}
+		x.examineConfigured(name, key, report)
 		x.examineStandIn(name, key, report)
 		x.examineSignatures(ctx, name, key, report)
 		if profile := x.lasting(name); profile != "" {
@@ -98,6 +101,34 @@ func (x *examiner) examineCertificate(name string, key signing.Key, report func(
 		report(doctor.Passed(checkTrusted, "leads to a root of signing.trust, and is for signing documents"))
 	}
 	return true
+}
+
+// examineConfigured compares the certificate that a file names with the one that is used, which the registry decides.
+func (x *examiner) examineConfigured(name string, key signing.Key, report func(doctor.Finding)) {
+	file := x.cfg.Signing.Keys[name].Certificates
+	if file == "" {
+		return
+	}
+	named, err := readCertificates(relativeTo(x.cfg.File, file))
+	if err != nil {
+		report(doctor.Warned(checkRegistry, fmt.Sprintf("correct signing.keys.%s.certificates: it counts again when the registry is lost", name), "%v", err))
+		return
+	}
+	if used := key.Chain()[0]; !named[0].Equal(used) {
+		report(doctor.Warned(checkRegistry,
+			fmt.Sprintf("if the file's is the next one, import and activate it (dealseal certs import %s --key %s); else put the chain of the active one into the file, so that a registry that is lost begins with it", file, x.firstOf(name)),
+			"signing.keys.%s.certificates has %s (%q), and the registry has %s (%q) as the active one, which is used", name, short(thumbprint(named[0])), named[0].Subject.CommonName, short(thumbprint(used)), used.Subject.CommonName))
+	}
+}
+
+// firstOf is the key that a key stands in for, or itself.
+func (x *examiner) firstOf(name string) string {
+	for first, k := range x.cfg.Signing.Keys {
+		if slices.Contains(k.FallBack, name) {
+			return first
+		}
+	}
+	return name
 }
 
 // examineStandIn compares a key that stands in for another with that one's certificate.
@@ -247,7 +278,12 @@ func (x *examiner) examineTSA(i int) doctor.Examination {
 			report(failed(checkTSA, err, fmt.Sprintf("correct signing.tsa[%d].policy", i)))
 			return
 		}
-		client, err := tsa.NewClient([]tsa.Server{{URL: server.URL, Timeout: server.Timeout, Policy: policy}}, tsa.Options{HTTP: x.http, Roots: pool(x.roots), Skew: anyClock})
+		counter, left := x.examineQuota(ctx, i, report)
+		if !left {
+			return
+		}
+		client, err := tsa.NewClient([]tsa.Server{{URL: server.URL, Timeout: server.Timeout, Policy: policy, Quota: server.Quota}},
+			tsa.Options{HTTP: x.http, Roots: pool(x.roots), Skew: anyClock, Counter: counter})
 		if err != nil {
 			report(failed(checkTSA, err, fmt.Sprintf("correct signing.tsa[%d].url", i)))
 			return
@@ -276,6 +312,60 @@ func (x *examiner) examineTSA(i int) doctor.Examination {
 			report(x.collect(ctx, profile, revocation.Subject{Cert: token.Certificate, With: token.Certificates(), Usage: "the TSA"}))
 		}
 	})
+}
+
+// stampCounter is what the store knows of requests to time-stamp servers.
+type stampCounter interface {
+	tsa.Counter
+	Stamps(ctx context.Context, day string) (map[string]int64, error)
+}
+
+// stampsOf counts for a server by the name that the daemon has for it.
+type stampsOf struct {
+	stampCounter
+	server string
+}
+
+func (s stampsOf) CountStamp(ctx context.Context, _, day string, limit int) (bool, error) {
+	return s.stampCounter.CountStamp(ctx, s.server, day, limit)
+}
+
+// nearQuota is the share of a quota that leaves too little.
+const nearQuota = 0.9
+
+// examineQuota reports how much of its quota a time-stamp server has left, if it has one, and whether it may be asked. The
+// examination itself takes one request of it.
+func (x *examiner) examineQuota(ctx context.Context, i int, report func(doctor.Finding)) (counter tsa.Counter, left bool) {
+	quota := x.cfg.Signing.TSA[i].Quota
+	if quota == 0 {
+		return nil, true
+	}
+	cure := fmt.Sprintf("name another server in signing.tsa, or raise signing.tsa[%d].quota if its operator allows", i)
+	all, err := x.newStampClient(nil, x.log)
+	if err != nil {
+		report(failed(checkQuota, err, "correct signing.tsa"))
+		return nil, false
+	}
+	store, err := x.stamps()
+	if err != nil {
+		report(failed(checkQuota, err, cure))
+		return nil, true // a command: what it is sent here is one request
+	}
+	server := all.Health()[i].Server
+	sent, err := store.Stamps(ctx, time.Now().UTC().Format(time.DateOnly))
+	n := sent[server]
+	switch {
+	case err != nil:
+		report(failed(checkQuota, err, cure))
+	case n >= int64(quota):
+		report(doctor.Failed(checkQuota, cure, "all %d requests of this day are used up: it is not asked before 00:00 UTC", quota))
+		return nil, false
+	case float64(n) >= nearQuota*float64(quota):
+		report(doctor.Warned(checkQuota, cure, "%d of the %d requests of this day (UTC) are used", n, quota))
+	default:
+		report(doctor.Passed(checkQuota, "%d of the %d requests of this day (UTC) are used", n, quota))
+	}
+	return stampsOf{store, server}, true
 }
 
 func pool(roots []*x509.Certificate) *x509.CertPool {

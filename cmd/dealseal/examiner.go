@@ -44,6 +44,8 @@ type examiner struct {
 	key func(ctx context.Context, name string) (signing.Key, error)
 	// renderer returns the renderer; it is asked for once.
 	renderer func() (documents.Renderer, error)
+	// stamps counts what time-stamp servers with a quota are sent.
+	stamps func() (stampCounter, error)
 	// http asks OCSP responders and time-stamp servers.
 	http *http.Client
 	// stateDir says why the state directory cannot be used by this process; nil when it can.
@@ -81,6 +83,7 @@ func (h *house) newExaminer(ctx context.Context, log *slog.Logger) *examiner {
 		}
 		return openStore(ctx, h.cfg, log)
 	}}
+	x.stamps = func() (stampCounter, error) { return state.get() }
 	x.connect = func(_ context.Context, t tenant) (connectors.CRM, error) {
 		var memory connectors.Memory
 		if t.remembers {
@@ -145,8 +148,10 @@ func (x *examiner) run(ctx context.Context) []doctor.Finding {
 
 // spareStamps makes warnings of time-stamp servers that fail while another one is good: nothing is kept from being sealed.
 func spareStamps(found []doctor.Finding) {
-	isStamp := func(f doctor.Finding) bool { return f.Group == doctor.Signing && f.Check == checkTSA }
-	if !slices.ContainsFunc(found, func(f doctor.Finding) bool { return isStamp(f) && f.Result == doctor.Pass }) {
+	isStamp := func(f doctor.Finding) bool {
+		return f.Group == doctor.Signing && (f.Check == checkTSA || f.Check == checkQuota)
+	}
+	if !slices.ContainsFunc(found, func(f doctor.Finding) bool { return f.Check == checkTSA && f.Result == doctor.Pass }) {
 		return
 	}
 	for i, f := range found {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -55,7 +56,7 @@ func printStory(out io.Writer, story *store.Story) error {
 	if f := s.Facts.Contract; f != nil {
 		row("contract", "%d bytes, SHA-256 %s", f.Size, f.SHA256)
 		row("level", "%s", strings.TrimSpace(s.Facts.Level+" "+s.Facts.Flagged))
-		row("verified", "%s; second reader: %s", s.Facts.Verdict, s.Facts.SecondOpinion)
+		row("verified", "%s; second reader: %s", cmp.Or(s.Facts.Conclusion, s.Facts.Verdict), s.Facts.SecondOpinion)
 	}
 	if k := s.Facts.Cert; k != nil {
 		row("sealed by", "%s, issued by %s, serial %s", k.Subject, k.Issuer, k.Serial)

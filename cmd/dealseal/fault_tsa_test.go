@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/mocks/pki"
@@ -116,5 +117,48 @@ func TestASecondTSATakesOverOnceItIsTrusted(t *testing.T) {
 	if second.Requests(pki.ServiceTSA) == 0 || !strings.Contains(s.daemon.log(), "time-stamp server failed") {
 		t.Error("the log does not say that the first server has failed")
 	}
+	s.daemon.stop(t)
+}
+
+// TestARestartGivesNoTSAMoreThanItsQuota has one time-stamp for the first deal and none for the next, which waits for one, and
+// shows it wherever somebody may look.
+func TestARestartGivesNoTSAMoreThanItsQuota(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{crms: []deal.Kind{deal.HubSpot}, attempts: 1})
+	w.rewrite(t, "dealseal.yaml", "  tsa: [{", "  tsa: [{quota: 1, ")
+	began := time.Now().UTC().Format(time.DateOnly)
+	s := w.begin(t)
+	c := s.crms[0]
+	awaitDone(t, s.ops, enterMemo(c))
+	s.daemon.kill()
+
+	s = w.begin(t)
+	waiting := enterMemo(c)
+	story := awaitHeld(t, s.ops, waiting, 1, "[level]", "its quota of 1 requests is used up until 00:00 UTC")
+	mustUseTheKey(t, story, 1)
+	if n := w.authority.Requests(pki.ServiceTSA); n != 1 {
+		t.Errorf("the TSA was asked %d times", n)
+	}
+	server := w.authority.URL(pki.PathTSA)
+	mustContain(t, "the page", s.daemon.see(t, "/"), server, "1 of 1", "its quota is used up")
+	mustContain(t, "the metrics", s.daemon.get(t, "/metrics"), `dealseal_tsa_quota_used_ratio{server="`+server+`"} 1`)
+	out, _, code := s.run(t, "doctor")
+	if code != exitFailed {
+		t.Errorf("doctor: exit code %d", code)
+	}
+	mustContain(t, "doctor", out, "all 1 requests of this day are used up", "signing.tsa[0].quota")
+	if n := w.authority.Requests(pki.ServiceTSA); n != 1 {
+		t.Errorf("doctor has asked the TSA: %d requests", n)
+	}
+	s.daemon.stop(t)
+	if began != time.Now().UTC().Format(time.DateOnly) {
+		t.Fatal("midnight UTC was passed, which gives another quota: run the test again")
+	}
+
+	w.rewrite(t, "dealseal.yaml", "quota: 1,", "quota: 2,")
+	s = w.begin(t)
+	conclude(t, s.ops, "release", story.Sealing.Tx)
+	awaitDone(t, s.ops, waiting)
+	mustContain(t, "the metrics", s.daemon.get(t, "/metrics"), `dealseal_tsa_up{server="`+server+`"} 1`, `dealseal_tsa_quota_used_ratio{server="`+server+`"} 1`)
 	s.daemon.stop(t)
 }

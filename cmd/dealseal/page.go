@@ -24,6 +24,7 @@ import (
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/doctor"
 	"github.com/dealseal/dealseal/signing"
+	"github.com/dealseal/dealseal/signing/tsa"
 	"github.com/dealseal/dealseal/store"
 	"github.com/dealseal/dealseal/store/archive"
 	"github.com/dealseal/dealseal/web"
@@ -31,7 +32,7 @@ import (
 
 // newPage puts the status page before the store, and has the engine's calls measured.
 func (d *service) newPage() http.Handler {
-	house := &pageHouse{Store: d.store, house: d.residents.house, keys: d.registry, log: d.log, checkup: d.checkups.latest, known: map[string]web.Key{}, spki: map[string]string{}, standIns: d.standIns}
+	house := &pageHouse{Store: d.store, house: d.residents.house, keys: d.registry, log: d.log, checkup: d.checkups.latest, known: map[string]web.Key{}, spki: map[string]string{}, standIns: d.standIns, stamps: d.stamps}
 	d.sessions = web.NewSessions(time.Now)
 	metrics := web.NewMetrics(house, machine{d}, version, time.Now)
 	d.measure(metrics)
@@ -74,6 +75,7 @@ type pageHouse struct {
 	house    func() *house // as of the last reload
 	keys     *registry
 	standIns *signing.Failover
+	stamps   *tsa.Client // nil without a time-stamp server
 	log      *slog.Logger
 	// checkup returns the newest one, nil before the first.
 	checkup func() *doctor.Report
@@ -226,6 +228,18 @@ func (p *pageHouse) Keys(ctx context.Context) (out []web.Key, err error) {
 		}
 	}
 	return out, ctx.Err()
+}
+
+// Stampers joins what this process knows with what the database counts.
+func (p *pageHouse) Stampers(ctx context.Context) (out []web.Stamper, err error) {
+	if p.stamps == nil {
+		return nil, nil
+	}
+	sent, err := p.Stamps(ctx, time.Now().UTC().Format(time.DateOnly))
+	for _, h := range p.stamps.Health() {
+		out = append(out, web.Stamper{Server: h.Server, Quota: int64(h.Quota), Used: sent[h.Server], Asked: h.Asked, Why: h.Why, Rests: h.Rests})
+	}
+	return out, err
 }
 
 // spkiOf is the SHA-256 of a key's public key in hexadecimal, empty until it is known.

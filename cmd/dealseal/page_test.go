@@ -27,7 +27,7 @@ func TestAPersonReadsADealItsContractAndItsProof(t *testing.T) {
 	tx := awaitDone(t, s.ops, r).Sealing.Tx
 	browser := s.daemon.logIn(t)
 	page := fetch(t, browser, s.daemon.page()+"/deals/"+string(tx), http.StatusOK)
-	for _, text := range []string{"valid seal", "Two independent readers agree", "Level asked for", "B-T", "House Seal", "files/contract.pdf", "files/evidence/report.json", "files/evidence/timestamp.tst"} {
+	for _, text := range []string{"valid seal", "Two independent readers agree", "Level asked for", "EN 319 102-1", "TOTAL-PASSED", "B-T", "House Seal", "files/contract.pdf", "files/evidence/report.json", "files/evidence/timestamp.tst"} {
 		if !strings.Contains(page, text) {
 			t.Errorf("%q is not on the page", text)
 		}

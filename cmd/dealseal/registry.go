@@ -43,6 +43,8 @@ type registry struct {
 	store *store.Store
 	// issuers say whether certificates are revoked.
 	issuers *revocation.Client
+	// changed holds a value when the registry was changed since somebody looked when the next certificate is due.
+	changed chan struct{}
 	// activated holds a value when a certificate became active that nobody was told of yet.
 	activated chan struct{}
 
@@ -58,7 +60,7 @@ type entry struct {
 
 // newRegistry reads the registry of a store.
 func (h *house) newRegistry(ctx context.Context, each *keyring, keys keySource, s *store.Store, log *slog.Logger) (*registry, error) {
-	r := &registry{keys: keys, each: each, groups: each.groups, roots: h.roots, now: time.Now, log: log, store: s, activated: make(chan struct{}, 1),
+	r := &registry{keys: keys, each: each, groups: each.groups, roots: h.roots, now: time.Now, log: log, store: s, activated: make(chan struct{}, 1), changed: make(chan struct{}, 1),
 		issuers: revocation.NewClient(revocation.Options{Log: log})}
 	return r, r.refresh(ctx)
 }
@@ -248,9 +250,12 @@ func (r *registry) explain(ctx context.Context, name string, err error, from key
 }
 
 // tellActivated has deals go on that waited for a certificate.
-func (r *registry) tellActivated() {
+func (r *registry) tellActivated() { notify(r.activated) }
+
+// notify leaves a value in a channel that holds one.
+func notify(c chan struct{}) {
 	select {
-	case r.activated <- struct{}{}:
+	case c <- struct{}{}:
 	default: // nobody has looked since the last time
 	}
 }
@@ -326,7 +331,9 @@ func (r *registry) Close() error { return r.keys.Close() }
 func (r *registry) change(ctx context.Context, do func() error) error {
 	r.changing.Lock()
 	defer r.changing.Unlock()
-	return errors.Join(do(), r.refresh(ctx))
+	err := errors.Join(do(), r.refresh(ctx))
+	notify(r.changed)
+	return err
 }
 
 // activateDue writes down that certificates have become active whose time has come. Until it is written, Open uses none.
@@ -342,6 +349,17 @@ func (r *registry) activateDue(ctx context.Context) error {
 		}
 		return err
 	})
+}
+
+// untilNext is how long it takes until a certificate is to become active, or until it is time for a look anyway.
+func (r *registry) untilNext() time.Duration {
+	wait := everyLook
+	for _, e := range r.entries() {
+		if left := e.ActivateAt.Sub(r.now()); e.State == deal.CertNext && !e.ActivateAt.IsZero() {
+			wait = min(wait, left)
+		}
+	}
+	return max(wait, leastLook)
 }
 
 func (r *registry) due() bool {

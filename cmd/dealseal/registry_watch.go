@@ -14,7 +14,8 @@ import (
 
 // When certificates are looked after. Issuers are asked every day, and sooner again where somebody did not answer.
 const (
-	everyLook      = time.Minute // for certificates whose time has come, or ends
+	everyLook      = time.Minute // for certificates that end
+	leastLook      = time.Second // between two tries to write down that one has become active
 	everyAsking    = 24 * time.Hour
 	anotherAsking  = time.Hour
 	firstAskLimit  = 5 * time.Second // of the start, which waits for it
@@ -133,18 +134,21 @@ func (d *service) beforeTheFirstSeal(ctx context.Context) (heard bool) {
 func (d *service) lookAfterCertificates(ctx context.Context, heard bool) error {
 	asking := time.NewTimer(nextAsking(heard))
 	defer asking.Stop()
-	tick := time.NewTicker(everyLook)
-	defer tick.Stop()
+	look := time.NewTimer(d.registry.untilNext())
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-asking.C:
 			asking.Reset(nextAsking(d.registry.checkAll(ctx)))
-		case <-tick.C:
+		case <-look.C:
 			if err := d.registry.look(ctx); err != nil && ctx.Err() == nil {
 				d.log.Error("the certificates could not be looked after", "err", err)
 			}
+			look.Reset(d.registry.untilNext())
+		case <-d.registry.changed:
+			look.Reset(d.registry.untilNext())
 		case <-d.registry.activated:
 			for _, t := range d.residents.house().tenants {
 				d.goOn(ctx, deal.TenantID(t.file.Tenant.ID), mendedReasonOf, true, engine.HoldRevoked)

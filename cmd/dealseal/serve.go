@@ -23,6 +23,7 @@ import (
 	"github.com/dealseal/dealseal/engine"
 	"github.com/dealseal/dealseal/secret"
 	"github.com/dealseal/dealseal/signing"
+	"github.com/dealseal/dealseal/signing/tsa"
 	"github.com/dealseal/dealseal/store"
 	"github.com/dealseal/dealseal/web"
 )
@@ -64,7 +65,8 @@ type service struct {
 	keys       *keyring
 	standIns   *signing.Failover // over keys
 	sealer     *signing.Sealer
-	registry   *registry // over standIns
+	registry   *registry   // over standIns
+	stamps     *tsa.Client // nil without a time-stamp server
 	shelf      *shelf
 	residents  residents
 	reloads    reloads
@@ -124,7 +126,7 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	if err := h.checkKeys(ctx, d.registry, h.usedKeys(), log); err != nil {
 		return d, err
 	}
-	stamper, err := h.newTimestamper(log)
+	stamper, err := d.newStamper()
 	if err != nil {
 		return d, err
 	}
@@ -151,6 +153,14 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	// It listens before anyone is told that the daemon is ready, so that commands find it.
 	d.control, err = listenControl(h.cfg.StateDir)
 	return d, err
+}
+
+// newStamper counts in the database, so that a restart gives no TSA more than its quota.
+func (d *service) newStamper() (_ signing.Timestamper, err error) {
+	if d.stamps, err = d.house.newStampClient(d.store, d.log); d.stamps == nil {
+		return nil, err
+	}
+	return d.stamps, nil
 }
 
 // How long a stop may take altogether: steps under way may use up drain, are then told to give up, for which the queue

@@ -240,6 +240,16 @@ const untrustedCure = "name the root of the issuer under signing.trust, put miss
 
 // newTimestamper returns nil when no TSA is configured: config has seen to it that then no profile needs one.
 func (h *house) newTimestamper(log *slog.Logger) (signing.Timestamper, error) {
+	c, err := h.newStampClient(nil, log)
+	if c == nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// newStampClient is newTimestamper with somebody who counts what servers with a quota are sent; nil counts for as long as
+// this process lives.
+func (h *house) newStampClient(counter tsa.Counter, log *slog.Logger) (*tsa.Client, error) {
 	if len(h.cfg.Signing.TSA) == 0 {
 		return nil, nil
 	}
@@ -255,7 +265,7 @@ func (h *house) newTimestamper(log *slog.Logger) (signing.Timestamper, error) {
 	for _, c := range h.roots {
 		roots.AddCert(c)
 	}
-	c, err := tsa.NewClient(servers, tsa.Options{Roots: roots, Log: log, Seen: h.meter.stamped, HTTP: &http.Client{Transport: crashTransport("tsa")}})
+	c, err := tsa.NewClient(servers, tsa.Options{Roots: roots, Log: log, Counter: counter, Seen: h.meter.stamped, HTTP: &http.Client{Transport: crashTransport("tsa")}})
 	if err != nil {
 		return nil, h.cfg.At("signing.tsa", "%v", err)
 	}

@@ -39,7 +39,7 @@ type Server struct {
 	URL     string                // http or https, without user information
 	Timeout time.Duration         // of one whole exchange; default 10 s
 	Policy  asn1.ObjectIdentifier // when set, asked for and demanded
-	Quota   int                   // how many requests a day (UTC) it may be sent by this client; 0 means any number
+	Quota   int                   // how many requests a day (UTC) it may be sent; 0 means any number
 }
 
 // Options of NewClient.
@@ -49,13 +49,15 @@ type Options struct {
 	Now   func() time.Time // default time.Now
 	Skew  time.Duration    // how far genTime may be from our clock, either way; default 5 min
 	Log   *slog.Logger     // default: silent
+	// Counter counts the requests to servers that have a quota; by default they are counted for as long as the client lives.
+	Counter Counter
 	// Seen is told of every request: the server's URL without its query, how long it took, and the error of what came to
 	// nothing. It must not block; nil is fine.
 	Seen func(server string, took time.Duration, err error)
 }
 
 // Client asks its servers in their order until one gives a good token; one that has failed is asked after the others for a while. It is safe for
-// concurrent use. What it knows of its servers, such as how many requests they had today, ends with it.
+// concurrent use.
 type Client struct {
 	servers []*server
 	options Options
@@ -63,7 +65,7 @@ type Client struct {
 
 type server struct {
 	Server
-	name   string // the URL without its query, which may hold a key
+	name   string // the URL without its query, which may hold a key; no other server has the same
 	health health
 }
 
@@ -91,7 +93,11 @@ func NewClient(servers []Server, o Options) (*Client, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Counter == nil {
+		o.Counter = &ownCounter{}
+	}
 	c := &Client{options: o}
+	known := map[string]int{}
 	for i, s := range servers {
 		u, err := url.Parse(s.URL)
 		switch {
@@ -103,7 +109,11 @@ func NewClient(servers []Server, o Options) (*Client, error) {
 		if s.Timeout <= 0 {
 			s.Timeout = defaultTimeout
 		}
-		c.servers = append(c.servers, &server{Server: s, name: u.Scheme + "://" + u.Host + u.Path})
+		name := u.Scheme + "://" + u.Host + u.Path
+		if known[name]++; known[name] > 1 {
+			name = fmt.Sprintf("%s (%d)", name, known[name]) // another account at the same address
+		}
+		c.servers = append(c.servers, &server{Server: s, name: name})
 	}
 	return c, nil
 }
@@ -123,7 +133,7 @@ func (c *Client) Timestamp(ctx context.Context, digest []byte, h crypto.Hash) ([
 			failed.cancelled = err
 			return nil, &failed
 		}
-		if err := s.health.take(s.Quota, c.options.Now()); err != nil {
+		if err := c.take(ctx, s); err != nil {
 			failed.Servers = append(failed.Servers, &ServerError{Server: s.name, Err: err})
 			continue
 		}

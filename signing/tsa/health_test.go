@@ -1,12 +1,17 @@
 package tsa
 
 import (
+	"context"
 	"crypto"
+	"crypto/x509"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/dealseal/dealseal/mocks/pki"
 )
@@ -89,4 +94,66 @@ func TestAQuotaIsNotExceededAndIsThereAgainTheNextDay(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantAsked(t, "the next day", first, second, 3, 2)
+}
+
+// full is a Counter that cannot write.
+type full struct{}
+
+func (full) CountStamp(context.Context, string, string, int) (bool, error) {
+	return false, errors.New("no space left")
+}
+
+func TestAServerWithAQuotaIsNotAskedWhenTheRequestCannotBeCounted(t *testing.T) {
+	first, second, c, _ := two(t, 2)
+	c.options.Counter = full{}
+	c.servers[1].Quota = 0
+	if err := stamp(t, c); err != nil {
+		t.Fatal(err)
+	}
+	wantAsked(t, "one without a quota stands in", first, second, 0, 1)
+	c.servers[1].Quota = 2
+	if err := stamp(t, c); err == nil || !strings.Contains(err.Error(), "cannot be counted: no space left") {
+		t.Errorf("none without a quota: %v", err)
+	}
+	wantAsked(t, "none without a quota", first, second, 0, 1)
+}
+
+func TestHealthTellsHowTheNewestRequestEnded(t *testing.T) {
+	first, _, c, now := two(t, 7)
+	want := []Health{{Server: c.servers[0].name, Quota: 7}, {Server: c.servers[1].name, Quota: 7}}
+	mustBe := func(when string) {
+		t.Helper()
+		if diff := cmp.Diff(want, c.Health()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", when, diff)
+		}
+	}
+	mustBe("before the first request")
+	first.SetFault(pki.ServiceTSA, pki.Unavailable, 1)
+	if err := stamp(t, c); err != nil {
+		t.Fatal(err)
+	}
+	want[0].Asked, want[0].Why, want[0].Rests, want[1].Asked = *now, "HTTP status 503", true, *now
+	mustBe("after a failure")
+	*now = now.Add(rest)
+	want[0].Rests = false
+	mustBe("after its rest")
+	if err := stamp(t, c); err != nil {
+		t.Fatal(err)
+	}
+	want[0].Asked, want[0].Why = *now, ""
+	mustBe("after a success")
+}
+
+func TestTwoAccountsAtOneAddressAreToldApart(t *testing.T) {
+	c, err := NewClient([]Server{{URL: "https://tsa.example/?account=1", Quota: 1}, {URL: "https://tsa.example/?account=2", Quota: 1}}, Options{Roots: x509.NewCertPool()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := c.Health()
+	if h[0].Server != "https://tsa.example/" || h[1].Server != "https://tsa.example/ (2)" {
+		t.Errorf("%+v", h)
+	}
+	if c.take(t.Context(), c.servers[0]) != nil || c.take(t.Context(), c.servers[0]) == nil || c.take(t.Context(), c.servers[1]) != nil {
+		t.Error("they share a quota")
+	}
 }
