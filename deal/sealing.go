@@ -73,8 +73,16 @@ type Facts struct {
 	WaitsFor string `json:"waits_for,omitempty"`
 	// Released names the holds that a person has released, so that they do not hold again.
 	Released []string `json:"released,omitempty"`
+	// Waited is how the sealing waited for a person when this copy of the state began, until its record was looked at.
+	Waited *Waited `json:"waited,omitempty"`
 	// Begun and Times hold when each step was begun and reached, for people and for latency figures.
 	Times map[Step]time.Time `json:"times,omitempty"`
+}
+
+// Waited is a wait for a person.
+type Waited struct {
+	Condition Condition `json:"condition"` // Held or Dead
+	Reason    string    `json:"reason"`
 }
 
 // WaitsForLogin is a tenant's login to its CRM.

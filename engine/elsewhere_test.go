@@ -117,3 +117,86 @@ func TestADealThatAVanishedDatabaseHasBegunWaitsForAPerson(t *testing.T) {
 	w.wantContracts(record, 1)
 	w.wantShown(record, "Signed")
 }
+
+// entersTwice makes a deal that is held because its record was sealed before.
+func entersTwice(w *world, d *daemon) (record string, tx deal.TxID) {
+	w.t.Helper()
+	record = w.won()
+	d.wantDone(d.run())
+	w.move(record, stageLost)
+	w.clock.advance(time.Minute)
+	w.move(record, stageWon)
+	tx = d.notice()
+	d.finish()
+	d.want(d.load(tx), deal.Held, deal.Noticed, "[re-entry] ")
+	d.tell()
+	w.wantShown(record, "Held")
+	return record, tx
+}
+
+// A backup of a deal that was held takes the place of a state in which a person has released it.
+func TestACopyAdoptsWhatItKnowsAsHeldAndItsOriginalHasSealedSince(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.daemon()
+	record, tx := entersTwice(w, first)
+	first.close()
+	dir := filepath.Join(t.TempDir(), "copy")
+	must(t, os.CopyFS(dir, os.DirFS(first.dir)))
+	w.clock.advance(time.Minute)
+	first = w.daemonIn(first.dir)
+	first.release(tx)
+	first.finish()
+	first.wantDone(first.load(tx))
+	w.wantShown(record, "Signed")
+	first.close()
+	w.clock.advance(time.Minute)
+
+	second := w.daemonIn(dir)
+	second.tell()
+	w.wantShown(record, "Signed")
+	second.finish()
+	second.tell()
+	second.wantDone(second.load(tx))
+	w.wantUses(2)
+	w.wantContracts(record, 2)
+	w.wantShown(record, "Signed")
+}
+
+func TestACopyWaitsAgainWithWhatItKnowsAsHeld(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.daemon()
+	record, tx := entersTwice(w, first)
+	second := first.copyState()
+	second.finish()
+	second.want(second.load(tx), deal.Held, deal.Noticed, "[re-entry] ")
+	second.tell()
+	w.wantShown(record, "Held")
+	if a, ok := deal.ReadAuditRecord(w.shown(record, fieldAudit)); !ok || a.By != second.store.Instance() {
+		t.Errorf("the record says %+v, and not what %s has found", a, second.store.Instance())
+	}
+	second.release(tx)
+	second.finish()
+	second.want(second.load(tx), deal.Held, deal.Noticed, "[restored] ")
+	second.release(tx)
+	second.finish()
+	second.wantDone(second.load(tx))
+	w.wantContracts(record, 2)
+}
+
+// What was noticed before the copy is older than it, even if the CRM's clock says otherwise.
+func TestADealThatWasKnownBeforeTheCopyIsOlderThanIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.daemon(func(p *deal.Plan) { p.WriteBack.Audit = "" })
+	first.poll()
+	w.clock.advance(time.Hour)
+	w.won()
+	w.clock.advance(-time.Hour) // ours is an hour behind the CRM's
+	tx := first.notice()
+	second := first.copyState()
+	second.finish()
+	second.want(second.load(tx), deal.Held, deal.Noticed, "[restored] ")
+	w.wantUses(0)
+}

@@ -178,6 +178,9 @@ func (r *run) steps(ctx context.Context) deal.Outcome {
 		if r.step == nil {
 			return deal.Outcome{}
 		}
+		if s.Facts.Waited != nil {
+			r.step = &reconsideration
+		}
 		if s.Facts.Times == nil {
 			s.Facts.Times = map[deal.Step]time.Time{}
 		}

@@ -102,7 +102,7 @@ func (r *run) look(ctx context.Context, call string) (rec deal.Record, stop bool
 		return rec, true, r.adopt(ctx, rec, file)
 	}
 	if shown.sealed(r.s) && !r.released(holdMissing) {
-		return rec, false, held(holdMissing, "the record says that this transaction is signed, but its contract is not on the record: find it (dealseal recover, backups), or release to seal again")
+		return rec, false, held(holdMissing, "%s", missing)
 	}
 	if r.predatesState() && !r.released(holdRestored) && !r.released(holdMissing) {
 		return rec, false, held(holdRestored, "this state was copied or restored at %s, after the deal entered its stage, and nothing proves that it was not sealed elsewhere in between: "+
@@ -110,6 +110,8 @@ func (r *run) look(ctx context.Context, call string) (rec deal.Record, stop bool
 	}
 	return rec, false, r.elsewhere(shown.by)
 }
+
+const missing = "the record says that this transaction is signed, but its contract is not on the record: find it (dealseal recover, backups), or release to seal again"
 
 // elsewhere refuses to go on beside another daemon that has spoken of this very transaction. If that one seals it, its
 // contract is adopted at a later attempt; at the last one a person has to say that there is no such daemon any more. What
@@ -132,9 +134,10 @@ func (e *elsewhereError) Error() string {
 }
 
 // predatesState reports whether the entry is older than this copy of the state: whoever had the state before may have
-// gone on with it.
+// gone on with it. The entry has the CRM's time, whose clock may be ahead; that it was known before has ours.
 func (r *run) predatesState() bool {
-	return r.s.Change.At.Before(r.Ledger.Epoch())
+	epoch := r.Ledger.Epoch()
+	return r.s.Change.At.Before(epoch) || r.s.Noticed.Before(epoch)
 }
 
 // read reads the fields that the plan needs and takes note of every ID that the CRM knows the record by. shown is what

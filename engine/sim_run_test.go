@@ -259,8 +259,8 @@ func (w *simWorld) forget(tx deal.TxID) {
 
 // person does what salespeople do to a deal, which begins to exist when it is first touched.
 func (w *simWorld) person(e simEvent) error {
-	w.people.Lock()
-	defer w.people.Unlock()
+	w.people <- struct{}{}
+	defer func() { <-w.people }()
 	d, err := w.dealOf(e.CRM, e.Deal)
 	if err != nil || d.gone {
 		return err
@@ -362,8 +362,8 @@ func (w *simWorld) changed(crm deal.Kind, d *simDeal) {
 
 // editAll is what people do while no daemon sees it.
 func (w *simWorld) editAll() {
-	w.people.Lock()
-	defer w.people.Unlock()
+	w.people <- struct{}{}
+	defer func() { <-w.people }()
 	w.trace("people go on while no daemon runs")
 	for crm, deals := range w.deals {
 		for _, d := range deals {

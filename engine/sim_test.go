@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/documents"
@@ -78,8 +79,16 @@ func newSimKit(t *testing.T) simKit {
 	return k
 }
 
+// stuckAfter is when a run of a second counts as one that never ends: in a bubble whose clock stands nothing else notices.
+const stuckAfter = 10 * time.Minute
+
 func simulate(t *testing.T, k simKit, s simScript) {
 	k.dir = filepath.Join(memoryDir(t), "state")
+	stuck := time.AfterFunc(stuckAfter, func() {
+		debug.SetTraceback("all")
+		panic(fmt.Sprintf("seed %d does not end: again: GOMAXPROCS=1 make sim SEEDS=1 SEED=%d", s.Seed, s.Seed))
+	})
+	defer stuck.Stop()
 	synctest.Test(t, func(t *testing.T) {
 		w := newSimWorld(t, s, k)
 		supervised := make(chan struct{})

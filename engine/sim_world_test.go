@@ -40,7 +40,7 @@ type simWorld struct {
 	pipes  map[string]pipeListener
 	skew   map[deal.Kind]time.Duration // under mu
 
-	people  sync.Mutex // held by whoever does something to a deal
+	people  chan struct{} // holds a value while somebody does something to a deal: whoever waits for a mutex stops a bubble's clock
 	looking sync.Mutex
 	shown   map[string]int64 // the newest sequence that a record has shown
 
@@ -115,7 +115,7 @@ var simStart = time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC)
 // newSimWorld must be called inside the bubble. login is where the secrets are.
 func newSimWorld(t *testing.T, s simScript, k simKit) *simWorld {
 	time.Sleep(time.Until(simStart))
-	w := &simWorld{script: s, kit: k, start: time.Now(), pipes: map[string]pipeListener{}, deals: map[deal.Kind][]*simDeal{}, noticed: map[deal.TxID]bool{},
+	w := &simWorld{script: s, kit: k, start: time.Now(), people: make(chan struct{}, 1), pipes: map[string]pipeListener{}, deals: map[deal.Kind][]*simDeal{}, noticed: map[deal.TxID]bool{},
 		digests: map[deal.TxID]map[string]bool{}, shown: map[string]int64{}, sever: map[deal.Kind]simEvent{}, deaf: map[deal.Kind]time.Time{}, clocked: map[deal.Kind]bool{}, lag: map[deal.Kind]time.Duration{}, skew: map[deal.Kind]time.Duration{deal.Salesforce: s.Skew[0], deal.HubSpot: s.Skew[1]}}
 	w.world, w.dice = &world{t: t, now: time.Now}, rand.New(rand.NewPCG(s.Seed, 0xd1ce))
 	w.org = mock.New(mock.Options{Sandbox: true, Now: w.clockOf(deal.Salesforce), ConsumerKey: "engine", ClientSecret: k.secret, RequestLimit: 10_000})

@@ -133,7 +133,40 @@ func (t *txn) beginEpoch(why string) error {
 	if err := t.nameInstance(); err != nil {
 		return err
 	}
-	return t.auditShared("", "", deal.Entry{Who: "daemon", What: "epoch", Why: why})
+	if err := t.auditShared("", "", deal.Entry{Who: "daemon", What: "epoch", Why: why}); err != nil {
+		return err
+	}
+	return t.reconsider()
+}
+
+// reconsider has the records looked at of all that waits for a person: whoever had this state before may have released it,
+// and its record then says what became of it. No receipt is desired before that: the record may show more than is known here.
+func (t *txn) reconsider() error {
+	waiting, err := column[deal.TxID](t, `SELECT tx FROM sealings WHERE condition IN ('held', 'dead') ORDER BY seq`)
+	if err != nil {
+		return err
+	}
+	for _, tx := range waiting {
+		sl, key, err := t.load(tx)
+		if err != nil {
+			return err
+		}
+		if key == nil {
+			continue
+		}
+		r, err := t.row(tx)
+		if err != nil {
+			return err
+		}
+		if sl.Facts.Waited == nil {
+			sl.Facts.Waited = &deal.Waited{Condition: sl.Condition, Reason: sl.Reason}
+		}
+		resume(sl)
+		if err := t.advance(r, sl, key, deal.Entry{Who: "daemon", What: "reconsidered", Why: "this copy of the state is new, and the record may say more"}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // instanceLength is enough to tell the copies of one database apart, and short for a field of a CRM.

@@ -94,12 +94,9 @@ func TestADrillRestoresABackupThatWasMadeUnderLoadAndSealsNothingTwice(t *testin
 		conclude(t, ops, "release", sealings(t, ops, m.never)[0].Tx)
 		awaitDone(t, ops, m.never)
 		mustBear(t, m.c, m.never, 1)
-		conclude(t, ops, "retry", sealings(t, ops, m.untold)[0].Tx)
 		mustUseTheKey(t, awaitDone(t, ops, m.untold), 1)
 		mustBear(t, m.c, m.untold, 1)
-		if m := sealings(t, ops, m.waits)[0]; m.Condition != deal.Held {
-			t.Errorf("%s was held and is %s", m.Tx, m.Condition)
-		}
+		awaitHeld(t, ops, m.waits, 1, "customer")
 	}
 	s.mustRun(t, "audit", "verify", "--checkpoint", checkpoint)
 	d.stop(t)

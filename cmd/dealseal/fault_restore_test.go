@@ -19,6 +19,9 @@ type changed struct {
 	keyUses, contracts int
 }
 
+// waits is what the copy knows of them.
+var waits = []string{"no file on the record matches"}
+
 var released = []string{"[restored]", "if no contract exists, release the deal"}
 
 // changes are to records that the copy knows as held before the seal, and the original has sealed since.
@@ -34,12 +37,12 @@ var changes = []changed{
 	{what: "its contract deleted and its fields cleared", by: func(c crm, r string) {
 		c.loseContract(r)
 		c.clearFields(r)
-	}, holds: [][]string{released}, keyUses: 1, contracts: 1},
+	}, holds: [][]string{waits, released}, keyUses: 1, contracts: 1},
 	{what: "moved out, its contract deleted and its fields cleared", by: func(c crm, r string) {
 		c.move(r, stageLost)
 		c.loseContract(r)
 		c.clearFields(r)
-	}, holds: [][]string{released, {"[left]", "release to seal it all the same, or drop"}}, keyUses: 1, contracts: 1},
+	}, holds: [][]string{waits, released, {"[left]", "release to seal it all the same, or drop"}}, keyUses: 1, contracts: 1},
 }
 
 // yesterday are the deals of one CRM by what the copy knows of them.
@@ -143,7 +146,6 @@ func judgeCopy(t *testing.T, ops operations, y yesterday) {
 	for i, x := range changes {
 		r := y.waiting[i]
 		t.Logf("%s: %s", r, x.what)
-		release(sealings(t, ops, r)[0])
 		for _, words := range x.holds {
 			mustUseTheKey(t, awaitHeld(t, ops, r, 1, words...), 0)
 			mustBear(t, y.c, r, 0)
@@ -160,6 +162,7 @@ func judgeCopy(t *testing.T, ops operations, y yesterday) {
 	}
 
 	// The signature was made before the copy; what is sealed bears the same.
+	awaitHeld(t, ops, y.stamped, 1, "[level]")
 	release(sealings(t, ops, y.stamped)[0])
 	awaitHeld(t, ops, y.stamped, 1, released...)
 	mustBear(t, y.c, y.stamped, 0)
@@ -169,7 +172,6 @@ func judgeCopy(t *testing.T, ops operations, y yesterday) {
 
 	second := awaitHeld(t, ops, y.again, 2, released...)
 	first := sealings(t, ops, y.again)[1]
-	release(first)
 	eventually(t, "the first entry of "+y.again+" has taken over its contract", func() (bool, string) {
 		m := sealings(t, ops, y.again)[1]
 		return isDone(m), m.Reason
@@ -182,6 +184,7 @@ func judgeCopy(t *testing.T, ops operations, y yesterday) {
 	mustUseTheKey(t, await(t, ops, y.again, 2, "done", isDone), 1)
 	mustBear(t, y.c, y.again, 2)
 
+	awaitHeld(t, ops, y.removed, 1, waits...)
 	release(sealings(t, ops, y.removed)[0])
 	gone := awaitHeld(t, ops, y.removed, 1, "if the record was deleted, drop it")
 	conclude(t, ops, "drop", gone.Sealing.Tx)
