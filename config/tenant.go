@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -17,6 +18,8 @@ type Tenant struct {
 	Tenant Identity `yaml:"tenant"`
 	CRM    CRM      `yaml:"crm"`
 	Rules  []Rule   `yaml:"rules"`
+	// Reconcile is when and how far back the CRM is compared with the ledger.
+	Reconcile Reconcile `yaml:"reconcile"`
 
 	// File is the path that was read.
 	File string `yaml:"-"`
@@ -38,6 +41,25 @@ type Identity struct {
 	Seller map[string]string `yaml:"seller"`
 	// Currency is the ISO 4217 code of money that the CRM gives without one. Default: none, such a document is held.
 	Currency string `yaml:"currency"`
+}
+
+// Never is Reconcile.At for a tenant that is reconciled only when somebody asks for it.
+const Never = "never"
+
+// TimeOfDay is the form of Reconcile.At.
+const TimeOfDay = "15:04"
+
+// MaxReconcileDays bounds Reconcile.Days.
+const MaxReconcileDays = 400
+
+// Reconcile says when and how far back the CRM is compared with the ledger ("dealseal reconcile").
+type Reconcile struct {
+	// At is the time of day, in the tenant's time zone, such as 03:00, or "never". Each tenant begins up to half an hour
+	// later than that, always by the same. Default 03:00.
+	At string `yaml:"at"`
+	// Days is how far back stage entries and finished deals are looked at: each of these costs two to ten calls and the
+	// download of its files. 1 to 400, default 3.
+	Days int `yaml:"days"`
 }
 
 // CRM says which connector reads the account.
@@ -99,6 +121,16 @@ type WriteBack struct {
 	// Audit takes the compact JSON audit record: a long text field of at least 1,000 characters. It is also what keeps
 	// an older status from overwriting a newer one after a restart.
 	Audit string `yaml:"audit"`
+	// Drift is told when fields of a record say something else than its contract, and which, and is cleared when they agree.
+	Drift Drift `yaml:"drift"`
+}
+
+// Drift names the field for differences and how they are announced.
+type Drift struct {
+	// Field is a text field of at least 255 characters. Default: none.
+	Field string `yaml:"field"`
+	// Text is what stands before the names of the fields, at most 100 characters. Default "Contract differs from CRM".
+	Text string `yaml:"text"`
 }
 
 // Status names the status field and its words.
@@ -156,6 +188,8 @@ func loadTenant(file string) (Tenant, error) {
 func (t *Tenant) defaults() {
 	orDefault(&t.Tenant.Name, t.Tenant.ID)
 	orDefault(&t.Tenant.TimeZone, "UTC")
+	orDefault(&t.Reconcile.At, "03:00")
+	orDefault(&t.Reconcile.Days, 3)
 	for i := range t.Rules {
 		r := &t.Rules[i]
 		orDefault(&r.Object, map[string]string{"salesforce": "Opportunity", "hubspot": "deals"}[t.CRM.Kind])
@@ -204,6 +238,12 @@ func (c *Config) checkTenant(t *Tenant) (errs []error) {
 	}
 	if k := t.CRM.Kind; k != "salesforce" && k != "hubspot" {
 		fail("crm.kind", "crm.kind is %q: it must be salesforce or hubspot", k)
+	}
+	if _, err := time.Parse(TimeOfDay, t.Reconcile.At); err != nil && t.Reconcile.At != Never {
+		fail("reconcile.at", "reconcile.at is %q: it must be a time of day such as 03:00, or never", t.Reconcile.At)
+	}
+	if d := t.Reconcile.Days; d < 1 || d > MaxReconcileDays {
+		fail("reconcile.days", "reconcile.days is %d: it must be 1 to %d", d, MaxReconcileDays)
 	}
 	if len(t.Rules) == 0 {
 		fail("rules", "rules is missing: without a rule nothing is ever sealed")
@@ -256,6 +296,12 @@ func (c *Config) checkRule(t *Tenant, path string, r Rule) (errs []error) {
 	}
 	if r.WriteBack.TransactionID == "" || r.WriteBack.Status.Field == "" {
 		fail("write_back", "write_back needs at least transaction_id and status.field: without them nobody at the CRM sees what happened")
+	}
+	if n := utf8.RuneCountInString(r.WriteBack.Drift.Text); n > 100 {
+		fail("write_back.drift.text", "write_back.drift.text has %d characters: it must have at most 100, names of fields come behind it", n)
+	}
+	if r.WriteBack.Drift.Text != "" && r.WriteBack.Drift.Field == "" {
+		fail("write_back.drift.field", "write_back.drift.field is missing: name the field that the text is written to")
 	}
 	for key := range r.WriteBack.Status.Values {
 		if !slices.Contains(statusKeys, key) {

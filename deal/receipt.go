@@ -1,8 +1,10 @@
 package deal
 
 import (
+	"cmp"
 	"encoding/json"
 	"time"
+	"unicode/utf8"
 )
 
 // Status is what the CRM shows. The words written to the CRM are configurable per tenant.
@@ -42,6 +44,10 @@ type WriteBack struct {
 	SignedAt      string            `json:"signed_at,omitempty"`
 	URL           string            `json:"url,omitempty"`
 	Audit         string            `json:"audit,omitempty"`
+	// Drift is told, once the contract is on the record, which fields say something else than it; DriftText is what that
+	// begins with. Empty while they agree.
+	Drift     string `json:"drift,omitempty"`
+	DriftText string `json:"drift_text,omitempty"`
 }
 
 // Word returns what is written to the CRM for a status.
@@ -57,10 +63,33 @@ func (w WriteBack) Word(s Status) string {
 	return string(s)
 }
 
+// MaxDriftText is how many characters a field that names differences holds at least.
+const MaxDriftText = 255
+
+// DriftWords is what the record says of fields that differ from its contract; empty when none do. Names that there is no
+// room for are left out as a whole.
+func (w WriteBack) DriftWords(d *DriftFact) string {
+	if d == nil || len(d.Fields) == 0 {
+		return ""
+	}
+	text := cmp.Or(w.DriftText, "Contract differs from CRM")
+	for i, name := range d.Fields {
+		separator := ": "
+		if i > 0 {
+			separator = ", "
+		}
+		if utf8.RuneCountInString(text+separator+name) > MaxDriftText-len(", …") {
+			return text + separator + "…"
+		}
+		text += separator + name
+	}
+	return text
+}
+
 // Fields lists the configured field names.
 func (w WriteBack) Fields() []string {
 	var names []string
-	for _, n := range []string{w.TransactionID, w.Status, w.SignedAt, w.URL, w.Audit} {
+	for _, n := range []string{w.TransactionID, w.Status, w.SignedAt, w.URL, w.Audit, w.Drift} {
 		if n != "" {
 			names = append(names, n)
 		}

@@ -71,6 +71,8 @@ type Facts struct {
 	// WaitsFor is what the sealing cannot go on without and a person mends once for all: WaitsForLogin, or WaitsForKey of
 	// the key's name. Empty when it waits for nothing of the kind.
 	WaitsFor string `json:"waits_for,omitempty"`
+	// Drift says that the record says something else than the contract does; nil when they agree, as far as is known.
+	Drift *DriftFact `json:"drift,omitempty"`
 	// Released names the holds that a person has released, so that they do not hold again.
 	Released []string `json:"released,omitempty"`
 	// Waited is how the sealing waited for a person when this copy of the state began, until its record was looked at.
@@ -135,6 +137,8 @@ type Private struct {
 	CMS []byte `json:"cms,omitempty"`
 	// Report is the verification report.
 	Report json.RawMessage `json:"report,omitempty"`
+	// Differences are what Facts.Drift names, with their values.
+	Differences []Difference `json:"differences,omitempty"`
 }
 
 // Plan is what a sealing needs of the configuration, by value, so that editing the configuration never changes a deal
@@ -172,7 +176,7 @@ type Plan struct {
 // Intent is written before an effect that cannot be undone or that others can see.
 type Intent struct {
 	Step Step
-	// What names the effect: gather, render, prepare, sign, timestamp, evidence, archive-timestamp, complete, check, keep, attach, report.
+	// What names the effect: gather, render, prepare, sign, timestamp, evidence, archive-timestamp, complete, check, keep, attach, report, reattach.
 	What string
 	// Digest is the hash that is about to be signed, or the SHA-256 of the bytes about to be sent; hex.
 	Digest string

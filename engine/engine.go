@@ -55,6 +55,7 @@ type Engine struct {
 	// Tenants are those that it begins with; see SetTenants.
 	Tenants   []Tenant
 	Ledger    Ledger
+	Books     Books // for Reconcile
 	Files     Files
 	Queue     Queue
 	Documents documents.Renderer
@@ -90,6 +91,7 @@ type Engine struct {
 	// Turns at what there is little of.
 	rendering, signing, checking *turns
 	doubts                       doubts
+	reconciling                  passes
 	mended                       mended
 	started                      time.Time
 	// stopping is closed when the context of Run has ended: a deal goes no further than the step that it is in.

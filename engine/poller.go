@@ -220,8 +220,10 @@ func ProbeOf(rules []Rule) connectors.Probe {
 	return ask
 }
 
-func (p *poller) budget() deal.Budget {
-	if m, ok := p.tenant.CRM.(connectors.Metered); ok {
+func (p *poller) budget() deal.Budget { return budgetOf(p.tenant.CRM) }
+
+func budgetOf(crm connectors.CRM) deal.Budget {
+	if m, ok := crm.(connectors.Metered); ok {
 		return m.Budget()
 	}
 	return deal.Budget{}

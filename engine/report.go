@@ -195,9 +195,11 @@ func receipt(s *deal.Sealing, sequence int64, head deal.TreeHead, by string) dea
 	if status == deal.StatusSigned {
 		add(w.SignedAt, s.Facts.SealedAt)
 		add(w.URL, s.Facts.Attachment.URL)
+		add(w.Drift, textOrNil(w.DriftWords(s.Facts.Drift)))
 	} else {
 		add(w.SignedAt, nil)
 		add(w.URL, nil)
+		add(w.Drift, nil)
 	}
 	if w.Audit != "" {
 		b, err := json.Marshal(auditRecord(s, status, sequence, head, by))
@@ -206,6 +208,13 @@ func receipt(s *deal.Sealing, sequence int64, head deal.TreeHead, by string) dea
 		}
 	}
 	return out
+}
+
+func textOrNil(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
 }
 
 func auditRecord(s *deal.Sealing, status deal.Status, sequence int64, head deal.TreeHead, by string) deal.AuditRecord {

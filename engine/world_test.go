@@ -273,7 +273,7 @@ func (w *world) daemonIn(dir string, change ...func(*deal.Plan)) *daemon {
 	stamper, err := tsa.NewClient([]tsa.Server{{URL: w.authority.URL(pki.PathTSA)}}, tsa.Options{Roots: w.authority.Roots(), Now: w.now})
 	must(w.t, err)
 	d.Engine = &Engine{
-		Ledger: d.store, Files: files{d.store}, Documents: renderer{}, Bundles: shelf{}, Checker: d.checker, Log: log, Now: w.now,
+		Ledger: d.store, Books: d.store, Files: files{d.store}, Documents: renderer{}, Bundles: shelf{}, Checker: d.checker, Log: log, Now: w.now,
 		Sealer:   signing.NewSealer(w.key, stamper, w.now),
 		Extender: w.extender(stamper, nil),
 		Queue:    queue{d.store.Queue(store.Workers{Tenants: []deal.TenantID{acme}})},

@@ -200,6 +200,24 @@ func aside(ctx context.Context, s *Store, tx deal.TxID) error {
 	if err != nil {
 		return err
 	}
+	pass := deal.Pass{Tenant: acme, Account: org, Days: 3, Began: start}
+	damaged := deal.Comparison{Who: "daemon", Resend: len(sl.Private.Differences) == 0, Compared: true, Differences: []deal.Difference{{Path: "Amount", Was: "1", Is: "2"}},
+		Found: []deal.Discrepancy{{Kind: deal.FileAltered, What: "file 068 has other bytes"}}}
+	if err := s.KeepPass(ctx, pass); err != nil {
+		return err
+	}
+	finished, err := s.Finished(ctx, acme, org, time.Time{}, deal.Finished{}, 2)
+	if err != nil {
+		return err
+	}
+	for _, f := range finished { // not once it is erased
+		if err := s.Compared(ctx, sl, damaged); err != nil || f.Tx != tx {
+			return fmt.Errorf("%s: %w", f.Tx, err)
+		}
+	}
+	if r, err = s.Receipt(ctx, tx); err != nil {
+		return err
+	}
 	_, counted := s.CountStamp(ctx, "https://tsa.example", "2026-03-04", 3)
 	return errors.Join(s.Identify(ctx, sl, []string{"006B"}), s.Told(ctx, tx, r.Sequence), m.Put(ctx, "token", []byte("t"), version), s.SetPoll(ctx, deal.PollState{Tenant: acme}), counted)
 }
@@ -282,6 +300,9 @@ func whole(t *testing.T, dir string) {
 	}
 	if n := query[int](t, s, `SELECT count(*) FROM counts WHERE n < 0 OR (step <> 'done' AND n > 0)`); n != 0 {
 		t.Errorf("%d wrong counts", n)
+	}
+	if n := query[int](t, s, `SELECT count(*) FROM discrepancies`); n != 0 {
+		t.Errorf("%d discrepancies of an erased deal are left", n)
 	}
 	manifests := 0
 	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {

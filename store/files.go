@@ -394,6 +394,7 @@ func (s *Store) Erase(ctx context.Context, tx deal.TxID, who, why string) error 
 			`UPDATE sealings SET private = x'' WHERE tx = $1`,
 			`UPDATE outbox SET data = x'' WHERE tx = $1`,
 			`DELETE FROM words WHERE seq = (SELECT seq FROM sealings WHERE tx = $1)`,
+			`DELETE FROM discrepancies WHERE tx = $1`,
 		} {
 			if err := t.exec(query, tx); err != nil {
 				return err

@@ -269,6 +269,7 @@ type row struct {
 	noticed    int64
 	receipt    int64 // 0 when the plan writes nothing back
 	events     int64
+	lastEntry  int64
 	leaseOwner string
 	leaseUntil int64
 	legalHold  bool
@@ -294,8 +295,8 @@ func (r *row) failuresOf(sl *deal.Sealing) int {
 
 func (t *txn) row(tx deal.TxID) (*row, error) {
 	var r row
-	found, err := t.get([]any{&r.seq, &r.tenant, &r.account, &r.step, &r.condition, &r.version, &r.signature, &r.stepAt, &r.noticed, &r.receipt, &r.events, &r.leaseOwner, &r.leaseUntil, &r.legalHold, &r.waited, &r.failures, &r.wrapped},
-		`SELECT seq, tenant, account, step, condition, version, signature, step_at, noticed, coalesce(receipt, 0), events, lease_owner, lease_until, legal_hold, waited, failures,
+	found, err := t.get([]any{&r.seq, &r.tenant, &r.account, &r.step, &r.condition, &r.version, &r.signature, &r.stepAt, &r.noticed, &r.receipt, &r.events, &r.lastEntry, &r.leaseOwner, &r.leaseUntil, &r.legalHold, &r.waited, &r.failures, &r.wrapped},
+		`SELECT seq, tenant, account, step, condition, version, signature, step_at, noticed, coalesce(receipt, 0), events, last_entry, lease_owner, lease_until, legal_hold, waited, failures,
 			(SELECT wrapped FROM data_keys k WHERE k.tx = sealings.tx)
 		 FROM sealings WHERE tx = $1`, tx)
 	if err == nil && !found {

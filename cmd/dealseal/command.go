@@ -36,6 +36,7 @@ type options struct {
 	limit                                                                                                     int
 	backup                                                                                                    backupOptions
 	certs                                                                                                     certOptions
+	reconcile                                                                                                 reconcileOptions
 }
 
 // usualConfig is where the configuration is when no flag says otherwise.
@@ -119,6 +120,12 @@ func commands() []command {
 			})},
 		{name: "evidence", args: "TX -o BUNDLE.zip", summary: "write the contract, what went into it and all that proves it into one signed file, which \"dealseal verify\" checks anywhere", run: evidenceCommand,
 			flags: with(out)},
+		{name: "reconcile", args: "[[--days N] [--dry-run] | list | seen TX --why REASON]", summary: "compare the CRMs with the ledger: missed entries, files, fields, values; exit 1 if anything is left to a person", run: reconcileCommand,
+			flags: with(asJSON, why, key, func(fs *flag.FlagSet, o *options) {
+				fs.StringVar(&o.tenant, "tenant", "", "only the tenant with this `id`")
+				fs.IntVar(&o.reconcile.days, "days", 0, "look so `many` days back (default: reconcile.days of the tenant)")
+				fs.BoolVar(&o.reconcile.dryRun, "dry-run", false, "mend nothing, write nothing down")
+			})},
 		{name: "recover", summary: "rebuild missing ledger entries from the archive", run: recoverCommand, flags: with(key)},
 		{name: "backup", args: "FILE [--db-only] [--recipient age1… | --passphrase-file FILE] | verify FILE", summary: "write database and archive into one file, while the daemon runs or not; or check such a file", run: backupCommand,
 			flags: with(unlock, key, func(fs *flag.FlagSet, o *options) {

@@ -118,6 +118,24 @@ func controlHandler(log *slog.Logger, ops operations, examine func(context.Conte
 		n, err := ops.DealWith(r.Context(), d.Row, d.Why)
 		answer(w, n, err)
 	})
+	mux.HandleFunc("GET /discrepancies", func(w http.ResponseWriter, r *http.Request) {
+		list, err := ops.Discrepancies(r.Context(), deal.TenantID(r.URL.Query().Get("tenant")), maxListed)
+		answer(w, list, err)
+	})
+	mux.HandleFunc("POST /discrepancies", func(w http.ResponseWriter, r *http.Request) {
+		var d decision
+		if err := json.NewDecoder(io.LimitReader(r.Body, maxControl)).Decode(&d); err != nil {
+			answer(w, nil, err)
+			return
+		}
+		who := peerOf(r.Context())
+		if who == "" {
+			answer(w, nil, errNoPeer)
+			return
+		}
+		n, err := ops.DealWithDiscrepancies(r.Context(), d.Tx, who, d.Why)
+		answer(w, n, err)
+	})
 	mux.HandleFunc("GET /certificates", func(w http.ResponseWriter, r *http.Request) {
 		all, err := ops.Certificates(r.Context())
 		answer(w, all, err)

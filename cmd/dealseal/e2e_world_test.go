@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -382,6 +383,10 @@ type crm interface {
 	addCustomer(record, name string)
 	addFile(record, name string, content []byte)
 	files(record string) []stored
+	// spoilContract damages the stored bytes of the sealed contract without another size or checksum.
+	spoilContract(record string)
+	// past has something happen as if it had been some time ago, without anybody seeing it before.
+	past(ago time.Duration, do func())
 	// loseContract deletes the sealed contract, clearFields what we have written to the record, remove the record itself.
 	loseContract(record string)
 	clearFields(record string)
@@ -521,6 +526,28 @@ func (c *salesforceCRM) loseContract(record string) {
 	}
 }
 
+func (c *salesforceCRM) spoilContract(record string) {
+	c.t.Helper()
+	for _, f := range c.org.Files(record) {
+		if newest := f.Versions[len(f.Versions)-1]; (stored{newest.Name, newest.Content}).contract() {
+			must(c.t, c.org.SpoilFile(newest.ID, spoilt(newest.Content)))
+		}
+	}
+}
+
+// spoilt changes one byte.
+func spoilt(content []byte) []byte {
+	content = bytes.Clone(content)
+	content[len(content)/2] ^= 1
+	return content
+}
+
+func (c *salesforceCRM) past(ago time.Duration, do func()) {
+	c.org.FreezeStamp(time.Now().Add(-ago))
+	do()
+	c.org.FreezeStamp(time.Time{})
+}
+
 func (c *salesforceCRM) clearFields(record string) {
 	c.t.Helper()
 	for _, field := range salesforceFields {
@@ -593,13 +620,15 @@ type hubspotCRM struct {
 	portal *hubspot.Portal
 	url    string
 	auth   string
-	token  string // the reference to the static one
+	token  string       // the reference to the static one
+	ago    atomic.Int64 // how far behind the portal's clock is
 }
 
 func newHubSpot(w *world, o tenantOptions) *hubspotCRM {
 	c := &hubspotCRM{t: w.t, w: w, o: o}
 	wide := hubspot.Limits{TenSecondly: 1 << 30, Daily: 1 << 30, SearchSecondly: 1 << 30, Associations: 1 << 30}
-	options := hubspot.Options{PortalID: int64(62515 + len(w.crms)), AccountType: "SANDBOX", Limits: wide}
+	options := hubspot.Options{PortalID: int64(62515 + len(w.crms)), AccountType: "SANDBOX", Limits: wide,
+		Now: func() time.Time { return time.Now().Add(-time.Duration(c.ago.Load())) }}
 	if value := "pat-eu1-" + rand.Text(); !o.oauth {
 		options.Tokens = []hubspot.Token{{Value: value}}
 		c.token = w.secretFile("hubspot-token-"+o.id, value)
@@ -693,6 +722,23 @@ func (c *hubspotCRM) loseContract(record string) {
 			must(c.t, c.portal.DeleteFile(f.ID))
 		}
 	}
+}
+
+func (c *hubspotCRM) spoilContract(record string) {
+	c.t.Helper()
+	files, err := c.portal.Files(record)
+	must(c.t, err)
+	for _, f := range files {
+		if (stored{filepath.Base(f.Path), f.Content}).contract() {
+			must(c.t, c.portal.SpoilFile(f.ID, spoilt(f.Content)))
+		}
+	}
+}
+
+func (c *hubspotCRM) past(ago time.Duration, do func()) {
+	c.ago.Store(int64(ago))
+	do()
+	c.ago.Store(0)
 }
 
 func (c *hubspotCRM) clearFields(record string) {

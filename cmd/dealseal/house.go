@@ -234,7 +234,7 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 		Production: file.Tenant.Environment == "production",
 		Rule:       r.ID, Stage: r.When.Stage, Profile: encoded, IfLeft: r.IfLeft, ReEntry: r.ReEntry, Attachment: r.Document.Attachment,
 		WriteBack: deal.WriteBack{TransactionID: r.WriteBack.TransactionID, Status: r.WriteBack.Status.Field, Words: words,
-			SignedAt: r.WriteBack.SignedAt, URL: r.WriteBack.URL, Audit: r.WriteBack.Audit},
+			SignedAt: r.WriteBack.SignedAt, URL: r.WriteBack.URL, Audit: r.WriteBack.Audit, Drift: r.WriteBack.Drift.Field, DriftText: r.WriteBack.Drift.Text},
 	}
 	types, err := h.useTemplate(file, path, r, &p)
 	if err != nil {

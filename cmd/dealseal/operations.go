@@ -43,6 +43,11 @@ type operations interface {
 	// takes note that somebody has dealt with one, or with all for an empty name, and returns how many these were.
 	Quarantined(ctx context.Context, limit int) ([]deal.Quarantine, error)
 	DealWith(ctx context.Context, row, why string) (n int, err error)
+	// Discrepancies returns what CRMs do not show as the ledger has it, as of the last look, and nobody has dealt with, newest
+	// first. DealWithDiscrepancies takes note that somebody has dealt with what is known of a deal. An empty who is whoever
+	// runs the command.
+	Discrepancies(ctx context.Context, tenant deal.TenantID, limit int) ([]deal.Discrepancy, error)
+	DealWithDiscrepancies(ctx context.Context, tx deal.TxID, who, why string) (n int, err error)
 	// Certificates returns the registry of certificates; what is in use first.
 	Certificates(ctx context.Context) ([]deal.Certificate, error)
 	// ChangeCertificate imports, activates, retires or revokes a certificate, and returns it as it is then.
@@ -254,6 +259,10 @@ func (l *local) Proof(ctx context.Context, tx deal.TxID, who string) ([]byte, er
 
 func (l *local) DealWith(ctx context.Context, row, why string) (int, error) {
 	return l.Store.DealWith(ctx, row, cmp.Or(peerOf(ctx), l.who), why)
+}
+
+func (l *local) DealWithDiscrepancies(ctx context.Context, tx deal.TxID, who, why string) (int, error) {
+	return l.Store.DealWithDiscrepancies(ctx, tx, cmp.Or(who, l.who), why)
 }
 
 func (l *local) Recover(ctx context.Context) (recovered []recovery, err error) {

@@ -142,7 +142,7 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	d.queue = d.store.Queue(store.Workers{Tenants: ids(tenants), Drain: drain})
 	d.sealer = signing.NewSealer(d.registry, stamper, time.Now)
 	d.engine = &engine.Engine{
-		Tenants: tenants, Ledger: d.store, Files: files{d.store}, Queue: d.queue,
+		Tenants: tenants, Ledger: d.store, Books: d.store, Files: files{d.store}, Queue: d.queue,
 		Documents: renderer, Bundles: d.shelf, Sealer: d.sealer, Extender: h.newExtender(stamper, log), Checker: checker,
 		Log: log, Hook: crashHook(), MayNotice: d.disk.mayNotice, MayWork: d.disk.mayWork, Places: h.places(renderer), Limits: h.keyLimits(), Retry: engine.Retry{First: h.cfg.Retry.First, Max: h.cfg.Retry.Max, Attempts: h.cfg.Retry.Attempts},
 	}
@@ -179,10 +179,11 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 	g.Go(func() error { return servePage(ctx, d.log, d.listen, d.page) })
 	g.Go(func() error {
 		return serveControl(ctx, d.log, d.control, &local{Store: d.store, reload: d.reload, configured: func() ([]config.Tenant, error) { return d.residents.house().cfg.Loaded, nil },
-			registry: func(context.Context) (*registry, error) { return d.registry, nil }}, d.examine, d.sessionRoutes, d.evidenceRoutes)
+			registry: func(context.Context) (*registry, error) { return d.registry, nil }}, d.examine, d.sessionRoutes, d.evidenceRoutes, d.reconcileRoutes)
 	})
 	g.Go(func() error { return d.checkpoints(ctx) })
 	g.Go(func() error { return d.examineDaily(ctx) })
+	g.Go(func() error { return d.reconcileNightly(ctx) })
 	g.Go(func() error { return d.keepKeysAlive(ctx) })
 	g.Go(func() error { return d.renewLimits(ctx) })
 	g.Go(func() error { return d.hangups(ctx, hup) })

@@ -230,6 +230,7 @@ func targets(w deal.WriteBack, link int) []target {
 		{key: "signed_at", field: w.SignedAt, types: slices.Concat(textTypes, []string{"datetime"}), typeCure: "name a date/time field", length: len(recordTime)},
 		{key: "url", field: w.URL, types: slices.Concat(textTypes, []string{"url"}), typeCure: "name a URL or text field", length: link},
 		{key: "audit", field: w.Audit, types: textTypes, typeCure: "name a long text area", length: shortAudit},
+		{key: "drift", field: w.Drift, types: textTypes, typeCure: "name a text field", length: deal.MaxDriftText},
 	}
 	return slices.DeleteFunc(all, func(t target) bool { return t.field == "" })
 }

@@ -418,6 +418,19 @@ func (p *Portal) DeleteFile(id string) error {
 	return nil
 }
 
+// SpoilFile gives a file other bytes while the checksum that HubSpot says of it
+// stays as it was: what is stored has been damaged.
+func (p *Portal) SpoilFile(id string, content []byte) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := p.files.byID[id]
+	if f == nil || f.archived {
+		return fmt.Errorf("hubspot: there is no file %q", id)
+	}
+	f.content = slices.Clone(content)
+	return nil
+}
+
 // AddFile attaches a file to a deal as a person would: a note that carries it.
 func (p *Portal) AddFile(dealID, name string, content []byte) (fileID string, err error) {
 	p.mu.Lock()

@@ -64,6 +64,7 @@ func WriteBackProperties() []Property {
 		{Name: "dealseal_status", Label: "DealSeal status", Type: "enumeration", FieldType: "select", GroupName: "dealinformation", Options: statuses},
 		{Name: "dealseal_signed_at", Label: "DealSeal signed at", Type: "datetime", FieldType: "date", GroupName: "dealinformation"},
 		{Name: "dealseal_document_url", Label: "DealSeal document URL", Type: "string", FieldType: "text", GroupName: "dealinformation"},
+		{Name: "dealseal_drift", Label: "DealSeal differences", Type: "string", FieldType: "text", GroupName: "dealinformation"},
 		{Name: "dealseal_audit", Label: "DealSeal audit record", Type: "string", FieldType: "textarea", GroupName: "dealinformation"},
 	}
 }

@@ -316,6 +316,19 @@ func (o *Org) AddFile(recordID, name string, content []byte) (versionID string, 
 	return versionID, err
 }
 
+// SpoilFile gives a version other bytes while everything that Salesforce says
+// of it stays as it was: what is stored has been damaged.
+func (o *Org) SpoilFile(versionID string, content []byte) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	full, _ := canonicalID(versionID)
+	if _, ok := o.content[full]; !ok {
+		return fmt.Errorf("salesforce mock: there is no file version %q", versionID)
+	}
+	o.content[full] = slices.Clone(content)
+	return nil
+}
+
 // KillSessions ends every session: the next call of each is answered 401.
 func (o *Org) KillSessions() {
 	o.mu.Lock()

@@ -1,0 +1,315 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+	mock "github.com/dealseal/dealseal/mocks/crm/salesforce"
+	"github.com/dealseal/dealseal/store"
+)
+
+const fieldDrift = "DealSeal_Drift__c"
+
+// reconcile makes a pass over three days and returns what it found.
+func (d *daemon) reconcile() []deal.Discrepancy {
+	d.t.Helper()
+	_, found, err := d.tryReconcile(Order{Days: 3, Who: "alice"})
+	must(d.t, err)
+	return found
+}
+
+func (d *daemon) tryReconcile(o Order) (p deal.Pass, found []deal.Discrepancy, err error) {
+	d.t.Helper()
+	p, err = d.Reconcile(d.t.Context(), acme, o, func(x deal.Discrepancy) { found = append(found, x) })
+	return p, found, err
+}
+
+// wantKinds compares the kinds of what was found, in order.
+func wantKinds(t *testing.T, found []deal.Discrepancy, kinds ...deal.DiscrepancyKind) {
+	t.Helper()
+	var got []deal.DiscrepancyKind
+	for _, x := range found {
+		got = append(got, x.Kind)
+	}
+	if !slices.Equal(got, kinds) {
+		t.Errorf("found is %v, want %v: %+v", got, kinds, found)
+	}
+}
+
+// loseFiles deletes the sealed files of a record.
+func (w *world) loseFiles(record string) {
+	w.t.Helper()
+	for _, f := range w.org.Files(record) {
+		if strings.HasPrefix(fileText(f), "Sealed by dealseal") {
+			must(w.t, w.org.Delete(f.DocumentID))
+		}
+	}
+}
+
+func fileText(f mock.File) string {
+	text, _ := f.Versions[0].Fields["Description"].(string)
+	return text
+}
+
+// late makes an entry that the CRM shows only after the poll has passed it.
+func (w *world) late(d *daemon) (record string) {
+	w.t.Helper()
+	record = w.deal()
+	w.org.SetCommitDelay(time.Hour)
+	w.move(record, stageWon)
+	w.org.SetCommitDelay(0)
+	d.poll()
+	w.clock.advance(30 * time.Minute) // behind the overlap
+	d.poll()
+	w.org.Commit()
+	return record
+}
+
+func TestAnEntryThatThePollHasMissedIsNoticedAndSealedOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	d.poll()
+	record := w.late(d)
+	wantKinds(t, d.reconcile()) // it may still be on its way
+	w.clock.advance(2 * time.Hour)
+	if fresh := d.poll(); len(fresh) > 0 {
+		t.Fatal("the poll has found it itself: the test proves nothing")
+	}
+	before := d.all()
+	_, found, err := d.tryReconcile(Order{Days: 3, DryRun: true, Who: "alice"})
+	must(t, err)
+	wantKinds(t, found, deal.EntryMissed)
+	if len(d.all()) != len(before) {
+		t.Error("a dry run has noticed a deal")
+	}
+	found = d.reconcile()
+	wantKinds(t, found, deal.EntryMissed)
+	d.finish()
+	d.wantDone(d.load(found[0].Tx))
+	w.wantContracts(record, 1)
+	wantKinds(t, d.reconcile())
+	w.wantUses(1)
+}
+
+func TestReconcilingNeverLooksBehindARulesActivation(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.won() // before the rule is activated
+	w.clock.advance(2 * time.Hour)
+	d := w.daemon()
+	if len(d.poll()) != 0 {
+		t.Fatal("an entry from before the activation was noticed")
+	}
+	w.clock.advance(3 * time.Hour)
+	d.poll()
+	p, found, err := d.tryReconcile(Order{Days: 30, Who: "alice"})
+	must(t, err)
+	wantKinds(t, found)
+	if p.From.IsZero() || !p.Read || len(d.all()) != 0 {
+		t.Errorf("the history was not read, or a deal was made of it: %+v", p)
+	}
+}
+
+func TestAPassGoesOnWhereItHasStopped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	var records []string
+	for range 3 {
+		records = append(records, w.won())
+		d.run()
+	}
+	w.loseFiles(records[0])
+	w.loseFiles(records[2])
+	w.fault(mock.Fault{Kind: mock.KindQuery, Path: records[1], Effect: mock.APIError, Status: 403, Code: "REQUEST_LIMIT_EXCEEDED"})
+	p, found, err := d.tryReconcile(Order{Days: 3, Who: "alice"})
+	if err == nil || p.Waits == "" || !p.Ended.IsZero() || p.Deals != 1 {
+		t.Fatalf("it did not stop at the second deal: %v, %+v", err, p)
+	}
+	wantKinds(t, found, deal.FileGone)
+	w.org.ClearFaults()
+	d.close()
+	d = w.daemonIn(d.dir)
+	began := w.org.Counts()[mock.KindDownload]
+	p, found, err = d.tryReconcile(Order{Days: 3, Who: "alice"})
+	must(t, err)
+	wantKinds(t, found, deal.FileGone)
+	if p.Deals != 3 || p.Ended.IsZero() || p.Mended[deal.FileGone] != 2 {
+		t.Errorf("the pass is %+v", p)
+	}
+	if n := w.org.Counts()[mock.KindDownload] - began; n != 1 {
+		t.Errorf("%d files were fetched again, want that of the second deal only", n)
+	}
+	for _, r := range records {
+		w.wantContracts(r, 1)
+	}
+	w.wantUses(3)
+}
+
+// amnesiac loses what came of a comparison, as a crash just before its commit does.
+type amnesiac struct {
+	*store.Store
+	lose int
+}
+
+func (f *amnesiac) Compared(ctx context.Context, s *deal.Sealing, c deal.Comparison) error {
+	if f.lose > 0 {
+		f.lose--
+		return errors.New("power cut")
+	}
+	return f.Store.Compared(ctx, s, c)
+}
+
+func TestAFileThatWasPutBackJustBeforeACrashIsNotPutBackTwice(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	record := w.won()
+	s := d.run()
+	w.loseFiles(record)
+	d.Books = &amnesiac{Store: d.store, lose: 3} // as often as it is tried
+	if _, _, err := d.tryReconcile(Order{Days: 3, Who: "alice"}); err == nil {
+		t.Fatal("nothing was lost")
+	}
+	w.wantContracts(record, 1)
+	wantKinds(t, d.reconcile(), deal.FileGone) // found again
+	w.wantContracts(record, 1)
+	d.tell()
+	now := d.load(s.Tx)
+	if now.Facts.Attachment.ID == s.Facts.Attachment.ID || w.shown(record, "DealSeal_Document_URL__c") != now.Facts.Attachment.URL {
+		t.Errorf("the record links to %q, its file is %+v", w.shown(record, "DealSeal_Document_URL__c"), now.Facts.Attachment)
+	}
+	wantKinds(t, d.reconcile())
+	d.wantDone(now)
+}
+
+func TestOtherBytesAreReportedAndNothingIsPutBesideThem(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	record := w.won()
+	s := d.run()
+	content := slices.Clone(w.contracts(record)[0])
+	content[len(content)/2] ^= 1
+	must(t, w.org.SpoilFile(s.Facts.Attachment.ID, content))
+	for range 2 {
+		wantKinds(t, d.reconcile(), deal.FileAltered)
+		if n := len(w.org.Files(record)); n != 2 {
+			t.Fatalf("the record bears %d files, want the quotation and the contract", n)
+		}
+	}
+	list, err := d.store.Discrepancies(t.Context(), acme, 10)
+	must(t, err)
+	wantKinds(t, list, deal.FileAltered)
+	_, err = d.store.DealWithDiscrepancies(t.Context(), s.Tx, "alice", "it is known")
+	must(t, err)
+	wantKinds(t, d.reconcile(), deal.FileAltered)
+	if list, err = d.store.Discrepancies(t.Context(), acme, 10); err != nil || len(list) > 0 {
+		t.Errorf("what was dealt with is back: %v, %v", list, err)
+	}
+}
+
+func TestADamagedArchiveIsReportedAndNothingOfItIsAttached(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	record := w.won()
+	s := d.run()
+	w.loseFiles(record)
+	file := filepath.Join(d.dir, "archive", s.Facts.Archive, "contract.pdf")
+	b, err := os.ReadFile(file)
+	if err != nil { // it is kept encrypted, under another name
+		matches, globErr := filepath.Glob(file + "*")
+		must(t, globErr)
+		if len(matches) != 1 {
+			t.Fatalf("the archive has %v", matches)
+		}
+		file = matches[0]
+		b, err = os.ReadFile(file)
+		must(t, err)
+	}
+	b[len(b)-1] ^= 1
+	must(t, os.Chmod(file, 0o600))
+	must(t, os.WriteFile(file, b, 0o600))
+	wantKinds(t, d.reconcile(), deal.FileGone, deal.ArchiveDamaged)
+	w.wantContracts(record, 0)
+}
+
+func TestARecordThatSaysSomethingElseThanItsContractSaysSo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon(withTemplate(t), func(p *deal.Plan) { p.WriteBack.Drift, p.WriteBack.DriftText = fieldDrift, "Vertrag weicht ab" })
+	record := w.won()
+	s := d.run()
+	wantKinds(t, d.reconcile())
+	if got := w.shown(record, fieldDrift); got != "" {
+		t.Errorf("a record that agrees shows %q", got)
+	}
+	must(t, w.org.Update(record, map[string]any{"Name": canary + " II"}))
+	w.id(w.org.AddLineItem(record, map[string]any{"Quantity": 1, "UnitPrice": 1, "Product2": map[string]any{"Name": canary}}))
+	for range 2 { // the second look has nothing new to say
+		wantKinds(t, d.reconcile(), deal.ValuesDiffer)
+		d.tell()
+	}
+	now := d.load(s.Tx)
+	if now.Facts.Drift == nil || !slices.Contains(now.Facts.Drift.Fields, "Name") || !slices.ContainsFunc(now.Private.Differences, func(x deal.Difference) bool { return x.Line == 2 && x.Was == "" && x.Is != "" }) {
+		t.Errorf("known is %+v, %+v", now.Facts.Drift, now.Private.Differences)
+	}
+	if got := w.shown(record, fieldDrift); !strings.HasPrefix(got, "Vertrag weicht ab: ") || !strings.Contains(got, "Name") || strings.Contains(got, canary) {
+		t.Errorf("the record shows %q", got)
+	}
+	must(t, w.org.Update(record, map[string]any{"Name": canary}))
+	for _, id := range w.org.Records("OpportunityLineItem")[1:] {
+		must(t, w.org.Delete(id))
+	}
+	wantKinds(t, d.reconcile())
+	d.tell()
+	if got := w.shown(record, fieldDrift); got != "" || d.load(s.Tx).Facts.Drift != nil {
+		t.Errorf("a record that agrees again shows %q", got)
+	}
+	var events []string
+	for _, o := range d.story(s.Tx).Outbox {
+		events = append(events, o.Type)
+	}
+	if n := len(events); n < 2 || events[n-2] != "document.differs" || events[n-1] != "document.agrees" {
+		t.Errorf("the events are %v", events)
+	}
+	if strings.Contains(d.log.String(), canary) {
+		t.Error("the log quotes the record")
+	}
+	w.wantUses(1)
+	d.wantDone(d.load(s.Tx))
+}
+
+func TestOnePassAtATimePerTenantAndNoneWhileTheAllowanceIsShort(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	w.won()
+	d.run()
+	var second error
+	_, err := d.Reconcile(t.Context(), acme, Order{Days: 3, Who: "alice"}, nil)
+	must(t, err)
+	w.loseFiles(w.org.Records("Opportunity")[0])
+	_, err = d.Reconcile(t.Context(), acme, Order{Days: 3, Who: "alice"}, func(deal.Discrepancy) {
+		_, second = d.Reconcile(t.Context(), acme, Order{Days: 3, Who: "bob"}, nil)
+	})
+	must(t, err)
+	if !errors.Is(second, errBusy) {
+		t.Errorf("a second pass beside the first gives %v", second)
+	}
+	w.org.SetUsage(8_500)
+	d.poll() // which reads the allowance
+	p, err := d.Reconcile(t.Context(), acme, Order{Days: 3, Who: "alice"}, nil)
+	if err == nil || !strings.Contains(p.Waits, "allowance") || p.Deals != 0 {
+		t.Errorf("with most of the allowance used the pass is %+v, %v", p, err)
+	}
+}
