@@ -248,6 +248,9 @@ const leastDiskFloor = 16 << 20
 
 // SystemFonts is the default of renderer.fonts.
 func SystemFonts() []string {
+	// VRI says in the document's security store for which signature its evidence is, which some validators look at first; for
+	// levels B-LT and B-LTA. Default false: all evidence is for all signatures.
+	VRI bool `yaml:"vri"`
 	const dir = "/usr/share/fonts"
 	if _, err := os.Stat(dir); err != nil {
 		return nil
@@ -563,6 +566,9 @@ func (c *Config) checkKey(path string, k Key) (errs []error) {
 			need("label", "")
 		}
 		need("pin", k.PIN.String())
+		if p.VRI && p.Level != "B-LT" && p.Level != "B-LTA" {
+			fail(path+".vri", "profile %q has vri and asks for %s, which has no security store: ask for B-LT or B-LTA, or take vri out", name, p.Level)
+		}
 	case "soft":
 		need("file", k.File)
 		need("passphrase", k.Passphrase.String())

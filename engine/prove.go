@@ -90,7 +90,11 @@ func (r *run) prove(ctx context.Context, t *signing.Ticket, sealed pades.Documen
 	if err != nil {
 		return nil, err
 	}
-	if tail, err = pades.AddValidation(ctx, sealed, pades.Validation(m)); err != nil {
+	add := pades.AddValidation
+	if t.Profile.VRI {
+		add = pades.AddIndexedValidation
+	}
+	if tail, err = add(ctx, sealed, pades.Validation(m)); err != nil {
 		return nil, err
 	}
 	if !t.Profile.Level.AtLeast(pades.BLTA) || r.s.Facts.Flagged != "" {

@@ -15,6 +15,8 @@ type Extender struct {
 	Revocation  Revocation
 	Timestamper Timestamper // for B-LTA
 	Anchors     revocation.Anchors
+	// VRI has Extend say for which signatures the evidence is; see pades.AddIndexedValidation.
+	VRI bool
 }
 
 // Extend returns the bytes to append to doc so that its signatures are provable at that level, B-LT or B-LTA, later.
@@ -28,7 +30,11 @@ func (e *Extender) Extend(ctx context.Context, doc pades.Document, to pades.Leve
 	if err != nil {
 		return nil, err
 	}
-	tail, err := pades.AddValidation(ctx, doc, pades.Validation(material))
+	add := pades.AddValidation
+	if e.VRI {
+		add = pades.AddIndexedValidation
+	}
+	tail, err := add(ctx, doc, pades.Validation(material))
 	if err != nil || to == pades.BLT {
 		return tail, err
 	}

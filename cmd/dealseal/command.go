@@ -32,7 +32,7 @@ type command struct {
 // options are the flags of all commands; each command registers those that it knows.
 type options struct {
 	config, profile, level, out, trust, record, checkpoint, why, tenant, passphrase, subject, page, masterKey string
-	json, all, online, strict                                                                                 bool
+	json, all, online, strict, vri                                                                            bool
 	limit                                                                                                     int
 	backup                                                                                                    backupOptions
 	certs                                                                                                     certOptions
@@ -143,9 +143,10 @@ func commands() []command {
 			flags: with(out, func(fs *flag.FlagSet, o *options) {
 				fs.StringVar(&o.profile, "profile", "", "signing profile of the configuration, by `name`")
 			})},
-		{name: "extend", args: "IN.pdf --level B-LT|B-LTA -o OUT.pdf", summary: "add to a signed file what it is checked with when those who made it are gone", run: extendCommand,
+		{name: "extend", args: "IN.pdf --level B-LT|B-LTA [--vri] -o OUT.pdf", summary: "add to a signed file what it is checked with when those who made it are gone", run: extendCommand,
 			flags: with(out, func(fs *flag.FlagSet, o *options) {
 				fs.StringVar(&o.level, "level", "", "B-LT or B-LTA: the `level` to reach")
+				fs.BoolVar(&o.vri, "vri", false, "say in the document for which signatures the evidence is (/VRI)")
 			})},
 		{name: "verify", args: "FILE.pdf|BUNDLE.zip [--trust ROOTS.pem] [--require-revocation] [--json]", summary: "verify a sealed file or an evidence bundle: exit 0 valid, 1 invalid, 2 indeterminate, 3 usage", run: verifyCommand,
 			flags: func(fs *flag.FlagSet, o *options) {

@@ -45,6 +45,7 @@ func extendCommand(ctx context.Context, c *call) error {
 	checker := newChecker(h.roots, log)
 	defer checker.Close()
 	x := &extension{house: h, to: to, checker: checker, extender: h.newExtender(stamper, log)}
+	x.extender.VRI = c.vri
 	if err := x.extend(ctx, in, c.out); err != nil {
 		return fmt.Errorf("%s: %w: nothing was written", c.args[0], err)
 	}

@@ -56,6 +56,7 @@ func signCommand(ctx context.Context, c *call) error {
 	checker := newChecker(h.roots, log)
 	defer checker.Close()
 	p := &press{sealer: signing.NewSealer(registry, stamper, time.Now), extender: h.newExtender(stamper, log), checker: checker, profile: profile, stderr: c.stderr}
+	p.extender.VRI = profile.VRI
 	made, err := p.seal(ctx, in, c.out)
 	if err != nil {
 		return fmt.Errorf("%s: %w: nothing was written", c.args[0], err)

@@ -4,14 +4,19 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/sha1"
 	"crypto/x509"
+	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/dealseal/dealseal/mocks/pki"
+	"github.com/dealseal/dealseal/pdf"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/pades"
 	"github.com/dealseal/dealseal/signing/revocation"
@@ -189,6 +194,157 @@ func TestValidationDataIsAddedOnce(t *testing.T) {
 	if err != nil || tail != nil {
 		t.Errorf("nothing new makes %d bytes, %v", len(tail), err)
 	}
+}
+
+func TestAStoreSaysForWhichSignatureItsEvidenceIs(t *testing.T) {
+	a := served(t)
+	doc := seal(t, contract(), sealOf(a).stamped(a))
+	indexed := func(doc []byte, v pades.Validation) []byte {
+		t.Helper()
+		tail, err := pades.AddIndexedValidation(t.Context(), bytes.NewReader(doc), v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return append(bytes.Clone(doc), tail...)
+	}
+	all := evidence(t, a)
+	lt := indexed(doc, all)
+	level(t, lt, trust(a), pades.BLT)
+	entries := storeEntries(t, lt)
+	if want := []string{valueHash(t, doc, 0)}; !slices.Equal(slices.Sorted(maps.Keys(entries)), want) {
+		t.Fatalf("entries %v, want one of the signature, %v", entries, want)
+	}
+	if got, want := entries[valueHash(t, doc, 0)], [3]int{len(all.Certs), len(all.OCSPs), len(all.CRLs)}; got != want {
+		t.Errorf("the entry names %v certificates, responses and lists, want %v", got, want)
+	}
+	if again := indexed(lt, all); len(again) != len(lt) {
+		t.Error("the same evidence changes the store once more")
+	}
+	// What was put there without an index gets one; a time-stamp that came since is a signature too.
+	lta := archived(t, secured(t, doc, all), a)
+	if entries = storeEntries(t, indexed(lta, all)); len(entries) != 2 || entries[valueHash(t, lta, 1)][0] != len(all.Certs) {
+		t.Errorf("after a document time-stamp: %v", entries)
+	}
+	// Some producers name objects in the entries alone.
+	bare := withoutLists(t, lt)
+	level(t, bare, trust(a), pades.BLT)
+	want := level(t, withoutEntries(t, bare), trust(a), pades.BT)
+	if want.Verdict != verify.Valid {
+		t.Error(explain(want))
+	}
+}
+
+// TestEntriesThatShareALongListAreRefused has entries that would take a look at a million references each.
+func TestEntriesThatShareALongListAreRefused(t *testing.T) {
+	a := served(t)
+	lt := secured(t, seal(t, contract(), sealOf(a).stamped(a)), evidence(t, a))
+	file, ref, store := storeOf(t, lt)
+	u := file.Update()
+	long, entries := make(pdf.Array, 2000), pdf.D()
+	for i := range long {
+		long[i] = pdf.Ref{Num: 1}
+	}
+	list := u.Alloc()
+	u.Put(list, long)
+	for i := range 500 {
+		entries.Set(pdf.Name(fmt.Sprintf("%040X", i)), pdf.D("Cert", list, "OCSP", list, "CRL", list))
+	}
+	store.Set("VRI", entries)
+	u.Put(ref, store)
+	tail, err := u.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := append(bytes.Clone(lt), tail...)
+	want(t, check(t, doc, trust(a)), verify.Indeterminate, verify.CodeBudget)
+	if _, err := pades.AddIndexedValidation(t.Context(), bytes.NewReader(withoutEntries(t, doc)), pades.Validation{}); err != nil {
+		t.Errorf("without the entries: %v", err)
+	}
+}
+
+// storeOf is the security store of a document.
+func storeOf(t *testing.T, doc []byte) (file *pdf.File, ref pdf.Ref, store *pdf.Dict) {
+	t.Helper()
+	file, err := pdf.Open(bytes.NewReader(doc), int64(len(doc)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, catalog, err := file.Catalog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err = file.ResolveDict(catalog.Get("DSS"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file, catalog.Get("DSS").(pdf.Ref), store.Clone()
+}
+
+// storeEntries counts what the entries about signatures name.
+func storeEntries(t *testing.T, doc []byte) map[string][3]int {
+	t.Helper()
+	file, _, store := storeOf(t, doc)
+	all, err := file.ResolveDict(store.Get("VRI"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string][3]int{}
+	for _, name := range all.Keys() {
+		entry, err := file.ResolveDict(all.Get(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var n [3]int
+		for i, key := range []pdf.Name{"Cert", "OCSP", "CRL"} {
+			list, err := file.ResolveArray(entry.Get(key))
+			if err != nil {
+				t.Fatal(err)
+			}
+			n[i] = len(list)
+		}
+		out[string(name)] = n
+	}
+	return out
+}
+
+// valueHash is the name of the n-th signature of a document in its store.
+func valueHash(t *testing.T, doc []byte, n int) string {
+	t.Helper()
+	file, err := pdf.Open(bytes.NewReader(doc), int64(len(doc)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields, err := file.Form()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields = slices.DeleteFunc(fields, func(f pdf.Field) bool { return f.Type != "Sig" || f.Value == nil })
+	d, err := file.ResolveDict(fields[n].Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	value, _ := pdf.StringBytes(d.Get("Contents"))
+	return fmt.Sprintf("%X", sha1.Sum(value))
+}
+
+func withoutLists(t *testing.T, doc []byte) []byte { return without(t, doc, "Certs", "OCSPs", "CRLs") }
+
+func withoutEntries(t *testing.T, doc []byte) []byte { return without(t, doc, "VRI") }
+
+// without takes keys out of the store.
+func without(t *testing.T, doc []byte, keys ...pdf.Name) []byte {
+	t.Helper()
+	file, ref, store := storeOf(t, doc)
+	for _, key := range keys {
+		store.Delete(key)
+	}
+	u := file.Update()
+	u.Put(ref, store)
+	tail, err := u.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(bytes.Clone(doc), tail...)
 }
 
 func TestADocumentIsExtendedByWhatItsSignaturesRestOn(t *testing.T) {
