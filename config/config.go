@@ -92,7 +92,7 @@ type Signing struct {
 
 // Key is a signing key.
 type Key struct {
-	// Kind is pkcs11, vault-transit, aws-kms, gcp-kms or soft. A soft key is refused for tenants of environment production.
+	// Kind is pkcs11, vault-transit, aws-kms, gcp-kms, azure-keyvault or soft. A soft key is refused for tenants of environment production.
 	Kind string `yaml:"kind"`
 	// Module is the path of the PKCS#11 library; Token and Label (or ID, hex) name token and key.
 	Module string `yaml:"module"`
@@ -129,6 +129,8 @@ type Key struct {
 	Vault *Vault `yaml:"vault"`
 	// AWS is where an aws-kms key is.
 	AWS *AWS `yaml:"aws"`
+	// Azure is where an azure-keyvault key is.
+	Azure *Azure `yaml:"azure"`
 	// GCP is where a gcp-kms key is.
 	GCP *GCP `yaml:"gcp"`
 	// MaxUses is how many documents this key pair may seal in all, MaxUsesPerDay on one day (UTC), counted in the database
@@ -153,10 +155,24 @@ type Vault struct {
 	// Token is read anew for each call: the file: in which an agent keeps it, or a credential:. Its policy needs "read" on
 	// MOUNT/keys/KEY and "update" on MOUNT/sign/KEY.
 	Token secret.Ref `yaml:"token"`
+	// Login is in the place of Token where no agent keeps one.
+	Login *VaultLogin `yaml:"login"`
 	// Namespace is that of the engine. Default: the root.
 	Namespace string `yaml:"namespace"`
 	// CA is a PEM file with the roots of the server's certificate. Default: the system's.
 	CA string `yaml:"ca"`
+}
+
+// VaultLogin is how the daemon gets a token by itself.
+type VaultLogin struct {
+	// Method is approle or kubernetes, and Mount where that is. Default: under its own name.
+	Method string `yaml:"method"`
+	Mount  string `yaml:"mount"`
+	// Role is the ID of the role (approle) or its name (kubernetes). Required.
+	Role string `yaml:"role"`
+	// Secret is the file: or credential: with the secret ID (approle) or with the token of the pod's service account
+	// (kubernetes), read anew for each call. Required.
+	Secret secret.Ref `yaml:"secret"`
 }
 
 // AWS is an asymmetric key of AWS KMS.
@@ -166,10 +182,27 @@ type AWS struct {
 	// Key is the ARN or ID of the key, no alias. Required.
 	Key string `yaml:"key"`
 	// Credentials is a file in the form of AWS's shared credentials, section [default], read anew for each call. They need
-	// kms:GetPublicKey and kms:Sign on the key. Required.
+	// kms:GetPublicKey and kms:Sign on the key. Required without InstanceRole.
 	Credentials secret.Ref `yaml:"credentials"`
+	// InstanceRole uses the role of the EC2 instance instead of Credentials.
+	InstanceRole bool `yaml:"instance_role"`
 	// Endpoint is used instead of the region's own: that of a VPC, or a FIPS endpoint.
 	Endpoint string `yaml:"endpoint"`
+}
+
+// Azure is a version of a key in Azure Key Vault or Managed HSM.
+type Azure struct {
+	// Key is its identifier, https://NAME.vault.azure.net/keys/KEY/VERSION. Required.
+	Key string `yaml:"key"`
+	// Tenant and ClientID name an application that may read and sign with the key, and ClientSecret is its secret, read anew
+	// for each login: file: or credential:. Required unless ManagedIdentity is set.
+	Tenant       string     `yaml:"tenant"`
+	ClientID     string     `yaml:"client_id"`
+	ClientSecret secret.Ref `yaml:"client_secret"`
+	// ManagedIdentity logs in as the virtual machine that the daemon runs on; ClientID chooses one of several identities.
+	ManagedIdentity bool `yaml:"managed_identity"`
+	// Authority is used instead of https://login.microsoftonline.com, in other clouds than the public one.
+	Authority string `yaml:"authority"`
 }
 
 // GCP is a version of an asymmetric key of Google Cloud KMS.
@@ -180,6 +213,8 @@ type GCP struct {
 	// Credentials is the JSON file of a service account's key, read anew for each call. The account needs the role
 	// roles/cloudkms.signerVerifier on the key. Required.
 	Credentials secret.Ref `yaml:"credentials"`
+	// AttachedAccount uses the service account that is attached to the machine instead of Credentials.
+	AttachedAccount bool `yaml:"attached_account"`
 	// Endpoint is used instead of https://cloudkms.googleapis.com.
 	Endpoint string `yaml:"endpoint"`
 }
@@ -213,6 +248,9 @@ type Profile struct {
 	Hash string `yaml:"hash"`
 	// PSS signs with RSA-PSS instead of PKCS#1 v1.5. Default false.
 	PSS bool `yaml:"pss"`
+	// VRI says in the document's security store for which signature its evidence is, which some validators look at first; for
+	// levels B-LT and B-LTA. Default false: all evidence is for all signatures.
+	VRI bool `yaml:"vri"`
 	// MinValidity is how long the key's certificate has to be valid yet, such as 720h; with less, deals are held before
 	// they are sealed. Default: 336h (14 days), or a third of the certificate's life if that is less.
 	MinValidity time.Duration `yaml:"min_validity"`
@@ -248,9 +286,6 @@ const leastDiskFloor = 16 << 20
 
 // SystemFonts is the default of renderer.fonts.
 func SystemFonts() []string {
-	// VRI says in the document's security store for which signature its evidence is, which some validators look at first; for
-	// levels B-LT and B-LTA. Default false: all evidence is for all signatures.
-	VRI bool `yaml:"vri"`
 	const dir = "/usr/share/fonts"
 	if _, err := os.Stat(dir); err != nil {
 		return nil
@@ -531,6 +566,9 @@ func (c *Config) check() (errs []error) {
 		if p.MinCurve != 256 && p.MinCurve != 384 && p.MinCurve != 521 {
 			fail(path+".min_curve", "min_curve is %d: it must be 256, 384 or 521", p.MinCurve)
 		}
+		if p.VRI && p.Level != "B-LT" && p.Level != "B-LTA" {
+			fail(path+".vri", "profile %q has vri and asks for %s, which has no security store: ask for B-LT or B-LTA, or take vri out", name, p.Level)
+		}
 		if p.MinValidity < 0 {
 			fail(path+".min_validity", "min_validity is negative")
 		}
@@ -566,9 +604,6 @@ func (c *Config) checkKey(path string, k Key) (errs []error) {
 			need("label", "")
 		}
 		need("pin", k.PIN.String())
-		if p.VRI && p.Level != "B-LT" && p.Level != "B-LTA" {
-			fail(path+".vri", "profile %q has vri and asks for %s, which has no security store: ask for B-LT or B-LTA, or take vri out", name, p.Level)
-		}
 	case "soft":
 		need("file", k.File)
 		need("passphrase", k.Passphrase.String())
@@ -587,8 +622,13 @@ func (c *Config) checkKey(path string, k Key) (errs []error) {
 		if k.GCP == nil {
 			need("gcp", "")
 		}
+	case KindAzure:
+		need("certificates", k.Certificates)
+		if k.Azure == nil {
+			need("azure", "")
+		}
 	default:
-		errs = append(errs, c.At(path+".kind", "%s.kind is %q: it must be pkcs11, vault-transit, aws-kms, gcp-kms or soft", path, k.Kind))
+		errs = append(errs, c.At(path+".kind", "%s.kind is %q: it must be pkcs11, vault-transit, aws-kms, gcp-kms, azure-keyvault or soft", path, k.Kind))
 		return errs
 	}
 	errs = append(errs, c.alien(path, k)...)
@@ -606,13 +646,14 @@ const (
 	KindVault  = "vault-transit"
 	KindAWS    = "aws-kms"
 	KindGoogle = "gcp-kms"
+	KindAzure  = "azure-keyvault"
 )
 
 // kindOfField names the kind that alone takes a field of a key. What stands under fields of any other kind would mean
 // nothing there.
 var kindOfField = map[string]string{
 	"module": "pkcs11", "token": "pkcs11", "label": "pkcs11", "id": "pkcs11", "pin": "pkcs11", "env": "pkcs11", "read": "pkcs11", "write": "pkcs11",
-	"local_sockets": "pkcs11", "network": "pkcs11", "file": "soft", "passphrase": "soft", "vault": KindVault, "aws": KindAWS, "gcp": KindGoogle,
+	"local_sockets": "pkcs11", "network": "pkcs11", "file": "soft", "passphrase": "soft", "vault": KindVault, "aws": KindAWS, "gcp": KindGoogle, "azure": KindAzure,
 }
 
 // alien finds what is said of a key and belongs to another kind.

@@ -123,7 +123,7 @@ func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
 		{"a vault with a PIN", vaultKey(`vault: {}, pin: "file:/pin"`), []string{goodTenant}, []string{"dealseal.yaml:5", "signing.keys.house.pin is for keys of kind pkcs11"}},
 		{"a vault without certificates", strings.Replace(vaultKey("vault: {}"), "certificates: c.pem, ", "", 1), []string{goodTenant}, []string{"dealseal.yaml:5", "certificates is missing: a vault-transit key needs it"}},
 		{"a vault with a region", vaultKey(`vault: {}, aws: {region: x}`), []string{goodTenant}, []string{"dealseal.yaml:5", "signing.keys.house.aws is for keys of kind aws-kms"}},
-		{"unknown kind", strings.Replace(goodMain, "kind: soft", "kind: aws", 1), []string{goodTenant}, []string{"dealseal.yaml:5", "it must be pkcs11, vault-transit, aws-kms, gcp-kms or soft"}},
+		{"unknown kind", strings.Replace(goodMain, "kind: soft", "kind: aws", 1), []string{goodTenant}, []string{"dealseal.yaml:5", "it must be pkcs11, vault-transit, aws-kms, gcp-kms, azure-keyvault or soft"}},
 		{"unknown status", goodMain, []string{strings.Replace(goodTenant, "{field: Status__c}", "{field: Status__c, values: {sigend: X}}", 1)}, []string{"a.yaml:10", `did you mean "signed"`}},
 	}
 	for _, c := range cases {

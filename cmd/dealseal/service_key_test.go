@@ -155,6 +155,26 @@ func TestAKeyAtGoogleSeals(t *testing.T) {
 	s.daemon.stop(t)
 }
 
+// TestAKeyAtAzureSeals has the daemon log in as an application.
+func TestAKeyAtAzureSeals(t *testing.T) {
+	t.Parallel()
+	s := newServiceStage(t, func(w *world, s *serviceStage) string {
+		server := httptest.NewServer(s.keys.Azure())
+		w.t.Cleanup(server.Close)
+		return fmt.Sprintf("{kind: azure-keyvault, certificates: %q, timeout: 2s, azure: {key: %q, tenant: %q, client_id: %q, client_secret: %q, authority: %q}}",
+			w.path("seal.pem"), server.URL+kms.AzureVersion(1), kms.AzureTenant, kms.AzureClient, w.secretFile("azure-secret", kms.AzureSecret), server.URL)
+	})
+	s.seals(t, s.crms[0], kms.AzureVersion(1), 1)
+	s.keys.SetToken("the next token")
+	s.seals(t, s.crms[0], kms.AzureVersion(1), 1)
+	s.daemon.stop(t)
+	for _, secret := range []string{kms.Token, "the next token", kms.AzureSecret} {
+		if strings.Contains(s.daemon.log(), secret) {
+			t.Errorf("the log holds %q", secret)
+		}
+	}
+}
+
 // TestAKeyAtAnotherServiceStandsIn has the same key pair in a vault and in AWS KMS.
 func TestAKeyAtAnotherServiceStandsIn(t *testing.T) {
 	t.Parallel()

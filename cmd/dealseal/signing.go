@@ -22,6 +22,7 @@ import (
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/keyservice"
 	"github.com/dealseal/dealseal/signing/keyservice/awskms"
+	"github.com/dealseal/dealseal/signing/keyservice/azurekv"
 	"github.com/dealseal/dealseal/signing/keyservice/gcpkms"
 	"github.com/dealseal/dealseal/signing/keyservice/vault"
 	"github.com/dealseal/dealseal/signing/pades"
@@ -52,7 +53,7 @@ func (h *house) newKeys(log *slog.Logger) (*keyring, error) {
 		case "soft":
 			soft[name] = softkey.Config{Path: relativeTo(h.cfg.File, c.File), Passphrase: c.Passphrase}
 			continue
-		case config.KindVault, config.KindAWS, config.KindGoogle:
+		case config.KindVault, config.KindAWS, config.KindGoogle, config.KindAzure:
 			service, err := h.newService(name, c)
 			if err != nil {
 				return nil, err
@@ -114,7 +115,7 @@ func (k *keyring) source(name string) keySource {
 	switch k.kind[name] {
 	case "soft":
 		return k.soft
-	case config.KindVault, config.KindAWS, config.KindGoogle:
+	case config.KindVault, config.KindAWS, config.KindGoogle, config.KindAzure:
 		return k.services
 	}
 	return k.hsm
@@ -131,15 +132,23 @@ func (h *house) newService(name string, c config.Key) (s keyservice.Service, err
 	case config.KindVault:
 		v := c.Vault
 		section = "vault"
-		s, err = vault.New(vault.Config{Address: v.Address, Mount: v.Mount, Key: v.Key, Version: v.Version, Token: v.Token, Namespace: v.Namespace, CA: relativeTo(h.cfg.File, v.CA)})
+		var login *vault.Login
+		if l := v.Login; l != nil {
+			login = &vault.Login{Method: l.Method, Mount: l.Mount, Role: l.Role, Secret: l.Secret}
+		}
+		s, err = vault.New(vault.Config{Login: login, Address: v.Address, Mount: v.Mount, Key: v.Key, Version: v.Version, Token: v.Token, Namespace: v.Namespace, CA: relativeTo(h.cfg.File, v.CA)})
 	case config.KindAWS:
 		a := c.AWS
 		section = "aws"
-		s, err = awskms.New(awskms.Config{Region: a.Region, Key: a.Key, Credentials: a.Credentials, Endpoint: a.Endpoint})
+		s, err = awskms.New(awskms.Config{Region: a.Region, Key: a.Key, Credentials: a.Credentials, Instance: a.InstanceRole, Endpoint: a.Endpoint})
 	case config.KindGoogle:
 		g := c.GCP
 		section = "gcp"
-		s, err = gcpkms.New(gcpkms.Config{Version: g.Version, Credentials: g.Credentials, Endpoint: g.Endpoint})
+		s, err = gcpkms.New(gcpkms.Config{Version: g.Version, Credentials: g.Credentials, Attached: g.AttachedAccount, Endpoint: g.Endpoint})
+	case config.KindAzure:
+		a := c.Azure
+		section = "azure"
+		s, err = azurekv.New(azurekv.Config{Key: a.Key, Tenant: a.Tenant, Client: a.ClientID, Secret: a.ClientSecret, Managed: a.ManagedIdentity, Authority: a.Authority})
 	}
 	var bad *keyservice.ConfigError
 	if errors.As(err, &bad) {

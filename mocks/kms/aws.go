@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // AWSAccessKey is the access key whose secret is the Store's token.
@@ -173,4 +174,37 @@ func (s *Store) awsLogin(r *http.Request, body []byte) (code string) {
 		return "InvalidSignatureException"
 	}
 	return ""
+}
+
+// awsInstanceToken is what a question to the metadata service has to bear.
+const awsInstanceToken = "the-token-of-one-question"
+
+// AWSInstance is the metadata service of an EC2 instance, version 2, as far as the credentials of its role go.
+func (s *Store) AWSInstance() http.Handler {
+	const roles = "/latest/meta-data/iam/security-credentials/"
+	mux := http.NewServeMux()
+	mux.HandleFunc("PUT /latest/api/token", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-aws-ec2-metadata-token-ttl-seconds") == "" {
+			http.Error(w, "", http.StatusBadRequest)
+			return
+		}
+		_, _ = io.WriteString(w, awsInstanceToken) // whoever asked may have gone
+	})
+	proven := func(answer func(w http.ResponseWriter)) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("X-aws-ec2-metadata-token") != awsInstanceToken {
+				http.Error(w, "", http.StatusUnauthorized)
+				return
+			}
+			answer(w)
+		}
+	}
+	mux.HandleFunc("GET "+roles+"{$}", proven(func(w http.ResponseWriter) { _, _ = io.WriteString(w, "sealer\n") }))
+	mux.HandleFunc("GET "+roles+"sealer", proven(func(w http.ResponseWriter) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		awsAnswer(w, map[string]any{"Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": AWSAccessKey, "SecretAccessKey": s.token, "Token": "session",
+			"Expiration": time.Now().Add(6 * time.Hour).UTC().Format(time.RFC3339)})
+	}))
+	return mux
 }

@@ -53,6 +53,7 @@ func GoogleCredentials(address string) string {
 func (s *Store) Google(pss bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /token", s.googleLogin)
+	mux.HandleFunc("GET /computeMetadata/v1/instance/service-accounts/default/token", s.googleMachine)
 	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) { s.google(w, r, pss) })
 	return mux
 }
@@ -75,6 +76,18 @@ func (s *Store) googleLogin(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	googleAnswer(w, http.StatusOK, map[string]any{"access_token": s.token, "token_type": "Bearer", "expires_in": 3599})
+}
+
+// googleMachine tells a machine the token of the service account that is attached to it.
+func (s *Store) googleMachine(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Metadata-Flavor") != "Google" {
+		http.Error(w, "Missing Metadata-Flavor:Google header.", http.StatusForbidden)
+		return
+	}
+	w.Header().Set("Metadata-Flavor", "Google")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	googleAnswer(w, http.StatusOK, map[string]any{"access_token": s.token, "expires_in": 3599, "token_type": "Bearer"})
 }
 
 func (s *Store) google(w http.ResponseWriter, r *http.Request, pss bool) {

@@ -19,6 +19,7 @@ func (s *Store) Vault() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/transit/keys/{name}", s.vault("read", (*Store).vaultKey))
 	mux.HandleFunc("POST /v1/transit/sign/{name}", s.vault("sign", (*Store).vaultSign))
+	mux.HandleFunc("POST /v1/auth/{mount}/login", s.vaultLogin)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.arrive(Call{What: "stray " + r.URL.Path, Login: r.Header.Get("X-Vault-Token"), Header: r.Header})
 		vaultError(w, http.StatusNotFound, "no handler for route")
@@ -50,6 +51,29 @@ func (s *Store) vault(what string, serve func(*Store, http.ResponseWriter, *http
 			serve(s, w, r, body, fault)
 		}
 	}
+}
+
+// What a role logs in with.
+const (
+	VaultRole   = "2d5c8f3e-role-of-the-mock"
+	VaultSecret = "9b1a7c4d-secret-of-the-mock"
+)
+
+// vaultLogin is AppRole at approle, and the login of pods at kubernetes.
+func (s *Store) vaultLogin(w http.ResponseWriter, r *http.Request) {
+	var q map[string]string
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&q)
+	role, secret := q["role_id"], q["secret_id"]
+	if r.PathValue("mount") == "kubernetes" {
+		role, secret = q["role"], q["jwt"]
+	}
+	if err != nil || role != VaultRole || secret != VaultSecret {
+		vaultError(w, http.StatusBadRequest, "invalid role or secret ID: "+secret)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	googleAnswer(w, http.StatusOK, map[string]any{"auth": map[string]any{"client_token": s.token, "lease_duration": 3600, "renewable": true}})
 }
 
 func vaultError(w http.ResponseWriter, status int, messages ...string) {

@@ -44,6 +44,10 @@ var services = map[string]service{
 		s, _ := newGoogle(t, store, version, false)
 		return s
 	}},
+	"azure": {rotates: true, redirects: true, new: func(t *testing.T, store *kms.Store, _ string, version int) keyservice.Service {
+		s, _ := newAzure(t, store, version)
+		return s
+	}},
 	"aws": {redirects: true, new: func(t *testing.T, store *kms.Store, _ string, _ int) keyservice.Service {
 		credentials, _ := tokenFile(t, awsCredentials(kms.Token))
 		s, err := awskms.New(awskms.Config{Region: "eu-central-1", Key: kms.AWSKeyID, Credentials: credentials, Endpoint: serveAWS(t, store)})

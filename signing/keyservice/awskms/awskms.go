@@ -42,14 +42,19 @@ type Config struct {
 	Key string
 	// Credentials is a file in the form of AWS's shared credentials, read for each call: file: or credential:.
 	Credentials secret.Ref
+	// Instance uses the role of the EC2 instance, instead.
+	Instance bool
+	// Metadata is in the place of the address at which an instance asks who it is.
+	Metadata string
 	// Endpoint is in the place of the region's own, such as that of a VPC or a FIPS endpoint; https, or http on this machine.
 	Endpoint string
 }
 
 // Service is one key. It implements keyservice.Service.
 type Service struct {
-	config Config
-	client *kms.Client
+	config   Config
+	client   *kms.Client
+	instance *instance // nil unless it logs in
 }
 
 var _ keyservice.Service = (*Service)(nil)
@@ -68,10 +73,20 @@ func New(c Config) (*Service, error) {
 	case !keyPattern.MatchString(c.Key):
 		return nil, bad("key", "must be the ARN or the ID of a key, such as 1234abcd-12ab-34cd-56ef-1234567890ab: an alias can be pointed at another key")
 	}
-	if err := keyservice.CheckLogin("credentials", c.Credentials); err != nil {
-		return nil, err
+	s := &Service{config: c}
+	var provider aws.CredentialsProvider = credentials{c.Credentials}
+	switch {
+	case c.Instance && !c.Credentials.IsZero():
+		return nil, bad("instance_role", "is the login of the machine: take credentials out, or instance_role")
+	case c.Instance:
+		s.instance = newInstance(c.Metadata)
+		provider = s.instance
+	default:
+		if err := keyservice.CheckLogin("credentials", c.Credentials); err != nil {
+			return nil, err
+		}
 	}
-	o := kms.Options{Region: c.Region, Retryer: aws.NopRetryer{}, Credentials: credentials{c.Credentials}, HTTPClient: newHTTP(), HTTPSignerV4: signer{}}
+	o := kms.Options{Region: c.Region, Retryer: aws.NopRetryer{}, Credentials: provider, HTTPClient: newHTTP(), HTTPSignerV4: signer{}}
 	if c.Endpoint != "" {
 		u, err := url.Parse(c.Endpoint)
 		if err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && (u.Scheme != "http" || !isLocal(u.Hostname())) {
@@ -79,7 +94,8 @@ func New(c Config) (*Service, error) {
 		}
 		o.BaseEndpoint = aws.String(c.Endpoint)
 	}
-	return &Service{config: c, client: kms.New(o)}, nil
+	s.client = kms.New(o)
+	return s, nil
 }
 
 func isLocal(host string) bool {
@@ -194,6 +210,10 @@ var (
 // not about the login, since those quote the request.
 func (s *Service) explain(err error) error {
 	var login *loginError
+	var role *roleError
+	if errors.As(err, &role) {
+		return &keyservice.Error{Service: s.Place() + ", its login,", Status: role.status, Lasting: !keyservice.Passing(role.status), Cure: "attach a role to the instance, with kms:GetPublicKey and kms:Sign on the key"}
+	}
 	if errors.As(err, &login) {
 		return s.lasting(login.Error(), "see that the helper writes the credentials, and that the daemon may read them")
 	}
@@ -219,6 +239,9 @@ func (s *Service) judge(e *keyservice.Error, said smithy.APIError) {
 	code := said.ErrorCode()
 	e.Message, e.Lasting = keyservice.Printable(code), true
 	switch {
+	case slices.Contains(logins, code) && s.instance != nil:
+		s.instance.kept.Forget()
+		e.Lasting, e.Cure = false, "the credentials of the instance's role are not taken: the next attempt gets others; is this machine's clock right?"
 	case slices.Contains(logins, code):
 		e.Cure = fmt.Sprintf("the credentials of %s are refused: they are over, or wrong, or this machine's clock is", s.config.Credentials)
 	case code == "AccessDeniedException":

@@ -40,6 +40,10 @@ type Config struct {
 	Version string
 	// Credentials is the JSON file of a service account's key: file: or credential:.
 	Credentials secret.Ref
+	// Attached logs in with the service account that is attached to the machine, instead.
+	Attached bool
+	// Metadata is in the place of the address at which a machine in the cloud asks who it is.
+	Metadata string
 	// Endpoint is in the place of DefaultEndpoint; https, or http on this machine.
 	Endpoint string
 }
@@ -67,14 +71,22 @@ func New(c Config) (*Service, error) {
 	case !safe(c.Endpoint):
 		return nil, &keyservice.ConfigError{Field: "endpoint", Reason: "must be an https address without a path, such as " + DefaultEndpoint}
 	}
-	if err := keyservice.CheckLogin("credentials", c.Credentials); err != nil {
-		return nil, err
+	if c.Attached && !c.Credentials.IsZero() {
+		return nil, &keyservice.ConfigError{Field: "attached_account", Reason: "is the login of the machine: take credentials out, or attached_account"}
+	}
+	if !c.Attached {
+		if err := keyservice.CheckLogin("credentials", c.Credentials); err != nil {
+			return nil, err
+		}
+	}
+	if c.Metadata == "" {
+		c.Metadata = defaultMetadata
 	}
 	client := &http.Client{
 		Transport:     http.DefaultTransport.(*http.Transport).Clone(),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	return &Service{config: c, base: c.Endpoint + "/v1/" + c.Version, http: client, login: login{ref: c.Credentials, http: client}}, nil
+	return &Service{config: c, base: c.Endpoint + "/v1/" + c.Version, http: client, login: login{ref: c.Credentials, http: client, attached: c.Attached, metadata: c.Metadata, machine: keyservice.Machine()}}, nil
 }
 
 // safe reports whether an address may be given a login: over TLS, or on this machine.
@@ -193,7 +205,7 @@ func (s *Service) refused(resp *http.Response, text []byte) error {
 		Lasting: !keyservice.Passing(resp.StatusCode), After: keyservice.RetryAfter(resp.Header, time.Now())}
 	switch resp.StatusCode {
 	case http.StatusUnauthorized:
-		e.Message, e.Cure = "", fmt.Sprintf("the login of %s is refused: the key of the service account was deleted or disabled, or this machine's clock is wrong", s.config.Credentials)
+		e.Message, e.Cure = "", fmt.Sprintf("the login of %s is refused: the service account or its key was deleted or disabled, or this machine's clock is wrong", s.whose())
 	case http.StatusForbidden:
 		e.Cure = "give the service account the role roles/cloudkms.signerVerifier on the key, and see that the API is enabled"
 	case http.StatusNotFound:
@@ -204,11 +216,22 @@ func (s *Service) refused(resp *http.Response, text []byte) error {
 	return e
 }
 
+// whose says in a message which login is meant.
+func (s *Service) whose() string {
+	if s.config.Attached {
+		return "the machine's service account"
+	}
+	return s.config.Credentials.String()
+}
+
 // refusedLogin is about the token that the calls need.
 func (s *Service) refusedLogin(err error) error {
+	var machine *machineError
 	var file *fileError
 	var refused *oauth2.RetrieveError
 	switch {
+	case errors.As(err, &machine):
+		return &keyservice.Error{Service: s.Place() + ", its login,", Status: machine.status, Lasting: !keyservice.Passing(machine.status), Cure: "attach a service account to the machine, with the scope cloud-platform or cloudkms"}
 	case errors.As(err, &file):
 		return s.lasting(file.Error(), "name the JSON file of a service account's key that the daemon may read")
 	case errors.As(err, &refused) && refused.Response != nil:

@@ -43,8 +43,9 @@ type Config struct {
 	// new one, which the certificate does not verify.
 	Key     string
 	Version int
-	// Token is read for each call: file: or credential:.
+	// Token is read for each call: file: or credential:. Without one there is a Login.
 	Token secret.Ref
+	Login *Login
 	// Namespace is that of Vault Enterprise and OpenBao; empty is the root.
 	Namespace string
 	// CA is a PEM file with the roots of the server; empty trusts the system's.
@@ -55,6 +56,8 @@ type Config struct {
 type Service struct {
 	config Config
 	base   string // of the engine
+	logins string // where logins are made
+	kept   keyservice.Logins[string]
 	http   *http.Client
 }
 
@@ -84,7 +87,7 @@ func New(c Config) (*Service, error) {
 	case c.Version < 1:
 		return nil, bad("version", "must be the number of the version that the certificate was issued for, 1 or above: a key that is rotated would sign with another one")
 	}
-	if err := keyservice.CheckLogin("token", c.Token); err != nil {
+	if err := c.checkLogin(); err != nil {
 		return nil, err
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
@@ -93,7 +96,8 @@ func New(c Config) (*Service, error) {
 			return nil, bad("ca", err.Error())
 		}
 	}
-	return &Service{config: c, base: u.Scheme + "://" + u.Host + "/v1/" + c.Mount, http: &http.Client{
+	server := u.Scheme + "://" + u.Host + "/v1/"
+	return &Service{config: c, base: server + c.Mount, logins: server + "auth/", http: &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
@@ -225,15 +229,12 @@ func (s *Service) ask(ctx context.Context, method, path string, body, data any) 
 	if err != nil {
 		return err
 	}
-	token, err := s.config.Token.Resolve()
+	token, fresh, err := s.token(ctx)
 	if err != nil {
-		return s.lasting(err.Error(), "see that the agent writes the token, and that the daemon may read it")
+		return err
 	}
-	q.Header.Set("X-Vault-Token", strings.TrimSpace(token.RevealString()))
-	q.Header.Set("X-Vault-Request", "true")
-	if s.config.Namespace != "" {
-		q.Header.Set("X-Vault-Namespace", s.config.Namespace)
-	}
+	q.Header.Set("X-Vault-Token", token)
+	s.mark(q)
 	if body != nil {
 		q.Header.Set("Content-Type", "application/json")
 	}
@@ -248,6 +249,9 @@ func (s *Service) ask(ctx context.Context, method, path string, body, data any) 
 		return s.unreached(err)
 	case len(text) > maxAnswer:
 		return s.passing(fmt.Sprintf("the answer has more than %d bytes", maxAnswer))
+	case resp.StatusCode == http.StatusForbidden && s.config.Login != nil && !fresh:
+		s.kept.Forget()
+		return &keyservice.Error{Service: s.Place(), Status: resp.StatusCode, Cure: "the token of the last login is not taken any more: the next attempt logs in anew"}
 	case resp.StatusCode != http.StatusOK:
 		return s.refused(resp, text)
 	}
@@ -279,7 +283,7 @@ func (s *Service) refused(resp *http.Response, text []byte) error {
 		Lasting: !keyservice.Passing(resp.StatusCode), After: keyservice.RetryAfter(resp.Header, time.Now())}
 	switch {
 	case resp.StatusCode == http.StatusForbidden:
-		e.Cure = fmt.Sprintf("the token of %s is over, or its policy lacks \"read\" on %s/keys/%s and \"update\" on %s/sign/%s", s.config.Token, s.config.Mount, s.config.Key, s.config.Mount, s.config.Key)
+		e.Cure = fmt.Sprintf("the token of %s is over, or its policy lacks \"read\" on %s/keys/%s and \"update\" on %s/sign/%s", s.whose(), s.config.Mount, s.config.Key, s.config.Mount, s.config.Key)
 	case resp.StatusCode == http.StatusNotFound:
 		e.Cure = "there is no such engine, key or namespace: correct mount, key and namespace"
 	case resp.StatusCode == http.StatusBadRequest:
