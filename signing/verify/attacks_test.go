@@ -82,6 +82,7 @@ func TestUniversalSignatureForgery(t *testing.T) {
 		"ByteRange of two numbers":         numbers("[0 %d]", h),
 		"ByteRange of three numbers":       numbers("[0 %d %d]", h, r),
 		"ByteRange of six numbers":         numbers("[0 9 9 %d %d %d]", h-9, r, n),
+		"ByteRange with a third part":      numbers("[0 %d %d %d 0 9]", h, r, n),
 		"ByteRange negative":               numbers("[0 %d %d -%d]", h, r, n),
 		"ByteRange begins at -1":           numbers("[-1 %d %d %d]", h, r, n),
 		"ByteRange overlaps":               numbers("[0 %d %d %d]", r, h, n),
@@ -90,6 +91,7 @@ func TestUniversalSignatureForgery(t *testing.T) {
 		"ByteRange with a fraction":        numbers("[0 %d.5 %d %d]", h, r, n),
 		"ByteRange with null":              numbers("[0 null %d %d]", r, n),
 		"ByteRange begins late":            numbers("[9 %d %d %d]", h-9, r, n),
+		"ByteRange begins late, same hole": numbers("[9 %d %d %d]", h, r, n),
 		"Contents missing":                 swapped(t, doc, "/Contents "+hole, ""),
 		"Contents under another name":      swapped(t, doc, "/Contents <", "/Contentz <"),
 		"Contents null":                    swapped(t, doc, hole, "null"),
@@ -124,6 +126,78 @@ func TestSignatureWrapping(t *testing.T) {
 		{"moved second part, hole as it was", wrap(t, doc, s.ByteRange, false), verify.Invalid, verify.CodeByteRange},
 		{"second Contents in the same dictionary", swapped(t, doc, "/Reason (Contract)", "/Contents <00>"), verify.Invalid, verify.CodeMalformedPDF},
 	})
+}
+
+// TestSignaturesThatPointBack puts into a later update what an older revision has signed: a second signature for the price of
+// one, or one that says something else of itself.
+func TestSignaturesThatPointBack(t *testing.T) {
+	a := authority()
+	doc := seal(t, contract(), sealOf(a))
+	f, err := pdf.Open(bytes.NewReader(doc), int64(len(doc)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields, err := f.Fields()
+	if err != nil {
+		t.Fatal(err)
+	}
+	field := fields[len(fields)-1]
+	value := field.Value.(pdf.Ref)
+	again := func(name string, change func(*pdf.Dict)) []byte { // with a field of that name that has the value
+		return update(t, doc, func(f *pdf.File, u *pdf.Update) {
+			d, ref := object(t, f, value), value
+			if change != nil {
+				ref = u.Alloc()
+				change(d)
+				u.Put(ref, d)
+			}
+			if name == field.Name {
+				own := object(t, f, field.Ref)
+				own.Set("V", ref)
+				u.Put(field.Ref, own)
+				return
+			}
+			other := u.Alloc()
+			u.Put(other, pdf.D("FT", pdf.Name("Sig"), "T", pdf.TextString(name), "V", ref))
+			at, catalog, err := f.Catalog()
+			if err != nil {
+				t.Fatal(err)
+			}
+			form, err := f.ResolveDict(catalog.Get("AcroForm"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			list, err := f.ResolveArray(form.Get("Fields"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			form, catalog = form.Clone(), catalog.Clone()
+			form.Set("Fields", append(slices.Clone(list), other))
+			catalog.Set("AcroForm", form)
+			u.Put(at, catalog)
+		})
+	}
+	otherwise := func(d *pdf.Dict) {
+		list := slices.Clone(d.Get("ByteRange").(pdf.Array))
+		list[0] = pdf.Raw("00")
+		d.Set("ByteRange", list)
+	}
+	for name, doc := range map[string][]byte{
+		"a second field with the same value":      again("Approval", nil),
+		"a second field with a copy of it":        again("Approval", func(d *pdf.Dict) { d.Set("Reason", pdf.TextString("Approved")) }),
+		"its ByteRange written otherwise":         again(field.Name, otherwise),
+		"a second field, its ByteRange otherwise": again("Approval", otherwise),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := check(t, doc, trust(a))
+			i := slices.IndexFunc(r.Signatures, func(s verify.Signature) bool {
+				return s.Verdict == verify.Invalid && slices.ContainsFunc(s.Reasons, func(r verify.Reason) bool { return r.Code == verify.CodeByteRange })
+			})
+			if r.Verdict != verify.Invalid || i < 0 {
+				t.Errorf("%s\n%s", r.Verdict, explain(r))
+			}
+		})
+	}
 }
 
 // wrap builds P1 | Contents | attacker's objects and table | P2.
