@@ -24,7 +24,7 @@ RACEFLAGS := -race -gcflags='modernc.org/...=-race=false'
 
 # Tests of those packages that run without it: they kill child processes, repeat one sequential thing, simulate days, or
 # open a browser.
-NORACE := TestAPowerCutAtAnyPoint|TestTamperingIsNoticed|TestSimulation|InABrowser|TheKeyboardAlone|WithoutTLS|TheFocusGoes|AnOpenPage
+NORACE := TestAPowerCutAtAnyPoint|TestTamperingIsNoticed|TestSimulation|InABrowser|TheKeyboardAlone|WithoutTLS|TheFocusGoes|AnOpenPage|KeepsTheContract/TenThousand|TestReplyIsReadUpToItsLimit|FuzzReplies
 
 .PHONY: help
 help: ## This list
@@ -40,7 +40,7 @@ test: deps renderer ## Everything that must hold before a change lands (at most 
 	go vet ./...
 	go test -timeout 20m $$(go list ./... | grep -vxF "$$(go list $(RACE) $(ALONE))")
 	go test -timeout 20m -p 1 $(ALONE)
-	go test -timeout 20m -run '$(NORACE)' ./engine ./web
+	go test -timeout 20m -run '$(NORACE)' ./engine ./web ./connectors/...
 	go test -timeout 20m $(RACEFLAGS) -run 'Together|AtOnce|Pulse|Tenant|Queue|Backup|Lease' ./store
 	go test -timeout 20m $(RACEFLAGS) -skip '$(NORACE)' $(RACE)
 
