@@ -62,6 +62,11 @@ type extension struct {
 }
 
 func (x *extension) extend(ctx context.Context, in *file, out string) error {
+	d, err := newDraft(in, out)
+	if err != nil {
+		return err
+	}
+	defer d.close()
 	report, subjects, err := verify.Subjects(ctx, in, verify.Options{Roots: x.house.roots})
 	if err != nil {
 		return err
@@ -73,7 +78,7 @@ func (x *extension) extend(ctx context.Context, in *file, out string) error {
 	if err != nil {
 		return err
 	}
-	return writeExtended(in, tail, out, func(f *file) error { return x.check(ctx, f) })
+	return d.finish(tail, func(f *file) error { return x.check(ctx, f) })
 }
 
 // extendable refuses what no evidence can mend.

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/dealseal/dealseal/config"
@@ -87,53 +84,29 @@ type press struct {
 
 // seal makes a sealed copy, has it verified, and only then gives it its name.
 func (p *press) seal(ctx context.Context, in *file, out string) (made *verify.Signature, err error) {
-	tail, err := p.tail(ctx, in)
+	d, err := newDraft(in, out)
 	if err != nil {
 		return nil, err
 	}
-	return made, writeExtended(in, tail, out, func(sealed *file) (err error) {
+	defer d.close()
+	tail, err := p.tail(ctx, in, d)
+	if err != nil {
+		return nil, err
+	}
+	return made, d.finish(tail, func(sealed *file) (err error) {
 		made, err = p.check(ctx, sealed)
 		return err
 	})
 }
 
-// writeExtended writes the file with the tail behind it, beside the target, and gives it the target's name if check has
-// nothing against it.
-func writeExtended(in *file, tail []byte, out string, check func(*file) error) error {
-	temp, err := os.CreateTemp(filepath.Dir(out), ".dealseal-*")
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the folder of %s does not exist", out)
-	}
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temp.Name())
-	defer temp.Close()
-	if _, err := io.Copy(temp, io.NewSectionReader(in, 0, in.size)); err != nil {
-		return err
-	}
-	if _, err := temp.Write(tail); err != nil {
-		return err
-	}
-	info, err := in.Stat()
-	if err != nil {
-		return err
-	}
-	// Who may read the sealed file is who may read the unsealed one.
-	if err := errors.Join(temp.Chmod(info.Mode().Perm()), temp.Sync()); err != nil {
-		return err
-	}
-	if err := check(&file{temp, in.size + int64(len(tail))}); err != nil {
-		return err
-	}
-	return os.Rename(temp.Name(), out)
-}
-
 // tail is what sealing adds to the file.
-func (p *press) tail(ctx context.Context, in *file) ([]byte, error) {
+func (p *press) tail(ctx context.Context, in *file, d *draft) ([]byte, error) {
 	doc := pades.Once(in) // the signature and the time-stamp behind it are both over all of it
 	t, err := p.sealer.Prepare(ctx, doc, signing.Request{Profile: p.profile})
 	if err != nil {
+		return nil, err
+	}
+	if err := p.rehearse(ctx, t, d); err != nil {
 		return nil, err
 	}
 	value, err := p.sealer.Redeem(ctx, t)
@@ -153,6 +126,30 @@ func (p *press) tail(ctx context.Context, in *file) ([]byte, error) {
 	}
 	more, err := p.last(ctx, pades.Appended{Document: doc, Tail: tail}, t, token)
 	return append(tail, more...), err
+}
+
+// rehearse seals with a throw-away key and has the result read before the real key is used, which cannot be undone.
+func (p *press) rehearse(ctx context.Context, t *signing.Ticket, d *draft) error {
+	tail, root, err := p.sealer.Rehearse(t)
+	if err != nil {
+		return err
+	}
+	rehearsed, err := d.with(tail)
+	if err != nil {
+		return err
+	}
+	report, err := p.checker.CheckRehearsal(ctx, rehearsed, root)
+	if err != nil {
+		return fmt.Errorf("a rehearsal of the seal: %w: the key was not used", err)
+	}
+	made := report.Newest()
+	if made == nil {
+		return errors.New("a rehearsal of the seal gives a file in which our own verification does not find it: the key was not used")
+	}
+	if made.Verdict != verify.Valid {
+		return fmt.Errorf("a rehearsal of the seal gives a file in which our own verification calls it %s (%s): the key was not used", made.Verdict, firstReason(made.Reasons))
+	}
+	return nil
 }
 
 // last makes a seal last as long as the profile asks for. Where less is accepted, it is the most that can be had; what is

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// draft is a copy of a file, beside what is to be made of it. It is made in the background, and brought to the disk: what
+// is put behind it takes as long to make, for it reads the file too.
+type draft struct {
+	in     *file
+	out    string
+	temp   *os.File
+	copied chan struct{} // closed when err is final
+	err    error
+}
+
+func newDraft(in *file, out string) (*draft, error) {
+	temp, err := os.CreateTemp(filepath.Dir(out), ".dealseal-*")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the folder of %s does not exist", out)
+	}
+	if err != nil {
+		return nil, err
+	}
+	d := &draft{in: in, out: out, temp: temp, copied: make(chan struct{})}
+	go func() {
+		defer close(d.copied)
+		d.err = d.copy()
+	}()
+	return d, nil
+}
+
+// copy leaves the copying to the kernel, which knows both files.
+func (d *draft) copy() error {
+	if _, err := d.in.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	n, err := io.Copy(d.temp, io.LimitReader(d.in.File, d.in.size))
+	if err == nil && n < d.in.size {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return fmt.Errorf("copy the file: %w", err)
+	}
+	return d.temp.Sync()
+}
+
+// close removes what has not got its name.
+func (d *draft) close() {
+	<-d.copied
+	_ = os.Remove(d.temp.Name()) // after the file got its name this is nobody's
+	_ = d.temp.Close()
+}
+
+// with is the file with the tail behind it, until the next call.
+func (d *draft) with(tail []byte) (*file, error) {
+	<-d.copied
+	if d.err != nil {
+		return nil, d.err
+	}
+	if err := d.temp.Truncate(d.in.size); err != nil {
+		return nil, err
+	}
+	if _, err := d.temp.WriteAt(tail, d.in.size); err != nil {
+		return nil, err
+	}
+	return &file{d.temp, d.in.size + int64(len(tail))}, nil
+}
+
+// finish gives the file with the tail behind it its name, if check has nothing against it.
+func (d *draft) finish(tail []byte, check func(*file) error) error {
+	made, err := d.with(tail)
+	if err != nil {
+		return err
+	}
+	info, err := d.in.Stat()
+	if err != nil {
+		return err
+	}
+	// Who may read the file that was made is who may read the one that it was made of.
+	if err := errors.Join(d.temp.Chmod(info.Mode().Perm()), d.temp.Sync()); err != nil {
+		return err
+	}
+	if err := check(made); err != nil {
+		return err
+	}
+	return os.Rename(d.temp.Name(), d.out)
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dealseal/dealseal/mocks/pki"
+	"github.com/dealseal/dealseal/signing"
+	"github.com/dealseal/dealseal/signing/pades"
+	"github.com/dealseal/dealseal/signing/softkey"
+	"github.com/dealseal/dealseal/signing/verify"
+)
+
+// countedKey is one key under every name, which counts its signatures.
+type countedKey struct {
+	signing.Key
+	signed int
+}
+
+func (k *countedKey) Open(context.Context, string) (signing.Key, error) { return k, nil }
+
+func (k *countedKey) Close() error { return nil }
+
+func (k *countedKey) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	k.signed++
+	return k.Key.Sign(random, digest, opts)
+}
+
+func TestSignRehearsesBeforeItUsesTheKey(t *testing.T) {
+	t.Parallel()
+	authority, err := pki.New(pki.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	soft, err := softkey.Generate(softkey.P256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := authority.IssueSigner(soft.Public(), pkix.Name{CommonName: "Office Seal"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if soft, err = soft.WithChain(chain); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		timeout time.Duration // of the reader; 0 is enough
+		signed  int
+		says    string
+	}{
+		"read":     {signed: 1},
+		"not read": {timeout: time.Nanosecond, says: "a rehearsal of the seal: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in, err := openFile("testdata/contract.pdf")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer in.Close()
+			log := slog.New(slog.DiscardHandler)
+			checker := &checker{verify.NewChecker(verify.CheckerOptions{Timeout: c.timeout, Log: log}), []*x509.Certificate{authority.Root.Certificate}}
+			defer checker.Close()
+			key, folder := &countedKey{Key: soft}, t.TempDir()
+			p := &press{sealer: signing.NewSealer(key, nil, time.Now), checker: checker, profile: signing.Profile{Name: "memo", Key: "house", Level: pades.BB}, stderr: io.Discard}
+			_, err = p.seal(t.Context(), in, filepath.Join(folder, "sealed.pdf"))
+			if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+				t.Errorf("sealing says %v, want %q", err, c.says)
+			}
+			if key.signed != c.signed {
+				t.Errorf("the key signed %d times, want %d", key.signed, c.signed)
+			}
+			left, err := os.ReadDir(folder)
+			if err != nil || len(left) != c.signed {
+				t.Errorf("the folder has %v (%v), want %d files", left, err, c.signed)
+			}
+		})
+	}
+}
