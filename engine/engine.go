@@ -131,7 +131,7 @@ func (e *Engine) Handle(ctx context.Context, job deal.Job) deal.Outcome {
 	s, err := e.Ledger.Load(ctx, job.Tx)
 	if err != nil {
 		e.Log.ErrorContext(ctx, "a sealing cannot be loaded", "err", err)
-		return deal.Outcome{Again: time.Minute}
+		return deal.Outcome{Again: 5 * time.Second}
 	}
 	ctx = logged(ctx, slog.String("tenant", string(s.Tenant)))
 	if job.Kind == deal.JobTell {

@@ -378,7 +378,9 @@ func TestADigestThatIsGivenUpWhileOthersKeepTheKeyIsNeverSigned(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		d.Handle(store.AsJob(t.Context()), deal.Job{Kind: deal.JobSeal, Tx: tx})
+		ctx, end := d.store.AsJob(t.Context())
+		defer end()
+		d.Handle(ctx, deal.Job{Kind: deal.JobSeal, Tx: tx})
 	}()
 	waitsInLine(t, d.signing)
 	w.clock.advance(usualLease + time.Second)
@@ -407,7 +409,9 @@ func TestADealThatWaitsForItsTurnToBeCheckedKeepsNoLease(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		d.Handle(store.AsJob(t.Context()), deal.Job{Kind: deal.JobSeal, Tx: tx})
+		ctx, end := d.store.AsJob(t.Context())
+		defer end()
+		d.Handle(ctx, deal.Job{Kind: deal.JobSeal, Tx: tx})
 	}()
 	waitsInLine(t, d.checking)
 	w.clock.advance(time.Hour)

@@ -78,10 +78,18 @@ func (q *simQueue) work(ctx context.Context, job *simJob, work func(context.Cont
 		q.in.w.trace("%s %s is handed out twice", job.Kind, job.Tx)
 		// The other worker is late: what it has read is old when it begins.
 		late := context.WithValue(ctx, lateKey{}, time.Duration(q.in.w.random(int64(time.Minute))))
-		q.workers.Go(func() { work(store.AsJob(late), job.Job) })
+		q.workers.Go(func() {
+			ctx, end := q.in.store.AsJob(late)
+			defer end()
+			work(ctx, job.Job)
+		})
 	}
 	// A point may end this goroutine: then the daemon is dead, and what becomes of the job does not matter.
-	q.done(job, work(store.AsJob(ctx), job.Job))
+	q.done(job, func() deal.Outcome {
+		ctx, end := q.in.store.AsJob(ctx)
+		defer end()
+		return work(ctx, job.Job)
+	}())
 }
 
 // lateKey is what the handler of a job finds the time by that passes after it has read its sealing.

@@ -56,7 +56,7 @@ func TestOfManyAtOnceOneTakesTheLease(t *testing.T) {
 			mine := *sl
 			// Even with the newest version nobody gets past another's lease.
 			mine.Version += int64(w % 2)
-			err := s.Begin(otherOwner(t.Context()), &mine, deal.Intent{Step: deal.Noticed, What: fmt.Sprint("gather ", w), Lease: time.Hour})
+			err := s.Begin(otherJob(t, s), &mine, deal.Intent{Step: deal.Noticed, What: fmt.Sprint("gather ", w), Lease: time.Hour})
 			if w%2 == 0 && err == nil {
 				mu.Lock()
 				taken++

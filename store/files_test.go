@@ -391,7 +391,7 @@ func TestRecoverLeavesAlone(t *testing.T) {
 		want  error // what is reported
 	}{
 		"a sealing whose step is under way": {func(t *testing.T, s *Store, sl *deal.Sealing) {
-			if err := s.Begin(otherOwner(t.Context()), sl, deal.Intent{Step: sl.Step, What: "keep", Lease: time.Minute}); err != nil {
+			if err := s.Begin(otherJob(t, s), sl, deal.Intent{Step: sl.Step, What: "keep", Lease: time.Minute}); err != nil {
 				t.Fatal(err)
 			}
 		}, deal.ErrStale},

@@ -200,8 +200,11 @@ func toSealed(t *testing.T, s *Store, sl *deal.Sealing, contract string) {
 	advance(t, s, sl, "checked")
 }
 
-func otherOwner(ctx context.Context) context.Context {
-	return context.WithValue(ctx, ownerKey{}, "another job")
+// otherJob is the context of a job that runs until the end of the test.
+func otherJob(t *testing.T, s *Store) context.Context {
+	ctx, end := s.AsJob(t.Context())
+	t.Cleanup(end)
+	return ctx
 }
 
 func stage(t *testing.T, s *Store, tx deal.TxID, name, content string) deal.FileFact {

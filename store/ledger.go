@@ -305,10 +305,11 @@ func (t *txn) row(tx deal.TxID) (*row, error) {
 	return &r, err
 }
 
-// leased reports whether someone else may be at an outside effect of this sealing. A lease that ends in the far future
-// was taken before the clock was set back, and nobody knows for how long.
-func (r *row) leased(owner string, now time.Time) bool {
-	return r.leaseOwner != owner && r.leaseUntil > now.UnixMilli() && r.leaseUntil <= now.Add(farFuture).UnixMilli()
+// leased reports whether someone else may be at an outside effect of this sealing. A run of a job that is over is at none,
+// although it could not say so: the disk was full, or it panicked. A lease that ends in the far future was taken before the
+// clock was set back, and nobody knows for how long.
+func (t *txn) leased(r *row, owner string) bool {
+	return r.leaseOwner != owner && t.s.owners.has(r.leaseOwner) && r.leaseUntil > t.now.UnixMilli() && r.leaseUntil <= t.now.Add(farFuture).UnixMilli()
 }
 
 // Begin commits that an outside effect is about to happen and takes the lease for it. The effect must not begin unless
@@ -365,7 +366,7 @@ func (t *txn) current(sl *deal.Sealing, owner string) (*row, *dataKey, error) {
 	if r.version != sl.Version {
 		return nil, nil, stale("%s: version %d, now %d", sl.Tx, sl.Version, r.version)
 	}
-	if r.leased(owner, t.now) {
+	if t.leased(r, owner) {
 		return nil, nil, stale("%s: a step is under way until %s", sl.Tx, fromMillis(r.leaseUntil).Format(time.RFC3339))
 	}
 	if r.wrapped == nil {

@@ -196,7 +196,7 @@ func TestALeaseKeepsOthersOutUntilItExpires(t *testing.T) {
 	sl := one(t, s, "006A")
 	begin(t, s, sl, "gather", "")
 	other := load(t, s, sl.Tx)
-	ctx := otherOwner(t.Context())
+	ctx := otherJob(t, s)
 	intent := deal.Intent{Step: deal.Noticed, What: "gather", Lease: time.Minute}
 	if err := s.Begin(ctx, other, intent); !errors.Is(err, deal.ErrStale) {
 		t.Fatalf("Begin within another's lease: %v", err)
@@ -219,7 +219,7 @@ func TestALeaseFromBeforeTheClockWasSetBackKeepsNobodyOut(t *testing.T) {
 	sl := one(t, s, "006A")
 	begin(t, s, sl, "gather", "")
 	c.now = start
-	if err := s.Begin(otherOwner(t.Context()), sl, deal.Intent{Step: deal.Noticed, What: "gather", Lease: time.Minute}); err != nil {
+	if err := s.Begin(otherJob(t, s), sl, deal.Intent{Step: deal.Noticed, What: "gather", Lease: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -79,7 +79,7 @@ func TestPeopleMustSayWhoAndWhyAndWaitForAStepUnderWay(t *testing.T) {
 	}
 	sl.Condition, sl.Next = deal.Retrying, start.Add(time.Hour)
 	advance(t, s, sl, "so")
-	if err := s.Begin(otherOwner(t.Context()), sl, deal.Intent{Step: sl.Step, What: "gather", Lease: time.Minute}); err != nil {
+	if err := s.Begin(otherJob(t, s), sl, deal.Intent{Step: sl.Step, What: "gather", Lease: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Drop(t.Context(), sl.Tx, "anna", "test"); !errors.Is(err, deal.ErrStale) {

@@ -139,9 +139,13 @@ func openTimetable(ctx context.Context, s *Store) (*timetable, error) {
 }
 
 // restoreJobs puts the timetable in line with the tables after a start: jobs that a dead process ran are available
-// again, and whatever should run and has no job gets one.
+// again, and whatever should run and has no job gets one. A sealing that waits for no attempt is due: what that process had
+// put off, after a panic or because another had the lease, it had its own reasons for.
 func (t *txn) restoreJobs() error {
-	if err := t.exec(`DELETE FROM river_job WHERE state <> 'completed' AND id IN (SELECT job FROM jobs WHERE due > $1)`, t.now.Add(farFuture).UnixMilli()); err != nil {
+	if err := t.exec(`UPDATE jobs SET due = 0 WHERE kind = 'seal' AND due > $1 AND key IN (SELECT tx FROM sealings WHERE condition = 'running')`, t.now.UnixMilli()); err != nil {
+		return fmt.Errorf("queue: %w", err)
+	}
+	if err := t.exec(`DELETE FROM river_job WHERE state <> 'completed' AND id IN (SELECT job FROM jobs WHERE due = 0 OR due > $1)`, t.now.Add(farFuture).UnixMilli()); err != nil {
 		return fmt.Errorf("queue: %w", err)
 	}
 	for _, query := range []string{
@@ -415,7 +419,9 @@ func (w *worker) run(ctx context.Context, j deal.Job) (out deal.Outcome) {
 			out = deal.Outcome{Again: afterPanic}
 		}
 	}()
-	return w.handle(AsJob(ctx), j)
+	ctx, end := w.s.AsJob(ctx)
+	defer end()
+	return w.handle(ctx, j)
 }
 
 // settle commits the end of a job. A full disk must not leave a job that nobody runs: it is tried until it succeeds or
@@ -503,10 +509,21 @@ func (t *txn) nextTime(a jobArgs, out deal.Outcome) (time.Time, error) {
 type ownerKey struct{}
 
 // AsJob returns a context whose leases belong to one run of a job: to no other job, and not to this process, which takes
-// those of operators. Queue gives one to every handler; so must whatever else hands out jobs.
-func AsJob(ctx context.Context) context.Context {
-	return context.WithValue(ctx, ownerKey{}, rand.Text())
+// those of operators. Queue gives one to every handler; so must whatever else hands out jobs. end must be called when the
+// run is over: what it leaves of a lease keeps nobody waiting.
+func (s *Store) AsJob(ctx context.Context) (job context.Context, end func()) {
+	owner := rand.Text()
+	s.owners.add(owner)
+	return context.WithValue(ctx, ownerKey{}, owner), func() { s.owners.remove(owner) }
 }
+
+// owners are those who may be at an outside effect. Only one process works on a state, and its start ends all leases of an
+// earlier one, so that they are known in memory. The zero value is ready.
+type owners struct{ names sync.Map }
+
+func (o *owners) add(name string)      { o.names.Store(name, nil) }
+func (o *owners) remove(name string)   { o.names.Delete(name) }
+func (o *owners) has(name string) bool { _, ok := o.names.Load(name); return ok }
 
 // ownerOf names who takes a lease: the running job, or this process.
 func (s *Store) ownerOf(ctx context.Context) string {

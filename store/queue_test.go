@@ -207,6 +207,10 @@ func TestAfterACrashEveryJobIsThereAgainAtOnce(t *testing.T) {
 	held := one(t, s, "006D")
 	held.Condition = deal.Held
 	advance(t, s, held, "held")
+	putOff := one(t, s, "006E")
+	if err := s.update(t.Context(), "", func(x *txn) error { return x.want(deal.JobSeal, string(putOff.Tx), acme, x.now.Add(time.Hour)) }); err != nil {
+		t.Fatal(err)
+	}
 	tamper(t, s, `UPDATE river_job SET state = 'running' WHERE json_extract(args, '$.key') = $1`, running.Tx)
 	tamper(t, s, `DELETE FROM river_job WHERE json_extract(args, '$.key') = $1`, unqueued.Tx)
 	tamper(t, s, `DELETE FROM river_job WHERE json_extract(args, '$.key') = $1`, unknown.Tx)
@@ -215,7 +219,7 @@ func TestAfterACrashEveryJobIsThereAgainAtOnce(t *testing.T) {
 	dir := s.dir
 	s.release()
 	s = open(t, options(dir, nil))
-	for _, sl := range []*deal.Sealing{running, unqueued, unknown} {
+	for _, sl := range []*deal.Sealing{running, unqueued, unknown, putOff} {
 		if state := query[string](t, s, `SELECT group_concat(state) FROM river_job WHERE json_extract(args, '$.key') = $1`, sl.Tx); state != "available" {
 			t.Errorf("the jobs of %s are %s after the start, want one that is available", sl.Tx, state)
 		}
@@ -234,10 +238,10 @@ func TestAfterACrashEveryJobIsThereAgainAtOnce(t *testing.T) {
 		return deal.Outcome{}
 	})
 	var got []deal.TxID
-	for range 3 {
+	for range 4 {
 		got = append(got, receive(t, ran, "a job"))
 	}
-	for _, want := range []*deal.Sealing{running, unqueued, unknown} {
+	for _, want := range []*deal.Sealing{running, unqueued, unknown, putOff} {
 		if !slices.Contains(got, want.Tx) {
 			t.Errorf("%s did not run", want.Tx)
 		}
@@ -394,6 +398,26 @@ func TestATenantThatIsNotConfiguredAnyMoreIsWorkedToItsEnd(t *testing.T) {
 				t.Fatalf("ran %s", got)
 			}
 		})
+	}
+}
+
+// A step whose end cannot be committed leaves its lease behind, for as long as two uploads may take.
+func TestARunThatCouldNotSayThatItIsOverKeepsTheNextOneNotWaiting(t *testing.T) {
+	s := wallStore(t)
+	notice(t, s, change("006A", "h1"))
+	begun := make(chan error, 10)
+	work(t, s, Workers{Tenants: []deal.TenantID{acme}}, seals(func(ctx context.Context, tx deal.TxID) deal.Outcome {
+		sl, err := s.Load(ctx, tx)
+		if err == nil {
+			err = s.Begin(ctx, sl, deal.Intent{Step: sl.Step, What: "gather", Lease: time.Hour})
+		}
+		begun <- err
+		return deal.Outcome{Again: time.Millisecond}
+	}))
+	for range 3 {
+		if err := receive(t, begun, "the next run"); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -67,6 +67,7 @@ type Store struct {
 	epoch     atomic.Int64 // milliseconds, 0 when there is none
 	instance  atomic.Pointer[string]
 	owner     string // of leases that are taken outside of a job
+	owners    owners
 	mark      highWater
 	keys      keyring
 	commits   commits
@@ -85,6 +86,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		dir: o.Dir, log: o.Log, clock: o.Now, hook: o.Hook, master: newMaster(o.MasterKey.Reveal()), owner: rand.Text(),
 		archive: &archive.Archive{Root: filepath.Join(o.Dir, "archive"), Hook: o.Hook},
 	}
+	s.owners.add(s.owner)
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

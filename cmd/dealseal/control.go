@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -277,12 +279,23 @@ type remote struct {
 // findDaemon connects to the daemon of a configuration file. A daemon runs with what it has read, so a mistake that is in the
 // file now keeps nobody from it.
 func findDaemon(ctx context.Context, configFile string) (r *remote, stateDir string, err error) {
-	if stateDir, err = config.StateDir(configFile); err != nil {
+	stateDir, err = config.StateDir(configFile)
+	if lost := err; errors.Is(lost, fs.ErrNotExist) && filepath.IsAbs(os.Getenv(givenStateDir)) {
+		// The file was deleted: the daemon has to know of that, too.
+		if r, err = dialControl(ctx, os.Getenv(givenStateDir)); err != nil {
+			return nil, "", lost
+		}
+		return r, os.Getenv(givenStateDir), nil
+	}
+	if err != nil {
 		return nil, "", err
 	}
 	r, err = dialControl(ctx, stateDir)
 	return r, stateDir, err
 }
+
+// givenStateDir is where systemd names the state directory of a service, to its ExecReload as well.
+const givenStateDir = "STATE_DIRECTORY"
 
 func dialControl(ctx context.Context, stateDir string) (*remote, error) {
 	path := controlSocket(stateDir)

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"regexp"
@@ -162,6 +164,34 @@ func TestAMistakeInDealsealYamlIsTheDaemonsToReport(t *testing.T) {
 		}
 		s.rewrite(t, "dealseal.yaml", "\n"+mistake, "\nlisten:")
 		s.reload(t, exitOK, "as before: 1\n")
+	}
+	s.daemon.stop(t)
+}
+
+func TestADeletedDealsealYamlIsTheDaemonsToReportAsWell(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, worldOptions{crms: []deal.Kind{deal.Salesforce}})
+	must(t, os.Remove(s.config))
+	reload := func(stateDir string) (stderr string, code int) {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		cmd := s.command(ctx, s.config, "reload")
+		var errs bytes.Buffer
+		cmd.Stderr, cmd.Env = &errs, append(os.Environ(), "STATE_DIRECTORY="+stateDir)
+		cmd.Run() // judged by its exit code
+		return errs.String(), cmd.ProcessState.ExitCode()
+	}
+	if stderr, code := reload(t.TempDir()); code != exitFailed || !strings.Contains(stderr, "dealseal.yaml") {
+		t.Errorf("with another state directory: exit code %d\n%s", code, stderr)
+	}
+	if got := s.daemon.metric(t, "dealseal_config_last_reload_successful"); got != "1" {
+		t.Errorf("nobody has told the daemon, and it says %s", got)
+	}
+	if stderr, code := reload(s.stateDir); code != exitFailed || !strings.Contains(stderr, "dealseal.yaml") {
+		t.Errorf("exit code %d\n%s", code, stderr)
+	}
+	if got := s.daemon.metric(t, "dealseal_config_last_reload_successful"); got != "0" {
+		t.Errorf("dealseal_config_last_reload_successful %s", got)
 	}
 	s.daemon.stop(t)
 }
