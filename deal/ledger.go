@@ -48,6 +48,8 @@ type PollState struct {
 	Err     string
 	Since   time.Time
 	Refused bool
+	// Calls are those that were made to the CRM since the poll before, by whomever; FailedCalls are as in Day.
+	Calls, FailedCalls int64 `json:"-"`
 }
 
 // JobKind says what a queued job does.
