@@ -353,6 +353,9 @@ func TestShadows(t *testing.T) {
 		{"hide: the cover is made transparent", update(t, doc, func(_ *pdf.File, u *pdf.Update) {
 			u.PutStream(pdf.Ref{Num: coverNum}, pdf.D("Type", pdf.Name("XObject"), "Subtype", pdf.Name("Form"), "BBox", pdf.RectOf([4]float64{0, 0, 600, 800})), nil)
 		}), verify.Invalid, verify.CodeContentChanged},
+		{"hide: the cover has the same content and another place", update(t, doc, func(_ *pdf.File, u *pdf.Update) {
+			u.PutStream(pdf.Ref{Num: coverNum}, pdf.D("Type", pdf.Name("XObject"), "Subtype", pdf.Name("Form"), "BBox", pdf.RectOf([4]float64{0, 0, 1, 1})), []byte("1 1 1 rg 0 0 600 800 re "))
+		}), verify.Invalid, verify.CodeContentChanged},
 		{"hide: a layer is switched off", update(t, doc, put(1, "OCProperties", pdf.D("OCGs", pdf.Array{}, "D", pdf.D("BaseState", pdf.Name("OFF"))))), verify.Invalid, verify.CodeContentChanged},
 		{"hide: an object that the page names comes into being", update(t, doc, func(_ *pdf.File, u *pdf.Update) {
 			u.PutStream(pdf.Ref{Num: danglingNum}, pdf.D("Type", pdf.Name("XObject"), "Subtype", pdf.Name("Form"), "BBox", pdf.RectOf([4]float64{0, 0, 600, 800})), []byte("0 0 600 800 re f"))
@@ -442,11 +445,22 @@ func TestCertificationAttacks(t *testing.T) {
 		page.Set("Annots", page.Get("Annots").(pdf.Array)[:2])
 		u.Put(pdf.Ref{Num: 3}, page)
 	}
+	reordered := func(f *pdf.File, u *pdf.Update) {
+		page := object(t, f, pdf.Ref{Num: 3})
+		list := slices.Clone(page.Get("Annots").(pdf.Array))
+		slices.Reverse(list)
+		page.Set("Annots", list)
+		u.Put(pdf.Ref{Num: 3}, page)
+	}
 	judgeAttacks(t, a, []attack{
+		{"evil annotation: what lay below lies above, DocMDP 3", update(t, certified(t, a, 3), reordered), verify.Indeterminate, verify.CodeChangedAfterwards},
+		{"evil form: a field that is a page's resource as well, DocMDP 2", refilled(t, a), verify.Invalid, verify.CodeContentChanged},
+		{"evil form: a field that nobody is to fill in, DocMDP 2", update(t, closed(t, a), fill(t, "900")), verify.Indeterminate, verify.CodeChangedAfterwards},
 		{"evil annotation: free text, DocMDP 3", annotate(t, certified(t, a, 3), freeText), verify.Indeterminate, verify.CodeCovered},
 		{"evil annotation: a stamp, DocMDP 3", annotate(t, certified(t, a, 3), pdf.D("Subtype", pdf.Name("Stamp"))), verify.Indeterminate, verify.CodeCovered},
 		{"evil annotation: a redaction, DocMDP 3", annotate(t, certified(t, a, 3), pdf.D("Subtype", pdf.Name("Redact"))), verify.Indeterminate, verify.CodeCovered},
 		{"evil annotation: a note with a face of its own, DocMDP 3", annotate(t, certified(t, a, 3), icon), verify.Indeterminate, verify.CodeCovered},
+		{"evil annotation: a note that runs a script, DocMDP 3", annotate(t, certified(t, a, 3), pdf.D("Subtype", pdf.Name("Text"), "AA", pdf.D("E", pdf.D("S", pdf.Name("JavaScript"))))), verify.Indeterminate, verify.CodeCovered},
 		{"evil annotation: one is taken away, DocMDP 3", update(t, certified(t, a, 3), gone), verify.Indeterminate, verify.CodeCovered},
 		{"evil annotation: free text, DocMDP 2", annotate(t, certified(t, a, 2), freeText), verify.Invalid, verify.CodeForbiddenChange},
 		{"evil annotation: a note, DocMDP 1", annotate(t, certified(t, a, 1), pdf.D("Subtype", pdf.Name("Text"))), verify.Invalid, verify.CodeForbiddenChange},
@@ -459,6 +473,39 @@ func TestCertificationAttacks(t *testing.T) {
 		{"sneaky signature: one that runs a script", disguise(t, seal(t, certified(t, a, 2), sealOf(a)), "AA", pdf.D("E", pdf.D("S", pdf.Name("JavaScript")))), verify.Indeterminate, verify.CodeChangedAfterwards},
 		{"forms filled in against DocMDP 1", update(t, certified(t, a, 1), fill(t, "900")), verify.Invalid, verify.CodeForbiddenChange},
 	})
+}
+
+// refilled is a contract whose page shows what a field has for its value: one object is both the field and the page's list of
+// pictures. The value is replaced, as a certification lets people fill in forms.
+func refilled(t *testing.T, a *pki.Authority) []byte {
+	t.Helper()
+	picture := func(text string) string {
+		return fmt.Sprintf("<< /Type /XObject /Subtype /Form /BBox [0 0 600 800] /Length %d >>\nstream\n%s\nendstream", len(text), text)
+	}
+	objects := contractObjects()
+	objects[2] = strings.Replace(objects[2], "/Resources <<", "/Resources << /XObject 12 0 R", 1)
+	objects[4] = "<< /Length 5 >>\nstream\n/V Do\nendstream"
+	objects[11] = "<< /FT /Tx /T (nowhere on a page) /V 13 0 R >>"
+	objects = append(objects, picture("0 0 100 100 re f"), picture("0 0 900 900 re f"))
+	s := sealOf(a)
+	s.level = 2
+	doc := seal(t, assemble(objects), s)
+	want(t, check(t, doc, trust(a)), verify.Valid, "")
+	return update(t, doc, func(f *pdf.File, u *pdf.Update) {
+		d := object(t, f, pdf.Ref{Num: 12})
+		d.Set("V", pdf.Ref{Num: 14})
+		u.Put(pdf.Ref{Num: 12}, d)
+	})
+}
+
+// closed is a certified contract whose field "amount" is for reading only.
+func closed(t testing.TB, a *pki.Authority) []byte {
+	t.Helper()
+	objects := contractObjects()
+	objects[7] = strings.Replace(objects[7], "/FT /Tx", "/FT /Tx /Ff 1", 1)
+	s := sealOf(a)
+	s.level = 2
+	return seal(t, assemble(objects), s)
 }
 
 // fill gives the field "amount" a value.
