@@ -93,10 +93,11 @@ func (p *press) seal(ctx context.Context, in *file, out string) (made *verify.Si
 	if err != nil {
 		return nil, err
 	}
-	return made, d.finish(tail, func(sealed *file) (err error) {
+	err = d.finish(tail, func(sealed *file) (err error) {
 		made, err = p.check(ctx, sealed)
 		return err
 	})
+	return made, err
 }
 
 // tail is what sealing adds to the file.

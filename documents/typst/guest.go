@@ -117,7 +117,7 @@ func (g *guest) returnText(at uint64, s string) {
 
 func (g *guest) queue(f *function, args ...any) {
 	g.tasks = append(g.tasks, func() error {
-		_, err := f.call(args...)
+		_, err := f.call(g, args...)
 		return err
 	})
 }

@@ -160,8 +160,8 @@ var hosts = map[string]hostFunc{
 	"then":              hostThen,
 
 	// The bindings build functions from source text. The texts are known; none is evaluated.
-	"new_no_args":   func(g *guest, s []uint64) { s[0] = g.add(g.builtin(g.text(s[0], s[1]))) },
-	"new_with_args": func(g *guest, s []uint64) { s[0] = g.add(g.builtin(g.text(s[2], s[3]))) },
+	"new_no_args":   func(g *guest, s []uint64) { s[0] = g.add(builtin(g.text(s[0], s[1]))) },
+	"new_with_args": func(g *guest, s []uint64) { s[0] = g.add(builtin(g.text(s[2], s[3]))) },
 
 	"static_accessor_GLOBAL_THIS": func(g *guest, s []uint64) { s[0] = g.add(g.global) },
 	"static_accessor_GLOBAL":      none,
@@ -312,7 +312,7 @@ func hostCall(g *guest, s []uint64, n int) {
 	var v any
 	err := error(&TrapError{Reason: "the module called what is no function"})
 	if ok && f.call != nil {
-		v, err = f.call(args...)
+		v, err = f.call(g, args...)
 	}
 	if err != nil {
 		g.must("__wbindgen_export3", g.add(&failure{err.Error()}))
@@ -324,7 +324,7 @@ func hostCall(g *guest, s []uint64, n int) {
 
 func hostClosure(g *guest, s []uint64) {
 	a, b := s[0], s[1]
-	s[0] = g.add(&function{func(args ...any) (any, error) {
+	s[0] = g.add(&function{func(g *guest, args ...any) (any, error) {
 		_, err := g.call(g.invoke, a, b, g.add(args[0]))
 		return undefined{}, err
 	}})
@@ -333,7 +333,7 @@ func hostClosure(g *guest, s []uint64) {
 func hostPromise(g *guest, s []uint64) {
 	p := &promise{}
 	settle := func(ok bool) *function {
-		return &function{func(args ...any) (any, error) {
+		return &function{func(g *guest, args ...any) (any, error) {
 			p.settle(g, ok, args[0])
 			return undefined{}, nil
 		}}
@@ -360,8 +360,8 @@ func hostThen(g *guest, s []uint64) {
 
 // builtin recognises the few functions that the bindings make from source text. Anything else fails when called: that
 // is how file reads and packages stay denied.
-func (g *guest) builtin(source string) *function {
-	return &function{func(args ...any) (any, error) {
+func builtin(source string) *function {
+	return &function{func(g *guest, args ...any) (any, error) {
 		switch {
 		case strings.Contains(source, "return this"):
 			return g.global, nil

@@ -19,20 +19,26 @@ const maxPages = 8192
 type engine struct {
 	runtime  wazero.Runtime
 	compiled wazero.CompiledModule
-	fonts    [][]byte // in every instance
+	fonts    [][]byte  // in every instance
+	data     []segment // of the module, which is compiled without
+	warmed   *warmed
 }
 
 // openEngine compiles the module, or takes it from the cache. workers is the number of goroutines that compile. The
 // module is not checked: openEngine is enough to fill a cache.
 func openEngine(ctx context.Context, wasm []byte, cacheDir string, workers int) (*engine, error) {
+	code, data, err := withoutData(wasm)
+	if err != nil {
+		return nil, err
+	}
 	cache, err := wazero.NewCompilationCacheWithDir(cacheDir)
 	if err != nil {
 		return nil, fmt.Errorf("typst: open the compile cache: %w", err)
 	}
 	// An instance that runs away is ended by killing its process. Watching the context inside it costs a factor of 3.
 	config := wazero.NewRuntimeConfigCompiler().WithMemoryLimitPages(maxPages).WithCompilationCache(cache)
-	e := &engine{runtime: wazero.NewRuntimeWithConfig(ctx, config)}
-	if e.compiled, err = e.runtime.CompileModule(experimental.WithCompilationWorkers(ctx, workers), wasm); err != nil {
+	e := &engine{runtime: wazero.NewRuntimeWithConfig(ctx, config), data: data}
+	if e.compiled, err = e.runtime.CompileModule(experimental.WithCompilationWorkers(ctx, workers), code); err != nil {
 		_ = e.runtime.Close(ctx)
 		return nil, fmt.Errorf("typst: compile the renderer module: %w", err)
 	}
@@ -60,12 +66,15 @@ func (e *engine) newInstance(ctx context.Context, extra [][]byte) (*instance, er
 	if err := x.closures(e.compiled); err != nil {
 		return nil, err
 	}
-	ictx := experimental.WithMemoryAllocator(x.ctx, experimental.MemoryAllocatorFunc(mapMemory))
-	mod, err := e.runtime.InstantiateModule(ictx, e.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions("__wbindgen_start"))
-	if err != nil {
-		return nil, fmt.Errorf("typst: start an instance: %w", trapOf(err))
+	if err := e.instantiate(x, experimental.MemoryAllocatorFunc(func(least, most uint64) experimental.LinearMemory { return mapMemory(least, most) })); err != nil {
+		return nil, err
 	}
-	x.mod = mod
+	for _, s := range e.data {
+		if !x.mod.Memory().Write(s.at, s.data) {
+			x.close()
+			return nil, errMemory
+		}
+	}
 	if err := x.build(append(e.fonts[:len(e.fonts):len(e.fonts)], extra...)); err != nil {
 		x.close()
 		return nil, err
@@ -77,12 +86,9 @@ func (x *instance) close() { _ = x.mod.Close(x.ctx) }
 
 // build makes the compiler: no file system, no packages, only these fonts.
 func (x *instance) build(fonts [][]byte) error {
-	const resultSize = 16
-	out, err := x.call("__wbindgen_add_to_stack_pointer", uint64(1<<32-resultSize))
-	if err != nil {
+	if err := x.reserveResult(); err != nil {
 		return err
 	}
-	x.result = out[0]
 	if _, err := x.call("typstcompilerbuilder_new", x.result); err != nil {
 		return err
 	}
@@ -94,7 +100,7 @@ func (x *instance) build(fonts [][]byte) error {
 	if _, err := x.call("typstcompilerbuilder_set_dummy_access_model", x.result, builder); err != nil {
 		return err
 	}
-	denied := &function{func(...any) (any, error) { return nil, errDenied }}
+	denied := &function{func(*guest, ...any) (any, error) { return nil, errDenied }}
 	if _, err := x.promised("typstcompilerbuilder_set_package_registry", builder, x.add(undefined{}), x.add(denied)); err != nil {
 		return err
 	}
@@ -112,6 +118,17 @@ func (x *instance) build(fonts [][]byte) error {
 		return &ModuleError{Reason: "did not build a compiler"}
 	}
 	x.compiler = uint64(c.pointer)
+	return nil
+}
+
+// reserveResult takes room on the module's stack for what calls leave.
+func (x *instance) reserveResult() error {
+	const size = 16
+	out, err := x.call("__wbindgen_add_to_stack_pointer", uint64(1<<32-size))
+	if err != nil {
+		return err
+	}
+	x.result = out[0]
 	return nil
 }
 

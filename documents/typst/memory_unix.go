@@ -5,7 +5,6 @@ package typst
 import (
 	"fmt"
 
-	"github.com/tetratelabs/wazero/experimental"
 	"golang.org/x/sys/unix"
 )
 
@@ -13,7 +12,7 @@ import (
 // and all of it goes back at once when the instance ends.
 type mapped struct{ space []byte }
 
-func mapMemory(_, most uint64) experimental.LinearMemory {
+func mapMemory(_, most uint64) *mapped {
 	space, err := unix.Mmap(-1, 0, int(most), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
 	if err != nil {
 		// wazero has no other way to report it; the instantiation fails with this text.

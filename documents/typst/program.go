@@ -81,6 +81,9 @@ func Program(ctx context.Context, raw []byte) (worker.Handler, error) {
 		return nil, err
 	}
 	e.fonts = embeddedFonts()
+	if err := e.warm(ctx); err != nil {
+		return nil, err
+	}
 	debug.FreeOSMemory()
 	return newStage(e).handle, nil
 }
@@ -121,7 +124,7 @@ func newStage(e *engine) *stage {
 
 // prepare outlives the call that started it: the instance is for the next one.
 func (s *stage) prepare() {
-	x, err := s.engine.newInstance(context.Background(), nil)
+	x, err := s.engine.freshInstance(context.Background())
 	s.next <- prepared{x, err}
 }
 

@@ -9,8 +9,9 @@ type (
 	failure    struct{ message string } // an Error
 	date       struct{}                 // the epoch; its time zone offset is all that is asked
 	classValue struct{ pointer uint32 } // a Rust value behind a JavaScript class
-	function   struct {
-		call func(args ...any) (any, error)
+	// function is a JavaScript function. It finds its instance when it is called, so that a copy of the instance calls itself.
+	function struct {
+		call func(g *guest, args ...any) (any, error)
 	}
 )
 
