@@ -48,6 +48,10 @@ test: deps renderer ## Everything that must hold before a change lands (at most 
 torture: deps renderer ## Kill the daemon at random moments under load, and count what is lost and doubled (KILLS=1000 SEED=7)
 	@KILLS=$(KILLS) SEED=$(SEED) go test -count=1 -timeout 3h -run '^TestTorture' -v ./cmd/dealseal
 
+.PHONY: guard
+guard: deps renderer ## Move DEALS (10000) deals in one second in each CRM: the guard holds them; released, all are sealed, within memory and the CRM's allowance
+	@DEALS=$(or $(DEALS),10000) go test -count=1 -timeout 3h -run '^TestAMassUpdate' -v ./cmd/dealseal
+
 .PHONY: bench
 bench: deps-bench build ## Measure: a table of figures beside their limits, and bench/out.json (BENCH=part runs one part)
 	@mkdir -p $(BUILD)/bench && go build -o $(BUILD)/bench/bench ./cmd/bench

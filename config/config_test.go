@@ -124,6 +124,9 @@ func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
 		{"a vault without certificates", strings.Replace(vaultKey("vault: {}"), "certificates: c.pem, ", "", 1), []string{goodTenant}, []string{"dealseal.yaml:5", "certificates is missing: a vault-transit key needs it"}},
 		{"a vault with a region", vaultKey(`vault: {}, aws: {region: x}`), []string{goodTenant}, []string{"dealseal.yaml:5", "signing.keys.house.aws is for keys of kind aws-kms"}},
 		{"unknown kind", strings.Replace(goodMain, "kind: soft", "kind: aws", 1), []string{goodTenant}, []string{"dealseal.yaml:5", "it must be pkcs11, vault-transit, aws-kms, gcp-kms, azure-keyvault or soft"}},
+		{"a limit of nothing", goodMain, []string{goodTenant + "    guard: {per_hour: 0}\n"}, []string{"a.yaml:11", "rules[0].guard.per_hour", "from 1 to 1000000, or off"}},
+		{"a limit of many", goodMain, []string{goodTenant + "guard: {per_day: many}\n"}, []string{"a.yaml:11", "guard.per_day", "or off"}},
+		{"a limit that a tenant has not", goodMain, []string{goodTenant + "guard: {first_run: 3}\n"}, []string{"a.yaml:11", `unknown key "guard.first_run"`}},
 		{"unknown status", goodMain, []string{strings.Replace(goodTenant, "{field: Status__c}", "{field: Status__c, values: {sigend: X}}", 1)}, []string{"a.yaml:10", `did you mean "signed"`}},
 	}
 	for _, c := range cases {
@@ -244,4 +247,17 @@ func FuzzLoad(f *testing.F) {
 			(&Config{Loaded: []Tenant{tenant}, root: &yaml.Node{}}).checkTenants()
 		}
 	})
+}
+
+func TestLimitsOfTheGuard(t *testing.T) {
+	c, err := load(t, goodMain, goodTenant+"    guard: {per_hour: 7, same_user: off}\nguard: {per_day: \"9\"}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rule, all := c.Loaded[0].Rules[0].Guard, c.Loaded[0].Guard
+	for i, l := range []struct{ got, want int }{{rule.PerHour.Or(1), 7}, {rule.SameUser.Or(2), 0}, {rule.FirstRun.Or(3), 3}, {all.PerDay.Or(4), 9}, {all.PerHour.Or(5), 5}} {
+		if l.got != l.want {
+			t.Errorf("limit %d is %d, want %d", i, l.got, l.want)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -18,6 +19,8 @@ type Tenant struct {
 	Tenant Identity `yaml:"tenant"`
 	CRM    CRM      `yaml:"crm"`
 	Rules  []Rule   `yaml:"rules"`
+	// Guard limits the deals of all rules together. See Guard.
+	Guard Caps `yaml:"guard"`
 	// Reconcile is when and how far back the CRM is compared with the ledger.
 	Reconcile Reconcile `yaml:"reconcile"`
 
@@ -91,6 +94,66 @@ type Rule struct {
 	// AuditTrail is id@version of the bundle that the deal's audit trail is made with; it is attached beside the
 	// contract. "none" attaches none. Default audit-trail@1.
 	AuditTrail string `yaml:"audit_trail"`
+	// Guard limits the deals of the rule.
+	Guard Guard `yaml:"guard"`
+}
+
+// Caps limit the deals of a tenant, over all its rules. See Guard.
+type Caps struct {
+	// PerHour, default 500, and PerDay, default 2000, are how many deals are sealed unasked.
+	PerHour Limit `yaml:"per_hour"`
+	PerDay  Limit `yaml:"per_day"`
+}
+
+// Guard limits the deals of a rule that are sealed unasked, by the CRM's clock, in UTC. What is above a limit is held, and
+// with it all of the rule that comes until a person decides; the CRM is told nothing of it. After the decision all is counted
+// from nothing. A data loader that moves thousands of deals by mistake should meet a limit, a company at work none. Each is a
+// number from 1 on, or off.
+type Guard struct {
+	// PerHour, default 200, and PerDay, default 1000, are how many deals may enter the stage.
+	PerHour Limit `yaml:"per_hour"`
+	PerDay  Limit `yaml:"per_day"`
+	// Learned is how many times as many deals may come on a day as on a usual one, which is the median of the last four
+	// weeks' days that had any; it takes five of those, and fewer than 50 deals are never unusual. Default 10.
+	Learned Limit `yaml:"learned"`
+	// SameSecond is how many deals may have entered the stage in the same second. Default 50.
+	SameSecond Limit `yaml:"same_second"`
+	// SameUser is how many deals one user may move into the stage within an hour. Default 100.
+	SameUser Limit `yaml:"same_user"`
+	// FirstRun is how many deals may be found when the rule is watched for the first time, which with start_from in the past
+	// are all that have entered the stage since. Until they are counted they wait; more are held. Default 20.
+	FirstRun Limit `yaml:"first_run"`
+}
+
+// Limit is a number from 1 on, or off.
+type Limit int
+
+// off stands for "off": the zero Limit is one that was not given.
+const off Limit = -1
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (l *Limit) UnmarshalText(text []byte) error {
+	if string(text) == "off" {
+		*l = off
+		return nil
+	}
+	n, err := strconv.Atoi(string(text))
+	if err != nil || n < 1 || n > 1_000_000 {
+		return errors.New("must be a whole number from 1 to 1000000, or off")
+	}
+	*l = Limit(n)
+	return nil
+}
+
+// Or returns the limit, usual when it was not given, and 0 when it is off.
+func (l Limit) Or(usual int) int {
+	switch l {
+	case 0:
+		return usual
+	case off:
+		return 0
+	}
+	return int(l)
 }
 
 // When names the stage.

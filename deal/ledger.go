@@ -13,6 +13,8 @@ type Noticing struct {
 	Plans map[string]Plan
 	// Watches holds every watch that the page was read with, by rule id. Each must have been activated.
 	Watches map[string]Watch
+	// Guard says how many of the new entries are let through. The zero Guard lets all through.
+	Guard Guard
 }
 
 // ReceiptState is what the ledger knows of the receipt that a sealing's record should show.
@@ -48,8 +50,6 @@ type PollState struct {
 	Err     string
 	Since   time.Time
 	Refused bool
-	// Calls are those that were made to the CRM since the poll before, by whomever; FailedCalls are as in Day.
-	Calls, FailedCalls int64 `json:"-"`
 }
 
 // JobKind says what a queued job does.

@@ -66,9 +66,6 @@ type Facts struct {
 	Archive    string      `json:"archive,omitempty"`
 	Attachment *Attachment `json:"attachment,omitempty"`
 	AuditTrail *Attachment `json:"audit_trail,omitempty"`
-	// AttachAfter is until when nothing is put on the record: the CRM may still carry out what it has not answered, or has
-	// asked to be left alone.
-	AttachAfter time.Time `json:"attach_after,omitzero"`
 	// Adopted says that the sealed file was found on the record instead of being made here.
 	Adopted bool `json:"adopted,omitempty"`
 	// WaitsFor is what the sealing cannot go on without and a person mends once for all: WaitsForLogin, or WaitsForKey of
@@ -78,6 +75,8 @@ type Facts struct {
 	Drift *DriftFact `json:"drift,omitempty"`
 	// Released names the holds that a person has released, so that they do not hold again.
 	Released []string `json:"released,omitempty"`
+	// Guarded says that the guard holds it, and that the CRM was told nothing of it.
+	Guarded bool `json:"guarded,omitempty"`
 	// Waited is how the sealing waited for a person when this copy of the state began, until its record was looked at.
 	Waited *Waited `json:"waited,omitempty"`
 	// Begun and Times hold when each step was begun and reached, for people and for latency figures.

@@ -32,6 +32,8 @@ type Tenant struct {
 	// Poll is the time between two polls of an idle account.
 	Poll  time.Duration
 	Rules []Rule
+	// Guard says how many entries of them are let through unasked.
+	Guard deal.Guard
 }
 
 // Rule is one watched stage and the plan for what enters it.
@@ -93,7 +95,6 @@ type Engine struct {
 	doubts                       doubts
 	reconciling                  passes
 	mended                       mended
-	calls                        calls
 	started                      time.Time
 	// stopping is closed when the context of Run has ended: a deal goes no further than the step that it is in.
 	stopping chan struct{}

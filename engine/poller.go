@@ -22,7 +22,8 @@ type poller struct {
 	watches []deal.Watch
 	state   deal.PollState
 	fails   int
-	odd     map[string]bool // quarantined rows that were logged
+	odd     map[string]bool               // quarantined rows that were logged
+	held    map[deal.GuardScope]time.Time // what the guard was said to hold, and since when
 }
 
 // Shares of the CRM's allowance at which polling slows down, and at which no new work is taken on.
@@ -77,7 +78,7 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	n := deal.Noticing{Tenant: p.tenant.ID, Account: id, Page: page, Previous: cursor, Plans: map[string]deal.Plan{}, Watches: map[string]deal.Watch{}}
+	n := deal.Noticing{Tenant: p.tenant.ID, Account: id, Page: page, Previous: cursor, Plans: map[string]deal.Plan{}, Watches: map[string]deal.Watch{}, Guard: p.tenant.Guard}
 	for i, r := range p.rules {
 		n.Plans[r.Watch.Rule], n.Watches[r.Watch.Rule] = r.Plan, p.watches[i]
 	}
@@ -89,6 +90,9 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	p.quarantined(ctx, page.Quarantined)
+	if p.held == nil || len(fresh) > 0 {
+		p.guarded(ctx)
+	}
 	for _, tx := range fresh {
 		p.Log.InfoContext(ctx, "noticed", "tx", tx)
 	}
@@ -99,6 +103,26 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 		p.state.Lag = p.Now().Sub(page.Next.Since)
 	}
 	return page.More, nil
+}
+
+// guarded says once of all that the guard holds together that a person has to decide. After a start it is said again.
+func (p *poller) guarded(ctx context.Context) {
+	holds, err := p.Ledger.Guards(ctx)
+	if err != nil {
+		p.Log.ErrorContext(ctx, "what the guard holds could not be read", "err", err)
+		return
+	}
+	was := p.held
+	p.held = map[deal.GuardScope]time.Time{}
+	for _, h := range holds {
+		if h.Tenant != p.tenant.ID {
+			continue
+		}
+		p.held[h.GuardScope] = h.Since
+		if !was[h.GuardScope].Equal(h.Since) {
+			p.Log.ErrorContext(ctx, "the guard holds deals until a person decides: dealseal jobs release --guard "+h.String(), "rule", h.Rule, "cause", h.Cause, "held", h.Held)
+		}
+	}
 }
 
 // quarantined says once per row that something of the CRM could not be understood: it may be a deal.
@@ -257,10 +281,7 @@ func (p *poller) note(ctx context.Context, err error) {
 			p.Log.WarnContext(ctx, "polling fails", "err", err, "permanent", deal.IsPermanent(err))
 		}
 	}
-	n := p.calls.take(p.tenant.ID)
-	p.state.Calls, p.state.FailedCalls = n.all, n.failed
 	if err := p.Ledger.SetPoll(ctx, p.state); err != nil {
-		p.calls.add(p.tenant.ID, n)
 		p.Log.ErrorContext(ctx, "the poll's state could not be kept", "err", err)
 	}
 }

@@ -24,8 +24,10 @@ type Ledger interface {
 	Activate(ctx context.Context, tenant deal.TenantID, account deal.AccountID, w deal.Watch, at time.Time) (time.Time, error)
 	Cursor(ctx context.Context, tenant deal.TenantID, account deal.AccountID) (deal.Cursor, error)
 	// Notice takes in a page: new sealings, their jobs and receipts, quarantined rows, the next cursor and the audit
-	// entries in one transaction. deal.ErrStale when the cursor is not the page's.
+	// entries in one transaction. What n.Guard does not let through is held. deal.ErrStale when the cursor is not the page's.
 	Notice(ctx context.Context, n deal.Noticing) (fresh []deal.TxID, err error)
+	// Guards returns what the guard holds until a person decides, of all tenants.
+	Guards(ctx context.Context) ([]deal.GuardHold, error)
 
 	Load(ctx context.Context, tx deal.TxID) (*deal.Sealing, error)
 	// Begin commits an intent and takes the lease; no effect that others can see happens without it. deal.ErrStale

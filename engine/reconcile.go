@@ -272,8 +272,8 @@ func (c *reconciler) takeIn(ctx context.Context, page deal.Page) error {
 		c.found(ctx, c.missed(missed, ""))
 		return nil
 	}
-	n := deal.Noticing{Tenant: c.tenant.ID, Account: c.pass.Account, Plans: map[string]deal.Plan{}, Watches: map[string]deal.Watch{},
-		Page: deal.Page{Entries: missed, Quarantined: page.Quarantined}}
+	n := deal.Noticing{Tenant: c.tenant.ID, Account: c.pass.Account, Plans: map[string]deal.Plan{}, Watches: map[string]deal.Watch{}, Guard: c.tenant.Guard,
+		Page: deal.Page{Entries: missed, Quarantined: page.Quarantined, More: true}} // the end of a rule's first run is the poll's to find
 	for i, r := range c.rules {
 		n.Plans[r.Watch.Rule], n.Watches[r.Watch.Rule] = r.Plan, c.watches[i]
 	}

@@ -27,7 +27,8 @@ func (r *run) reconsider(ctx context.Context) error {
 		}
 		return err
 	}
-	s.Facts.Waited = nil
+	guarded := s.Facts.Guarded // while it waits, nothing of it is told
+	s.Facts.Waited, s.Facts.Guarded = nil, false
 	file, borne := rec.Sealed(s.Tx, deal.RoleContract)
 	unsealed := s.Step.Before(deal.Sealed)
 	switch {
@@ -40,6 +41,7 @@ func (r *run) reconsider(ctx context.Context) error {
 	case endsByItself(HoldName(waited.Reason, r.Ledger.Epoch())):
 		return r.resume(ctx, "what it waited for is judged anew")
 	}
+	s.Facts.Guarded = guarded
 	return r.waitAgain(ctx, waited)
 }
 

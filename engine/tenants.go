@@ -67,7 +67,7 @@ func (ts *tenants) set(all []Tenant) {
 
 // equal compares connectors by identity: one that was made anew may have another login.
 func (t *Tenant) equal(o *Tenant) bool {
-	return t.CRM == o.CRM && t.Name == o.Name && t.Production == o.Production && t.Poll == o.Poll && reflect.DeepEqual(t.Rules, o.Rules)
+	return t.CRM == o.CRM && t.Name == o.Name && t.Production == o.Production && t.Poll == o.Poll && reflect.DeepEqual(t.Rules, o.Rules) && reflect.DeepEqual(t.Guard, o.Guard)
 }
 
 func (ts *tenants) get(id deal.TenantID) (*Tenant, bool) {
@@ -185,46 +185,14 @@ func (e *Engine) identify(ctx context.Context, t *Tenant) (deal.Account, error) 
 	return account, nil
 }
 
-// observe has the calls of the tenants' CRMs counted and told.
+// observe has the calls of the tenants' CRMs told.
 func (e *Engine) observe(all []Tenant) {
+	if e.Asked == nil {
+		return
+	}
 	for _, t := range all {
-		o, ok := t.CRM.(connectors.Observable)
-		if !ok {
-			continue
+		if o, ok := t.CRM.(connectors.Observable); ok {
+			o.Observe(func(c connectors.Call) { e.Asked(t.ID, c) })
 		}
-		o.Observe(func(c connectors.Call) {
-			e.calls.add(t.ID, called{all: 1, failed: map[bool]int64{true: 1}[c.Failed()]})
-			if e.Asked != nil {
-				e.Asked(t.ID, c)
-			}
-		})
 	}
-}
-
-// calls counts what was asked of the CRMs until a poll takes it down: a commit for each call would cost more than the call.
-// What a process has counted since its last poll ends with it. The zero value is ready.
-type calls struct {
-	mu sync.Mutex
-	of map[deal.TenantID]called
-}
-
-type called struct{ all, failed int64 }
-
-func (c *calls) add(tenant deal.TenantID, n called) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.of == nil {
-		c.of = map[deal.TenantID]called{}
-	}
-	was := c.of[tenant]
-	c.of[tenant] = called{was.all + n.all, was.failed + n.failed}
-}
-
-// take returns what was counted of a tenant, and begins anew.
-func (c *calls) take(tenant deal.TenantID) called {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := c.of[tenant]
-	delete(c.of, tenant)
-	return n
 }

@@ -60,6 +60,9 @@ func (t *txn) activate(tenant deal.TenantID, account deal.AccountID, w deal.Watc
 		account, w.Rule, w.Object, w.Pipeline, w.Stage, tenant, a.since.UnixMilli(), a.watched.UnixMilli()); err != nil {
 		return err
 	}
+	if err := t.beginFirstRun(tenant, w.Rule); err != nil {
+		return err
+	}
 	return t.auditWatch(tenant, account, w, "activated", "since", a.since)
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -101,8 +102,32 @@ func intake(ctx context.Context, s *Store) (deal.TxID, error) {
 	}
 	entry := change("006A", "h1")
 	_, err = s.Notice(ctx, deal.Noticing{Tenant: acme, Account: org, Previous: c, Plans: map[string]deal.Plan{ruleA: plan()},
-		Watches: map[string]deal.Watch{ruleA: watch(ruleA)}, Page: deal.Page{Entries: []deal.Change{entry}, Next: deal.Cursor{Since: start}}})
-	return entry.TxIDs(org)[0], err
+		Watches: map[string]deal.Watch{ruleA: watch(ruleA)},
+		Page:    deal.Page{Entries: []deal.Change{entry, change("006G", "h1"), change("006H", "h1")}, Next: deal.Cursor{Since: start}},
+		Guard:   deal.Guard{Rules: map[string]deal.RuleGuard{ruleA: {Second: 1}}}})
+	if err != nil {
+		return "", err
+	}
+	tx := entry.TxIDs(org)[0]
+	return tx, unguard(ctx, s, tx)
+}
+
+// unguard releases one of the deals that the guard holds, and drops the others.
+func unguard(ctx context.Context, s *Store, tx deal.TxID) error {
+	sl, err := s.Load(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if sl.Facts.Guarded {
+		if err := s.Release(ctx, tx, deal.HoldGuard, "anna", "meant"); err != nil {
+			return err
+		}
+	}
+	holds, err := s.Guards(ctx)
+	if err == nil && len(holds) > 0 {
+		_, err = s.DecideGuarded(ctx, holds[0].GuardScope, "drop", "anna", "a slip")
+	}
+	return err
 }
 
 // decide holds a fresh deal and releases it.
@@ -111,7 +136,7 @@ func decide(ctx context.Context, s *Store, tx deal.TxID) error {
 	if err != nil {
 		return err
 	}
-	if sl.Step == deal.Noticed && sl.Condition == deal.Running && len(sl.Facts.Released) == 0 {
+	if sl.Step == deal.Noticed && sl.Condition == deal.Running && !slices.Contains(sl.Facts.Released, "re-entry") {
 		sl.Condition = deal.Held
 		if err := s.Advance(ctx, sl, deal.Entry{Who: "daemon", What: "held"}); err != nil {
 			return err
@@ -286,23 +311,26 @@ func whole(t *testing.T, dir string) {
 	t.Helper()
 	s := open(t, options(dir, nil))
 	verified(t, s)
-	if n := query[int](t, s, `SELECT count(*) FROM sealings`); n != 1 {
-		t.Errorf("%d sealings, want 1", n)
+	if n := query[int](t, s, `SELECT count(*) FROM sealings`); n != 3 {
+		t.Errorf("%d sealings, want 3", n)
 	}
 	if n := query[int](t, s, `SELECT count(*) FROM digests`); n != 1 {
 		t.Errorf("%d digests, want 1", n)
 	}
-	if n := query[int](t, s, `SELECT count(*) FROM data_keys`); n != 0 {
-		t.Errorf("%d data keys are left", n)
+	if n := query[int](t, s, `SELECT count(*) FROM data_keys`); n != 2 {
+		t.Errorf("%d data keys are left, want those of the two that were dropped", n)
 	}
 	if n := query[int](t, s, `SELECT count(*) - count(DISTINCT type) FROM outbox`); n != 0 {
 		t.Errorf("%d events are doubled", n)
 	}
-	if n := query[int](t, s, `SELECT count(*) FROM counts WHERE n < 0 OR (step <> 'done' AND n > 0)`); n != 0 {
+	if n := query[int](t, s, `SELECT count(*) FROM counts WHERE n < 0 OR (step <> 'done' AND n > 0 AND (condition, n) <> ('ended', 2))`); n != 0 {
 		t.Errorf("%d wrong counts", n)
 	}
 	if n := query[int](t, s, `SELECT count(*) FROM discrepancies`); n != 0 {
 		t.Errorf("%d discrepancies of an erased deal are left", n)
+	}
+	if n := query[int](t, s, `SELECT (SELECT count(*) FROM guards WHERE cause <> '') + (SELECT count(*) FROM sealings WHERE guarded = 1)`); n != 0 {
+		t.Errorf("the guard still holds something")
 	}
 	manifests := 0
 	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {

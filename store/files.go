@@ -391,7 +391,7 @@ func (s *Store) Erase(ctx context.Context, tx deal.TxID, who, why string) error 
 		}
 		for _, query := range []string{
 			`DELETE FROM data_keys WHERE tx = $1`,
-			`UPDATE sealings SET private = x'' WHERE tx = $1`,
+			`UPDATE sealings SET private = x'', guarded = 0 WHERE tx = $1`,
 			`UPDATE outbox SET data = x'' WHERE tx = $1`,
 			`DELETE FROM words WHERE seq = (SELECT seq FROM sealings WHERE tx = $1)`,
 			`DELETE FROM discrepancies WHERE tx = $1`,

@@ -111,7 +111,7 @@ func dump(t *testing.T, s *Store) map[string][]string {
 	var tables []string
 	err := s.view(t.Context(), func(v *txn) (err error) {
 		tables, err = column[string](v, `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'river%' AND name NOT LIKE 'sqlite%'
-			AND name NOT IN ('meta', 'cursors', 'activations', 'checkpoints', 'polls', 'jobs') ORDER BY name`)
+			AND name NOT IN ('meta', 'cursors', 'activations', 'guards', 'checkpoints', 'polls', 'jobs') ORDER BY name`)
 		return err
 	})
 	if err != nil {

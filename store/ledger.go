@@ -16,7 +16,9 @@ import (
 // Notice takes in one page: the entries that the ledger does not know under any of their names become sealings, each
 // with its data key, receipt, job and audit entry, and the cursor moves, all in one transaction. deal.ErrStale means
 // that the cursor is not the one that the page was read with. Entries from before the activation of the watch that found
-// them are passed over. Of an entry that is known under another ID of its record it takes note as Identify does. It returns the transactions that are new, in the page's order.
+// them are passed over. Of an entry that is known under another ID of its record it takes note as Identify does. What the
+// page's guard does not let through is held, and nothing of it is told to the CRM. It returns the transactions that are
+// new, in the page's order.
 func (s *Store) Notice(ctx context.Context, n deal.Noticing) (fresh []deal.TxID, err error) {
 	if err := checkTenant(n.Tenant); err != nil {
 		return nil, err
@@ -38,14 +40,11 @@ func (s *Store) Notice(ctx context.Context, n deal.Noticing) (fresh []deal.TxID,
 				return err
 			}
 		}
-		for _, c := range n.Page.Entries {
-			tx, err := t.notice(n, c, since)
-			if err != nil {
-				return fmt.Errorf("notice %s, entry %s: %w", c.Ref, c.Occurrence, err)
-			}
-			if tx != "" {
-				fresh = append(fresh, tx)
-			}
+		if fresh, err = t.noticeAll(n, since); err != nil {
+			return err
+		}
+		if err := t.endFirstRuns(n); err != nil {
+			return err
 		}
 		return t.setCursor(n.Tenant, n.Account, n.Page.Next)
 	})
@@ -55,38 +54,83 @@ func (s *Store) Notice(ctx context.Context, n deal.Noticing) (fresh []deal.TxID,
 	return fresh, nil
 }
 
-// notice takes in one entry and returns its transaction, or "" if it is not fresh.
-func (t *txn) notice(n deal.Noticing, c deal.Change, since map[string]time.Time) (deal.TxID, error) {
-	plan, ok := n.Plans[c.Rule]
-	if !ok {
-		return "", fmt.Errorf("no plan for rule %q", c.Rule)
+// noticeAll takes in the entries of a page and returns the transactions of those that are new.
+func (t *txn) noticeAll(n deal.Noticing, since map[string]time.Time) (txs []deal.TxID, err error) {
+	failed := func(c deal.Change, err error) error {
+		return fmt.Errorf("notice %s, entry %s: %w", c.Ref, c.Occurrence, err)
+	}
+	var fresh []deal.Change
+	again := map[int]deal.TxID{} // entries that are known, and to whom
+	for i, c := range n.Page.Entries {
+		owner, isFresh, err := t.isFresh(n, c, since)
+		switch {
+		case err != nil:
+			return nil, failed(c, err)
+		case isFresh:
+			fresh = append(fresh, c)
+		case owner != "":
+			again[i] = owner
+		}
+	}
+	arrivals, err := t.guardPage(n, fresh)
+	if err != nil {
+		return nil, fmt.Errorf("guard: %w", err)
+	}
+	for _, a := range arrivals {
+		tx, err := t.notice(n, a)
+		if err != nil {
+			return nil, failed(a.change, err)
+		}
+		txs = append(txs, tx)
+	}
+	for i, c := range n.Page.Entries { // after the others: an entry may be on a page under two names
+		if owner, known := again[i]; known {
+			if err := t.recognise(owner, c); err != nil {
+				return nil, failed(c, err)
+			}
+		}
+	}
+	return txs, nil
+}
+
+// isFresh files an entry under all of its names. owner is whose they are, empty for an entry from before its rule.
+func (t *txn) isFresh(n deal.Noticing, c deal.Change, since map[string]time.Time) (owner deal.TxID, fresh bool, err error) {
+	if _, ok := n.Plans[c.Rule]; !ok {
+		return "", false, fmt.Errorf("no plan for rule %q", c.Rule)
 	}
 	active, ok := since[c.Rule]
 	if !ok {
-		return "", fmt.Errorf("no watch for rule %q", c.Rule)
+		return "", false, fmt.Errorf("no watch for rule %q", c.Rule)
 	}
 	if c.At.Before(active) {
-		return "", nil
+		return "", false, nil
 	}
-	names := c.TxIDs(n.Account)
-	owner, known, err := t.know(names)
-	if err != nil {
-		return "", err
-	}
-	if known {
-		return "", t.recognise(owner, c)
-	}
+	owner, known, err := t.know(c.TxIDs(n.Account))
+	return owner, err == nil && !known, err
+}
+
+// notice takes in one entry that is new and returns its transaction.
+func (t *txn) notice(n deal.Noticing, a arrival) (deal.TxID, error) {
+	c := a.change
 	c.At = c.At.UTC().Truncate(time.Millisecond)
 	sl := &deal.Sealing{
-		Tx: names[0], Tenant: n.Tenant, Account: n.Account, Change: c, Plan: plan,
+		Tx: c.TxIDs(n.Account)[0], Tenant: n.Tenant, Account: n.Account, Change: c, Plan: n.Plans[c.Rule],
 		Step: deal.Noticed, Condition: deal.Running, Noticed: t.now, Updated: t.now, Version: 1,
 	}
 	sl.Facts.Times = map[deal.Step]time.Time{deal.Noticed: t.now}
+	e := deal.Entry{Who: "daemon", What: "noticed"}
+	if a.cause != "" {
+		sl.Condition, sl.Reason, sl.Facts.Guarded = deal.Held, deal.GuardReason(a.scope, a.cause), true
+		e.Why = sl.Reason
+		if err := t.daily(sl.Tenant, string(deal.Held)); err != nil {
+			return "", err
+		}
+	}
 	key, err := newDataKey()
 	if err != nil {
 		return "", err
 	}
-	return names[0], t.insert(sl, key, deal.Entry{Who: "daemon", What: "noticed"})
+	return sl.Tx, t.insert(sl, key, e)
 }
 
 // know files all names of an entry under its first and reports whether any of them was known before; then all belong to
@@ -133,11 +177,11 @@ func (t *txn) insert(sl *deal.Sealing, key *dataKey, e deal.Entry) error {
 	}
 	if err := t.exec(`INSERT INTO sealings (tx, tenant, account, object, record, rule, at, change, plan, step, condition, reason,
 			attempts, next, noticed, updated, step_at, version, facts, private, signature, adopted, events, last_entry,
-			lease_owner, lease_until, retention, legal_hold, delete_after, waited)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17, $18, $19, $20, $21, 0, 0, '', 0, $22, 0, NULL, $23)`,
+			lease_owner, lease_until, retention, legal_hold, delete_after, waited, guarded)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17, $18, $19, $20, $21, 0, 0, '', 0, $22, 0, NULL, $23, $24)`,
 		sl.Tx, sl.Tenant, sl.Account, sl.Change.Ref.Object, sl.Change.Ref.ID, sl.Change.Rule, millis(sl.Change.At), change, plan,
 		sl.Step, sl.Condition, sl.Reason, sl.Attempts, millis(sl.Next), millis(sl.Noticed), millis(sl.Updated), sl.Version, facts,
-		private, sl.Facts.Signature, sl.Facts.Adopted, sl.Plan.Retention, sl.Step != deal.Noticed); err != nil {
+		private, sl.Facts.Signature, sl.Facts.Adopted, sl.Plan.Retention, sl.Step != deal.Noticed || sl.Facts.Guarded, sl.Facts.Guarded); err != nil {
 		return err
 	}
 	r, err := t.row(sl.Tx)
@@ -152,8 +196,10 @@ func (t *txn) insert(sl *deal.Sealing, key *dataKey, e deal.Entry) error {
 			return err
 		}
 	}
-	if err := t.own(r, sl); err != nil {
-		return err
+	if !sl.Facts.Guarded {
+		if err := t.own(r, sl); err != nil {
+			return err
+		}
 	}
 	if err := t.tally(r, sl, true); err != nil {
 		return err
@@ -274,6 +320,7 @@ type row struct {
 	leaseUntil int64
 	legalHold  bool
 	waited     bool   // for a person, or it came from the archive
+	guarded    bool   // the guard holds it
 	failures   int    // of the step, in a row
 	wrapped    []byte // its data key; nil when that was destroyed
 }
@@ -295,8 +342,8 @@ func (r *row) failuresOf(sl *deal.Sealing) int {
 
 func (t *txn) row(tx deal.TxID) (*row, error) {
 	var r row
-	found, err := t.get([]any{&r.seq, &r.tenant, &r.account, &r.step, &r.condition, &r.version, &r.signature, &r.stepAt, &r.noticed, &r.receipt, &r.events, &r.lastEntry, &r.leaseOwner, &r.leaseUntil, &r.legalHold, &r.waited, &r.failures, &r.wrapped},
-		`SELECT seq, tenant, account, step, condition, version, signature, step_at, noticed, coalesce(receipt, 0), events, last_entry, lease_owner, lease_until, legal_hold, waited, failures,
+	found, err := t.get([]any{&r.seq, &r.tenant, &r.account, &r.step, &r.condition, &r.version, &r.signature, &r.stepAt, &r.noticed, &r.receipt, &r.events, &r.lastEntry, &r.leaseOwner, &r.leaseUntil, &r.legalHold, &r.waited, &r.guarded, &r.failures, &r.wrapped},
+		`SELECT seq, tenant, account, step, condition, version, signature, step_at, noticed, coalesce(receipt, 0), events, last_entry, lease_owner, lease_until, legal_hold, waited, guarded, failures,
 			(SELECT wrapped FROM data_keys k WHERE k.tx = sealings.tx)
 		 FROM sealings WHERE tx = $1`, tx)
 	if err == nil && !found {
@@ -391,7 +438,7 @@ func (s *Store) Advance(ctx context.Context, sl *deal.Sealing, e deal.Entry) err
 		if err := t.advance(r, next, key, e); err != nil {
 			return err
 		}
-		return t.show(r, next)
+		return t.showUnlessGuarded(r, next)
 	})
 	if err != nil {
 		return err
@@ -460,9 +507,9 @@ func (t *txn) save(r *row, sl *deal.Sealing, key *dataKey, n, events int64) erro
 	}
 	return t.exec(`UPDATE sealings SET step = $2, condition = $3, reason = $4, attempts = $5, next = $6, updated = $7, step_at = $8,
 			version = $9, facts = $10, private = $11, signature = $12, adopted = $13, waited = $14, failures = $15,
-			last_entry = $16, events = $17, lease_owner = '', lease_until = 0 WHERE tx = $1`,
+			last_entry = $16, events = $17, guarded = $18, lease_owner = '', lease_until = 0 WHERE tx = $1`,
 		sl.Tx, sl.Step, sl.Condition, sl.Reason, sl.Attempts, millis(sl.Next), millis(sl.Updated), stepAt,
-		sl.Version, facts, private, sl.Facts.Signature, sl.Facts.Adopted, r.waited || sl.Condition.Waiting(), r.failuresOf(sl), n, events)
+		sl.Version, facts, private, sl.Facts.Signature, sl.Facts.Adopted, r.waited || sl.Condition.Waiting(), r.failuresOf(sl), n, events, sl.Facts.Guarded)
 }
 
 // conclude writes what a new sealing ends with: the audit entry, the events, the next job.

@@ -57,6 +57,7 @@ func (s *Store) Release(ctx context.Context, tx deal.TxID, hold, who, why string
 		if hold != "" && !slices.Contains(sl.Facts.Released, hold) {
 			sl.Facts.Released = append(slices.Clone(sl.Facts.Released), hold)
 		}
+		sl.Facts.Guarded = false
 		resume(sl)
 		return nil
 	})
@@ -70,6 +71,7 @@ func (s *Store) Drop(ctx context.Context, tx deal.TxID, who, why string) error {
 			return refuse(tx, "it is %s; only what is held, dead or waits for its next attempt can be dropped", state(sl))
 		}
 		sl.Condition, sl.Reason, sl.Next = deal.Ended, "dropped: "+why, time.Time{}
+		sl.Facts.Guarded = false
 		return nil
 	})
 	if err == nil {
@@ -139,10 +141,14 @@ func (s *Store) operate(ctx context.Context, tx deal.TxID, e deal.Entry, change 
 		if sl.Step == deal.Done {
 			return refuse(tx, "it is done")
 		}
+		guarded := sl.Facts.Guarded
 		if err := change(t, sl); err != nil {
 			return err
 		}
-		return t.carryOut(sl, e)
+		if err := t.carryOut(sl, e); err != nil || !guarded {
+			return err
+		}
+		return t.openEmptied(deal.GuardScope{Tenant: sl.Tenant, Rule: sl.Change.Rule})
 	})
 }
 
@@ -163,5 +169,5 @@ func (t *txn) carryOut(sl *deal.Sealing, e deal.Entry) error {
 	if err := t.advance(r, sl, key, e); err != nil {
 		return err
 	}
-	return t.show(r, sl)
+	return t.showUnlessGuarded(r, sl)
 }

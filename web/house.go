@@ -41,6 +41,8 @@ type House interface {
 	// Quarantined returns the rows that connectors could not understand and nobody has dealt with, newest first, at most
 	// limit.
 	Quarantined(ctx context.Context, limit int) ([]deal.Quarantine, error)
+	// Guards returns what the guard holds until a person decides.
+	Guards(ctx context.Context) ([]deal.GuardHold, error)
 	// Untold returns how many records have been showing something older than what is true for a while, and since when the
 	// oldest has.
 	Untold(ctx context.Context) (n int64, oldest time.Time, err error)

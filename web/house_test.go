@@ -25,6 +25,7 @@ type village struct {
 	tenants     []Tenant
 	deals       []*Deal // oldest first
 	quarantined []deal.Quarantine
+	guards      []deal.GuardHold
 	mu          sync.Mutex // of untold, for those who change it while a browser looks
 	untold      int64
 	keys        []Key
@@ -51,6 +52,8 @@ func (v *village) TreeHead(context.Context) (deal.TreeHead, error) {
 func (v *village) Quarantined(_ context.Context, limit int) ([]deal.Quarantine, error) {
 	return v.quarantined[:min(limit, len(v.quarantined))], v.err
 }
+
+func (v *village) Guards(context.Context) ([]deal.GuardHold, error) { return v.guards, v.err }
 
 func (v *village) Untold(context.Context) (int64, time.Time, error) {
 	v.mu.Lock()
@@ -217,9 +220,9 @@ func busyMonth() (f deal.Figures) {
 		if n == 0 {
 			continue
 		}
-		d := deal.Day{Day: day.Format(time.DateOnly), Noticed: n + 2, Sealed: n, Done: n, Calls: n * 8, FailedCalls: int64(i%4) * n / 160}
+		d := deal.Day{Day: day.Format(time.DateOnly), Noticed: n + 2, Sealed: n, Done: n, Attempts: n * 8, Failed: int64(i%4) * n / 160}
 		if i == 17 {
-			d.FailedCalls = n / 6
+			d.Failed = n / 6
 		}
 		d.Flow = deal.Quantiles{N: n, P50: time.Duration(520+i*5) * time.Millisecond, P95: time.Duration(1100+(i*113)%700) * time.Millisecond, P99: time.Duration(1700+(i*311)%2900) * time.Millisecond}
 		f.Days = append(f.Days, d)

@@ -90,6 +90,7 @@ var (
 	overdueDesc  = desc("dealseal_queue_overdue_seconds", "Time since a deal that waits for no person should have moved, the longest: since it last moved or, later, since its next attempt was due; 0 when none should have.", "tenant")
 	waitingDesc  = desc("dealseal_waiting_deals", "Deals that wait for a person, held or dead.", "tenant", "condition")
 	patienceDesc = desc("dealseal_waiting_oldest_seconds", "Time for which a held or dead deal has waited for a person, the longest; 0 when there is none.", "tenant", "condition")
+	guardDesc    = desc("dealseal_guard_held_deals", "Deals that the guard holds until a person decides about all of them, because they came in unusual numbers.", "tenant")
 	failingDesc  = desc("dealseal_deals_failing", "Deals whose current step has failed at least three times in a row, or waits for a login or key that a person has to mend, and is tried again.", "tenant")
 	pollDesc     = desc("dealseal_poll_age_seconds", "Time since the last poll that succeeded, or since the start of the daemon when none has.", "tenant")
 	intervalDesc = desc("dealseal_poll_interval_seconds", "Configured time between two polls.", "tenant")
@@ -159,7 +160,7 @@ func (m *Metrics) Stamped(server string, took time.Duration, err error) {
 
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sealingsDesc, dealsDesc, depthDesc, oldestDesc, overdueDesc, waitingDesc, patienceDesc, failingDesc, pollDesc, intervalDesc, budgetDesc, untoldDesc, oddDesc,
+	for _, d := range []*prometheus.Desc{sealingsDesc, dealsDesc, depthDesc, oldestDesc, overdueDesc, waitingDesc, patienceDesc, guardDesc, failingDesc, pollDesc, intervalDesc, budgetDesc, untoldDesc, oddDesc,
 		notAfterDesc, revokedDesc, answeredDesc, usesDesc, spentDesc, stampUpDesc, quotaDesc, auditDesc, databaseDesc, walDesc, freeDesc, floorDesc, backupDesc, backupDBDesc} {
 		ch <- d
 	}
@@ -180,6 +181,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.NewInvalidMetric(pollDesc, err)
 	} else {
 		m.collectDeals(ctx, tenants, ch)
+		m.collectGuards(ctx, tenants, ch)
 	}
 	m.collectLoose(ctx, ch)
 	m.collectKeys(ctx, ch)
@@ -207,6 +209,28 @@ func (m *Metrics) collectDeals(ctx context.Context, tenants []Tenant, ch chan<- 
 	}
 	for tenant, q := range queues {
 		q.collect(tenant, ch)
+	}
+}
+
+func (m *Metrics) collectGuards(ctx context.Context, tenants []Tenant, ch chan<- prometheus.Metric) {
+	holds, err := m.house.Guards(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(guardDesc, err)
+		return
+	}
+	held := map[deal.TenantID]int{}
+	for _, t := range tenants {
+		held[t.ID] = 0
+	}
+	whole := map[deal.TenantID]bool{}
+	for _, h := range holds { // the tenant's own comes before those of its rules, and counts theirs
+		if !whole[h.Tenant] {
+			held[h.Tenant] += h.Held
+		}
+		whole[h.Tenant] = whole[h.Tenant] || h.Rule == ""
+	}
+	for tenant, n := range held {
+		ch <- gauge(guardDesc, float64(n), string(tenant))
 	}
 }
 

@@ -24,8 +24,10 @@ type statusView struct {
 	// Trouble is what the daemon's own checks find, as for /readyz.
 	Trouble []finding
 	// Waiting deals need a person: held ones first, then dead ones.
-	Waiting              []rowView
-	WaitingAll           int64
+	Waiting    []rowView
+	WaitingAll int64
+	// Guards are what the guard holds together.
+	Guards               []guardView
 	InWorks, Done, Ended int64
 	Tenants              []tenantView
 	Queue                []queueView
@@ -89,6 +91,12 @@ type rowView struct {
 	Command              string // lets the deal go on
 }
 
+// guardView is what the guard holds of a tenant or a rule.
+type guardView struct {
+	Tenant, Rule, Held, Cause, Command string
+	Since                              *moment
+}
+
 type tenantView struct {
 	ID, Name, CRM, Account, AccountName, Environment string
 	State, Login                                     state
@@ -126,6 +134,14 @@ func (s *server) statusView(ctx context.Context) (*statusView, error) {
 		return nil, fmt.Errorf("counts: %w", err)
 	}
 	v.count(counts, now)
+	holds, err := s.House.Guards(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("guard: %w", err)
+	}
+	for _, h := range holds {
+		v.Guards = append(v.Guards, guardView{Tenant: string(h.Tenant), Rule: h.Rule, Held: plural(int64(h.Held), "deal", "deals"), Cause: short(h.Cause, 300),
+			Since: at(h.Since, now), Command: "dealseal jobs release --guard " + h.String() + ` --why "…"`})
+	}
 	for _, c := range []deal.Condition{deal.Held, deal.Dead} {
 		rows, err := s.rows(ctx, Search{State: string(c), Limit: eachWaitingShown})
 		if err != nil {

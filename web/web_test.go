@@ -439,3 +439,25 @@ func contextWithLocalAddr(r *http.Request, addr string) context.Context {
 	at := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(addr))
 	return context.WithValue(r.Context(), http.LocalAddrContextKey, at)
 }
+
+func TestWhatTheGuardHoldsIsShownWithOneCommandForAllOfIt(t *testing.T) {
+	v := settle()
+	v.guards = []deal.GuardHold{
+		{GuardScope: deal.GuardScope{Tenant: "acme"}, Cause: "the tenant has more than 500 deals in an hour (per_hour)", Since: noon.Add(-time.Hour), Held: 4000},
+		{GuardScope: deal.GuardScope{Tenant: "acme", Rule: "order-form"}, Cause: "more than 50 deals <at once>", Since: noon.Add(-time.Hour), Held: 3990},
+		{GuardScope: deal.GuardScope{Tenant: "nordwind", Rule: "quote"}, Cause: "because", Since: noon, Held: 1},
+	}
+	h, _, _ := open(v)
+	page := get(h, "/").Body.String()
+	for _, want := range []string{"Held by the guard", number(4000) + " deals", "more than 500 deals in an hour", "more than 50 deals &lt;at once&gt;", "dealseal jobs release --guard acme/order-form --why", "dealseal jobs release --guard nordwind/quote --why", "1 deal "} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not say %q", want)
+		}
+	}
+	text := scrape(t, h)
+	for _, line := range []string{`dealseal_guard_held_deals{tenant="acme"} 4000`, `dealseal_guard_held_deals{tenant="nordwind"} 1`, `dealseal_guard_held_deals{tenant="fabrikam"} 0`} {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("the metrics have no %s", line)
+		}
+	}
+}

@@ -162,13 +162,13 @@ signing:
 }
 
 func (w *world) tenantFile(t sceneTenant, c *crm) string {
-	out := fmt.Sprintf("tenant: {id: %s, name: Bench, environment: sandbox, time_zone: Europe/London, currency: EUR}\ncrm: {kind: %s, with: %s}\nrules:\n", t.ID, t.Kind, c.with)
+	out := fmt.Sprintf("tenant: {id: %s, name: Bench, environment: sandbox, time_zone: Europe/London, currency: EUR}\ncrm: {kind: %s, with: %s}\nguard: {per_hour: off, per_day: off}\nrules:\n", t.ID, t.Kind, c.with)
 	for _, r := range []struct{ id, document, trail string }{
 		{ruleOrderForm, "{template: order-form@1}", "audit-trail@1"},
 		{ruleAlone, "{template: order-form@1}", "none"},
 		{ruleReady, `{attachment: "Quote*.pdf"}`, "none"},
 	} {
-		out += fmt.Sprintf("  - {id: %s, when: {stage: %q}, start_from: 2020-01-01T00:00:00Z, document: %s, seal: contract, audit_trail: %s, write_back: %s}\n", r.id, c.stages[r.id], r.document, r.trail, c.back)
+		out += fmt.Sprintf("  - {id: %s, when: {stage: %q}, start_from: 2020-01-01T00:00:00Z, document: %s, seal: contract, audit_trail: %s, write_back: %s,\n     guard: {per_hour: off, per_day: off, learned: off, same_second: off, same_user: off, first_run: off}}\n", r.id, c.stages[r.id], r.document, r.trail, c.back)
 	}
 	return out
 }

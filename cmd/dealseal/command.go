@@ -31,12 +31,12 @@ type command struct {
 
 // options are the flags of all commands; each command registers those that it knows.
 type options struct {
-	config, profile, level, out, trust, record, checkpoint, why, tenant, passphrase, subject, page, masterKey string
-	json, all, online, strict, vri                                                                            bool
-	limit                                                                                                     int
-	backup                                                                                                    backupOptions
-	certs                                                                                                     certOptions
-	reconcile                                                                                                 reconcileOptions
+	config, profile, level, out, trust, record, checkpoint, why, tenant, passphrase, subject, page, masterKey, guard string
+	json, all, online, strict, vri                                                                                   bool
+	limit                                                                                                            int
+	backup                                                                                                           backupOptions
+	certs                                                                                                            certOptions
+	reconcile                                                                                                        reconcileOptions
 }
 
 // usualConfig is where the configuration is when no flag says otherwise.
@@ -95,12 +95,17 @@ func commands() []command {
 			flags: with(asJSON, func(fs *flag.FlagSet, o *options) {
 				fs.BoolVar(&o.online, "online", false, "ask everything that the configuration names, too: exit 1 if anything fails")
 			})},
+		{name: "matrix", args: "[--tenant ID] [--json]", summary: "print which stage makes which document, how it is sealed, and what the record shows of it", run: matrixCommand,
+			flags: with(asJSON, func(fs *flag.FlagSet, o *options) {
+				fs.StringVar(&o.tenant, "tenant", "", "only rules of the tenant with this `id`")
+			})},
 		{name: "doctor", args: "[--json]", summary: "check --online, and the five questions that a house must be able to answer", run: doctorCommand, flags: with(asJSON)},
-		{name: "jobs", args: "[list | retry TX | retry all | release TX --why REASON | prepare TX --why REASON | drop TX --why REASON | seen [ROW --why REASON]]", summary: "list deals in the works, or decide: retry after an outage, release a hold, prepare anew, drop; or list and settle rows that could not be understood", run: jobs,
+		{name: "jobs", args: "[list | retry TX | retry all | release TX --why REASON | release --guard TENANT[/RULE] --why REASON | prepare TX --why REASON | drop TX --why REASON | drop --guard TENANT[/RULE] --why REASON | seen [ROW --why REASON]]", summary: "list deals in the works, or decide: retry after an outage, release a hold, prepare anew, drop; or list and settle rows that could not be understood", run: jobs,
 			flags: with(asJSON, why, key, func(fs *flag.FlagSet, o *options) {
 				fs.BoolVar(&o.all, "all", false, "list finished deals too")
 				fs.IntVar(&o.limit, "n", 50, "list at most so `many`")
 				fs.StringVar(&o.tenant, "tenant", "", "only deals of the tenant with this `id`")
+				fs.StringVar(&o.guard, "guard", "", "decide about all deals that the guard holds of this `tenant[/rule]`")
 			})},
 		{name: "admin", args: "login [--page URL] | sessions [--json] | logout", summary: "log in to the status page, list who is, or end all sessions", run: admin,
 			flags: with(asJSON, func(fs *flag.FlagSet, o *options) {

@@ -103,6 +103,26 @@ func controlHandler(log *slog.Logger, ops operations, examine func(context.Conte
 		}
 		answer(w, struct{}{}, err)
 	})
+	mux.HandleFunc("GET /guard", func(w http.ResponseWriter, r *http.Request) {
+		holds, err := ops.Guards(r.Context())
+		answer(w, holds, err)
+	})
+	mux.HandleFunc("POST /guard", func(w http.ResponseWriter, r *http.Request) {
+		var d guardDecision
+		if err := json.NewDecoder(io.LimitReader(r.Body, maxControl)).Decode(&d); err != nil {
+			answer(w, nil, err)
+			return
+		}
+		if d.Who = peerOf(r.Context()); d.Who == "" {
+			answer(w, nil, errNoPeer)
+			return
+		}
+		n, err := ops.DecideGuarded(context.WithoutCancel(r.Context()), d) // thousands of deals may take longer than a person waits
+		if err == nil {
+			log.Info("decided by a person about all that the guard holds", "of", d.GuardScope.String(), "verb", d.Verb, "deals", n, "who", d.Who)
+		}
+		answer(w, n, err)
+	})
 	mux.HandleFunc("GET /quarantine", func(w http.ResponseWriter, r *http.Request) {
 		rows, err := ops.Quarantined(r.Context(), maxRows)
 		answer(w, rows, err)
@@ -372,6 +392,18 @@ func (r *remote) Decide(ctx context.Context, d decision) error {
 		return err
 	}
 	return r.ask(ctx, "POST", "/decide", body, &struct{}{})
+}
+
+func (r *remote) Guards(ctx context.Context) (holds []deal.GuardHold, err error) {
+	return holds, r.ask(ctx, "GET", "/guard", nil, &holds)
+}
+
+func (r *remote) DecideGuarded(ctx context.Context, d guardDecision) (n int, err error) {
+	body, err := json.Marshal(d)
+	if err != nil {
+		return 0, err
+	}
+	return n, r.ask(ctx, "POST", "/guard", body, &n)
 }
 
 func (r *remote) Quarantined(ctx context.Context, limit int) (rows []deal.Quarantine, err error) {

@@ -70,6 +70,8 @@ type world struct {
 	binary    string
 	authority *pki.Authority
 	crms      []crm
+	now       func() time.Time
+	rate      int             // of HubSpot
 	secrets   []string        // that no file and no log may hold
 	login     *rsa.PrivateKey // of all Salesforce tenants
 
@@ -94,6 +96,10 @@ type worldOptions struct {
 	attempts int
 	// level is that of the profile "normal"; empty is B-T.
 	level string
+	// now is the clock of the CRMs; nil is the machine's.
+	now func() time.Time
+	// hubspotRate is how many calls in ten seconds HubSpot allows, and are made; 0 is as many as there are.
+	hubspotRate int
 	// keep keeps the folder of a test that fails.
 	keep bool
 }
@@ -127,7 +133,7 @@ func newWorld(t *testing.T, o worldOptions) *world {
 		}
 		os.RemoveAll(dir)
 	})
-	w := &world{t: t, dir: dir, stateDir: filepath.Join(dir, "state"), config: filepath.Join(dir, "dealseal.yaml"), binary: o.binary, tokens: map[string]bool{}}
+	w := &world{t: t, dir: dir, stateDir: filepath.Join(dir, "state"), config: filepath.Join(dir, "dealseal.yaml"), binary: o.binary, tokens: map[string]bool{}, now: o.now, rate: cmp.Or(o.hubspotRate, 100_000)}
 	if w.binary == "" {
 		w.binary, err = os.Executable()
 		must(t, err)
@@ -159,6 +165,14 @@ func newWorld(t *testing.T, o worldOptions) *world {
 	}
 	w.configure(o.key(w), cmp.Or(o.attempts, 3), cmp.Or(o.level, "B-T"))
 	return w
+}
+
+// clock is that of the CRMs.
+func (w *world) clock() time.Time {
+	if w.now == nil {
+		return time.Now()
+	}
+	return w.now()
 }
 
 func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
@@ -309,7 +323,7 @@ signing:
 
 func tenantFile(c crm) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "tenant: {id: %s, name: House Ltd, environment: sandbox, time_zone: Europe/London, currency: EUR}\ncrm: {kind: %s, with: %s}\nrules:\n", c.tenant(), c.kind(), c.with())
+	fmt.Fprintf(&b, "tenant: {id: %s, name: House Ltd, environment: sandbox, time_zone: Europe/London, currency: EUR}\ncrm: {kind: %s, with: %s}\nguard: {per_hour: off, per_day: off}\nrules:\n", c.tenant(), c.kind(), c.with())
 	for _, r := range []struct{ id, document, seal, trail string }{
 		{ruleContract, "{template: order-form@1}", "normal", "audit-trail@1"},
 		{ruleQuote, `{attachment: "Quote*.pdf"}`, "normal", "audit-trail@1"},
@@ -317,7 +331,7 @@ func tenantFile(c crm) string {
 		{ruleStrict, `{attachment: "Quote*.pdf"}`, "strict", "none"},
 		{ruleLenient, `{attachment: "Quote*.pdf"}`, "lenient", "none"},
 	} {
-		fmt.Fprintf(&b, "  - {id: %s, when: {stage: %q}, start_from: 2020-01-01T00:00:00Z, document: %s, seal: %s, audit_trail: %s, write_back: %s}\n",
+		fmt.Fprintf(&b, "  - {id: %s, when: {stage: %q}, start_from: 2020-01-01T00:00:00Z, document: %s, seal: %s, audit_trail: %s, write_back: %s,\n     "+unguarded+"}\n",
 			r.id, c.stage(r.id), r.document, r.seal, r.trail, c.writeBack())
 	}
 	return b.String()
@@ -440,7 +454,7 @@ func newSalesforce(w *world, o tenantOptions) *salesforceCRM {
 	der, err := x509.MarshalPKCS8PrivateKey(w.login)
 	must(w.t, err)
 	c := &salesforceCRM{t: w.t, w: w, o: o}
-	c.org = salesforce.New(salesforce.Options{OrgID: fmt.Sprintf("00DWs%010d", len(w.crms)), Sandbox: true, ConsumerKey: "e2e", PublicKey: &w.login.PublicKey, RequestLimit: 10_000_000})
+	c.org = salesforce.New(salesforce.Options{OrgID: fmt.Sprintf("00DWs%010d", len(w.crms)), Sandbox: true, ConsumerKey: "e2e", PublicKey: &w.login.PublicKey, RequestLimit: 10_000_000, Now: w.clock})
 	c.url = w.serve(c.org)
 	c.key = w.secretFile("salesforce-login-"+o.id, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
 	return c
@@ -627,8 +641,11 @@ type hubspotCRM struct {
 func newHubSpot(w *world, o tenantOptions) *hubspotCRM {
 	c := &hubspotCRM{t: w.t, w: w, o: o}
 	wide := hubspot.Limits{TenSecondly: 1 << 30, Daily: 1 << 30, SearchSecondly: 1 << 30, Associations: 1 << 30}
+	if w.rate < 100_000 {
+		wide.TenSecondly = w.rate
+	}
 	options := hubspot.Options{PortalID: int64(62515 + len(w.crms)), AccountType: "SANDBOX", Limits: wide,
-		Now: func() time.Time { return time.Now().Add(-time.Duration(c.ago.Load())) }}
+		Now: func() time.Time { return w.clock().Add(-time.Duration(c.ago.Load())) }}
 	if value := "pat-eu1-" + rand.Text(); !o.oauth {
 		options.Tokens = []hubspot.Token{{Value: value}}
 		c.token = w.secretFile("hubspot-token-"+o.id, value)
@@ -650,7 +667,7 @@ func (c *hubspotCRM) kind() deal.Kind { return deal.HubSpot }
 func (c *hubspotCRM) tenant() string  { return c.o.id }
 
 func (c *hubspotCRM) with() string {
-	return fmt.Sprintf("{base_url: %q, auth: %s, poll: %s, rate: 100000, search_rate: 10000%s}", c.url, c.auth, c.o.poll, c.o.with)
+	return fmt.Sprintf("{base_url: %q, auth: %s, poll: %s, rate: %d, search_rate: 10000%s}", c.url, c.auth, c.o.poll, c.w.rate, c.o.with)
 }
 
 func (c *hubspotCRM) writeBack() string {

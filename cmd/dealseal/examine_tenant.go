@@ -21,6 +21,7 @@ const (
 	checkClock       = "clock"
 	checkBudget      = "budget"
 	checkTemplate    = "template"
+	checkGuard       = "guard"
 )
 
 // tried is how many of the latest records a template is tried with.
@@ -37,6 +38,7 @@ type visit struct {
 func (x *examiner) examineTenant(t tenant) doctor.Examination {
 	id := t.file.Tenant.ID
 	e := examination(doctor.TenantGroup(id), checkLogin, "", tenantLimit, func(ctx context.Context, report func(doctor.Finding)) {
+		x.examineGuard(ctx, t, report)
 		crm, err := x.connect(ctx, t)
 		if err != nil {
 			report(failed(checkLogin, err, "see crm.with and the state directory; if a process that uses it does not answer, wait for its end"))
@@ -52,6 +54,23 @@ func (x *examiner) examineTenant(t tenant) doctor.Examination {
 	})
 	e.Tenant = id
 	return e
+}
+
+// examineGuard reports what the guard holds, as far as the daemon is asked.
+func (x *examiner) examineGuard(ctx context.Context, t tenant, report func(doctor.Finding)) {
+	if x.guards == nil {
+		return
+	}
+	holds, err := x.guards(ctx)
+	if err != nil {
+		report(failed(checkGuard, err, "see the check of the state directory"))
+		return
+	}
+	for _, h := range holds {
+		if h.Tenant == deal.TenantID(t.file.Tenant.ID) {
+			report(doctor.Warned(checkGuard, fmt.Sprintf("decide: dealseal jobs release --guard %s --why \"…\", or drop", h.GuardScope), "it holds %s: %s", plural(h.Held, "deal"), h.Cause).On(h.Rule))
+		}
+	}
 }
 
 // login asks who the account is. Nothing else can be asked when that fails.

@@ -46,6 +46,8 @@ type examiner struct {
 	renderer func() (documents.Renderer, error)
 	// stamps counts what time-stamp servers with a quota are sent.
 	stamps func() (stampCounter, error)
+	// guards returns what the guard holds; nil for a command, which leaves the state directory to the daemon.
+	guards func(context.Context) ([]deal.GuardHold, error)
 	// http asks OCSP responders and time-stamp servers.
 	http *http.Client
 	// stateDir says why the state directory cannot be used by this process; nil when it can.

@@ -39,6 +39,7 @@ type tenant struct {
 	file  *config.Tenant
 	rules []engine.Rule
 	poll  time.Duration
+	guard deal.Guard
 	// account tells apart what the files call accounts: two tenants with the same may not share a rule id.
 	account string
 	// with is the connector's own configuration, to be compared.
@@ -162,7 +163,7 @@ func checkKeyFiles(cfg *config.Config) (errs []error) {
 
 // understand turns a tenant file into rules with plans.
 func (h *house) understand(file *config.Tenant) (tenant, error) {
-	t := tenant{file: file}
+	t := tenant{file: file, guard: guardOf(file)}
 	if err := t.decodeConnector(); err != nil {
 		return t, err
 	}
@@ -249,6 +250,17 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 	}
 	return engine.Rule{StartFrom: start, Plan: p, Types: types,
 		Watch: deal.Watch{Rule: r.ID, Object: r.Object, Pipeline: r.When.Pipeline, Stage: r.When.Stage}}, nil
+}
+
+// guardOf is how many deals are let through unasked. The defaults are those that config.Guard names.
+func guardOf(file *config.Tenant) deal.Guard {
+	g := deal.Guard{Tenant: deal.Caps{Hour: file.Guard.PerHour.Or(500), Day: file.Guard.PerDay.Or(2000)}, Rules: map[string]deal.RuleGuard{}}
+	for _, r := range file.Rules {
+		l := r.Guard
+		g.Rules[r.ID] = deal.RuleGuard{Caps: deal.Caps{Hour: l.PerHour.Or(200), Day: l.PerDay.Or(1000)},
+			Learned: l.Learned.Or(10), Second: l.SameSecond.Or(50), User: l.SameUser.Or(100), FirstRun: l.FirstRun.Or(20)}
+	}
+	return g
 }
 
 // statusWords are those that differ from deal.Statuses: HubSpot's options are written by their internal values, which are

@@ -49,6 +49,9 @@ func listJobs(ctx context.Context, c *call) error {
 	if c.json {
 		return printJSON(c.stdout, list)
 	}
+	if err := c.printGuards(ctx, ops); err != nil {
+		return err
+	}
 	if len(list) == 0 {
 		fmt.Fprintln(c.stdout, map[bool]string{true: "there are no deals", false: "nothing is in the works (finished deals: dealseal jobs --all)"}[c.all])
 		return nil
@@ -59,6 +62,20 @@ func listJobs(ctx context.Context, c *call) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Tx, m.Tenant, m.Ref, m.Rule, m.Step, condition(m), ago(m.Updated), printable(m.Reason))
 	}
 	return w.Flush()
+}
+
+// printGuards says what the guard holds together, before the deals themselves.
+func (c *call) printGuards(ctx context.Context, ops operations) error {
+	holds, err := ops.Guards(ctx)
+	if err != nil {
+		return err
+	}
+	for _, h := range holds {
+		if c.tenant == "" || h.Tenant == deal.TenantID(c.tenant) {
+			fmt.Fprintf(c.stdout, "The guard holds %s of %s since %s: %s.\nDecide with \"dealseal jobs release --guard %s --why …\", or drop.\n\n", plural(h.Held, "deal"), h.GuardScope, ago(h.Since), printable(h.Cause), h.GuardScope)
+		}
+	}
+	return nil
 }
 
 // mustKnowTenant tells a tenant that has nothing to do from one that does not exist.
@@ -123,6 +140,9 @@ func condition(m store.Summary) string {
 func ago(t time.Time) string { return time.Since(t).Round(time.Second).String() + " ago" }
 
 func decide(ctx context.Context, c *call, verb string) error {
+	if c.guard != "" {
+		return decideGuarded(ctx, c, verb)
+	}
 	if len(c.args) != 2 {
 		return usagef("name one transaction")
 	}
@@ -148,6 +168,32 @@ func decide(ctx context.Context, c *call, verb string) error {
 		return err
 	}
 	_, err = fmt.Fprintf(c.stdout, "%s: %s\n", tx, map[string]string{"retry": "tried again now", "release": "released, goes on now", "prepare": "its document is made anew, from what is on the record now", "drop": "dropped"}[verb])
+	return err
+}
+
+// decideGuarded releases or drops all that the guard holds of a tenant or of one of its rules.
+func decideGuarded(ctx context.Context, c *call, verb string) error {
+	switch {
+	case verb != "release" && verb != "drop":
+		return usagef("--guard is for release and drop")
+	case len(c.args) != 1:
+		return usagef("--guard decides about all deals that are held together: name no transaction with it")
+	case c.why == "":
+		return usagef("say why with --why \"…\": it goes into the audit log")
+	}
+	ops, err := c.openOperations(ctx)
+	if err != nil {
+		return err
+	}
+	defer ops.Close()
+	d := guardDecision{Verb: verb, Why: c.why}
+	tenant, rule, _ := strings.Cut(c.guard, "/")
+	d.Tenant, d.Rule = deal.TenantID(tenant), rule
+	n, err := ops.DecideGuarded(ctx, d)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(c.stdout, "%s of %s: %s\n", plural(n, "deal"), d.GuardScope, map[string]string{"release": "released, and sealed one after the other now", "drop": "dropped; the CRM is told nothing of them"}[verb])
 	return err
 }
 

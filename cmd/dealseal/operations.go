@@ -28,6 +28,10 @@ type operations interface {
 	Tenants(ctx context.Context) ([]deal.TenantID, error)
 	// Decide retries, releases, prepares again or drops a deal.
 	Decide(ctx context.Context, d decision) error
+	// Guards returns what the guard holds until a person decides. DecideGuarded releases or drops all of a scope, and
+	// returns how many deals these were.
+	Guards(ctx context.Context) ([]deal.GuardHold, error)
+	DecideGuarded(ctx context.Context, d guardDecision) (n int, err error)
 	// Checkpoint signs the audit log as it is now.
 	Checkpoint(ctx context.Context) (signed []byte, err error)
 	// Proof returns the audit proof of a deal; who has asked for it is in the audit log. An empty who is whoever runs the
@@ -66,6 +70,14 @@ type decision struct {
 	Why  string    `json:"why"`
 	// Who is filled in by whoever knows it for sure: the socket's peer credentials, or the process itself.
 	Who string `json:"-"`
+}
+
+// guardDecision is what a person has decided about all deals that the guard holds of a tenant or rule.
+type guardDecision struct {
+	deal.GuardScope
+	Verb string `json:"verb"` // release or drop
+	Why  string `json:"why"`
+	Who  string `json:"-"` // as in a decision
 }
 
 // recovery is what became of one archive folder.
@@ -248,6 +260,10 @@ func (l *local) Decide(ctx context.Context, d decision) error {
 		return l.Drop(ctx, d.Tx, d.Who, d.Why)
 	}
 	return fmt.Errorf("%q is nothing that can be decided about a deal", d.Verb)
+}
+
+func (l *local) DecideGuarded(ctx context.Context, d guardDecision) (int, error) {
+	return l.Store.DecideGuarded(ctx, d.GuardScope, d.Verb, cmp.Or(d.Who, l.who), d.Why)
 }
 
 func (l *local) Proof(ctx context.Context, tx deal.TxID, who string) ([]byte, error) {

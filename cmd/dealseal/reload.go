@@ -78,7 +78,7 @@ func (r *residents) move(h *house) (tenants []engine.Tenant, next *residence, er
 		}
 		next.running[id] = resident{t.file.CRM.Kind, t.with, crm}
 		tenants = append(tenants, engine.Tenant{ID: deal.TenantID(id), Name: t.file.Tenant.Name, CRM: crm,
-			Production: t.file.Tenant.Environment == "production", Poll: t.poll, Rules: t.rules})
+			Production: t.file.Tenant.Environment == "production", Poll: t.poll, Rules: t.rules, Guard: t.guard})
 	}
 	return tenants, next, nil
 }
@@ -109,7 +109,7 @@ func (r *residents) compare(next *residence) (report reloadReport) {
 		case !known:
 			report.Added = append(report.Added, id)
 		case next.running[id].crm != now.running[id].crm || old.poll != t.poll || old.file.Tenant.Name != t.file.Tenant.Name ||
-			old.file.Tenant.Environment != t.file.Tenant.Environment || !reflect.DeepEqual(old.rules, t.rules):
+			old.file.Tenant.Environment != t.file.Tenant.Environment || !reflect.DeepEqual(old.rules, t.rules) || !reflect.DeepEqual(old.guard, t.guard):
 			report.Changed = append(report.Changed, id)
 		default:
 			report.Same++

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/dealseal/dealseal/signing"
+)
+
+// matrixRow is what happens to the records of one object that enter one stage.
+type matrixRow struct {
+	Tenant   string   `json:"tenant"`
+	CRM      string   `json:"crm"`
+	Object   string   `json:"object"`
+	Pipeline string   `json:"pipeline,omitempty"`
+	Stage    string   `json:"stage"`
+	Rule     string   `json:"rule"`
+	Document string   `json:"document"`
+	Fields   []string `json:"fields"` // that are read of the record for the document
+	Seal     string   `json:"seal"`   // the profile
+	Key      string   `json:"key"`
+	Level    string   `json:"level"`
+	// WriteBack are the fields of the record that are written, IfLeft and ReEntry what happens to a record that leaves the
+	// stage before it is sealed, or enters it again.
+	WriteBack []string `json:"write_back"`
+	IfLeft    string   `json:"if_left"`
+	ReEntry   string   `json:"re_entry"`
+}
+
+// matrixCommand prints the configuration as the table that a house decides about: which stage makes which document, sealed
+// how, and what the record shows of it. It asks nobody.
+func matrixCommand(_ context.Context, c *call) error {
+	h, err := loadHouse(c.config)
+	if err != nil {
+		return err
+	}
+	rows, err := h.matrix(c.tenant)
+	if err != nil {
+		return err
+	}
+	if c.json {
+		return printJSON(c.stdout, rows)
+	}
+	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "TENANT\tOBJECT\tSTAGE\tRULE\tDOCUMENT\tFIELDS\tSEALED\tWRITTEN BACK\tIF LEFT\tRE-ENTRY")
+	for _, r := range rows {
+		stage := r.Stage
+		if r.Pipeline != "" {
+			stage = r.Pipeline + "/" + stage
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s, %s with %s\t%s\t%s\t%s\n", r.Tenant, r.Object, stage, r.Rule, r.Document, len(r.Fields), r.Seal, r.Level, r.Key,
+			strings.Join(r.WriteBack, ", "), r.IfLeft, r.ReEntry)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if len(r.Fields) > 0 {
+			fmt.Fprintf(c.stdout, "\n%s/%s reads %s\n", r.Tenant, r.Rule, strings.Join(r.Fields, ", "))
+		}
+	}
+	return nil
+}
+
+func (h *house) matrix(only string) ([]matrixRow, error) {
+	rows := []matrixRow{}
+	var ids []string
+	for _, t := range h.tenants {
+		id := t.file.Tenant.ID
+		if ids = append(ids, id); only != "" && only != id {
+			continue
+		}
+		for i := range t.rules {
+			profile, err := h.profile(t.file.Rules[i].Seal)
+			if err != nil {
+				return nil, err
+			}
+			rows = append(rows, rowOf(t, i, profile))
+		}
+	}
+	if only != "" && !slices.Contains(ids, only) {
+		return nil, fmt.Errorf("there is no tenant with the id %q: there are %s", only, strings.Join(ids, ", "))
+	}
+	return rows, nil
+}
+
+func rowOf(t tenant, i int, profile signing.Profile) matrixRow {
+	file, plan := t.file.Rules[i], t.rules[i].Plan
+	row := matrixRow{Tenant: t.file.Tenant.ID, CRM: t.file.CRM.Kind, Object: file.Object, Pipeline: file.When.Pipeline, Stage: file.When.Stage, Rule: file.ID,
+		Document: file.Document.Template, Fields: append([]string{}, plan.Fields...), Seal: file.Seal, Key: profile.Key, Level: string(profile.Level),
+		WriteBack: plan.WriteBack.Fields(), IfLeft: file.IfLeft, ReEntry: file.ReEntry}
+	if row.Document == "" {
+		row.Document = "the newest file " + file.Document.Attachment
+	}
+	return row
+}
