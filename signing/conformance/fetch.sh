@@ -17,7 +17,8 @@ if [ ! -x venv/bin/python ] || ! venv/bin/python -c 'import pyhanko' 2>/dev/null
 	{ python3 -m venv venv && venv/bin/pip install -q --disable-pip-version-check $PYHANKO; } || missing pyHanko "pip could not fetch it"
 fi
 
-if [ "$here/judge/pom.xml" -nt judge/judge-1.jar ] || [ "$here/judge/src/main/java/Judge.java" -nt judge/judge-1.jar ]; then
+# In some shells nothing is newer than a file that is missing.
+if [ ! -e judge/judge-1.jar ] || [ "$here/judge/pom.xml" -nt judge/judge-1.jar ] || [ "$here/judge/src/main/java/Judge.java" -nt judge/judge-1.jar ]; then
 	rm -f judge/judge-1.jar
 	mvn -q -B -f "$here/judge/pom.xml" -Djudge.directory="$PWD/judge" package || missing "EU DSS and veraPDF" "Maven could not fetch or build them"
 fi

@@ -63,10 +63,14 @@ func ownDocuments(t *testing.T) (list []own) {
 	return list
 }
 
-// judgeOwn seals our own documents in their boxes, and has veraPDF look at them before and after.
-func (h *house) judgeOwn(t *testing.T, report *report, list []own) {
-	vera := startDSS(t, h.root)
-	pdfa := func(path string) error {
+// veraPDF says why a file is not PDF/A-3b. It is nil where veraPDF could not be fetched.
+func veraPDF(t *testing.T, root string) func(path string) error {
+	t.Helper()
+	vera := startDSS(t, root)
+	if vera == nil {
+		return nil
+	}
+	return func(path string) error {
 		var v struct {
 			Compliant bool
 			Errors    []string
@@ -79,11 +83,16 @@ func (h *house) judgeOwn(t *testing.T, report *report, list []own) {
 		}
 		return nil
 	}
-	if vera != nil && pdfa("../../cmd/dealseal/testdata/contract.pdf") == nil {
+}
+
+// judgeOwn seals our own documents in their boxes, and has veraPDF look at them before and after.
+func (h *house) judgeOwn(t *testing.T, report *report, list []own) {
+	pdfa := veraPDF(t, h.root)
+	if pdfa != nil && pdfa("../../cmd/dealseal/testdata/contract.pdf") == nil {
 		t.Error("veraPDF takes a file for PDF/A-3b that is none")
 	}
 	for i, o := range list {
-		if vera != nil {
+		if pdfa != nil {
 			report.verdict("own", "veraPDF, unsealed", "", o.name, pdfa(o.path))
 		}
 		for j, level := range levels {
@@ -98,7 +107,7 @@ func (h *house) judgeOwn(t *testing.T, report *report, list []own) {
 				t.Error(err)
 			}
 			report.judge(t, "own", f)
-			if vera != nil {
+			if pdfa != nil {
 				report.verdict("own", "veraPDF", level, f.name, pdfa(f.path))
 			}
 		}

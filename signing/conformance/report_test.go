@@ -26,6 +26,7 @@ type report struct {
 	failed     map[string][]string                // by set
 	took       map[string]time.Duration
 	files      map[string]int
+	absent     []string // what could not be tried, with the reason
 }
 
 func newReport(validators []*validator) *report {
@@ -38,6 +39,13 @@ func (r *report) refuse(set, name string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.refused[set] = append(r.refused[set], name+": "+oneLine(err))
+}
+
+// notRun notes what could not be tried. It is no success.
+func (r *report) notRun(what, why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.absent = append(r.absent, what+": "+why)
 }
 
 // judge asks all validators about a file.
@@ -148,7 +156,7 @@ func list(b *strings.Builder, title, none string, lines []string) {
 // of ours, or what we say against a signature of others. Files of others have faults of their own: what is said against
 // those stands in the results.
 func (r *report) finish(t *testing.T) {
-	for _, set := range []string{"cover", "own", "reverse"} {
+	for _, set := range []string{"cover", "own", "daemon", "reverse"} {
 		slices.Sort(r.failed[set])
 		for _, f := range r.failed[set] {
 			t.Error(f)
@@ -162,6 +170,9 @@ func (r *report) finish(t *testing.T) {
 		if v.absent != "" {
 			t.Errorf("*** NOT RUN: %s: %s ***", v.name, v.absent)
 		}
+	}
+	for _, a := range r.absent {
+		t.Errorf("*** NOT RUN: %s ***", a)
 	}
 }
 
@@ -177,6 +188,9 @@ func (r *report) markdown() string {
 		}
 		fmt.Fprintf(&b, "| %s | %s |\n", v.name, version)
 	}
+	for _, a := range r.absent {
+		fmt.Fprintf(&b, "\n**Not run**: %s.\n", a)
+	}
 	fmt.Fprintf(&b, "\n## The cover\n\n%d files that hold every pair of level, algorithm, digest, producer, visibility, certification, number of signatures and kind\n"+
 		"of field. Passed means: every signature in the file is valid, TOTAL-PASSED where the validator says so, and at the level\nasked where it tells levels.\n\n", r.files["cover"])
 	r.table(&b, "cover", r.names()...)
@@ -190,6 +204,9 @@ func (r *report) markdown() string {
 		fmt.Fprintf(&b, "Before they were sealed, %d of %d were PDF/A-3b.\n\n", c[0], c[1])
 	}
 	list(&b, "Not passed:", "Everything passed.", r.failed["own"])
+	fmt.Fprintf(&b, "## Contracts of the daemon\n\n%d files: deals in a mock CRM that the daemon itself has sealed, at the levels of its profiles, in a box with logo and QR code.\n\n", r.files["daemon"])
+	r.table(&b, "daemon", append(r.names(), "veraPDF")...)
+	list(&b, "Not passed:", "Everything passed.", r.failed["daemon"])
 	b.WriteString("## Signatures of others, judged by us\n\nValid at the level that was made, and not valid with one bit changed.\n\n")
 	r.table(&b, "reverse", "signed by pyHanko", "signed by EU DSS")
 	list(&b, "Not passed:", "Everything passed.", r.failed["reverse"])
