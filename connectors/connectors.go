@@ -45,6 +45,21 @@ type CRM interface {
 	WriteBack(ctx context.Context, ref deal.Ref, r deal.Receipt) error
 }
 
+// Piece is one of the files that belong together.
+type Piece struct {
+	Role deal.Role
+	File deal.File
+	// New says that the bytes were made a moment ago, and were not given to a connector before: nobody can have stored
+	// them, so that they need not be looked for.
+	New bool
+}
+
+// Bundler is the ability to attach several files of a transaction as Attach does one, with fewer calls. An error may leave
+// some of them attached: a second call finds them.
+type Bundler interface {
+	AttachAll(ctx context.Context, ref deal.Ref, tx deal.TxID, files []Piece) ([]deal.Attachment, error)
+}
+
 // OtherFile is the hold of a deal whose record bears a file of the very transaction, in the same role, with other bytes than
 // those that should be attached: another daemon with a copy of the state has put it there, or a person.
 func OtherFile(role deal.Role, fileID string) *deal.HoldError {

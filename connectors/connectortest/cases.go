@@ -76,6 +76,7 @@ var cases = []testCase{
 	{"MissingPermissionIsPermanent", testForbidden},
 	{"CancelledContextEndsEveryCall", testCancel},
 	{"OneConnectorServesManyAtOnce", testConcurrent},
+	{"DealsThatWaitTogetherGetWhatEachGetsAlone", testTogether},
 	{"EveryCallIsToldOf", testObserved},
 	{"NothingSecretIsLogged", testNothingLeaks},
 }

@@ -60,7 +60,7 @@ func testObserved(t *testing.T, w World) {
 			t.Errorf("%q is no kind of call", kind)
 		}
 	}
-	if len(kinds) < 4 || len(kinds) > 12 || kinds["upload"] != 1 {
+	if len(kinds) < 4 || len(kinds) > 12 || kinds["upload"]+kinds["composite"] != 1 {
 		t.Errorf("the kinds are %v", kinds)
 	}
 }

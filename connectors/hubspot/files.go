@@ -59,50 +59,85 @@ func (c *Connector) Attach(ctx context.Context, ref deal.Ref, tx deal.TxID, role
 	if _, known := words[role]; !known || !isHash(f.SHA256) {
 		return deal.Attachment{}, fmt.Errorf("hubspot: attach %s to %s: %w", role, ref, refuse("the role is unknown or the file has no SHA-256"))
 	}
-	a, err := c.attach(ctx, ref.ID, tx, role, f)
+	all, err := c.attachAll(ctx, ref.ID, tx, []connectors.Piece{{Role: role, File: f}})
 	if err != nil {
 		return deal.Attachment{}, fmt.Errorf("hubspot: attach %s to %s: %w", role, ref, err)
 	}
-	return a, nil
+	return all[0], nil
 }
 
-func (c *Connector) attach(ctx context.Context, id string, tx deal.TxID, role deal.Role, f deal.File) (deal.Attachment, error) {
-	release, err := c.turns.take(ctx, "attach "+deal.Marker(tx, role))
-	if err != nil {
-		return deal.Attachment{}, err
+// AttachAll implements connectors.Bundler: the deal is looked at once, and the notes are made in one call.
+func (c *Connector) AttachAll(ctx context.Context, ref deal.Ref, tx deal.TxID, pieces []connectors.Piece) ([]deal.Attachment, error) {
+	if err := checkRef(ref); err != nil {
+		return nil, fmt.Errorf("hubspot: attach: %w", err)
 	}
-	defer release()
+	for _, p := range pieces {
+		if _, known := words[p.Role]; !known || !isHash(p.File.SHA256) {
+			return nil, fmt.Errorf("hubspot: attach %s to %s: %w", p.Role, ref, refuse("the role is unknown or the file has no SHA-256"))
+		}
+	}
+	all, err := c.attachAll(ctx, ref.ID, tx, pieces)
+	if err != nil {
+		return nil, fmt.Errorf("hubspot: attach to %s: %w", ref, err)
+	}
+	return all, nil
+}
+
+func (c *Connector) attachAll(ctx context.Context, id string, tx deal.TxID, pieces []connectors.Piece) ([]deal.Attachment, error) {
+	for _, p := range pieces {
+		release, err := c.turns.take(ctx, "attach "+deal.Marker(tx, p.Role))
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+	}
 	account, err := c.knownAccount(ctx)
 	if err != nil {
-		return deal.Attachment{}, err
+		return nil, err
 	}
-	d, _, err := c.readDeal(ctx, id, nil)
+	d, err := c.readWith(ctx, id, c.told.learned(), []string{"notes"})
 	if err != nil {
-		return deal.Attachment{}, err
+		return nil, err
 	}
-	known, other, err := c.ourNote(ctx, d.ID, tx, role, f.SHA256)
+	c.told.saw(id, d)
+	notes, err := c.notes(ctx, d)
 	if err != nil {
-		return deal.Attachment{}, err
+		return nil, err
 	}
+	attachments := make([]deal.Attachment, len(pieces))
+	var stored []storedFile
+	for i, p := range pieces {
+		file, known, err := c.onDeal(ctx, notes, tx, p)
+		if err == nil && file == "" {
+			var f deal.RecordFile
+			f, err = c.store(ctx, c.placeOf(id, tx, p.Role, p.File), p)
+			stored, file = append(stored, storedFile{Piece: p, file: f, note: known}), f.ID
+		}
+		if err != nil {
+			return nil, err
+		}
+		attachments[i] = deal.Attachment{ID: file, URL: account.page(d.ID)}
+	}
+	return attachments, c.linkAll(ctx, d.ID, tx, stored)
+}
+
+// onDeal looks for a file among the notes of its deal. file is empty when it is not there, or not whole; known is the note
+// that speaks of it.
+func (c *Connector) onDeal(ctx context.Context, notes []note, tx deal.TxID, p connectors.Piece) (file string, known *note, err error) {
+	known, other := ourNote(notes, tx, p.Role, p.File.SHA256)
 	if known == nil && other != nil {
 		if _, err := c.file(ctx, other.file); !isMissing(err) { // of one that was deleted only the note is left
-			return deal.Attachment{}, cmp.Or(err, error(connectors.OtherFile(role, other.file)))
+			return "", nil, cmp.Or(err, error(connectors.OtherFile(p.Role, other.file)))
 		}
 	}
-	if known != nil && slices.Contains(known.files, known.file) {
-		whole, err := c.isWholeFile(ctx, known.file, f)
-		if err != nil || whole {
-			return deal.Attachment{ID: known.file, URL: account.page(d.ID)}, err
-		}
+	if known == nil || !slices.Contains(known.files, known.file) {
+		return "", known, nil
 	}
-	stored, err := c.store(ctx, c.placeOf(id, tx, role, f), f)
-	if err != nil {
-		return deal.Attachment{}, err
+	whole, err := c.isWholeFile(ctx, known.file, p.File)
+	if err != nil || !whole {
+		return "", known, err
 	}
-	if err := c.link(ctx, d.ID, known, tx, role, f.SHA256, stored); err != nil {
-		return deal.Attachment{}, err
-	}
-	return deal.Attachment{ID: stored.ID, URL: account.page(d.ID)}, nil
+	return known.file, known, nil
 }
 
 // place is where a file is stored.
@@ -126,10 +161,14 @@ func inFileName(r rune) rune {
 }
 
 // store uploads the file unless it is there already. What is there and is damaged is replaced in its place.
-func (c *Connector) store(ctx context.Context, at place, f deal.File) (deal.RecordFile, error) {
-	found, err := c.stat(ctx, at)
-	if err != nil {
-		return deal.RecordFile{}, err
+func (c *Connector) store(ctx context.Context, at place, p connectors.Piece) (deal.RecordFile, error) {
+	f := p.File
+	var found *deal.RecordFile
+	if !p.New { // the name of the place says what bytes are in it: nobody else can have stored these
+		var err error
+		if found, err = c.stat(ctx, at); err != nil {
+			return deal.RecordFile{}, err
+		}
 	}
 	if found != nil {
 		if whole, err := c.isWhole(ctx, *found, f); err != nil || whole {

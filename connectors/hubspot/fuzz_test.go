@@ -172,3 +172,50 @@ func FuzzBatchReply(f *testing.F) {
 		}
 	})
 }
+
+// FuzzShared is for the replies that several deals share: nobody's may be taken for another's.
+func FuzzShared(f *testing.F) {
+	f.Add([]byte(`{"results":[{"from":{"id":"7"},"to":[{"toObjectId":201,"associationTypes":[{"category":"HUBSPOT_DEFINED","typeId":3}]}],"paging":{"next":{"after":"9"}}}],"errors":[{}]}`))
+	f.Add([]byte(`{"contacts":{"results":[{"id":"2"},{"id":1},{"id":"2"}]},"line items":{"results":[{"id":"5"}]},"strange":{"results":[]}}`))
+	f.Add([]byte(`{"results":[{"id":"7","objectWriteTraceId":"note-0"},null]}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		hostile.Budget(t)
+		if len(body) > maxFuzz {
+			return
+		}
+		errorsIn(body)
+		_, _ = resultIDs(body)
+		_, _ = madeNotes(body, nil)
+		if results, err := parseBatch(body, 2); err == nil {
+			for _, raw := range results {
+				id, list, _, err := parseEnds(raw)
+				for _, a := range list {
+					if _, ok := parseID(a.id); err == nil && !ok {
+						t.Errorf("%q belongs to %q", a.id, id)
+					}
+				}
+			}
+		}
+		var said map[string]inlineAssociations
+		if json.Unmarshal(body, &said) != nil {
+			return
+		}
+		ends, err := inlineEnds(said, []string{"contacts", "line_items"})
+		if err != nil {
+			return
+		}
+		if len(ends["contacts"]) > 1 {
+			t.Error("several contacts without their labels")
+		}
+		for name := range said {
+			if name != "contacts" && name != "line_items" && name != "line items" && ends != nil {
+				t.Errorf("%q may be a list that was asked for, and counts as none", name)
+			}
+		}
+		for _, list := range ends {
+			if !slices.IsSortedFunc(list, func(a, b associated) int { return compareIDs(a.id, b.id) }) {
+				t.Error("not in the order of IDs")
+			}
+		}
+	})
+}

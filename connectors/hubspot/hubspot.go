@@ -28,6 +28,7 @@ const Object = "deals"
 
 var (
 	_ connectors.CRM      = (*Connector)(nil)
+	_ connectors.Bundler  = (*Connector)(nil)
 	_ connectors.Files    = (*Connector)(nil)
 	_ connectors.Metered  = (*Connector)(nil)
 	_ connectors.Prober   = (*Connector)(nil)
@@ -49,6 +50,11 @@ type Connector struct {
 	turns    *turns
 	told     *told
 	slow     *connectors.Unsettled // records with a receipt that got no answer in time
+	// What deals that wait at the same time ask for together.
+	deals     connectors.Line[string, dealData]
+	belonging connectors.Line[[]string, []object]
+	updates   connectors.Line[update, struct{}]
+	newNotes  connectors.Line[[]noteInput, struct{}]
 
 	mu      sync.Mutex
 	account *account // nil until HubSpot was asked
@@ -90,6 +96,10 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 	c.wire.session = newSession(c.newTokens(deps.Memory))
 	c.schema = newSchema(c.describe)
 	c.slow = connectors.NewUnsettled(c.settle())
+	c.deals.Most, c.deals.Together = objectBatch, c.askDeals
+	c.belonging.Most, c.belonging.Together = objectBatch, c.askObjects
+	c.updates.Most, c.updates.Together = objectBatch, c.writeAll
+	c.newNotes.Most, c.newNotes.Together = objectBatch/2, c.makeNotes
 	return c, nil
 }
 

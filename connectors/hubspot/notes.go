@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
 
@@ -69,8 +70,8 @@ func isHash(s string) bool {
 
 // notes lists the notes of a deal that carry files or our marker, by the order of IDs. It goes over associations, because
 // the search for notes lags.
-func (c *Connector) notes(ctx context.Context, dealID string) ([]note, error) {
-	ends, err := c.associations(ctx, dealID, "notes")
+func (c *Connector) notes(ctx context.Context, d dealData) ([]note, error) {
+	ends, err := c.endsOf(ctx, d, "notes")
 	if err != nil || len(ends) == 0 {
 		return nil, err
 	}
@@ -88,28 +89,24 @@ func (c *Connector) notes(ctx context.Context, dealID string) ([]note, error) {
 	return notes, nil
 }
 
-// ourNote finds the note of a file of ours, nil when there is none, and one of another file of the transaction in the same
-// role.
-func (c *Connector) ourNote(ctx context.Context, dealID string, tx deal.TxID, role deal.Role, sha256 string) (ours, other *note, err error) {
-	notes, err := c.notes(ctx, dealID)
-	if err != nil {
-		return nil, nil, err
-	}
+// ourNote finds among notes the one of a file of ours, nil when there is none, and one of another file of the transaction
+// in the same role.
+func ourNote(notes []note, tx deal.TxID, role deal.Role, sha256 string) (ours, other *note) {
 	for _, n := range notes {
 		switch {
 		case n.tx != tx || n.role != role:
 		case n.sha256 == sha256:
-			return &n, other, nil
+			return &n, other
 		case slices.Contains(n.files, n.file):
 			other = &n
 		}
 	}
-	return nil, other, nil
+	return nil, other
 }
 
 // files lists the files that the notes of a deal carry, oldest first.
-func (c *Connector) files(ctx context.Context, dealID, page string) ([]deal.RecordFile, error) {
-	notes, err := c.notes(ctx, dealID)
+func (c *Connector) files(ctx context.Context, d dealData, page string) ([]deal.RecordFile, error) {
+	notes, err := c.notes(ctx, d)
 	if err != nil {
 		return nil, err
 	}
@@ -169,33 +166,55 @@ var words = map[deal.Role]string{
 	deal.RoleAuditTrail: "Audit trail of the sealed contract",
 }
 
-// link connects a stored file with the deal, through a new note or through the one that speaks of it already. There is no
-// idempotency key: after an outcome that is not clear the notes are read again.
-func (c *Connector) link(ctx context.Context, dealID string, old *note, tx deal.TxID, role deal.Role, sha256 string, f deal.RecordFile) error {
-	properties := map[string]string{
-		"hs_attachment_ids": f.ID,
-		"hs_note_body":      words[role] + ", attached by dealseal. It is found again by this line: " + key(tx, role, sha256, f.ID),
-	}
-	method, path, body := http.MethodPost, c.objects("notes"), map[string]any{"properties": properties}
-	if old != nil {
-		method, path = http.MethodPatch, path+"/"+url.PathEscape(old.id)
-		if others := slices.DeleteFunc(slices.Clone(old.files), func(id string) bool { return id == old.file || id == f.ID }); len(others) > 0 {
-			properties["hs_attachment_ids"] += ";" + strings.Join(others, ";")
+// linkAll connects stored files with the deal, through new notes, which are made in one call, or through those that speak of
+// them already. There is no idempotency key: after an outcome that is not clear the notes are read again.
+func (c *Connector) linkAll(ctx context.Context, dealID string, tx deal.TxID, stored []storedFile) error {
+	var fresh []noteInput
+	for _, s := range stored {
+		if s.note != nil {
+			if err := c.mend(ctx, dealID, tx, s); err != nil {
+				return err
+			}
+			continue
 		}
-	} else {
-		properties["hs_timestamp"] = stampOf(f.Created) // HubSpot's clock, not ours
-		body["associations"] = []map[string]any{{
+		fresh = append(fresh, noteInput{Properties: s.noteProperties(tx), Associations: []map[string]any{{
 			"to":    map[string]string{"id": dealID},
 			"types": []map[string]any{{"associationCategory": "HUBSPOT_DEFINED", "associationTypeId": noteToDeal}},
-		}}
+		}}})
 	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	answer, err := c.newNotes.Ask(ctx, "", fresh)
+	_, err = asked(ctx, answer, err)
+	return c.linked(ctx, dealID, tx, stored, err)
+}
+
+// mend lets a note that speaks of a file bear it.
+func (c *Connector) mend(ctx context.Context, dealID string, tx deal.TxID, s storedFile) error {
+	properties := s.noteProperties(tx)
+	if others := slices.DeleteFunc(slices.Clone(s.note.files), func(id string) bool { return id == s.note.file || id == s.file.ID }); len(others) > 0 {
+		properties["hs_attachment_ids"] += ";" + strings.Join(others, ";")
+	}
+	delete(properties, "hs_timestamp")
 	var said object
-	r, err := c.send(ctx, method, path, withToken, body)
+	r, err := c.send(ctx, http.MethodPatch, c.objects("notes")+"/"+url.PathEscape(s.note.id), withToken, map[string]any{"properties": properties})
 	if err == nil {
 		err = r.decode(&said)
 	}
+	return c.linked(ctx, dealID, tx, []storedFile{s}, err)
+}
+
+// linked judges the outcome of putting files on a deal.
+func (c *Connector) linked(ctx context.Context, dealID string, tx deal.TxID, stored []storedFile, err error) error {
 	if isUnclear(err) && ctx.Err() == nil {
-		if n, _, lookErr := c.ourNote(ctx, dealID, tx, role, sha256); lookErr == nil && n != nil && n.file == f.ID {
+		notes, lookErr := c.notes(ctx, dealData{object: object{ID: dealID}})
+		there := lookErr == nil
+		for _, s := range stored {
+			n, _ := ourNote(notes, tx, s.Role, s.File.SHA256)
+			there = there && n != nil && n.file == s.file.ID
+		}
+		if there {
 			return nil
 		}
 	}
@@ -203,6 +222,21 @@ func (c *Connector) link(ctx context.Context, dealID string, old *note, tx deal.
 		return fmt.Errorf("put the file on the deal: %w", c.later(err))
 	}
 	return nil
+}
+
+// storedFile is a file that HubSpot has stored, and the note that speaks of it already, if there is one.
+type storedFile struct {
+	connectors.Piece
+	file deal.RecordFile
+	note *note
+}
+
+func (s storedFile) noteProperties(tx deal.TxID) map[string]string {
+	return map[string]string{
+		"hs_attachment_ids": s.file.ID,
+		"hs_note_body":      words[s.Role] + ", attached by dealseal. It is found again by this line: " + key(tx, s.Role, s.File.SHA256, s.file.ID),
+		"hs_timestamp":      stampOf(s.file.Created), // HubSpot's clock, not ours
+	}
 }
 
 // fileReply is a file as the API answers it. Its name has no extension.

@@ -77,10 +77,11 @@ func (c *Connector) readRecord(ctx context.Context, ref deal.Ref, fields []strin
 	if err != nil {
 		return deal.Record{}, err
 	}
-	d, _, err := c.readDeal(ctx, ref.ID, wanted.dealProperties())
+	d, err := c.readWith(ctx, ref.ID, wanted.dealProperties(), wanted.types())
 	if err != nil {
 		return deal.Record{}, err
 	}
+	c.told.saw(ref.ID, d)
 	record := deal.Record{
 		Ref: deal.Ref{Object: Object, ID: d.ID}, Aliases: splitIDs(value(d.Properties, "hs_merged_object_ids")),
 		Stage: value(d.Properties, "dealstage"), URL: account.page(d.ID),
@@ -94,7 +95,7 @@ func (c *Connector) readRecord(ctx context.Context, ref deal.Ref, fields []strin
 		return err
 	})
 	g.Go(func() (err error) {
-		record.Files, err = c.files(ctx, d.ID, account.page(d.ID))
+		record.Files, err = c.files(ctx, d, account.page(d.ID))
 		return err
 	})
 	if err := g.Wait(); err != nil {
@@ -106,7 +107,6 @@ func (c *Connector) readRecord(ctx context.Context, ref deal.Ref, fields []strin
 // readDeal reads one deal by an ID that may be an old one, and says HubSpot's time of that. Long lists of properties are
 // read through a batch, which takes only the ID of today.
 func (c *Connector) readDeal(ctx context.Context, id string, properties []string) (object, time.Time, error) {
-	always := []string{"dealstage", "hs_lastmodifieddate", "hs_merged_object_ids"}
 	list := strings.Join(properties, ",")
 	inURL := strings.Join(always, ",")
 	if len(list) <= maxQuery {
@@ -133,32 +133,40 @@ func (c *Connector) readDeal(ctx context.Context, id string, properties []string
 	return d, r.date, nil
 }
 
-// readObjects reads records of one type. Those that do not exist any more are left out.
+// readObjects reads records of one type. Those that do not exist any more are left out. Deals that read the same of theirs
+// at the same time share the calls.
 func (c *Connector) readObjects(ctx context.Context, objectType string, ids, properties []string) ([]object, error) {
-	var all []object
-	for batch := range slices.Chunk(ids, objectBatch) {
-		inputs := make([]map[string]string, len(batch))
-		for i, id := range batch {
-			inputs[i] = map[string]string{"id": id}
-		}
-		r, err := c.send(ctx, http.MethodPost, c.objects(objectType)+"/batch/read", withToken,
-			map[string]any{"inputs": inputs, "properties": properties})
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", objectType, err)
-		}
-		results, err := parseBatch(r.body, len(batch))
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", objectType, err)
-		}
-		for _, raw := range results {
-			var o object
-			if json.Unmarshal(raw, &o) != nil || o.ID == "" {
-				return nil, malformed("one of the %s has no ID", objectType)
-			}
-			all = append(all, o)
-		}
+	if len(ids) == 0 {
+		return nil, nil
 	}
-	return all, nil
+	answer, err := c.belonging.Ask(ctx, objectType+" "+strings.Join(properties, ","), ids)
+	return asked(ctx, answer, err)
+}
+
+// readBatch reads records of one type in one call, and says HubSpot's time of that.
+func (c *Connector) readBatch(ctx context.Context, objectType string, ids, properties []string) ([]object, time.Time, error) {
+	inputs := make([]map[string]string, len(ids))
+	for i, id := range ids {
+		inputs[i] = map[string]string{"id": id}
+	}
+	r, err := c.send(ctx, http.MethodPost, c.objects(objectType)+"/batch/read", withToken,
+		map[string]any{"inputs": inputs, "properties": properties})
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("read %s: %w", objectType, err)
+	}
+	results, err := parseBatch(r.body, len(ids))
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("read %s: %w", objectType, err)
+	}
+	var all []object
+	for _, raw := range results {
+		var o object
+		if json.Unmarshal(raw, &o) != nil || o.ID == "" {
+			return nil, time.Time{}, malformed("one of the %s has no ID", objectType)
+		}
+		all = append(all, o)
+	}
+	return all, r.date, nil
 }
 
 // associated is the other end of an association.
@@ -166,6 +174,14 @@ type associated struct {
 	id      string
 	primary bool
 	label   string // that an administrator has defined, the first by name; empty for none
+}
+
+// endsOf are what of a type belongs to a deal, by the order of IDs: as they came with it, or listed.
+func (c *Connector) endsOf(ctx context.Context, d dealData, objectType string) ([]associated, error) {
+	if ends, known := d.ends[objectType]; known {
+		return ends, nil
+	}
+	return c.associations(ctx, d.ID, objectType)
 }
 
 // associations lists what belongs to a deal, by the order of IDs.
@@ -232,7 +248,7 @@ func (r associationRow) read() (associated, error) {
 
 // values makes the tree of a record: what was asked for and nothing else, so that its fingerprint changes with the mapped
 // fields only.
-func (c *Connector) values(ctx context.Context, d object, wanted selection) (map[string]any, error) {
+func (c *Connector) values(ctx context.Context, d dealData, wanted selection) (map[string]any, error) {
 	values := map[string]any{}
 	if err := c.pick(ctx, values, Object, d.Properties, wanted.deal); err != nil {
 		return nil, err
@@ -246,14 +262,14 @@ func (c *Connector) values(ctx context.Context, d object, wanted selection) (map
 	g, ctx := errgroup.WithContext(ctx)
 	for name, properties := range wanted.lists {
 		g.Go(func() error {
-			list, err := c.list(ctx, d.ID, name, properties)
+			list, err := c.list(ctx, d, name, properties)
 			set(name, list)
 			return err
 		})
 	}
 	if len(wanted.company) > 0 {
 		g.Go(func() error {
-			company, err := c.company(ctx, d.ID, wanted.company)
+			company, err := c.company(ctx, d, wanted.company)
 			if company != nil {
 				set("company", company)
 			}
@@ -293,8 +309,8 @@ func (c *Connector) pick(ctx context.Context, to map[string]any, objectType stri
 }
 
 // list reads the contacts or line items of a deal in their order.
-func (c *Connector) list(ctx context.Context, id, name string, properties []string) ([]any, error) {
-	ends, err := c.associations(ctx, id, name)
+func (c *Connector) list(ctx context.Context, d dealData, name string, properties []string) ([]any, error) {
+	ends, err := c.endsOf(ctx, d, name)
 	if err != nil {
 		return nil, err
 	}
@@ -367,8 +383,8 @@ func comparePositions(a, b object) int {
 	}
 }
 
-func (c *Connector) company(ctx context.Context, id string, properties []string) (map[string]any, error) {
-	ends, err := c.associations(ctx, id, "companies")
+func (c *Connector) company(ctx context.Context, d dealData, properties []string) (map[string]any, error) {
+	ends, err := c.endsOf(ctx, d, "companies")
 	if err != nil || len(ends) == 0 {
 		return nil, err
 	}

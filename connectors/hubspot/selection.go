@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -86,6 +87,15 @@ func (s selection) dealProperties() []string {
 		return s.deal
 	}
 	return append(slices.Clone(s.deal), ownerProperty)
+}
+
+// types are the object types of what belongs to the deal and has to be read, its notes with the files among them.
+func (s selection) types() []string {
+	types := slices.Sorted(maps.Keys(s.lists))
+	if len(s.company) > 0 {
+		types = append(types, "companies")
+	}
+	return append(types, "notes")
 }
 
 // schema knows which properties exist. It asks only for those that HubSpot left out of an answer.

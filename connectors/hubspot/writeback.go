@@ -3,7 +3,6 @@ package hubspot
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -16,7 +15,7 @@ import (
 const maxText = 65_536
 
 // WriteBack implements connectors.CRM. HubSpot has no conditional write: the last one wins. So the properties are read
-// first, and a receipt that is not newer than what the deal shows, or that it shows already, costs no write. A sequence
+// first, unless Record or AttachAll has just read them, and a receipt that is not newer than what the deal shows, or that it shows already, costs no write. A sequence
 // that cannot be one of ours is overwritten (see connectors.HoldsBack). An empty value clears a property. One PATCH is
 // applied as a whole or not at all.
 func (c *Connector) WriteBack(ctx context.Context, ref deal.Ref, r deal.Receipt) error {
@@ -45,12 +44,17 @@ func (c *Connector) writeBack(ctx context.Context, id string, r deal.Receipt) er
 	if err != nil {
 		return err
 	}
-	found, err := c.look(ctx, id, r, values)
-	if err != nil || found == overtaken {
-		return err
+	c.told.learn(r.SequenceField, values)
+	today, outdatedNow := c.outdatedByMemory(id, r, values)
+	if !outdatedNow {
+		found, err := c.look(ctx, id, r, values)
+		if err != nil || found == overtaken {
+			return err
+		}
+		outdatedNow = found != current
 	}
-	if found != current {
-		if err := c.patchDeal(ctx, id, r, values); err != nil {
+	if outdatedNow {
+		if err := c.patchDeal(ctx, today, id, r, values); err != nil {
 			return err
 		}
 	}
@@ -58,13 +62,22 @@ func (c *Connector) writeBack(ctx context.Context, id string, r deal.Receipt) er
 	return nil
 }
 
-// patchDeal writes once. When the reply is lost the deal is read again instead.
-func (c *Connector) patchDeal(ctx context.Context, id string, r deal.Receipt, values map[string]string) error {
-	var said object
-	answer, err := c.send(ctx, http.MethodPatch, c.objects(Object)+"/"+id, withToken, map[string]any{"properties": values})
-	if err == nil {
-		err = answer.decode(&said)
+// outdatedByMemory reports whether the deal, read a moment ago, has to be written to. What else there is to decide takes a
+// look. today is the deal's ID as far as it is known.
+func (c *Connector) outdatedByMemory(id string, r deal.Receipt, values map[string]string) (today string, is bool) {
+	l, ok := c.told.shown(id, r.SequenceField)
+	if !ok {
+		return id, false
 	}
+	held, err := c.heldBack(id, r, value(l.properties, r.SequenceField), l.date)
+	return l.id, err == nil && !held && !showsAll(l.properties, values)
+}
+
+// patchDeal writes once, to the ID of today. When the reply is lost the deal is read again instead.
+func (c *Connector) patchDeal(ctx context.Context, today, id string, r deal.Receipt, values map[string]string) error {
+	c.told.forgetShown(id) // whatever comes of it, the deal is another
+	answer, err := c.updates.Ask(ctx, "", update{today, values})
+	_, err = asked(ctx, answer, err)
 	if isUnclear(err) && ctx.Err() == nil {
 		if found, lookErr := c.look(ctx, id, r, values); lookErr == nil && found != outdated {
 			return nil
@@ -103,12 +116,20 @@ func (c *Connector) look(ctx context.Context, id string, r deal.Receipt, values 
 	if held {
 		return overtaken, nil
 	}
-	for name, want := range values {
-		if got := value(d.Properties, name); got != want && !sameTime(got, want) {
-			return outdated, nil
-		}
+	if !showsAll(d.Properties, values) {
+		return outdated, nil
 	}
 	return current, nil
+}
+
+// showsAll reports whether a deal holds the values already.
+func showsAll(shown map[string]*string, values map[string]string) bool {
+	for name, want := range values {
+		if got := value(shown, name); got != want && !sameTime(got, want) {
+			return false
+		}
+	}
+	return true
 }
 
 // heldBack reports whether a receipt that is not older was written already, by the audit record that the deal shows and by
@@ -155,13 +176,17 @@ func propertyValues(r deal.Receipt) (map[string]string, error) {
 // told keeps the sequence of the last receipt for each deal. It is only the first guard: the sequence on the deal
 // itself survives a restart.
 type told struct {
-	mu        sync.Mutex
-	sequences map[string]int64
+	mu         sync.Mutex
+	sequences  map[string]int64
+	properties map[string]bool // that receipts are written to: nothing else of a deal is remembered
+	looks      map[string]look
 }
 
 const maxTold = 20_000
 
-func newTold() *told { return &told{sequences: map[string]int64{}} }
+func newTold() *told {
+	return &told{sequences: map[string]int64{}, properties: map[string]bool{}, looks: map[string]look{}}
+}
 
 func (t *told) last(id string) int64 {
 	t.mu.Lock()

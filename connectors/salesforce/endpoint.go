@@ -20,6 +20,8 @@ func endpoint(req *http.Request) string {
 	switch {
 	case len(parts) > 1 && strings.HasPrefix(parts[1], "query"):
 		return "query"
+	case len(parts) == 2 && parts[1] == "composite":
+		return "composite"
 	case len(parts) < 3 || parts[1] != "sobjects":
 		return "other"
 	case parts[len(parts)-1] == "describe":

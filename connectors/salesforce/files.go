@@ -44,21 +44,31 @@ func (c contentFile) is(tx deal.TxID, role deal.Role, f deal.File) bool {
 // versionFields are read of every version. The key field, if there is one, comes after them.
 var versionFields = []string{"Title", "FileExtension", "Description", "Checksum", "ContentSize", "VersionNumber", "CreatedDate"}
 
-// files lists what is on the record. A document whose newest version is not ours is searched for an older one that is:
-// a user may have uploaded a new version of our file.
+// files lists what is on the record; records that are asked for at the same time share a query.
 func (c *Connector) files(ctx context.Context, id string) ([]contentFile, error) {
-	const latest = "ContentDocument.LatestPublishedVersion."
-	columns := []string{"ContentDocumentId", "ContentDocument.LatestPublishedVersionId"}
-	for _, f := range c.versionColumns() {
-		columns = append(columns, latest+f)
-	}
-	links, err := c.lookUp(ctx, "SELECT "+strings.Join(columns, ", ")+" FROM ContentDocumentLink WHERE LinkedEntityId = "+quote(id))
+	answer, err := c.links.Ask(ctx, "", id)
+	links, err := asked(ctx, answer, err)
 	if err != nil {
 		return nil, fmt.Errorf("list the files: %w", err)
 	}
+	return c.linkedFiles(ctx, links)
+}
+
+// linkColumns are read of every link from a record to a file.
+func (c *Connector) linkColumns() []string {
+	columns := []string{"ContentDocumentId", "ContentDocument.LatestPublishedVersionId"}
+	for _, f := range c.versionColumns() {
+		columns = append(columns, "ContentDocument.LatestPublishedVersion."+f)
+	}
+	return columns
+}
+
+// linkedFiles reads the files that links lead to. A document whose newest version is not ours is searched for an older one
+// that is: a user may have uploaded a new version of our file.
+func (c *Connector) linkedFiles(ctx context.Context, links []map[string]any) ([]contentFile, error) {
 	var files []contentFile
 	var replaced []string
-	for _, link := range links.rows {
+	for _, link := range links {
 		document, _ := link["ContentDocument"].(map[string]any)
 		version, ok := document["LatestPublishedVersion"].(map[string]any)
 		if !ok {
@@ -134,12 +144,12 @@ func (c *Connector) contentFile(id, document any, v map[string]any) (contentFile
 	f.ID, errs[0] = idField(id)
 	f.document, errs[1] = idField(document)
 	f.Created, errs[2] = parseTime(text("CreatedDate"))
-	size, hasSize := v["ContentSize"].(float64)
+	size, hasSize := wholeNumber(v["ContentSize"])
 	if errors.Join(errs[:]...) != nil || !hasSize {
 		return contentFile{}, malformed("a file has no ID, date or size")
 	}
 	f.Name = fileName(text("Title"), text("FileExtension"))
-	f.Size, f.MD5 = int64(size), strings.ToLower(text("Checksum"))
+	f.Size, f.MD5 = size, strings.ToLower(text("Checksum"))
 	f.URL = c.page("ContentDocument", f.document)
 	for _, s := range []string{text(c.cfg.TxMarker), text("Description")} {
 		if tx, role, ok := deal.ParseMarker(s); ok {
@@ -148,6 +158,18 @@ func (c *Connector) contentFile(id, document any, v map[string]any) (contentFile
 		}
 	}
 	return f, nil
+}
+
+// wholeNumber reads a number from either of the two ways in which replies are decoded here.
+func wholeNumber(v any) (int64, bool) {
+	switch n := v.(type) {
+	case float64:
+		return int64(n), true
+	case json.Number:
+		f, err := n.Float64()
+		return int64(f), err == nil
+	}
+	return 0, false
 }
 
 func fileName(title, extension string) string {
@@ -173,45 +195,145 @@ func (c *Connector) Attach(ctx context.Context, ref deal.Ref, tx deal.TxID, role
 	return deal.Attachment{ID: stored.ID, URL: stored.URL}, nil
 }
 
-func (c *Connector) attach(ctx context.Context, id string, tx deal.TxID, role deal.Role, f deal.File) (contentFile, error) {
-	if f.Length <= 0 || f.SHA256 == "" || f.MD5 == "" {
-		return contentFile{}, refuse("the file is empty or comes without its hashes, so that nobody could tell whether it arrived")
+// AttachAll implements connectors.Bundler: the record is looked at once, and small files go in one call that also reads
+// back what was stored.
+func (c *Connector) AttachAll(ctx context.Context, ref deal.Ref, tx deal.TxID, files []connectors.Piece) ([]deal.Attachment, error) {
+	ref, err := checkRef(ref)
+	if err != nil {
+		return nil, fmt.Errorf("salesforce: attach: %w", err)
 	}
-	if err := c.checkMarkerField(ctx); err != nil {
+	stored, err := c.attachAll(ctx, ref.ID, tx, files)
+	if err != nil {
+		return nil, fmt.Errorf("salesforce: attach to %s: %w", ref, err)
+	}
+	attachments := make([]deal.Attachment, len(stored))
+	for i, s := range stored {
+		attachments[i] = deal.Attachment{ID: s.ID, URL: s.URL}
+	}
+	return attachments, nil
+}
+
+func (c *Connector) attach(ctx context.Context, id string, tx deal.TxID, role deal.Role, f deal.File) (contentFile, error) {
+	stored, err := c.attachAll(ctx, id, tx, []connectors.Piece{{Role: role, File: f}})
+	if err != nil {
 		return contentFile{}, err
 	}
-	stored, damaged, err := c.search(ctx, id, tx, role, f)
-	if err != nil || stored != nil { // or another that stands in its place
-		return deref(stored), err
+	return stored[0], nil
+}
+
+func (c *Connector) attachAll(ctx context.Context, id string, tx deal.TxID, pieces []connectors.Piece) ([]contentFile, error) {
+	for _, p := range pieces {
+		if p.File.Length <= 0 || p.File.SHA256 == "" || p.File.MD5 == "" {
+			return nil, refuse("the file is empty or comes without its hashes, so that nobody could tell whether it arrived")
+		}
 	}
-	version, err := c.upload(ctx, c.newVersion(id, damaged, tx, role, f), f)
+	if err := c.checkMarkerField(ctx); err != nil {
+		return nil, err
+	}
+	there, err := c.files(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	stored := make([]contentFile, len(pieces))
+	var missing []missingPiece
+	for i, p := range pieces {
+		found, damaged, err := among(there, tx, p.Role, p.File)
+		if err != nil {
+			return nil, err
+		}
+		if found != nil {
+			stored[i] = *found
+			continue
+		}
+		missing = append(missing, missingPiece{Piece: p, place: i, entity: c.newVersion(id, damaged, tx, p.Role, p.File)})
+	}
+	for i, outcome := range c.store(ctx, missing) {
+		m := missing[i]
+		if stored[m.place], err = c.settled(ctx, id, tx, m.Piece, outcome); err != nil {
+			return nil, err
+		}
+	}
+	return stored, nil
+}
+
+// missingPiece is a file that is not on the record, and what it will be called there.
+type missingPiece struct {
+	connectors.Piece
+	place  int
+	entity map[string]string
+}
+
+// store puts files on a record: small ones together, others one by one until one fails. A file without a date was stored
+// and not read back.
+func (c *Connector) store(ctx context.Context, missing []missingPiece) (outcomes []connectors.Answer[contentFile]) {
+	if len(missing) == 0 {
+		return nil
+	}
+	if small, err := smallPieces(missing); err != nil || small != nil {
+		if err == nil {
+			outcomes, err = c.uploads.Ask(ctx, "", small)
+			outcomes, err = asked(ctx, outcomes, err)
+		}
+		if err != nil {
+			return []connectors.Answer[contentFile]{{Err: err}}
+		}
+		return outcomes
+	}
+	for _, m := range missing {
+		version, err := c.upload(ctx, m.entity, m.File)
+		outcomes = append(outcomes, connectors.Answer[contentFile]{Value: contentFile{RecordFile: deal.RecordFile{ID: version}}, Err: err})
+		if err != nil {
+			break
+		}
+	}
+	return outcomes
+}
+
+// smallPieces are the files as they go into one call; nil when they are too many or too large.
+func smallPieces(missing []missingPiece) ([]piece, error) {
+	if len(missing) > maxPieces || slices.ContainsFunc(missing, func(m missingPiece) bool { return m.File.Length > maxPiece }) {
+		return nil, nil
+	}
+	small := make([]piece, len(missing))
+	for i, m := range missing {
+		data := make([]byte, m.File.Length)
+		if _, err := io.ReadFull(m.File.Open(), data); err != nil {
+			return nil, fmt.Errorf("read the file: %w", err)
+		}
+		small[i] = piece{m.entity, data}
+	}
+	return small, nil
+}
+
+// settled makes of the outcome of an upload the file that is on the record.
+func (c *Connector) settled(ctx context.Context, id string, tx deal.TxID, p connectors.Piece, outcome connectors.Answer[contentFile]) (contentFile, error) {
+	f, err := outcome.Value, outcome.Err
 	switch {
+	case err == nil && f.Created.IsZero():
+		return c.confirm(ctx, "Id = "+quote(f.ID), tx, p.Role, p.File)
+	case err == nil && f.is(tx, p.Role, p.File):
+		return f, nil
 	case err == nil:
-		return c.confirm(ctx, "Id = "+quote(version), tx, role, f)
+		return contentFile{}, arrivedDamaged()
 	case hasCode(err, "DUPLICATE_VALUE") && c.cfg.TxMarker != "":
-		return c.adopt(ctx, id, tx, role, f)
+		return c.adopt(ctx, id, tx, p.Role, p.File)
 	case isUnclear(err) && ctx.Err() == nil:
-		if stored, _, searchErr := c.search(ctx, id, tx, role, f); searchErr == nil && stored != nil {
-			return *stored, nil
+		if there, lookErr := c.files(ctx, id); lookErr == nil {
+			if stored, _, lookErr := among(there, tx, p.Role, p.File); lookErr == nil && stored != nil {
+				return *stored, nil
+			}
 		}
 	}
 	return contentFile{}, c.recordMissing(ctx, id, c.later(err))
 }
 
-func deref(f *contentFile) contentFile {
-	if f == nil {
-		return contentFile{}
-	}
-	return *f
+func arrivedDamaged() *Error {
+	return &Error{class: passing, cure: "the file arrived damaged: size or checksum differ from what was sent"}
 }
 
-// search looks for the file on the record: stored if it is there and whole, damaged if it is there and is not. Another file
-// of the transaction in this role is an error.
-func (c *Connector) search(ctx context.Context, id string, tx deal.TxID, role deal.Role, f deal.File) (stored, damaged *contentFile, err error) {
-	files, err := c.files(ctx, id)
-	if err != nil {
-		return nil, nil, err
-	}
+// among looks for a file among those of a record: stored if it is there and whole, damaged if it is there and is not.
+// Another file of the transaction in this role is an error.
+func among(files []contentFile, tx deal.TxID, role deal.Role, f deal.File) (stored, damaged *contentFile, err error) {
 	other := ""
 	for _, file := range files {
 		switch {
@@ -243,7 +365,7 @@ func (c *Connector) confirm(ctx context.Context, where string, tx deal.TxID, rol
 	if len(versions) == 0 {
 		return contentFile{}, &Error{class: passing, unclear: true, cure: "the file was stored and cannot be read back: the integration user must see the files it makes"}
 	}
-	return contentFile{}, &Error{class: passing, cure: "the file arrived damaged: size or checksum differ from what was sent"}
+	return contentFile{}, arrivedDamaged()
 }
 
 // adopt takes over the file that holds the unique key: it was stored by an upload whose reply was lost, and may have lost
@@ -330,11 +452,16 @@ func (c *Connector) upload(ctx context.Context, entity map[string]string, f deal
 	if err != nil {
 		return "", transferError(ctx, err)
 	}
+	return storedVersion(resp.Body())
+}
+
+// storedVersion reads the reply to an upload.
+func storedVersion(body []byte) (version string, err error) {
 	var said struct {
 		ID      string `json:"id"`
 		Success bool   `json:"success"`
 	}
-	if err := json.Unmarshal(resp.Body(), &said); err != nil || !said.Success {
+	if err := json.Unmarshal(body, &said); err != nil || !said.Success {
 		return "", malformed("it does not say that the file was stored")
 	}
 	version, err = CanonicalID(said.ID)

@@ -21,8 +21,9 @@ const (
 	maxLines = 10_000
 )
 
-// Record implements connectors.CRM: one query for the record with its parents and lists, one for its files, and, once
-// per object type, a description against which the field names are checked before they become part of a query.
+// Record implements connectors.CRM: one query for the record with its parents, lists and files, which records that are read
+// at the same time share, and, once per object type, a description against which the field names are checked before they
+// become part of a query.
 //
 // A path is a field of Opportunity ("Amount"), of a parent ("Account.BillingCity"), or of a list
 // ("OpportunityLineItems.Product2.Name"). CurrencyIsoCode may be asked for anywhere; orgs with one currency lack it.
@@ -43,20 +44,17 @@ func (c *Connector) readRecord(ctx context.Context, ref deal.Ref, fields []strin
 	if err != nil {
 		return deal.Record{}, err
 	}
-	r, err := c.query(ctx, selected.soql(ref.ID))
+	files, apart := filesList, selected.lists[filesList] != nil // mapped by the template: then they cannot be asked for twice
+	columns := selected.columns()
+	if !apart {
+		columns += ", (SELECT " + strings.Join(c.linkColumns(), ", ") + " FROM " + files + ")"
+	}
+	answer, err := c.records.Ask(ctx, columns, ref.ID)
+	read, err := asked(ctx, answer, err)
 	if err != nil {
 		return deal.Record{}, err
 	}
-	var page struct {
-		Records []map[string]any `json:"records"`
-	}
-	if err := decodeExact(r.body, &page); err != nil || page.Records == nil {
-		return deal.Record{}, malformed("it is no query result")
-	}
-	if len(page.Records) == 0 {
-		return deal.Record{}, deal.ErrGone
-	}
-	row := page.Records[0]
+	row := read.row
 	record := deal.Record{Ref: ref, URL: c.page(Object, ref.ID)}
 	record.Stage, _ = row["StageName"].(string)
 	stamp, _ := row["SystemModstamp"].(string)
@@ -66,14 +64,31 @@ func (c *Connector) readRecord(ctx context.Context, ref deal.Ref, fields []strin
 	if record.Values, err = c.values(ctx, row, selected); err != nil {
 		return deal.Record{}, err
 	}
-	files, err := c.files(ctx, ref.ID)
-	if err != nil {
+	if record.Files, err = c.recordFiles(ctx, ref.ID, row, apart); err != nil {
 		return deal.Record{}, err
 	}
-	for _, f := range files {
-		record.Files = append(record.Files, f.RecordFile)
-	}
+	c.told.saw(ref.ID, row, read.date, record.Modified)
 	return record, nil
+}
+
+// filesList is the list of an object's links to files.
+const filesList = "ContentDocumentLinks"
+
+// recordFiles reads the files out of a record's row, or asks for them apart.
+func (c *Connector) recordFiles(ctx context.Context, id string, row map[string]any, apart bool) (list []deal.RecordFile, err error) {
+	var files []contentFile
+	if apart {
+		files, err = c.files(ctx, id)
+	} else {
+		var links []map[string]any
+		if links, err = c.allRows(ctx, row[filesList]); err == nil {
+			files, err = c.linkedFiles(ctx, links)
+		}
+	}
+	for _, f := range files {
+		list = append(list, f.RecordFile)
+	}
+	return list, err
 }
 
 // decodeExact keeps numbers as they are written.
@@ -213,8 +228,8 @@ func sortedSet(names []string) []string {
 	return slices.Compact(names)
 }
 
-// soql is the whole query. Everything in it but the ID was found in the org's schema.
-func (s selection) soql(id string) string {
+// columns is what the query selects. Everything in it was found in the org's schema.
+func (s selection) columns() string {
 	columns := sortedSet(append([]string{"Id", "StageName", "SystemModstamp"}, s.fields...))
 	for _, name := range slices.Sorted(maps.Keys(s.lists)) {
 		l := s.lists[name]
@@ -224,7 +239,7 @@ func (s selection) soql(id string) string {
 		}
 		columns = append(columns, "(SELECT "+strings.Join(fields, ", ")+" FROM "+name+" ORDER BY "+l.order+")")
 	}
-	return "SELECT " + strings.Join(columns, ", ") + " FROM " + Object + " WHERE Id = " + quote(id)
+	return strings.Join(columns, ", ")
 }
 
 // values makes the tree of a record: what was asked for and nothing else, so that its fingerprint changes with the

@@ -27,6 +27,7 @@ const Object = "Opportunity"
 
 var (
 	_ connectors.CRM      = (*Connector)(nil)
+	_ connectors.Bundler  = (*Connector)(nil)
 	_ connectors.Files    = (*Connector)(nil)
 	_ connectors.Metered  = (*Connector)(nil)
 	_ connectors.Prober   = (*Connector)(nil)
@@ -46,6 +47,11 @@ type Connector struct {
 	before   *predecessors
 	told     *receipts
 	slow     *connectors.Unsettled // records with a receipt that got no answer in time
+	// What deals that wait at the same time ask for together.
+	records connectors.Line[string, recordRow]
+	links   connectors.Line[string, []map[string]any]
+	patches connectors.Line[patch, time.Time]
+	uploads connectors.Line[[]piece, []connectors.Answer[contentFile]]
 }
 
 // Deps are what a connector is given by the assembly.
@@ -84,6 +90,10 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 	}
 	c.schema = newSchema(c.describe, deps.Now)
 	c.slow = connectors.NewUnsettled(c.settle())
+	c.records.Most, c.records.Together = maxTogether, c.askRecords
+	c.links.Most, c.links.Together = maxTogether, c.askLinks
+	c.patches.Most, c.patches.Together = maxSubCalls, c.writeAll
+	c.uploads.Most, c.uploads.Together = maxUploads, c.uploadAll
 	return c, nil
 }
 

@@ -18,9 +18,10 @@ import (
 // maxConflicts is how often a write starts again because the record was changed between look and write.
 const maxConflicts = 4
 
-// WriteBack implements connectors.CRM. It reads the fields before it writes: a receipt that is not newer than what the
-// record shows, or that the record shows already, costs no write. A sequence that cannot be one of ours is overwritten
-// (see connectors.HoldsBack). The write itself is conditional on the record being unchanged since then.
+// WriteBack implements connectors.CRM. It reads the fields before it writes, or goes by what Record has just read: a receipt
+// that is not newer than what the record shows, or that the record shows already, costs no write. A sequence that cannot
+// be one of ours is overwritten (see connectors.HoldsBack). The write itself is conditional on the record being unchanged
+// since then.
 func (c *Connector) WriteBack(ctx context.Context, ref deal.Ref, r deal.Receipt) error {
 	ref, err := checkRef(ref)
 	if err != nil {
@@ -48,14 +49,36 @@ func (c *Connector) writeBack(ctx context.Context, id string, r deal.Receipt) er
 	if err != nil {
 		return err
 	}
+	c.told.learn(r.SequenceField, values)
+	if done, err := c.writeOnMemory(ctx, id, r, values); done {
+		return err
+	}
 	for range maxConflicts {
-		err = c.lookAndWrite(ctx, id, r, values)
-		var e *Error
-		if !errors.As(err, &e) || e.Status != http.StatusPreconditionFailed {
+		if err = c.lookAndWrite(ctx, id, r, values); !isConflict(err) {
 			break
 		}
 	}
 	return err
+}
+
+// isConflict reports whether a write was refused because the record was changed since it was looked at.
+func isConflict(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Status == http.StatusPreconditionFailed
+}
+
+// writeOnMemory writes without a look when the record was read a short time ago. The write is made only if the record has
+// not been changed since; what else there is to decide than to write takes a look. done is false when that is needed.
+func (c *Connector) writeOnMemory(ctx context.Context, id string, r deal.Receipt, values map[string]any) (done bool, err error) {
+	l, ok := c.told.shown(id, r.SequenceField)
+	if !ok || showsAll(l.fields, values) {
+		return false, nil
+	}
+	if overtaken, err := c.overtaken(id, r, l.fields, l.date); err != nil || overtaken {
+		return false, nil
+	}
+	err = c.write(ctx, id, r, values, l.stamp)
+	return !isConflict(err), err
 }
 
 // lookAndWrite makes one attempt.
@@ -71,15 +94,14 @@ func (c *Connector) lookAndWrite(ctx context.Context, id string, r deal.Receipt,
 		c.told.note(id, r.Sequence)
 		return nil
 	}
-	body, err := json.Marshal(values)
-	if err != nil {
-		return err
-	}
-	header := http.Header{}
-	if !date.IsZero() {
-		header.Set("If-Unmodified-Since", date.Format(http.TimeFormat))
-	}
-	if _, err = c.call(ctx, http.MethodPatch, c.wire.path("sobjects/"+Object+"/"+id), header, body); err != nil {
+	return c.write(ctx, id, r, values, date)
+}
+
+// write makes the write on the condition that the record is as it was at the CRM's date.
+func (c *Connector) write(ctx context.Context, id string, r deal.Receipt, values map[string]any, date time.Time) error {
+	c.told.forgetShown(id) // whatever comes of it, the record is another
+	answer, err := c.patches.Ask(ctx, "", patch{id, values, date})
+	if _, err = asked(ctx, answer, err); err != nil {
 		c.slow.Note(id, err)
 		return gone(err)
 	}
@@ -226,27 +248,93 @@ func fitAudit(f field, text string) (any, error) {
 type receipts struct {
 	mu      sync.Mutex
 	records map[string]*receiptState
+	fields  map[string]bool // that receipts are written to: nothing else of a record is remembered
 }
 
 type receiptState struct {
 	turn     chan struct{} // holds a value while a write runs
 	waiting  int
 	sequence int64
+	// look is what the record showed when it was read; nil when that is not known, or not any more.
+	look *look
 }
+
+// look is what a record showed, the CRM's date of that, and when it had last been changed.
+type look struct {
+	fields      map[string]any
+	date, stamp time.Time
+	at          time.Time // on our clock, for differences only
+}
+
+// lookLife is how long a look is good for. A write on the strength of it is made only if the record has not been changed
+// since the change that was the last when it was looked at: one that comes in the same second as that would go unseen.
+const lookLife = time.Minute
 
 const maxReceipts = 20_000
 
-func newReceipts() *receipts { return &receipts{records: map[string]*receiptState{}} }
+func newReceipts() *receipts {
+	return &receipts{records: map[string]*receiptState{}, fields: map[string]bool{}}
+}
 
-// hold waits for the record's turn. release must be called.
-func (r *receipts) hold(ctx context.Context, id string) (release func(), err error) {
-	r.mu.Lock()
+// state returns what is kept of a record. r.mu is held.
+func (r *receipts) state(id string) *receiptState {
 	s := r.records[id]
 	if s == nil {
 		r.forget()
 		s = &receiptState{turn: make(chan struct{}, 1)}
 		r.records[id] = s
 	}
+	return s
+}
+
+// learn takes note of the fields that receipts are written to.
+func (r *receipts) learn(sequence string, values map[string]any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fields[sequence] = true
+	for name := range values {
+		r.fields[name] = true
+	}
+}
+
+// saw takes in what a record showed at the CRM's date, and when it had last been changed.
+func (r *receipts) saw(id string, row map[string]any, date, stamp time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := &look{fields: map[string]any{}, date: date, stamp: stamp, at: time.Now()}
+	for name := range r.fields {
+		if v, ok := row[name]; ok {
+			l.fields[name] = v
+		}
+	}
+	if s := r.state(id); !date.IsZero() && (s.look == nil || !date.Before(s.look.date)) {
+		s.look = l
+	}
+}
+
+// shown is what a record showed a short time ago. Without the field that bears the sequence it says nothing.
+func (r *receipts) shown(id, sequence string) (l look, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last := r.state(id).look
+	if last == nil || time.Since(last.at) > lookLife {
+		return look{}, false
+	}
+	_, ok = last.fields[sequence]
+	return *last, ok
+}
+
+// forgetShown is for a record that is about to be written to.
+func (r *receipts) forgetShown(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.state(id).look = nil
+}
+
+// hold waits for the record's turn. release must be called.
+func (r *receipts) hold(ctx context.Context, id string) (release func(), err error) {
+	r.mu.Lock()
+	s := r.state(id)
 	s.waiting++
 	r.mu.Unlock()
 	leave := func() {

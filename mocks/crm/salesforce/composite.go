@@ -216,9 +216,22 @@ func (c *call) composite() reply {
 	}
 	replies, results := make([]reply, len(in.Requests)), map[string]any{}
 	for i, sub := range in.Requests {
-		replies[i] = c.subReply(sub, nil, results)
+		if replies[i] = c.subReply(sub, nil, results); replies[i].whole {
+			return replies[i]
+		}
 	}
-	return compositeReply(in.Requests, replies)
+	return broken(compositeReply(in.Requests, replies), replies)
+}
+
+// broken lets a composite reply break off where one of its parts does.
+func broken(all reply, parts []reply) reply {
+	for _, r := range parts {
+		all.cut = all.cut || r.cut
+		if r.half && !all.half {
+			all = all.truncated()
+		}
+	}
+	return all
 }
 
 // allOrNone runs the requests as one transaction that the first failure, or a

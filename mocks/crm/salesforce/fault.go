@@ -186,14 +186,17 @@ func (f *Fault) before(ctx context.Context, kind Kind) (rep reply, done bool) {
 	case CutBefore:
 		panic(http.ErrAbortHandler)
 	case HTMLUnavailable:
-		return f.retryAfter(page(e.Status)), true
+		return f.retryAfter(page(e.Status)).ofWhole(), true
 	case EmptyList:
-		return jsonReply(e.Status, []any{}), true
+		return jsonReply(e.Status, []any{}).ofWhole(), true
 	case EmptyBody:
-		return reply{status: e.Status}, true
+		return reply{status: e.Status}.ofWhole(), true
 	}
-	if kind == KindToken {
+	switch {
+	case kind == KindToken:
 		return f.retryAfter(oauthError(e.Status, e.Code, e.Message)), true
+	case f.Effect == SessionInvalid, f.Effect == RequestLimit:
+		return f.retryAfter(e.reply()).ofWhole(), true
 	}
 	return f.retryAfter(e.reply()), true
 }
@@ -216,9 +219,9 @@ func (f *Fault) after(rep reply) reply {
 	case CutDuring:
 		rep.cut = true
 	case TruncatedJSON:
-		rep.body = rep.body[:len(rep.body)/2]
+		return rep.truncated()
 	case UnavailableAfter:
-		return page(f.Status)
+		return page(f.Status).ofWhole()
 	}
 	return rep
 }

@@ -81,6 +81,19 @@ type reply struct {
 	header http.Header
 	body   []byte
 	cut    bool // the connection is closed in the middle of it
+	half   bool // its body was cut to the half
+	whole  bool // it is one of the server's or of the session: of a composite request, it answers all
+}
+
+// ofWhole marks what answers the whole of a composite request that it befalls a part of.
+func (r reply) ofWhole() reply {
+	r.whole = true
+	return r
+}
+
+func (r reply) truncated() reply {
+	r.body, r.half = r.body[:len(r.body)/2], true
+	return r
 }
 
 func (r reply) with(key, value string) reply {
