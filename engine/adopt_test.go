@@ -100,7 +100,8 @@ func TestAContractThatAppearsBeforeTheLastLookIsAdopted(t *testing.T) {
 	other := w.daemon() // the same account under another state directory
 	record := w.won()
 	tx := d.notice()
-	d.until("seal.call.rehearsal/before", func() { other.wantDone(other.run()) }) // before d has spoken of it
+	w.tick()
+	d.until("gather.call.record/after", func() { other.wantDone(other.run()) }) // before d has spoken of it
 	d.finish()
 	s := d.load(tx)
 	d.wantDone(s)

@@ -8,6 +8,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
 
@@ -17,36 +18,72 @@ func (r *run) attach(ctx context.Context) error {
 	if err := r.begin(ctx, deal.Intent{What: "attach", Digest: s.Facts.Contract.SHA256, Lease: transferLease}); err != nil {
 		return err
 	}
-	contract, err := r.put(ctx, deal.RoleContract, fileContract, *s.Facts.Contract, s.Private.FileName)
+	pieces, closeAll, err := r.pieces(ctx)
 	if err != nil {
 		return err
 	}
+	defer closeAll()
+	at, err := r.put(ctx, pieces)
+	if err != nil {
+		return err
+	}
+	contract := at[0]
 	s.Facts.Attachment = &contract
-	if s.Plan.AuditTrail != "" && s.Facts.AuditTrail == nil { // an adopted record may bear one
-		trail, err := r.put(ctx, deal.RoleAuditTrail, fileTrail, *s.Facts.Trail, trailName(s.Private.FileName))
-		if err != nil {
-			return err
-		}
-		s.Facts.AuditTrail = &trail
+	if len(at) > 1 {
+		s.Facts.AuditTrail = &at[1]
 	}
 	return r.advance(ctx, "attached", deal.Attached, deal.Entry{What: "attached", Why: "file " + contract.ID, Cert: certOf(s), Detail: map[string]string{"file": contract.ID},
 		Events: []deal.Event{{Type: "document.attached", Data: map[string]string{"file": contract.ID}}}})
 }
 
-func (r *run) put(ctx context.Context, role deal.Role, staged string, want deal.FileFact, name string) (at deal.Attachment, err error) {
+// pieces opens what belongs on the record, the contract first. closeAll must be called unless there is an error.
+func (r *run) pieces(ctx context.Context) (pieces []connectors.Piece, closeAll func(), err error) {
+	s := r.s
+	var closers []io.Closer
+	closeAll = func() {
+		for _, c := range closers {
+			c.Close()
+		}
+	}
+	add := func(role deal.Role, staged string, want deal.FileFact, name string) {
+		f, closer, openErr := r.open(ctx, role, staged, want)
+		if openErr != nil {
+			err = errors.Join(err, openErr)
+			return
+		}
+		closers = append(closers, closer)
+		f.Name, f.MediaType = name, "application/pdf"
+		pieces = append(pieces, connectors.Piece{Role: role, File: f, New: r.made[staged]})
+	}
+	add(deal.RoleContract, fileContract, *s.Facts.Contract, s.Private.FileName)
+	if s.Plan.AuditTrail != "" && s.Facts.AuditTrail == nil { // an adopted record may bear one
+		add(deal.RoleAuditTrail, fileTrail, *s.Facts.Trail, trailName(s.Private.FileName))
+	}
+	if err != nil {
+		closeAll()
+	}
+	return pieces, closeAll, err
+}
+
+// put attaches the files together where the connector can do that.
+func (r *run) put(ctx context.Context, pieces []connectors.Piece) (at []deal.Attachment, err error) {
 	t, err := r.tenant(ctx, r.s)
 	if err != nil {
-		return at, err
+		return nil, err
 	}
-	f, closer, err := r.open(ctx, role, staged, want)
-	if err != nil {
-		return at, err
-	}
-	defer closer.Close()
-	f.Name, f.MediaType = name, "application/pdf"
-	err = r.call(ctx, string(role), uploadLimit, func(ctx context.Context) error {
-		at, err = t.CRM.Attach(ctx, r.s.Change.Ref, r.s.Tx, role, f)
-		return err
+	err = r.call(ctx, "files", uploadLimit, func(ctx context.Context) (err error) {
+		if b, ok := t.CRM.(connectors.Bundler); ok {
+			at, err = b.AttachAll(ctx, r.s.Change.Ref, r.s.Tx, pieces)
+			return err
+		}
+		for _, p := range pieces {
+			one, err := t.CRM.Attach(ctx, r.s.Change.Ref, r.s.Tx, p.Role, p.File)
+			if err != nil {
+				return err
+			}
+			at = append(at, one)
+		}
+		return nil
 	})
 	return at, err
 }

@@ -26,7 +26,7 @@ func twins(t *testing.T, w *world) (first, second *daemon) {
 
 func TestOfTwoDaemonsOnCopiesOnlyOneUsesTheKey(t *testing.T) {
 	t.Parallel()
-	for _, point := range []string{"gather.begin.gather/before", "seal.call.rehearsal/before"} {
+	for _, point := range []string{"gather.begin.gather/before", "gather.call.record/after"} {
 		t.Run(point, func(t *testing.T) {
 			w := newWorld(t)
 			first, second := twins(t, w)
@@ -35,6 +35,7 @@ func TestOfTwoDaemonsOnCopiesOnlyOneUsesTheKey(t *testing.T) {
 			if other := second.notice(); other != tx {
 				t.Fatalf("the twins made %s and %s of one entry", tx, other)
 			}
+			w.tick()
 			second.until(point, first.tell) // the first speaks before the second has
 			second.handle(tx)
 			second.tell()

@@ -139,7 +139,7 @@ func (e *Engine) Handle(ctx context.Context, job deal.Job) deal.Outcome {
 	if job.Kind == deal.JobTell {
 		return e.tellJob(ctx, s)
 	}
-	r := &run{Engine: e, s: s}
+	r := &run{Engine: e, s: s, made: map[string]bool{}}
 	return r.steps(ctx)
 }
 
@@ -159,6 +159,8 @@ type run struct {
 	began time.Time
 	// outdated is closed when other tenants are configured than when the step began.
 	outdated <-chan struct{}
+	// made are the staged files that this worker has made itself, and given to nobody before the step at which it is now.
+	made map[string]bool
 }
 
 func (r *run) steps(ctx context.Context) deal.Outcome {

@@ -34,7 +34,7 @@ var flow = []step{
 	{name: "keep", from: deal.Checked, do: (*run).keep,
 		begins: []string{"trail", "keep"}, calls: []string{"trail"}, advances: []string{"trail", "kept"}},
 	{name: "attach", from: deal.Kept, do: (*run).attach, asks: true,
-		begins: []string{"attach"}, calls: []string{"contract", "audit-trail"}, advances: []string{"attached"}},
+		begins: []string{"attach"}, calls: []string{"files"}, advances: []string{"attached"}},
 	{name: "report", from: deal.Attached, do: (*run).report,
 		begins: []string{"report"}, calls: []string{"write-back"}, advances: []string{"reported"}},
 	{name: "finish", from: deal.Reported, do: (*run).finish,

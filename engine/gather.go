@@ -74,6 +74,7 @@ func (r *run) gather(ctx context.Context) error {
 	if err := r.mayBeSealedAgain(ctx); err != nil {
 		return err
 	}
+	r.announce(ctx)
 	s.Facts.Gathered = r.Now().UTC()
 	if s.Facts.Record, err = fingerprint(rec, s.Plan); err != nil {
 		return err
@@ -87,6 +88,14 @@ func (r *run) gather(ctx context.Context) error {
 		return err
 	}
 	return r.advance(ctx, "gathered", deal.Gathered, deal.Entry{What: "gathered", Why: "the mapped fields were read and checked", Detail: map[string]string{"record": s.Facts.Record}})
+}
+
+// announce lets the record show that the deal is in the works: right after it was read, which a connector need not do again.
+// A CRM that refuses is told again by the job of the receipt, which nothing else waits for.
+func (r *run) announce(ctx context.Context) {
+	if err := r.tell(ctx, r.s); err != nil {
+		r.Log.DebugContext(ctx, "the record could not be told that its deal is in the works", "err", err)
+	}
 }
 
 // look reads the record, and what it says of this transaction comes before anything else: a contract that is already there

@@ -98,6 +98,7 @@ func (r *run) stageTrail(ctx context.Context) error {
 		return err
 	}
 	r.s.Facts.Trail = &fact
+	r.made[fileTrail] = true
 	return r.advance(ctx, "trail", "", deal.Entry{What: "audit-trail-made", Detail: map[string]string{"sha256": fact.SHA256}})
 }
 

@@ -75,7 +75,7 @@ func TestEveryStateOfADealIsOneLineUnderItsTransaction(t *testing.T) {
 		t.Errorf("logged are %q, want %q", said, want)
 	}
 	calls := d.lines(tx, "DEBUG")
-	for _, call := range []string{"call=record", "call=redeem", "call=tsa", "call=verify", "call=contract", "call=write-back"} {
+	for _, call := range []string{"call=record", "call=redeem", "call=tsa", "call=verify", "call=files", "call=write-back"} {
 		if !slices.ContainsFunc(calls, func(line string) bool { return strings.Contains(line, call) && strings.Contains(line, "took=") }) {
 			t.Errorf("no line at debug says %s", call)
 		}
@@ -95,7 +95,7 @@ func TestStepsAreToldWithWhatBecameOfThem(t *testing.T) {
 	}
 	w.won()
 	tx := d.notice()
-	w.fault(mock.Fault{Kind: mock.KindUpdate, Effect: mock.APIError, Status: http.StatusServiceUnavailable, Code: "SERVER_UNAVAILABLE", Times: 2}) // the claim before the seal, and the report
+	w.fault(mock.Fault{Kind: mock.KindUpdate, Effect: mock.APIError, Status: http.StatusServiceUnavailable, Code: "SERVER_UNAVAILABLE", Times: 3}) // what gathering tells, the claim before the seal, and the report
 	d.finish()
 	d.wantDone(d.load(tx))
 	for _, s := range flow {

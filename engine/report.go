@@ -119,7 +119,7 @@ func (e *Engine) send(ctx context.Context, s *deal.Sealing, st deal.ReceiptState
 	if err != nil {
 		return err
 	}
-	return e.Ledger.Told(ctx, s.Tx, st.Sequence)
+	return e.Ledger.Told(ctx, s.Tx, st.Sequence, e.doubts.wait(record, e.Now()))
 }
 
 // mayBeUnderWay reports whether the process before this one may have ended while it told the record something, which need

@@ -410,6 +410,7 @@ func (r *run) complete(ctx context.Context, unsigned deal.File, tail []byte) err
 		return err
 	}
 	s.Facts.Contract = &fact
+	r.made[fileContract] = true
 	s.Private.Ticket = nil // it is in the file, which no retry makes again; every commit would carry it along
 	return r.advance(ctx, "sealed", deal.Sealed, deal.Entry{What: "sealed", Why: "SHA-256 " + fact.SHA256, Cert: s.Facts.Cert.SHA256, Detail: map[string]string{"sha256": fact.SHA256},
 		Events: []deal.Event{{Type: "document.signed", Data: map[string]string{"sha256": fact.SHA256}}}})

@@ -414,12 +414,12 @@ func (l simLedger) Identify(ctx context.Context, s *deal.Sealing, ids []string) 
 	})
 }
 
-func (l simLedger) Told(ctx context.Context, tx deal.TxID, sequence int64) error {
+func (l simLedger) Told(ctx context.Context, tx deal.TxID, sequence int64, again time.Duration) error {
 	return l.in.commit(func() error {
-		if err := l.Store.Told(ctx, tx, sequence); err != nil {
+		if err := l.Store.Told(ctx, tx, sequence, again); err != nil {
 			return err
 		}
-		return l.Store.Told(ctx, tx, sequence)
+		return l.Store.Told(ctx, tx, sequence, again)
 	})
 }
 

@@ -188,10 +188,12 @@ func writeOf(r *http.Request) string {
 		return "update"
 	case r.Method != http.MethodPost:
 		return ""
-	case strings.HasSuffix(path, "/sobjects/ContentVersion"), strings.HasPrefix(path, "/files/"):
+	case strings.HasSuffix(path, "/sobjects/ContentVersion"), strings.HasSuffix(path, "/composite"), strings.HasPrefix(path, "/files/"):
 		return "upload"
-	case strings.HasSuffix(path, "/notes"):
+	case strings.HasSuffix(path, "/notes"), strings.HasSuffix(path, "/notes/batch/create"):
 		return "note"
+	case strings.HasSuffix(path, "/batch/update"):
+		return "update"
 	}
 	return ""
 }

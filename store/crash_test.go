@@ -244,7 +244,7 @@ func aside(ctx context.Context, s *Store, tx deal.TxID) error {
 		return err
 	}
 	_, counted := s.CountStamp(ctx, "https://tsa.example", "2026-03-04", 3)
-	return errors.Join(s.Identify(ctx, sl, []string{"006B"}), s.Told(ctx, tx, r.Sequence), m.Put(ctx, "token", []byte("t"), version), s.SetPoll(ctx, deal.PollState{Tenant: acme}), counted)
+	return errors.Join(s.Identify(ctx, sl, []string{"006B"}), s.Told(ctx, tx, r.Sequence, 0), m.Put(ctx, "token", []byte("t"), version), s.SetPoll(ctx, deal.PollState{Tenant: acme}), counted)
 }
 
 // crash runs a life in a process of its own that is killed at a point; it reports whether it came there.

@@ -79,7 +79,7 @@ func TestAKnownEntryOfAMergedRecordHasTheNewestReceiptToldAnew(t *testing.T) {
 	s, c := newStore(t)
 	older, newer := merged(t, s, c)
 	for _, sl := range []*deal.Sealing{older, newer} {
-		if err := s.Told(t.Context(), sl.Tx, receipt(t, s, sl.Tx).Sequence); err != nil {
+		if err := s.Told(t.Context(), sl.Tx, receipt(t, s, sl.Tx).Sequence, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -94,7 +94,7 @@ func TestAKnownEntryOfAMergedRecordHasTheNewestReceiptToldAnew(t *testing.T) {
 	if of != nf || of.Owner != newer.Tx || !of.Due() {
 		t.Fatalf("the receipts are %+v and %+v, want one of %s that is due", of, nf, newer.Tx)
 	}
-	if err := s.Told(t.Context(), newer.Tx, nf.Sequence); err != nil {
+	if err := s.Told(t.Context(), newer.Tx, nf.Sequence, 0); err != nil {
 		t.Fatal(err)
 	}
 	notice(t, s, entry)
@@ -110,7 +110,7 @@ func TestIdentifyMakesOneRecordOfThoseThatWereMerged(t *testing.T) {
 	s, c := newStore(t)
 	older, newer := merged(t, s, c)
 	for _, sl := range []*deal.Sealing{older, newer} {
-		if err := s.Told(t.Context(), sl.Tx, receipt(t, s, sl.Tx).Sequence); err != nil {
+		if err := s.Told(t.Context(), sl.Tx, receipt(t, s, sl.Tx).Sequence, 0); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -44,7 +44,7 @@ func (s *Store) Retry(ctx context.Context, tx deal.TxID, who, why string) error 
 		if err != nil {
 			return err
 		}
-		return t.tell(r.receipt)
+		return t.tell(r.receipt, t.now)
 	})
 }
 

@@ -13,7 +13,7 @@ import (
 // told makes the CRM accept the newest receipt of a sealing.
 func told(t *testing.T, s *Store, tx deal.TxID) {
 	t.Helper()
-	if err := s.Told(t.Context(), tx, receipt(t, s, tx).Sequence); err != nil {
+	if err := s.Told(t.Context(), tx, receipt(t, s, tx).Sequence, 0); err != nil {
 		t.Fatal(err)
 	}
 }

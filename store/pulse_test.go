@@ -122,7 +122,7 @@ func TestATenantThatComesBackWhileItsQueueClosesIsWorked(t *testing.T) {
 		}
 		if r, err := s.Receipt(ctx, j.Tx); err != nil {
 			t.Error(err)
-		} else if err := s.Told(ctx, j.Tx, r.Sequence); err != nil { // nothing is left of the tenant
+		} else if err := s.Told(ctx, j.Tx, r.Sequence, 0); err != nil { // nothing is left of the tenant
 			t.Error(err)
 		}
 		ran <- j.Tx

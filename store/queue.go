@@ -32,7 +32,7 @@ type Workers struct {
 	// Tenants that are configured when Run begins; see SetTenants.
 	Tenants []deal.TenantID
 	// PerTenant is how many jobs of one tenant run at once, so that a tenant with thousands of deals does not keep the
-	// others waiting; 4 when zero.
+	// others waiting; 12 when zero. Most of a job is waiting for a CRM, and those that wait together share its calls.
 	PerTenant int
 	// Drain is how long running jobs may take to end after the context of Run was cancelled, before theirs is cancelled
 	// too; 30 seconds when zero. They then have drainGrace to come back.
@@ -53,7 +53,7 @@ type Queue struct {
 // Queue returns the queue of the store. Only one may run at a time.
 func (s *Store) Queue(w Workers) *Queue {
 	if w.PerTenant <= 0 {
-		w.PerTenant = 4
+		w.PerTenant = 12
 	}
 	if w.Drain <= 0 {
 		w.Drain = 30 * time.Second

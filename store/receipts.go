@@ -31,14 +31,28 @@ func (t *txn) receipt(tx deal.TxID) (state deal.ReceiptState, err error) {
 	return state, err
 }
 
-// Told commits that the CRM has accepted the receipt with this sequence. An older sequence changes nothing.
-func (s *Store) Told(ctx context.Context, tx deal.TxID, sequence int64) error {
+// Told commits that the CRM has accepted the receipt with this sequence. An older sequence changes nothing. If nothing newer
+// is to be told, the job that would tell it is taken back, or put off until the record is to be looked at once more: so long
+// after now as again says, 0 for never.
+func (s *Store) Told(ctx context.Context, tx deal.TxID, sequence int64, again time.Duration) error {
 	return s.update(ctx, "commit/told", func(t *txn) error {
 		r, err := t.row(tx)
 		if err != nil {
 			return err
 		}
-		return t.exec(`UPDATE receipts SET sent = $2 WHERE id = $1 AND sent < $2`, r.receipt, sequence)
+		if err := t.exec(`UPDATE receipts SET sent = $2 WHERE id = $1 AND sent < $2`, r.receipt, sequence); err != nil {
+			return err
+		}
+		var tenant deal.TenantID
+		found, err := t.get([]any{&tenant}, `SELECT tenant FROM receipts WHERE id = $1 AND sent >= sequence`, r.receipt)
+		if err != nil || !found {
+			return err
+		}
+		key := strconv.FormatInt(r.receipt, 10)
+		if again > 0 {
+			return t.want(deal.JobTell, key, tenant, t.now.Add(again))
+		}
+		return t.unwant(deal.JobTell, key)
 	})
 }
 
@@ -91,7 +105,19 @@ func (t *txn) own(r *row, sl *deal.Sealing) error {
 	if sl.Step != deal.Noticed { // recovered: the record may show more than is known here, and is looked at first
 		return t.moveTelling(id)
 	}
-	return t.desire(id, sl.Tx, deal.ShownAs(sl.Step, sl.Condition))
+	return t.desire(id, sl.Tx, deal.ShownAs(sl.Step, sl.Condition), t.tellingTime(sl))
+}
+
+// flowTells is how long the flow has to tell what its own steps have changed, which it does right away, before the job of
+// the receipt does.
+const flowTells = 2 * time.Second
+
+// tellingTime is when the job of a receipt is to tell of what became of a sealing: at once when nobody else will.
+func (t *txn) tellingTime(sl *deal.Sealing) time.Time {
+	if sl.Condition == deal.Running {
+		return t.now.Add(flowTells)
+	}
+	return t.now
 }
 
 // moveTelling brings what is already queued of a receipt into the queue of its tenant, at the time that it is due.
@@ -158,7 +184,7 @@ func (t *txn) joinReceipts(id, other int64) error {
 	if err := t.exec(`DELETE FROM receipts WHERE id = $1`, other); err != nil {
 		return err
 	}
-	return t.tell(id)
+	return t.tell(id, t.now)
 }
 
 // show desires a receipt if a change of the sealing changes what its record should show.
@@ -167,11 +193,11 @@ func (t *txn) show(r *row, sl *deal.Sealing) error {
 	if status == deal.ShownAs(r.step, r.condition) {
 		return nil
 	}
-	return t.desire(r.receipt, sl.Tx, status)
+	return t.desire(r.receipt, sl.Tx, status, t.tellingTime(sl))
 }
 
-// desire raises the receipt's sequence and queues telling the CRM, if tx owns the receipt.
-func (t *txn) desire(id int64, tx deal.TxID, status deal.Status) error {
+// desire raises the receipt's sequence and queues telling the CRM at a time, if tx owns the receipt.
+func (t *txn) desire(id int64, tx deal.TxID, status deal.Status, at time.Time) error {
 	if id == 0 {
 		return nil
 	}
@@ -180,16 +206,16 @@ func (t *txn) desire(id int64, tx deal.TxID, status deal.Status) error {
 	if err != nil || !changed {
 		return err
 	}
-	return t.tell(id)
+	return t.tell(id, at)
 }
 
 // tell queues the job that brings the record up to date.
-func (t *txn) tell(id int64) error {
+func (t *txn) tell(id int64, at time.Time) error {
 	var tenant deal.TenantID
 	if _, err := t.get([]any{&tenant}, `SELECT tenant FROM receipts WHERE id = $1`, id); err != nil {
 		return err
 	}
-	return t.want(deal.JobTell, strconv.FormatInt(id, 10), tenant, t.now)
+	return t.want(deal.JobTell, strconv.FormatInt(id, 10), tenant, at)
 }
 
 // speaker returns the sealing that the job of a receipt speaks for.

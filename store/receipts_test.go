@@ -47,7 +47,7 @@ func TestToldNeverGoesBack(t *testing.T) {
 	sl := one(t, s, "006A")
 	seq := receipt(t, s, sl.Tx).Sequence
 	for _, n := range []int64{seq, seq - 1} {
-		if err := s.Told(t.Context(), sl.Tx, n); err != nil {
+		if err := s.Told(t.Context(), sl.Tx, n, 0); err != nil {
 			t.Fatal(err)
 		}
 		if got := receipt(t, s, sl.Tx); got.Sent != seq || got.Due() {

@@ -600,7 +600,7 @@ func (c *salesforceCRM) watches(r *http.Request) bool {
 }
 
 func (c *salesforceCRM) uploads(r *http.Request) bool {
-	return r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/sobjects/ContentVersion")
+	return r.Method == http.MethodPost && (strings.HasSuffix(r.URL.Path, "/sobjects/ContentVersion") || strings.HasSuffix(r.URL.Path, "/composite"))
 }
 
 func (c *salesforceCRM) fault(f salesforce.Fault) {

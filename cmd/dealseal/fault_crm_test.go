@@ -67,7 +67,7 @@ type place struct {
 	path string
 	// times is how often the call fails, 1 when 0: more where the receipt "queued" may meet the trouble before the deal does.
 	times int
-	// spared says that the call is not made when the one before it failed after its work was done.
+	// spared says that the call is not made when the one before it failed after its work was done, or not by each daemon.
 	spared bool
 }
 
@@ -85,7 +85,7 @@ var (
 		{name: "download", kind: string(salesforce.KindDownload)},
 		{name: "upload", kind: string(salesforce.KindUpload)},
 		{name: "read back", kind: string(salesforce.KindQuery), path: "FROM ContentVersion WHERE Id", spared: true},
-		{name: "look at the fields", kind: string(salesforce.KindGet), times: 2},
+		{name: "look at the fields", kind: string(salesforce.KindGet), times: 2, spared: true}, // unless the record was read a moment ago
 		{name: "write-back", kind: string(salesforce.KindUpdate), times: 2},
 	}
 	hubspotPolls = []place{
@@ -97,11 +97,10 @@ var (
 	}
 	hubspotDeals = []place{
 		{name: "record", kind: string(hubspot.KindGet), path: "/deals/", times: 3},
-		{name: "notes of the deal", kind: string(hubspot.KindAssociations), path: "/notes"},
 		{name: "notes", kind: string(hubspot.KindBatchRead), path: "/notes/"},
 		{name: "file", kind: string(hubspot.KindFileGet)},
 		{name: "signed URL", kind: string(hubspot.KindSignedURL)},
-		{name: "look for the file", kind: string(hubspot.KindFileStat)},
+		{name: "look for the file", kind: string(hubspot.KindFileStat), spared: true}, // of bytes that may have been sent before
 		{name: "upload", kind: string(hubspot.KindUpload)},
 		{name: "note", kind: string(hubspot.KindNote)},
 		{name: "write-back", kind: string(hubspot.KindPatch), times: 2},
