@@ -9,6 +9,8 @@ import (
 	"encoding/pem"
 	"fmt"
 	"os"
+	"regexp"
+	"strings"
 
 	"github.com/dealseal/dealseal/mocks/crm/hubspot"
 	"github.com/dealseal/dealseal/mocks/crm/salesforce"
@@ -43,9 +45,10 @@ func (w *world) startSalesforce(ctx context.Context, tenant string) (*crm, error
 	c := &crm{
 		stages: map[string]string{ruleOrderForm: "Closed Won", ruleAlone: "Proposal/Price Quote", ruleReady: "Value Proposition"},
 		back:   "{transaction_id: DealSeal_Transaction_ID__c, status: {field: DealSeal_Status__c}, signed_at: DealSeal_Signed_At__c, url: DealSeal_Document_URL__c, audit: DealSeal_Audit__c}",
-		calls:  func() int { return sum(org.Counts()) },
+		calls:  func() map[string]int { return salesforceCalls(org.Requests()) },
+		forget: org.ResetRequests,
 	}
-	if c.url, err = serveHTTP(ctx, org); err != nil {
+	if c.url, err = serveHTTP(ctx, w.slowly(org)); err != nil {
 		return nil, err
 	}
 	c.with = fmt.Sprintf("{my_domain: %q, auth: {flow: jwt, consumer_key: bench, username: integration@acme.example, private_key: %q}, tx_marker: DealSeal_Key__c, poll: %s}", c.url, "file:"+key, w.Poll)
@@ -95,10 +98,11 @@ func (w *world) startHubSpot(ctx context.Context, tenant string) (*crm, error) {
 	c := &crm{
 		stages: map[string]string{ruleOrderForm: "contractsent", ruleAlone: "presentationscheduled", ruleReady: "closedwon"},
 		back:   "{transaction_id: dealseal_transaction_id, status: {field: dealseal_status}, signed_at: dealseal_signed_at, url: dealseal_document_url, audit: dealseal_audit}",
-		calls:  func() int { return sum(portal.Counts()) },
+		calls:  func() map[string]int { return hubspotCalls(portal.Requests()) },
+		forget: portal.ResetRequests,
 	}
 	var err error
-	if c.url, err = serveHTTP(ctx, portal); err != nil {
+	if c.url, err = serveHTTP(ctx, w.slowly(portal)); err != nil {
 		return nil, err
 	}
 	c.with = fmt.Sprintf("{base_url: %q, auth: {flow: token, token: %q}, poll: %s, rate: 100000, search_rate: 10000}", c.url, "file:"+file, w.Poll)
@@ -138,4 +142,56 @@ func sum[K comparable](counts map[K]int) (n int) {
 		n += v
 	}
 	return n
+}
+
+// pollCall is the call by which a connector asks what has happened.
+const pollCall = "poll"
+
+var fromWhere = regexp.MustCompile(`FROM (\w+) WHERE (\w+)`)
+
+// salesforceCalls counts the calls of a log by what they are for. Parts of a composite call are none of their own.
+func salesforceCalls(log []salesforce.Request) map[string]int {
+	calls := map[string]int{}
+	var part salesforce.Kind
+	for _, r := range log {
+		name := string(r.Kind)
+		switch r.Kind {
+		case salesforce.KindQuery:
+			if of := fromWhere.FindAllStringSubmatch(r.Query, -1); len(of) > 0 {
+				name = "query " + of[len(of)-1][1]
+				if of[0][1] == "OpportunityHistory" && of[0][2] == "CreatedDate" {
+					name = pollCall
+				}
+			}
+		case salesforce.KindComposite:
+			name = "composite " + string(part)
+		}
+		if r.Sub {
+			if r.Kind != salesforce.KindQuery { // with which a composite upload ends
+				part = r.Kind
+			}
+			continue
+		}
+		calls[name]++
+	}
+	return calls
+}
+
+// hubspotCalls counts the calls of a log by what they are for.
+func hubspotCalls(log []hubspot.Request) map[string]int {
+	calls := map[string]int{}
+	for _, r := range log {
+		parts := strings.Split(strings.Trim(r.Path, "/"), "/") // crm/objects/2026-03/deals/1
+		name := string(r.Kind)
+		switch {
+		case r.Kind == hubspot.KindSearch:
+			name = pollCall
+		case len(parts) > 4 && parts[1] == "associations":
+			name += " " + parts[4]
+		case len(parts) > 3 && parts[0] == "crm":
+			name += " " + parts[3]
+		}
+		calls[name]++
+	}
+	return calls
 }

@@ -45,7 +45,12 @@ func (b *bench) newStage(poll time.Duration, tenants ...sceneTenant) (*stage, er
 
 // newStageOn is newStage with a ledger that is there already.
 func (b *bench) newStageOn(ledger seedOptions, poll time.Duration, tenants ...sceneTenant) (s *stage, err error) {
-	s = &stage{b: b, scene: scene{Tenants: tenants, Poll: poll, Renderer: b.options.renderer, Templates: b.templates, State: ledger.dir, MasterKey: ledger.key}}
+	return b.newStageIn(scene{Tenants: tenants, Poll: poll}, ledger)
+}
+
+// newStageIn is newStageOn in a scene of which tenants, poll and latency are given.
+func (b *bench) newStageIn(given scene, ledger seedOptions) (s *stage, err error) {
+	s = &stage{b: b, scene: scene{Tenants: given.Tenants, Poll: given.Poll, Latency: given.Latency, Renderer: b.options.renderer, Templates: b.templates, State: ledger.dir, MasterKey: ledger.key}}
 	if s.scene.Dir, err = os.MkdirTemp("", "dealseal-bench-"); err != nil {
 		return nil, err
 	}
@@ -58,6 +63,9 @@ func (b *bench) newStageOn(ledger seedOptions, poll time.Duration, tenants ...sc
 		}
 	}()
 	if err := s.startWorld(); err != nil {
+		return s, err
+	}
+	if err := os.MkdirAll(b.rendererCache(), 0o700); err != nil { // of a machine that has compiled none
 		return s, err
 	}
 	if err := os.Symlink(b.rendererCache(), filepath.Join(s.scene.State, "renderer")); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -196,9 +204,15 @@ func (s *stage) closeDeals(tenant string, n int) error {
 	return s.order("POST", "/close", url.Values{"tenant": {tenant}, "n": {strconv.Itoa(n)}}, &got)
 }
 
-// calls is how often a tenant's CRM was called.
-func (s *stage) calls(tenant string) (n int, err error) {
-	return n, s.order("GET", "/calls", url.Values{"tenant": {tenant}}, &n)
+// calls are those to a tenant's CRM since the last forget, by what was asked.
+func (s *stage) calls(tenant string) (by map[string]int, err error) {
+	return by, s.order("GET", "/calls", url.Values{"tenant": {tenant}}, &by)
+}
+
+// forget lets the counting of a tenant's calls begin anew.
+func (s *stage) forget(tenant string) error {
+	var got int
+	return s.order("POST", "/forget", url.Values{"tenant": {tenant}}, &got)
 }
 
 // worldCPU is the processor time of mocks and load.

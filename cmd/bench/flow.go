@@ -10,7 +10,6 @@ import (
 const (
 	flowDeals = 25 // per CRM, one after the other
 	flowPoll  = 200 * time.Millisecond
-	idlePolls = 25
 	idleLimit = 2 * time.Minute // more than the readers live without a document
 )
 
@@ -25,15 +24,8 @@ func (b *bench) flow() error {
 		return err
 	}
 	b.idle(s, "before the first deal")
-	perPoll := map[string]float64{}
 	for _, t := range s.scene.Tenants {
-		if perPoll[t.ID], err = s.idleCalls(t.ID); err != nil {
-			return err
-		}
-		b.figure(kindName(t.Kind)+" calls per idle poll", perPoll[t.ID], "calls", nil, "counted by the mock")
-	}
-	for _, t := range s.scene.Tenants {
-		if err := b.sealOneByOne(s, t, perPoll[t.ID]); err != nil {
+		if err := b.sealOneByOne(s, t); err != nil {
 			return err
 		}
 	}
@@ -64,43 +56,22 @@ func (b *bench) idle(s *stage, when string) {
 		short(megabytes(house.rss)), each, short(megabytes(renderers.rss)))
 }
 
-// polled reports whether every tenant's CRM was called.
+// polled reports whether every tenant's CRM was polled.
 func (s *stage) polled() (bool, error) {
 	for _, t := range s.scene.Tenants {
-		n, err := s.calls(t.ID)
-		if n < 5 || err != nil {
+		by, err := s.calls(t.ID)
+		if by[pollCall] < 2 || err != nil {
 			return false, err
 		}
 	}
 	return true, nil
 }
 
-// idleCalls counts the calls of polls that find nothing. A poll is at least flowPoll and at most a tenth more after the one
-// before it.
-func (s *stage) idleCalls(tenant string) (float64, error) {
-	before, err := s.calls(tenant)
-	if err != nil {
-		return 0, err
-	}
-	begun := time.Now()
-	if err := s.wait(time.Minute, soon, "idle", func() (bool, error) { return time.Since(begun) >= idlePolls*flowPoll, nil }); err != nil {
-		return 0, err
-	}
-	after, err := s.calls(tenant)
-	polls := time.Since(begun).Seconds() / (1.05 * flowPoll.Seconds())
-	return float64(after-before) / polls, err
-}
-
-// sealOneByOne measures calls per deal; the ledger keeps the times.
-func (b *bench) sealOneByOne(s *stage, t sceneTenant, perPoll float64) error {
+// sealOneByOne takes deals the whole way, one after the other; the ledger keeps the times.
+func (b *bench) sealOneByOne(s *stage, t sceneTenant) error {
 	if err := s.open(t.ID, ruleOrderForm, dealLines, flowDeals); err != nil {
 		return err
 	}
-	before, err := s.calls(t.ID)
-	if err != nil {
-		return err
-	}
-	begun := time.Now()
 	for i := range flowDeals {
 		if err := s.closeDeals(t.ID, 1); err != nil {
 			return err
@@ -109,13 +80,6 @@ func (b *bench) sealOneByOne(s *stage, t sceneTenant, perPoll float64) error {
 			return err
 		}
 	}
-	after, err := s.calls(t.ID)
-	if err != nil {
-		return err
-	}
-	polls := time.Since(begun).Seconds() / (1.05 * flowPoll.Seconds())
-	perDeal := (float64(after-before) - polls*perPoll) / flowDeals
-	b.figure(kindName(t.Kind)+" calls per sealed deal", perDeal, "calls", nil, "without the polls; contract and audit trail attached, %d deals", flowDeals)
 	return nil
 }
 

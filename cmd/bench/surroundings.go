@@ -23,6 +23,7 @@ type scene struct {
 	Dir       string        `json:"dir"` // of configuration, token and state; must exist
 	Tenants   []sceneTenant `json:"tenants"`
 	Poll      time.Duration `json:"poll"`
+	Latency   time.Duration `json:"latency"` // that the CRMs take to answer
 	Renderer  string        `json:"renderer"`
 	Templates string        `json:"templates"`
 	// State and MasterKey are of a ledger that is there already; empty for a fresh one below Dir.
@@ -56,7 +57,8 @@ type crm struct {
 	url    string
 	open   func(rule string, lines int) (record string, err error)
 	close  func(record, rule string) error
-	calls  func() int
+	calls  func() map[string]int // since the last forget, by what was asked; see callNames
+	forget func()
 	with   string // of the tenant file
 	back   string
 	stages map[string]string
@@ -101,6 +103,14 @@ func serveHTTP(ctx context.Context, h http.Handler) (url string, err error) {
 	}
 	go (&http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}).Serve(l)
 	return "http://" + l.Addr().String(), nil
+}
+
+// slowly lets a CRM take its time, as one that is not on the same machine does.
+func (w *world) slowly(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		time.Sleep(w.Latency)
+		h.ServeHTTP(rw, r)
+	})
 }
 
 func (w *world) build(ctx context.Context) (err error) {
@@ -217,6 +227,7 @@ func (w *world) control() http.Handler {
 		return n, nil
 	})
 	handle("GET /calls", func(c *crm, _ *http.Request) (any, error) { return c.calls(), nil })
+	handle("POST /forget", func(c *crm, _ *http.Request) (any, error) { c.forget(); return 0, nil })
 	handle("GET /cpu", func(*crm, *http.Request) (any, error) {
 		var u syscall.Rusage
 		err := syscall.Getrusage(syscall.RUSAGE_SELF, &u)

@@ -7,7 +7,7 @@ import (
 	"github.com/dealseal/dealseal/deal"
 )
 
-// throughput has many deals at once.
+// throughput has many deals at once, whose documents are to be made.
 func (b *bench) throughput() error {
 	p, err := b.newPress()
 	if err != nil {
@@ -33,9 +33,11 @@ func (b *bench) throughput() error {
 		b.figure(c.name+", of what the renderer alone does", 100*load.rate/alone, "%", atLeast(80), "%s deals/s, the renderer alone %s/s with %d children", short(load.rate), short(alone), rendererChildren)
 		load.figures(b, c.name)
 	}
-	if err := p.Close(); err != nil {
-		return err
-	}
+	return p.Close()
+}
+
+// ready has many deals at once whose document is made already.
+func (b *bench) ready() error {
 	load, err := b.rush(ruleReady, 500)
 	if err != nil {
 		return err
