@@ -36,6 +36,13 @@ type Discrepancy struct {
 	Since time.Time `json:"since,omitzero"`
 }
 
+// DiscrepancyCount is how many discrepancies of a kind a tenant has that nobody has dealt with.
+type DiscrepancyCount struct {
+	Tenant TenantID
+	Kind   DiscrepancyKind
+	N      int64
+}
+
 // Comparison is what came of comparing the record of a finished sealing with the ledger.
 type Comparison struct {
 	// Found are all that there are now, mended or not; what was known before and is not among them is over.

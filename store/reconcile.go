@@ -282,18 +282,11 @@ func (s *Store) Discrepancies(ctx context.Context, tenant deal.TenantID, limit i
 	return list, err
 }
 
-// DiscrepancyCount is how many discrepancies of a kind a tenant has that nobody has dealt with.
-type DiscrepancyCount struct {
-	Tenant deal.TenantID
-	Kind   deal.DiscrepancyKind
-	N      int64
-}
-
 // DiscrepancyCounts counts what Discrepancies lists.
-func (s *Store) DiscrepancyCounts(ctx context.Context) (counts []DiscrepancyCount, err error) {
+func (s *Store) DiscrepancyCounts(ctx context.Context) (counts []deal.DiscrepancyCount, err error) {
 	err = s.view(ctx, func(t *txn) error {
 		return t.each(func(r *sql.Rows) error {
-			var c DiscrepancyCount
+			var c deal.DiscrepancyCount
 			err := r.Scan(&c.Tenant, &c.Kind, &c.N)
 			counts = append(counts, c)
 			return err

@@ -18,7 +18,10 @@ const maxFields = 2000
 type fieldsView struct {
 	Tx, Who, FileName string
 	Document, Record  []fieldView
+	Differences       []differenceView
 }
+
+type differenceView struct{ Path, Was, Is string }
 
 type fieldView struct{ Path, Text string }
 
@@ -40,6 +43,13 @@ func (s *server) fields(ctx context.Context, r *http.Request) (*frame, error) {
 		if *part.into, err = flatten(part.json); err != nil {
 			return nil, fmt.Errorf("fields of %s: %w", tx, err)
 		}
+	}
+	for _, d := range values.Differences {
+		path := d.Path
+		if d.Line > 0 {
+			path += ", line " + strconv.Itoa(d.Line)
+		}
+		v.Differences = append(v.Differences, differenceView{path, d.Was, d.Is})
 	}
 	return &frame{Title: "Fields of deal " + string(tx), Here: "deals", Fields: v}, nil
 }

@@ -43,6 +43,12 @@ type House interface {
 	Quarantined(ctx context.Context, limit int) ([]deal.Quarantine, error)
 	// Guards returns what the guard holds until a person decides.
 	Guards(ctx context.Context) ([]deal.GuardHold, error)
+	// Discrepancies returns what CRMs do not show as the ledger has it, as of the last look, and nobody has dealt with, of
+	// one tenant or, if that is empty, of all, newest first, at most limit. DiscrepancyCounts counts all of them.
+	Discrepancies(ctx context.Context, tenant deal.TenantID, limit int) ([]deal.Discrepancy, error)
+	DiscrepancyCounts(ctx context.Context) ([]deal.DiscrepancyCount, error)
+	// Passes returns the newest comparison of each tenant's CRM with the ledger that there was.
+	Passes(ctx context.Context) ([]deal.Pass, error)
 	// Untold returns how many records have been showing something older than what is true for a while, and since when the
 	// oldest has.
 	Untold(ctx context.Context) (n int64, oldest time.Time, err error)
@@ -90,6 +96,8 @@ type Tenant struct {
 	Environment string
 	// Every is the configured time between two polls.
 	Every time.Duration
+	// Nightly is set when its CRM is compared with the ledger each night.
+	Nightly bool
 	// Rules are the ids of its rules.
 	Rules []string
 	// Poll is how the last poll went; its zero value means that there was none yet.
@@ -171,6 +179,8 @@ type Values struct {
 	Document, Record json.RawMessage
 	// FileName is the document's own.
 	FileName string
+	// Differences are the values that are others on the record now, as of the last look.
+	Differences []deal.Difference
 }
 
 // Key is a key that seals, by its configured name, with one of its certificates.

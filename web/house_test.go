@@ -26,6 +26,8 @@ type village struct {
 	deals       []*Deal // oldest first
 	quarantined []deal.Quarantine
 	guards      []deal.GuardHold
+	differing   []deal.Discrepancy
+	passes      []deal.Pass
 	mu          sync.Mutex // of untold, for those who change it while a browser looks
 	untold      int64
 	keys        []Key
@@ -54,6 +56,19 @@ func (v *village) Quarantined(_ context.Context, limit int) ([]deal.Quarantine, 
 }
 
 func (v *village) Guards(context.Context) ([]deal.GuardHold, error) { return v.guards, v.err }
+
+func (v *village) Discrepancies(_ context.Context, _ deal.TenantID, limit int) ([]deal.Discrepancy, error) {
+	return v.differing[:min(limit, len(v.differing))], v.err
+}
+
+func (v *village) DiscrepancyCounts(context.Context) (counts []deal.DiscrepancyCount, err error) {
+	for _, d := range v.differing {
+		counts = append(counts, deal.DiscrepancyCount{Tenant: d.Tenant, Kind: d.Kind, N: 1})
+	}
+	return counts, v.err
+}
+
+func (v *village) Passes(context.Context) ([]deal.Pass, error) { return v.passes, v.err }
 
 func (v *village) Untold(context.Context) (int64, time.Time, error) {
 	v.mu.Lock()
@@ -108,7 +123,7 @@ func (v *village) Values(ctx context.Context, tx deal.TxID, who string) (*Values
 	if err != nil {
 		return nil, err
 	}
-	return &Values{Document: d.Sealing.Private.Document, Record: d.Sealing.Private.Values, FileName: d.Sealing.Private.FileName}, nil
+	return &Values{Document: d.Sealing.Private.Document, Record: d.Sealing.Private.Values, FileName: d.Sealing.Private.FileName, Differences: d.Sealing.Private.Differences}, nil
 }
 
 func (v *village) Fetch(ctx context.Context, tx deal.TxID, name, who string) (deal.File, io.Closer, error) {

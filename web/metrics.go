@@ -83,34 +83,37 @@ func (t timed) seen(label string, took time.Duration, err error) {
 
 // The families that are computed at scrape.
 var (
-	sealingsDesc = desc("dealseal_sealings", "Deals by step and condition.", "tenant", "step", "condition")
-	dealsDesc    = desc("dealseal_deals_total", "Deals that were noticed, and how often one came to be done, held, dead or ended; counted in the database, so that a restart loses none.", "tenant", "outcome")
-	depthDesc    = desc("dealseal_queue_depth", "Deals that the daemon itself will go on with.", "tenant")
-	oldestDesc   = desc("dealseal_queue_oldest_seconds", "Time since the deal that has waited longest in the queue last moved; 0 when the queue is empty. Deals that wait for a person do not count.", "tenant")
-	overdueDesc  = desc("dealseal_queue_overdue_seconds", "Time since a deal that waits for no person should have moved, the longest: since it last moved or, later, since its next attempt was due; 0 when none should have.", "tenant")
-	waitingDesc  = desc("dealseal_waiting_deals", "Deals that wait for a person, held or dead.", "tenant", "condition")
-	patienceDesc = desc("dealseal_waiting_oldest_seconds", "Time for which a held or dead deal has waited for a person, the longest; 0 when there is none.", "tenant", "condition")
-	guardDesc    = desc("dealseal_guard_held_deals", "Deals that the guard holds until a person decides about all of them, because they came in unusual numbers.", "tenant")
-	failingDesc  = desc("dealseal_deals_failing", "Deals whose current step has failed at least three times in a row, or waits for a login or key that a person has to mend, and is tried again.", "tenant")
-	pollDesc     = desc("dealseal_poll_age_seconds", "Time since the last poll that succeeded, or since the start of the daemon when none has.", "tenant")
-	intervalDesc = desc("dealseal_poll_interval_seconds", "Configured time between two polls.", "tenant")
-	budgetDesc   = desc("dealseal_crm_budget_used_ratio", "Used share of the CRM's API allowance, 0 to 1; absent until the CRM has said it.", "tenant")
-	untoldDesc   = desc("dealseal_records_untold", "Records in a CRM that have been showing something older than what is true for more than a minute.")
-	oddDesc      = desc("dealseal_quarantined_rows", "Rows of CRMs that could not be understood and that nobody has dealt with; behind each a deal may be waiting. Counted up to 1000.")
-	notAfterDesc = desc("dealseal_certificate_not_after_seconds", "Unix time at which the certificate of a sealing key ends.", "key")
-	usesDesc     = desc("dealseal_key_documents_total", "Documents that a key has sealed, counted in the database when its use begins; absent until its certificate is known.", "key")
-	spentDesc    = desc("dealseal_key_limit_used_ratio", "Used share of max_uses or max_uses_per_day of a key, whichever is nearer; 0 where it has neither.", "key")
-	revokedDesc  = desc("dealseal_certificate_revoked", "1 if the newest certificate of a sealing key was revoked and no other one is active, so that it seals nothing; else 0.", "key")
-	answeredDesc = desc("dealseal_certificate_answered_timestamp_seconds", "Unix time at which its issuers last said that the certificate of a sealing key is not revoked; 0 when they never did, absent when it names nobody who could be asked.", "key")
-	stampUpDesc  = desc("dealseal_tsa_up", "1 when the newest request to a time-stamp server gave a good token, 0 when it did not; absent before the first one of this process.", "server")
-	quotaDesc    = desc("dealseal_tsa_quota_used_ratio", "Used share of the requests that a time-stamp server may be sent on this day in UTC, counted in the database; 0 where it has no quota.", "server")
-	auditDesc    = desc("dealseal_audit_entries", "Entries of the audit log.")
-	databaseDesc = desc("dealseal_database_bytes", "Size of the database's file.")
-	walDesc      = desc("dealseal_database_wal_bytes", "Size of the database's write-ahead log.")
-	freeDesc     = desc("dealseal_disk_free_bytes", "Free space in the state directory.")
-	floorDesc    = desc("dealseal_disk_floor_bytes", "Free space below which no new deals are noticed.")
-	backupDesc   = desc("dealseal_backup_timestamp_seconds", "Unix time of the moment that the newest backup with the archive is of; 0 when there is none.")
-	backupDBDesc = desc("dealseal_backup_database_timestamp_seconds", "Unix time of the moment that the newest backup, with or without the archive, is of; 0 when there is none.")
+	sealingsDesc   = desc("dealseal_sealings", "Deals by step and condition.", "tenant", "step", "condition")
+	dealsDesc      = desc("dealseal_deals_total", "Deals that were noticed, and how often one came to be done, held, dead or ended; counted in the database, so that a restart loses none.", "tenant", "outcome")
+	depthDesc      = desc("dealseal_queue_depth", "Deals that the daemon itself will go on with.", "tenant")
+	oldestDesc     = desc("dealseal_queue_oldest_seconds", "Time since the deal that has waited longest in the queue last moved; 0 when the queue is empty. Deals that wait for a person do not count.", "tenant")
+	overdueDesc    = desc("dealseal_queue_overdue_seconds", "Time since a deal that waits for no person should have moved, the longest: since it last moved or, later, since its next attempt was due; 0 when none should have.", "tenant")
+	waitingDesc    = desc("dealseal_waiting_deals", "Deals that wait for a person, held or dead.", "tenant", "condition")
+	patienceDesc   = desc("dealseal_waiting_oldest_seconds", "Time for which a held or dead deal has waited for a person, the longest; 0 when there is none.", "tenant", "condition")
+	guardDesc      = desc("dealseal_guard_held_deals", "Deals that the guard holds until a person decides about all of them, because they came in unusual numbers.", "tenant")
+	failingDesc    = desc("dealseal_deals_failing", "Deals whose current step has failed at least three times in a row, or waits for a login or key that a person has to mend, and is tried again.", "tenant")
+	pollDesc       = desc("dealseal_poll_age_seconds", "Time since the last poll that succeeded, or since the start of the daemon when none has.", "tenant")
+	intervalDesc   = desc("dealseal_poll_interval_seconds", "Configured time between two polls.", "tenant")
+	budgetDesc     = desc("dealseal_crm_budget_used_ratio", "Used share of the CRM's API allowance, 0 to 1; absent until the CRM has said it.", "tenant")
+	untoldDesc     = desc("dealseal_records_untold", "Records in a CRM that have been showing something older than what is true for more than a minute.")
+	oddDesc        = desc("dealseal_quarantined_rows", "Rows of CRMs that could not be understood and that nobody has dealt with; behind each a deal may be waiting. Counted up to 1000.")
+	notAfterDesc   = desc("dealseal_certificate_not_after_seconds", "Unix time at which the certificate of a sealing key ends.", "key")
+	usesDesc       = desc("dealseal_key_documents_total", "Documents that a key has sealed, counted in the database when its use begins; absent until its certificate is known.", "key")
+	spentDesc      = desc("dealseal_key_limit_used_ratio", "Used share of max_uses or max_uses_per_day of a key, whichever is nearer; 0 where it has neither.", "key")
+	revokedDesc    = desc("dealseal_certificate_revoked", "1 if the newest certificate of a sealing key was revoked and no other one is active, so that it seals nothing; else 0.", "key")
+	answeredDesc   = desc("dealseal_certificate_answered_timestamp_seconds", "Unix time at which its issuers last said that the certificate of a sealing key is not revoked; 0 when they never did, absent when it names nobody who could be asked.", "key")
+	stampUpDesc    = desc("dealseal_tsa_up", "1 when the newest request to a time-stamp server gave a good token, 0 when it did not; absent before the first one of this process.", "server")
+	quotaDesc      = desc("dealseal_tsa_quota_used_ratio", "Used share of the requests that a time-stamp server may be sent on this day in UTC, counted in the database; 0 where it has no quota.", "server")
+	auditDesc      = desc("dealseal_audit_entries", "Entries of the audit log.")
+	databaseDesc   = desc("dealseal_database_bytes", "Size of the database's file.")
+	walDesc        = desc("dealseal_database_wal_bytes", "Size of the database's write-ahead log.")
+	freeDesc       = desc("dealseal_disk_free_bytes", "Free space in the state directory.")
+	floorDesc      = desc("dealseal_disk_floor_bytes", "Free space below which no new deals are noticed.")
+	backupDesc     = desc("dealseal_backup_timestamp_seconds", "Unix time of the moment that the newest backup with the archive is of; 0 when there is none.")
+	backupDBDesc   = desc("dealseal_backup_database_timestamp_seconds", "Unix time of the moment that the newest backup, with or without the archive, is of; 0 when there is none.")
+	discrepantDesc = desc("dealseal_discrepancies", "What a CRM does not show as the ledger has it, by kind, as of the last look, and nobody has dealt with.", "tenant", "kind")
+	passDesc       = desc("dealseal_reconcile_age_seconds", "Time since the newest comparison of a CRM with the ledger began, or since the start of the daemon when there was none; absent for a tenant that has none at night.", "tenant")
+	mendedDesc     = desc("dealseal_reconcile_mended", "Discrepancies that the newest comparison of a CRM with the ledger has mended, by kind.", "tenant", "kind")
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -160,7 +163,7 @@ func (m *Metrics) Stamped(server string, took time.Duration, err error) {
 
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sealingsDesc, dealsDesc, depthDesc, oldestDesc, overdueDesc, waitingDesc, patienceDesc, guardDesc, failingDesc, pollDesc, intervalDesc, budgetDesc, untoldDesc, oddDesc,
+	for _, d := range []*prometheus.Desc{sealingsDesc, dealsDesc, depthDesc, oldestDesc, overdueDesc, waitingDesc, patienceDesc, guardDesc, failingDesc, pollDesc, intervalDesc, budgetDesc, untoldDesc, oddDesc, discrepantDesc, passDesc, mendedDesc,
 		notAfterDesc, revokedDesc, answeredDesc, usesDesc, spentDesc, stampUpDesc, quotaDesc, auditDesc, databaseDesc, walDesc, freeDesc, floorDesc, backupDesc, backupDBDesc} {
 		ch <- d
 	}
@@ -184,6 +187,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		m.collectGuards(ctx, tenants, ch)
 	}
 	m.collectLoose(ctx, ch)
+	m.collectReconciled(ctx, tenants, ch)
 	m.collectKeys(ctx, ch)
 	m.collectStampers(ctx, ch)
 	m.collectVitals(ctx, tenants, ch)
@@ -280,6 +284,49 @@ func (m *Metrics) collectLoose(ctx context.Context, ch chan<- prometheus.Metric)
 		ch <- prometheus.NewInvalidMetric(auditDesc, err)
 	} else {
 		ch <- gauge(auditDesc, float64(head.Size))
+	}
+}
+
+// collectReconciled reports kinds that there are none of as 0, so that the first counts.
+func (m *Metrics) collectReconciled(ctx context.Context, tenants []Tenant, ch chan<- prometheus.Metric) {
+	counts, err := m.house.DiscrepancyCounts(ctx)
+	passes, err2 := m.house.Passes(ctx)
+	if err := errors.Join(err, err2); err != nil {
+		ch <- prometheus.NewInvalidMetric(discrepantDesc, err)
+		return
+	}
+	type key struct {
+		tenant deal.TenantID
+		kind   deal.DiscrepancyKind
+	}
+	open := map[key]float64{}
+	for _, t := range tenants {
+		for _, kind := range deal.DiscrepancyKinds {
+			open[key{t.ID, kind}] = 0
+		}
+	}
+	for _, c := range counts {
+		open[key{c.Tenant, c.Kind}] = float64(c.N)
+	}
+	for k, n := range open {
+		ch <- gauge(discrepantDesc, n, string(k.tenant), string(k.kind))
+	}
+	newest := map[deal.TenantID]deal.Pass{}
+	for _, p := range passes {
+		newest[p.Tenant] = p
+	}
+	for _, t := range tenants {
+		p := newest[t.ID]
+		if t.Nightly {
+			began := p.Began
+			if began.IsZero() {
+				began = m.started
+			}
+			ch <- gauge(passDesc, m.since(began), string(t.ID))
+		}
+		for _, kind := range deal.DiscrepancyKinds {
+			ch <- gauge(mendedDesc, float64(p.Mended[kind]), string(t.ID), string(kind))
+		}
 	}
 }
 

@@ -16,6 +16,7 @@ const (
 	retryingShown    = 8
 	newestShown      = 12
 	quarantinedShown = 10
+	discrepantShown  = 20
 )
 
 // statusView is the start page.
@@ -34,6 +35,9 @@ type statusView struct {
 	Retrying             []rowView
 	Newest               []rowView
 	Quarantined          []quarantineView
+	Discrepancies        []discrepancyView
+	Discrepant           int64 // all of them
+	Passes               []passView
 	Charts               []chart
 	Steps                []stepTimeView
 	Keys                 []keyView
@@ -119,6 +123,67 @@ type quarantineView struct {
 	At                  *moment
 }
 
+// discrepancyView is one thing that a CRM does not show as the ledger has it.
+type discrepancyView struct {
+	Tx, Short, Tenant, Record, Kind, What string
+	Since                                 *moment
+}
+
+// passView is the newest comparison of a tenant's CRM with the ledger.
+type passView struct {
+	Tenant, Looked, Outcome string
+	Began                   *moment
+	State                   state
+}
+
+// reconciled adds what the newest comparisons have found.
+func (s *server) reconciled(ctx context.Context, v *statusView, now time.Time) error {
+	passes, err := s.House.Passes(ctx)
+	if err != nil {
+		return fmt.Errorf("passes: %w", err)
+	}
+	for _, p := range passes {
+		v.Passes = append(v.Passes, viewPass(p, now))
+	}
+	counts, err := s.House.DiscrepancyCounts(ctx)
+	if err != nil {
+		return fmt.Errorf("discrepancies: %w", err)
+	}
+	for _, c := range counts {
+		v.Discrepant += c.N
+	}
+	list, err := s.House.Discrepancies(ctx, "", discrepantShown)
+	if err != nil {
+		return fmt.Errorf("discrepancies: %w", err)
+	}
+	for _, d := range list {
+		x := discrepancyView{Tx: string(d.Tx), Short: string(d.Tx), Tenant: string(d.Tenant), Record: d.Ref.String(), Kind: string(d.Kind), What: short(d.What, 300), Since: at(d.Since, now)}
+		if len(x.Short) > 8 {
+			x.Short = x.Short[:8]
+		}
+		v.Discrepancies = append(v.Discrepancies, x)
+	}
+	return nil
+}
+
+func viewPass(p deal.Pass, now time.Time) passView {
+	found, mended := 0, 0
+	for kind, n := range p.Found {
+		found, mended = found+n, mended+p.Mended[kind]
+	}
+	v := passView{Tenant: string(p.Tenant), Began: at(p.Began, now), Looked: plural(int64(p.Entries), "stage entry", "stage entries") + ", " + plural(int64(p.Deals), "finished deal", "finished deals"),
+		Outcome: plural(int64(found), "discrepancy", "discrepancies") + ", " + number(int64(mended)) + " mended"}
+	switch {
+	case !p.Ended.IsZero():
+		v.State = state{Mark: "done", Word: "complete"}
+	case p.Waits != "":
+		v.State = state{Mark: "retrying", Word: "waits: " + short(p.Waits, 300)}
+	default:
+		v.State = state{Mark: "running", Word: "under way"}
+	}
+	return v
+}
+
 func (s *server) status(ctx context.Context, _ *http.Request) (*frame, error) {
 	v, err := s.statusView(ctx)
 	if err != nil {
@@ -172,6 +237,9 @@ func (s *server) statusView(ctx context.Context) (*statusView, error) {
 	untold, _, err := s.House.Untold(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("untold records: %w", err)
+	}
+	if err := s.reconciled(ctx, v, now); err != nil {
+		return nil, err
 	}
 	v.Headline = headline(v.WaitingAll, v.Tenants, untold, int64(len(v.Quarantined)))
 	return v, s.figures(ctx, v, now)
@@ -312,6 +380,9 @@ func daysLeft(end, now time.Time) string {
 
 // MoreWaiting reports whether not all deals that wait for a person are shown.
 func (v *statusView) MoreWaiting() bool { return v.WaitingAll > int64(len(v.Waiting)) }
+
+// MoreDiscrepant reports whether not all discrepancies are shown.
+func (v *statusView) MoreDiscrepant() bool { return v.Discrepant > int64(len(v.Discrepancies)) }
 
 // headline says what needs a person, so that a glance at the title is enough.
 func headline(waiting int64, tenants []tenantView, untold, quarantined int64) string {

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/connectors/salesforce"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/doctor"
@@ -116,7 +117,7 @@ func (p *pageHouse) Tenants(ctx context.Context) (out []web.Tenant, err error) {
 			rules = append(rules, r.Plan.Rule)
 		}
 		out = append(out, web.Tenant{Rules: rules, ID: id, Name: t.file.Tenant.Name, Kind: deal.Kind(t.file.CRM.Kind), Environment: t.file.Tenant.Environment,
-			Every: t.poll, Poll: byTenant[id]})
+			Nightly: t.file.Reconcile.At != config.Never, Every: t.poll, Poll: byTenant[id]})
 	}
 	return out, nil
 }
@@ -186,7 +187,7 @@ func (p *pageHouse) Values(ctx context.Context, tx deal.TxID, who string) (*web.
 	if err != nil {
 		return nil, missing(err)
 	}
-	return &web.Values{Document: private.Document, Record: private.Values, FileName: private.FileName}, nil
+	return &web.Values{Document: private.Document, Record: private.Values, FileName: private.FileName, Differences: private.Differences}, nil
 }
 
 func (p *pageHouse) Fetch(ctx context.Context, tx deal.TxID, name, who string) (deal.File, io.Closer, error) {
