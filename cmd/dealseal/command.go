@@ -37,6 +37,7 @@ type options struct {
 	backup                                                                                                           backupOptions
 	certs                                                                                                            certOptions
 	reconcile                                                                                                        reconcileOptions
+	provision                                                                                                        provisionOptions
 }
 
 // usualConfig is where the configuration is when no flag says otherwise.
@@ -130,6 +131,15 @@ func commands() []command {
 				fs.StringVar(&o.tenant, "tenant", "", "only the tenant with this `id`")
 				fs.IntVar(&o.reconcile.days, "days", 0, "look so `many` days back (default: reconcile.days of the tenant)")
 				fs.BoolVar(&o.reconcile.dryRun, "dry-run", false, "mend nothing, write nothing down")
+			})},
+		{name: "provision", args: "--tenant T [--dry-run] [--yes] [--sfdx DIR | --project DIR]", summary: "make in the CRM what receipts are written to: fields with options, and the rights to them", run: provisionCommand,
+			flags: with(asJSON, func(fs *flag.FlagSet, o *options) {
+				fs.StringVar(&o.tenant, "tenant", "", "the tenant, by its `id`")
+				fs.BoolVar(&o.provision.dryRun, "dry-run", false, "show what is missing, make nothing")
+				fs.BoolVar(&o.provision.yes, "yes", false, "make it without asking")
+				fs.StringVar(&o.provision.sfdx, "sfdx", "", "write a Salesforce source `folder` to be deployed by an administrator, and make nothing")
+				fs.StringVar(&o.provision.project, "project", "", "write the files of a HubSpot project `folder`: an app with the least scopes, and with --url its webhooks")
+				fs.StringVar(&o.provision.url, "url", "", "the `address` that HubSpot posts webhooks to, as it is set up for dealseal")
 			})},
 		{name: "recover", summary: "rebuild missing ledger entries from the archive", run: recoverCommand, flags: with(key)},
 		{name: "backup", args: "FILE [--db-only] [--recipient age1… | --passphrase-file FILE] | verify FILE", summary: "write database and archive into one file, while the daemon runs or not; or check such a file", run: backupCommand,

@@ -179,7 +179,7 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 	g.Go(func() error { return servePage(ctx, d.log, d.listen, d.page) })
 	g.Go(func() error {
 		return serveControl(ctx, d.log, d.control, &local{Store: d.store, reload: d.reload, configured: func() ([]config.Tenant, error) { return d.residents.house().cfg.Loaded, nil },
-			registry: func(context.Context) (*registry, error) { return d.registry, nil }}, d.examine, d.sessionRoutes, d.evidenceRoutes, d.reconcileRoutes)
+			registry: func(context.Context) (*registry, error) { return d.registry, nil }}, d.examine, d.sessionRoutes, d.evidenceRoutes, d.reconcileRoutes, d.provisionRoutes)
 	})
 	g.Go(func() error { return d.checkpoints(ctx) })
 	g.Go(func() error { return d.examineDaily(ctx) })

@@ -67,6 +67,8 @@ var cases = []testCase{
 	{"SurveyThatCannotAskIsAnError", testSurveyThatCannotAsk},
 	{"RecentNamesTheLatestFirst", testRecent},
 
+	{"WhatIsMissingIsMadeOnceAndCanBeWritten", testProvision},
+
 	{"SessionKilledMidWay", testSessionKilled},
 	{"DeadSessionMakesOneLogin", testOneLoginForAll},
 	{"LoginTroubleIsToldFromTroubleWithARecord", testLoginTrouble},

@@ -64,6 +64,8 @@ type World interface {
 	// Fail makes the next calls of the kind misbehave; times < 0 means until Heal. ErrUnsupported when the CRM has no
 	// such call or no such failure.
 	Fail(call Call, effect Effect, times int) error
+	// LetSetUp gives the connector's user, or the app, the right to make fields.
+	LetSetUp()
 	// Heal ends all failures.
 	Heal()
 	// KillSessions ends every session, as an administrator or a time-out would.
@@ -92,6 +94,9 @@ type Traits struct {
 
 	// WriteBack names the fields that the mock's administrator has made for dealseal.
 	WriteBack deal.WriteBack
+
+	// NewWriteBack names fields that the account lacks and that can be made.
+	NewWriteBack deal.WriteBack
 
 	// Overlap is how late a change may become visible and must still be found.
 	Overlap time.Duration

@@ -34,8 +34,10 @@ var (
 	_ connectors.Prober   = (*Connector)(nil)
 	_ connectors.Retirer  = (*Connector)(nil)
 	_ connectors.Surveyor = (*Connector)(nil)
-	_ connectors.Resolver = (*Connector)(nil)
-	_ connectors.Sampler  = (*Connector)(nil)
+
+	_ connectors.Provisioner = (*Connector)(nil)
+	_ connectors.Resolver    = (*Connector)(nil)
+	_ connectors.Sampler     = (*Connector)(nil)
 )
 
 // Connector is one HubSpot account (portal). It is safe for concurrent use. What it remembers between calls only saves

@@ -260,6 +260,9 @@ func (w *world) Traits() connectortest.Traits {
 			TransactionID: "dealseal_transaction_id", Status: "dealseal_status", Words: words, SignedAt: "dealseal_signed_at",
 			URL: "dealseal_document_url", Audit: "dealseal_audit",
 		},
+		NewWriteBack: deal.WriteBack{
+			TransactionID: "fresh_id", Status: "fresh_status", Words: words, SignedAt: "fresh_at", URL: "fresh_link", Audit: "fresh_audit", Drift: "fresh_drift",
+		},
 		Overlap: 15 * time.Minute, IdleCalls: 1, Secrets: w.secrets(),
 	}
 }
@@ -278,6 +281,8 @@ func (w *world) secrets() []string {
 	}
 	return list
 }
+
+func (w *world) LetSetUp() {} // the token of these tests has every scope
 
 func (w *world) Now() time.Time {
 	w.mu.Lock()

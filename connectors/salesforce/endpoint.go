@@ -22,6 +22,8 @@ func endpoint(req *http.Request) string {
 		return "query"
 	case len(parts) == 2 && parts[1] == "composite":
 		return "composite"
+	case len(parts) > 1 && parts[1] == "tooling":
+		return "setup"
 	case len(parts) < 3 || parts[1] != "sobjects":
 		return "other"
 	case parts[len(parts)-1] == "describe":
@@ -30,6 +32,8 @@ func endpoint(req *http.Request) string {
 		return "download"
 	case parts[2] == "ContentVersion":
 		return "upload"
+	case parts[2] == "PermissionSet", parts[2] == "FieldPermissions", parts[2] == "PermissionSetAssignment":
+		return "setup"
 	case parts[2] == "ContentDocumentLink":
 		return "link"
 	case req.Method == http.MethodPatch:

@@ -33,8 +33,10 @@ var (
 	_ connectors.Prober   = (*Connector)(nil)
 	_ connectors.Retirer  = (*Connector)(nil)
 	_ connectors.Surveyor = (*Connector)(nil)
-	_ connectors.Resolver = (*Connector)(nil)
-	_ connectors.Sampler  = (*Connector)(nil)
+
+	_ connectors.Provisioner = (*Connector)(nil)
+	_ connectors.Resolver    = (*Connector)(nil)
+	_ connectors.Sampler     = (*Connector)(nil)
 )
 
 // Connector is one Salesforce org. It is safe for concurrent use and holds nothing that a restart would lose.

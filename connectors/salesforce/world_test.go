@@ -131,10 +131,13 @@ func (w *world) Traits() connectortest.Traits {
 			TransactionID: "DealSeal_Transaction_ID__c", Status: "DealSeal_Status__c", SignedAt: "DealSeal_Signed_At__c",
 			URL: "DealSeal_Document_URL__c", Audit: "DealSeal_Audit__c",
 		},
-		Overlap: 10 * time.Minute, IdleCalls: 1,
+		NewWriteBack: deal.WriteBack{TransactionID: "Fresh_ID__c", Status: "Fresh_Status__c", SignedAt: "Fresh_At__c", URL: "Fresh_Link__c", Audit: "Fresh_Audit__c", Drift: "Fresh_Drift__c"},
+		Overlap:      10 * time.Minute, IdleCalls: 1,
 		Secrets: []string{testSecret}, SecretPrefix: w.org.ID()[:15] + "!",
 	}
 }
+
+func (w *world) LetSetUp() { w.org.AdminRights(true) }
 
 func (w *world) Now() time.Time {
 	w.mu.Lock()

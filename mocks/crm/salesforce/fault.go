@@ -101,7 +101,7 @@ func (o *Org) ClearFaults() {
 
 func kinds() []Kind {
 	return []Kind{KindAuthorize, KindToken, KindIntrospect, KindRevoke, KindUserInfo, KindIdentity, KindVersions, KindResources,
-		KindLimits, KindQuery, KindQueryMore, KindGlobalDescribe, KindDescribe, KindGet, KindCreate, KindUpdate, KindDelete,
+		KindLimits, KindQuery, KindQueryMore, KindGlobalDescribe, KindDescribe, KindGet, KindCreate, KindUpdate, KindDelete, KindTooling,
 		KindUpsert, KindUpload, KindDownload, KindUpdated, KindDeleted, KindComposite, KindCollection, KindUnknown}
 }
 

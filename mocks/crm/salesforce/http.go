@@ -35,6 +35,7 @@ const (
 	KindCreate         Kind = "create"
 	KindUpdate         Kind = "update"
 	KindDelete         Kind = "delete"
+	KindTooling        Kind = "tooling"
 	KindUpsert         Kind = "upsert"
 	KindUpload         Kind = "upload" // create of a ContentVersion
 	KindDownload       Kind = "download"
@@ -289,6 +290,8 @@ func (o *Org) dataEndpoint(c *call) (endpoint, string) {
 		return pick(c, methods{"GET": {KindQueryMore, false, (*call).queryMore}})
 	case s[0] == "composite":
 		return o.compositeEndpoint(c)
+	case s[0] == "tooling" && len(s) > 1:
+		return o.toolingEndpoint(c)
 	case s[0] == "sobjects":
 		return o.sobjectEndpoint(c)
 	}

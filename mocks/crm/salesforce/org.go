@@ -73,6 +73,7 @@ type Org struct {
 	readOnly map[string]bool   // "object.field", lower case: no permission to edit it
 	locked   map[string]bool   // record IDs under an approval lock
 	sharing  Sharing
+	admin    bool              // the integration user may change the set-up
 	content  map[string][]byte // file bytes by ContentVersion ID
 
 	integration string // user ID of Options.Username

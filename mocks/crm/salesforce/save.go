@@ -12,6 +12,9 @@ import (
 // insert creates a record from JSON values under the org's rules. The caller
 // rolls back after an error.
 func (t *tx) insert(def *object, in map[string]any) (*row, *Error) {
+	if err := t.mayChangeSetup(def); err != nil {
+		return nil, err
+	}
 	values, err := t.clean(def, nil, in)
 	if err != nil {
 		return nil, err
@@ -274,6 +277,8 @@ func (t *tx) afterSave(r *row, before map[string]any) *Error {
 		}
 	case "ContentDocumentLink":
 		return t.checkLink(r)
+	case "FieldPermissions", "PermissionSetAssignment":
+		t.o.giveRights()
 	}
 	return nil
 }

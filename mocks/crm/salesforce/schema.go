@@ -159,7 +159,7 @@ func standardStages() []stage {
 }
 
 func standardObjects() []*object {
-	return append(salesObjects(), append(fileObjects(), setupObjects()...)...)
+	return append(salesObjects(), append(fileObjects(), append(setupObjects(), accessObjects()...)...)...)
 }
 
 func salesObjects() []*object {

@@ -1,0 +1,99 @@
+package salesforce
+
+import (
+	"encoding/xml"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// metadataNamespace is that of all files of the Metadata API.
+const metadataNamespace = "http://soap.sforce.com/2006/04/metadata"
+
+type customFieldXML struct {
+	XMLName     xml.Name     `xml:"CustomField"`
+	Namespace   string       `xml:"xmlns,attr"`
+	FullName    string       `xml:"fullName"`
+	Description string       `xml:"description"`
+	ExternalID  *bool        `xml:"externalId,omitempty"`
+	Label       string       `xml:"label"`
+	Length      int          `xml:"length,omitempty"`
+	Required    bool         `xml:"required"`
+	Type        string       `xml:"type"`
+	Unique      *bool        `xml:"unique,omitempty"`
+	Values      *valueSetXML `xml:"valueSet,omitempty"`
+	Lines       int          `xml:"visibleLines,omitempty"`
+}
+
+type valueSetXML struct {
+	Restricted bool       `xml:"restricted"`
+	Sorted     bool       `xml:"valueSetDefinition>sorted"`
+	Values     []valueXML `xml:"valueSetDefinition>value"`
+}
+
+type valueXML struct {
+	FullName string `xml:"fullName"`
+	Default  bool   `xml:"default"`
+	Label    string `xml:"label"`
+}
+
+type permissionSetXML struct {
+	XMLName   xml.Name              `xml:"PermissionSet"`
+	Namespace string                `xml:"xmlns,attr"`
+	Fields    []fieldPermissionXML  `xml:"fieldPermissions"`
+	Label     string                `xml:"label"`
+	Objects   []objectPermissionXML `xml:"objectPermissions"`
+}
+
+type fieldPermissionXML struct {
+	Editable bool   `xml:"editable"`
+	Field    string `xml:"field"`
+	Readable bool   `xml:"readable"`
+}
+
+type objectPermissionXML struct {
+	Create  bool   `xml:"allowCreate"`
+	Delete  bool   `xml:"allowDelete"`
+	Edit    bool   `xml:"allowEdit"`
+	Read    bool   `xml:"allowRead"`
+	Modify  bool   `xml:"modifyAllRecords"`
+	Object  string `xml:"object"`
+	ViewAll bool   `xml:"viewAllRecords"`
+}
+
+// SourceFolder is what "sf project deploy start" deploys: the fields, and a permission set with the rights to them, to read
+// accounts and to read and edit all opportunities. It returns the files by their paths in the folder.
+func SourceFolder(fields []NewField, apiVersion string) (map[string][]byte, error) {
+	files := map[string][]byte{"sfdx-project.json": []byte(fmt.Sprintf("{\n  \"packageDirectories\": [{\"path\": \"force-app\", \"default\": true}],\n  \"sourceApiVersion\": %q\n}\n", apiVersion))}
+	set := permissionSetXML{Namespace: metadataNamespace, Label: "DealSeal integration", Objects: []objectPermissionXML{
+		{Object: "Account", Read: true}, {Object: Object, Read: true, Edit: true, ViewAll: true}}}
+	put := func(path string, v any) error {
+		b, err := xml.MarshalIndent(v, "", "    ")
+		files["force-app/main/default/"+path] = append(append([]byte(xml.Header), b...), '\n')
+		return err
+	}
+	for _, f := range fields {
+		if err := put("objects/"+f.Object+"/fields/"+f.Name+".field-meta.xml", f.xml()); err != nil {
+			return nil, err
+		}
+		set.Fields = append(set.Fields, fieldPermissionXML{Editable: true, Field: f.full(), Readable: true})
+	}
+	slices.SortFunc(set.Fields, func(a, b fieldPermissionXML) int { return strings.Compare(a.Field, b.Field) })
+	return files, put("permissionsets/"+PermissionSet+".permissionset-meta.xml", set)
+}
+
+func (f NewField) xml() customFieldXML {
+	x := customFieldXML{Namespace: metadataNamespace, FullName: f.Name, Description: "Written by dealseal", Label: f.Label, Length: f.Length, Type: f.Type}
+	switch f.Type {
+	case "Text":
+		x.ExternalID, x.Unique = &f.External, &f.Unique
+	case "LongTextArea":
+		x.Lines = 3
+	case "Picklist":
+		x.Values = &valueSetXML{Restricted: true}
+		for _, v := range f.Values {
+			x.Values.Values = append(x.Values.Values, valueXML{FullName: v, Label: v})
+		}
+	}
+	return x
+}
