@@ -76,6 +76,29 @@ func IsLogin(err error) bool {
 	return errors.As(err, &l) && l.Login()
 }
 
+// What may be wrong with a login, in words for people.
+const (
+	LoginExpired       = "expired"       // and could not be renewed
+	LoginRevoked       = "revoked"       // somebody has taken it back
+	LoginMisconfigured = "misconfigured" // it never was the right one, or cannot be read
+	LoginNoPermission  = "no permission" // it is let in, and may not do what it must
+)
+
+// LoginTrouble says which of these err is, if IsLogin; what cannot be told from a passing trouble is empty.
+func LoginTrouble(err error) string {
+	if !IsLogin(err) {
+		return ""
+	}
+	var t interface{ LoginTrouble() string }
+	if errors.As(err, &t) {
+		return t.LoginTrouble()
+	}
+	if deal.IsPermanent(err) {
+		return LoginMisconfigured // such as an account of the other environment
+	}
+	return ""
+}
+
 // Files is the ability to read the content of a file on a record.
 type Files interface {
 	// Download writes the content of the file to w, at most limit bytes; more is an error.

@@ -50,6 +50,8 @@ type PollState struct {
 	Err     string
 	Since   time.Time
 	Refused bool
+	// Trouble says what is wrong with the login, where that can be told: expired, revoked, misconfigured or no permission.
+	Trouble string
 }
 
 // JobKind says what a queued job does.

@@ -260,7 +260,7 @@ func (p *poller) note(ctx context.Context, err error) {
 	}
 	p.state.Budget = p.budget()
 	was := p.state.Err
-	p.state.Refused = connectors.IsLogin(err)
+	p.state.Refused, p.state.Trouble = connectors.IsLogin(err), connectors.LoginTrouble(err)
 	if err == nil {
 		p.Mended(ctx, p.tenant.ID, deal.WaitsForLogin)
 		p.fails, p.state.Err, p.state.Since = 0, "", time.Time{}

@@ -529,6 +529,9 @@ func pollState(t Tenant, now time.Time) (s state, silent bool) {
 func loginState(p deal.PollState) state {
 	switch {
 	case p.Refused:
+		if p.Trouble != "" {
+			return state{Mark: "dead", Word: p.Trouble}
+		}
 		return state{Mark: "dead", Word: "refused"}
 	case p.Err == "" && !p.At.IsZero():
 		return state{Mark: "done", Word: "accepted"}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
 
@@ -105,6 +106,22 @@ func (e *Error) RetryAfter() time.Duration { return e.after }
 
 // Login reports whether the trouble is with the token, or with what the app was granted, and not with one record.
 func (e *Error) Login() bool { return e.login }
+
+// LoginTrouble says what is wrong with the login; see connectors.LoginTrouble. A static token that HubSpot does not know was
+// deleted or replaced, or is another text than HubSpot has given: both look alike.
+func (e *Error) LoginTrouble() string {
+	switch {
+	case e.Status == http.StatusForbidden:
+		return connectors.LoginNoPermission
+	case e.Category == "EXPIRED_AUTHENTICATION":
+		return connectors.LoginExpired
+	case e.Category == "BAD_REFRESH_TOKEN", e.Category == "invalid_grant", e.Status == http.StatusUnauthorized:
+		return connectors.LoginRevoked
+	case e.class == permanent:
+		return connectors.LoginMisconfigured
+	}
+	return ""
+}
 
 // inLogin marks an error as trouble with the login.
 func inLogin(err error) error {

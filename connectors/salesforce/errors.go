@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
 
@@ -38,6 +39,8 @@ type Error struct {
 	cure  string
 	// unclear says that the call may have been carried out all the same.
 	unclear bool
+	// revoked says that somebody has taken the login's right away.
+	revoked bool
 	// login says that no call can succeed until the login is mended.
 	login bool
 	cause error
@@ -81,6 +84,21 @@ func (e *Error) RetryAfter() time.Duration { return e.after }
 
 // Login reports whether the trouble is with the login, or with what the org lets it do at all, and not with one record.
 func (e *Error) Login() bool { return e.login }
+
+// LoginTrouble says what is wrong with the login; see connectors.LoginTrouble.
+func (e *Error) LoginTrouble() string {
+	switch {
+	case e.Code == "API_DISABLED_FOR_ORG", e.Code == "API_CURRENTLY_DISABLED", e.Code == "INVALID_SESSION_ID" && e.class == permanent:
+		return connectors.LoginNoPermission
+	case e.class == expired:
+		return connectors.LoginExpired
+	case e.revoked:
+		return connectors.LoginRevoked
+	case e.class == permanent:
+		return connectors.LoginMisconfigured
+	}
+	return ""
+}
 
 // inLogin marks an error as trouble with the login.
 func inLogin(err error) error {

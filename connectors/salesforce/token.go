@@ -215,5 +215,7 @@ func oauthFailure(status int, header http.Header, body []byte) *Error {
 		}
 	}
 	e.class, e.after, e.cure = r.class, r.after, r.cure
+	e.revoked = strings.Contains(said.Description, "user is inactive") || strings.Contains(said.Description, "app must be installed into org") ||
+		strings.Contains(said.Description, "expired access/refresh token")
 	return e
 }

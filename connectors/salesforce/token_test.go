@@ -127,6 +127,9 @@ func TestLoginErrorsNameTheCure(t *testing.T) {
 			if deal.IsPermanent(err) != tc.permanent || !connectors.IsLogin(err) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v (permanent %t, login %t), want %q", err, deal.IsPermanent(err), connectors.IsLogin(err), tc.want)
 			}
+			if word := connectors.LoginTrouble(err); tc.permanent != (word != "") {
+				t.Errorf("%v is called %q", err, word)
+			}
 			for _, leak := range []string{"hunter2", username, "http://", "assertion="} {
 				if strings.Contains(err.Error(), leak) {
 					t.Errorf("the error says %q: %v", leak, err)
