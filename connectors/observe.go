@@ -35,6 +35,15 @@ func (c Call) Result() string {
 	return "failed"
 }
 
+// Failed reports whether the CRM did not do what it should, the opposite of what was promised of it: a refusal is an answer.
+func (c Call) Failed() bool {
+	switch c.Result() {
+	case "limited", "failed", "unanswered":
+		return true
+	}
+	return false
+}
+
 // Observable is the ability to tell of every call.
 type Observable interface {
 	// Observe has seen, and nobody else, called with each call that ends from now on. seen must not block.

@@ -7,8 +7,8 @@ type Day struct {
 	Day string // YYYY-MM-DD
 	// Noticed to Done count sealings that reached the step; Held, Dead and Ended those that came to wait or to an end.
 	Noticed, Sealed, Done, Held, Dead, Ended int64
-	// Attempts at steps, and how many of them Failed.
-	Attempts, Failed int64
+	// Calls to CRMs, and how many of them got no answer, a server's error, or were limited.
+	Calls, FailedCalls int64
 	// Flow is how long sealings took from noticed to reported, without those that waited for a person.
 	Flow Quantiles
 }

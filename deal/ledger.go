@@ -52,6 +52,8 @@ type PollState struct {
 	Refused bool
 	// Trouble says what is wrong with the login, where that can be told: expired, revoked, misconfigured or no permission.
 	Trouble string
+	// Calls are those that were made to the CRM since the poll before, by whomever; FailedCalls are as in Day.
+	Calls, FailedCalls int64 `json:"-"`
 }
 
 // JobKind says what a queued job does.

@@ -95,6 +95,7 @@ type Engine struct {
 	doubts                       doubts
 	reconciling                  passes
 	mended                       mended
+	calls                        calls
 	started                      time.Time
 	// stopping is closed when the context of Run has ended: a deal goes no further than the step that it is in.
 	stopping chan struct{}

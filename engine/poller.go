@@ -281,7 +281,10 @@ func (p *poller) note(ctx context.Context, err error) {
 			p.Log.WarnContext(ctx, "polling fails", "err", err, "permanent", deal.IsPermanent(err))
 		}
 	}
+	n := p.calls.take(p.tenant.ID)
+	p.state.Calls, p.state.FailedCalls = n.all, n.failed
 	if err := p.Ledger.SetPoll(ctx, p.state); err != nil {
+		p.calls.add(p.tenant.ID, n)
 		p.Log.ErrorContext(ctx, "the poll's state could not be kept", "err", err)
 	}
 }

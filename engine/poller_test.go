@@ -307,3 +307,33 @@ func TestARowThatCannotBeUnderstoodIsLoggedOnceAndStopsNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestThePollTakesDownHowManyCallsTheCRMWasAsked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	d.poll()
+	today := func() deal.Day {
+		f, err := d.store.Figures(t.Context(), w.now().AddDate(0, 0, -1))
+		must(t, err)
+		if len(f.Days) != 1 {
+			t.Fatalf("%d days, want 1", len(f.Days))
+		}
+		return f.Days[0]
+	}
+	first := today()
+	if first.Calls == 0 || first.FailedCalls != 0 {
+		t.Fatalf("%d calls, %d failed", first.Calls, first.FailedCalls)
+	}
+	w.fault(mock.Fault{Kind: mock.KindQuery, Effect: mock.HTMLUnavailable, Times: 1})
+	for _, p := range d.pollers {
+		_, err := p.once(t.Context())
+		if err == nil {
+			t.Error("the poll succeeds")
+		}
+		p.note(t.Context(), err)
+	}
+	if next := today(); next.Calls <= first.Calls || next.FailedCalls != 1 {
+		t.Errorf("%d calls after %d, %d failed, want 1", next.Calls, first.Calls, next.FailedCalls)
+	}
+}

@@ -185,14 +185,46 @@ func (e *Engine) identify(ctx context.Context, t *Tenant) (deal.Account, error) 
 	return account, nil
 }
 
-// observe has the calls of the tenants' CRMs told.
+// observe has the calls of the tenants' CRMs counted and told.
 func (e *Engine) observe(all []Tenant) {
-	if e.Asked == nil {
-		return
-	}
 	for _, t := range all {
-		if o, ok := t.CRM.(connectors.Observable); ok {
-			o.Observe(func(c connectors.Call) { e.Asked(t.ID, c) })
+		o, ok := t.CRM.(connectors.Observable)
+		if !ok {
+			continue
 		}
+		o.Observe(func(c connectors.Call) {
+			e.calls.add(t.ID, called{all: 1, failed: map[bool]int64{true: 1}[c.Failed()]})
+			if e.Asked != nil {
+				e.Asked(t.ID, c)
+			}
+		})
 	}
+}
+
+// calls counts what was asked of the CRMs until a poll takes it down: a commit for each call would cost more than the call.
+// What a process has counted since its last poll ends with it. The zero value is ready.
+type calls struct {
+	mu sync.Mutex
+	of map[deal.TenantID]called
+}
+
+type called struct{ all, failed int64 }
+
+func (c *calls) add(tenant deal.TenantID, n called) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.of == nil {
+		c.of = map[deal.TenantID]called{}
+	}
+	was := c.of[tenant]
+	c.of[tenant] = called{was.all + n.all, was.failed + n.failed}
+}
+
+// take returns what was counted of a tenant, and begins anew.
+func (c *calls) take(tenant deal.TenantID) called {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.of[tenant]
+	delete(c.of, tenant)
+	return n
 }

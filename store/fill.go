@@ -453,9 +453,6 @@ func (f *filler) tally(r *pastRows) {
 		if forward {
 			f.days[[3]string{day, tenant, string(h.Step)}]++
 		}
-		if h.Intent == nil && (h.Condition == deal.Retrying || h.Condition == deal.Dead && condition != deal.Dead) {
-			f.days[[3]string{day, tenant, failedAttempt}]++
-		}
 		if h.Condition != condition && h.Condition.Waiting() {
 			f.days[[3]string{day, tenant, string(h.Condition)}]++
 		}

@@ -147,13 +147,16 @@ func (s *Store) Counts(ctx context.Context) (counts []Count, err error) {
 	return counts, err
 }
 
-// SetPoll keeps how the last poll of a tenant went.
+// SetPoll keeps how the last poll of a tenant went, and counts the calls of its CRM.
 func (s *Store) SetPoll(ctx context.Context, p deal.PollState) error {
 	text, err := json.Marshal(p)
 	if err != nil {
 		return fmt.Errorf("poll of tenant %s: %w", p.Tenant, err)
 	}
 	return s.update(ctx, "commit/poll", func(t *txn) error {
+		if err := t.tallyCalls(p); err != nil {
+			return err
+		}
 		return t.exec(`INSERT INTO polls (tenant, state) VALUES ($1, $2) ON CONFLICT (tenant) DO UPDATE SET state = excluded.state`, p.Tenant, string(text))
 	})
 }

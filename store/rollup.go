@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"maps"
 	"math"
 	"slices"
@@ -50,16 +51,17 @@ func (t *txn) tallyState(r *row, sl *deal.Sealing, fresh bool) error {
 	return t.count(sl.Tenant, sl.Step, sl.Condition, 1)
 }
 
-// failedAttempt is the daily counter of attempts at a step that did not bring it about. What did is counted as the step.
-const failedAttempt = "failed"
+// The daily counters of calls to CRMs.
+const (
+	callsMade   = "calls"
+	callsFailed = "failed calls"
+)
+
+func (t *txn) tallyCalls(p deal.PollState) error {
+	return errors.Join(t.dailyBy(p.Tenant, callsMade, p.Calls), t.dailyBy(p.Tenant, callsFailed, p.FailedCalls))
+}
 
 func (t *txn) tallyTrouble(r *row, sl *deal.Sealing) error {
-	failed := sl.Condition == deal.Retrying || sl.Condition == deal.Dead && r.condition != deal.Dead
-	if failed {
-		if err := t.daily(sl.Tenant, failedAttempt); err != nil {
-			return err
-		}
-	}
 	if r.condition == sl.Condition || !sl.Condition.Waiting() {
 		return nil
 	}
@@ -73,9 +75,14 @@ func (t *txn) count(tenant deal.TenantID, step deal.Step, condition deal.Conditi
 
 func (t *txn) day() string { return t.now.Format(time.DateOnly) }
 
-func (t *txn) daily(tenant deal.TenantID, name string) error {
-	return t.exec(`INSERT INTO daily (day, tenant, name, n) VALUES ($1, $2, $3, 1)
-		ON CONFLICT (day, tenant, name) DO UPDATE SET n = n + 1`, t.day(), tenant, name)
+func (t *txn) daily(tenant deal.TenantID, name string) error { return t.dailyBy(tenant, name, 1) }
+
+func (t *txn) dailyBy(tenant deal.TenantID, name string, n int64) error {
+	if n == 0 {
+		return nil
+	}
+	return t.exec(`INSERT INTO daily (day, tenant, name, n) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (day, tenant, name) DO UPDATE SET n = n + excluded.n`, t.day(), tenant, name, n)
 }
 
 func (t *txn) latency(tenant deal.TenantID, step deal.Step, ms int64) error {
@@ -188,12 +195,9 @@ const (
 // addTo adds a daily counter to the day's figures.
 func addTo(d *deal.Day, what string, n int64) {
 	counters := map[string]*int64{string(deal.Noticed): &d.Noticed, string(deal.Sealed): &d.Sealed, string(deal.Done): &d.Done,
-		string(deal.Held): &d.Held, string(deal.Dead): &d.Dead, string(deal.Ended): &d.Ended, failedAttempt: &d.Failed}
+		string(deal.Held): &d.Held, string(deal.Dead): &d.Dead, string(deal.Ended): &d.Ended, callsMade: &d.Calls, callsFailed: &d.FailedCalls}
 	if c, ok := counters[what]; ok {
 		*c += n
-	}
-	if what == failedAttempt || deal.Step(what).Valid() && what != string(deal.Noticed) {
-		d.Attempts += n
 	}
 }
 

@@ -17,7 +17,7 @@ func figures(t *testing.T, s *Store, since time.Time) deal.Figures {
 	return f
 }
 
-func TestDaysCountDealsAttemptsAndDurations(t *testing.T) {
+func TestDaysCountDealsCallsAndDurations(t *testing.T) {
 	s, c := newStore(t)
 	sl := one(t, s, "006A")
 	c.advance(300 * time.Millisecond)
@@ -27,16 +27,24 @@ func TestDaysCountDealsAttemptsAndDurations(t *testing.T) {
 	advance(t, s, sl, "failed again")
 	sl.Condition = deal.Running
 	toDone(t, s, sl)
+	polled := func(calls, failed int64) {
+		if err := s.SetPoll(t.Context(), deal.PollState{Tenant: acme, Calls: calls, FailedCalls: failed}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	polled(7, 0)
+	polled(3, 2)
 	waiting := one(t, s, "006B")
 	waiting.Condition = deal.Held
 	advance(t, s, waiting, "held")
 	waiting.Condition = deal.Running
 	c.advance(24 * time.Hour)
 	toDone(t, s, waiting)
+	polled(4, 0)
 	flow := bucketEnd(bucketOf(300))
 	want := []deal.Day{
-		{Day: "2026-03-04", Noticed: 2, Sealed: 1, Done: 1, Held: 1, Attempts: 10, Failed: 2, Flow: deal.Quantiles{N: 1, P50: flow, P95: flow, P99: flow}},
-		{Day: "2026-03-05", Sealed: 1, Done: 1, Attempts: 8},
+		{Day: "2026-03-04", Noticed: 2, Sealed: 1, Done: 1, Held: 1, Calls: 10, FailedCalls: 2, Flow: deal.Quantiles{N: 1, P50: flow, P95: flow, P99: flow}},
+		{Day: "2026-03-05", Sealed: 1, Done: 1, Calls: 4},
 	}
 	f := figures(t, s, start)
 	if d := cmp.Diff(want, f.Days); d != "" || f.Flow != want[0].Flow {

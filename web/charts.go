@@ -13,7 +13,7 @@ import (
 // chartDays is how many days the charts show.
 const chartDays = 30
 
-// What was promised: the share of attempts that succeed, in per cent, and the time from noticed to reported that deals
+// What was promised: the share of calls to CRMs that succeed, in per cent, and the time from noticed to reported that deals
 // take which wait for nobody.
 const (
 	successTarget = 99.5
@@ -118,23 +118,23 @@ func sealedChart(days []deal.Day) chart {
 }
 
 func successChart(days []deal.Day) chart {
-	var attempts, failed int64
+	var calls, failed int64
 	lowest := successTarget
 	for _, d := range days {
-		attempts, failed = attempts+d.Attempts, failed+d.Failed
-		if d.Attempts > 0 {
+		calls, failed = calls+d.Calls, failed+d.FailedCalls
+		if d.Calls > 0 {
 			lowest = min(lowest, successOf(d))
 		}
 	}
-	c := chart{ID: "success", Title: "Attempts that succeeded", Figure: "–", Note: "no attempts yet", Mark: "ahead", Head: []string{"Attempts", "Failed", "Succeeded"}}
-	if attempts > 0 {
-		share := successOf(deal.Day{Attempts: attempts, Failed: failed})
+	c := chart{ID: "success", Title: "Calls to CRMs that succeeded", Figure: "–", Note: "no calls yet", Mark: "ahead", Head: []string{"Calls", "Failed", "Succeeded"}}
+	if calls > 0 {
+		share := successOf(deal.Day{Calls: calls, FailedCalls: failed})
 		c.Figure, c.Note, c.Mark = percent(share), "in 30 days; wanted: 99.5 %", "done"
 		if share < successTarget {
 			c.Mark = "dead"
 		}
 	}
-	c.Desc = fmt.Sprintf("One value for each of the last 30 days: the share of attempts at a step that brought it about. %s of %s failed. A line marks 99.5 per cent.", number(failed), number(attempts))
+	c.Desc = fmt.Sprintf("One value for each of the last 30 days: the share of calls to CRMs that were answered, a refusal being an answer. %s of %s failed. A line marks 99.5 per cent.", number(failed), number(calls))
 	floor := math.Floor(lowest*2-.5) / 2
 	if lowest < 98 {
 		floor = math.Max(math.Floor(lowest/10)*10, 0)
@@ -142,19 +142,19 @@ func successChart(days []deal.Day) chart {
 	y := func(v float64) float64 { return bottom - (v-floor)/(100-floor)*(bottom-top) }
 	c.Grid = []tick{{unit(y(floor)), percent(floor)}, {unit(y(100)), percent(100)}}
 	c.Limit = &tick{unit(y(successTarget)), percent(successTarget)}
-	c.Lines = []line{trace("p50", days, func(d deal.Day) (float64, bool) { return y(successOf(d)), d.Attempts > 0 })}
+	c.Lines = []line{trace("p50", days, func(d deal.Day) (float64, bool) { return y(successOf(d)), d.Calls > 0 })}
 	for _, d := range days {
 		share := "–"
-		if d.Attempts > 0 {
+		if d.Calls > 0 {
 			share = percent(successOf(d))
 		}
-		c.Rows = append(c.Rows, chartRow{d.Day, []string{number(d.Attempts), number(d.Failed), share}})
+		c.Rows = append(c.Rows, chartRow{d.Day, []string{number(d.Calls), number(d.FailedCalls), share}})
 	}
 	return c
 }
 
 func successOf(d deal.Day) float64 {
-	return float64(d.Attempts-d.Failed) / float64(d.Attempts) * 100
+	return float64(d.Calls-d.FailedCalls) / float64(d.Calls) * 100
 }
 
 func flowChart(days []deal.Day, all deal.Quantiles) chart {

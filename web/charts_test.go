@@ -47,11 +47,11 @@ func TestPromisesThatAreNotKeptAreMarked(t *testing.T) {
 		flow                     deal.Quantiles
 		success, share, speed, p string
 	}{
-		{deal.Day{Day: today, Attempts: 1000, Failed: 5}, deal.Quantiles{N: 1, P95: 3 * time.Second}, "done", "99.5 %", "done", "3.0 s"},
-		{deal.Day{Day: today, Attempts: 1000, Failed: 6}, deal.Quantiles{N: 1, P95: 3001 * time.Millisecond}, "dead", "99.4 %", "dead", "3.0 s"},
-		{deal.Day{Day: today, Attempts: 1_000_000, Failed: 1}, deal.Quantiles{N: 1, P95: 640 * time.Millisecond}, "done", "99.99 %", "done", "640 ms"},
-		{deal.Day{Day: today, Attempts: 3, Failed: 3}, deal.Quantiles{N: 1, P95: 2 * time.Hour}, "dead", "0 %", "dead", "2 h 0 min"},
-		{deal.Day{Day: today, Attempts: 7}, deal.Quantiles{}, "done", "100 %", "ahead", "–"},
+		{deal.Day{Day: today, Calls: 1000, FailedCalls: 5}, deal.Quantiles{N: 1, P95: 3 * time.Second}, "done", "99.5 %", "done", "3.0 s"},
+		{deal.Day{Day: today, Calls: 1000, FailedCalls: 6}, deal.Quantiles{N: 1, P95: 3001 * time.Millisecond}, "dead", "99.4 %", "dead", "3.0 s"},
+		{deal.Day{Day: today, Calls: 1_000_000, FailedCalls: 1}, deal.Quantiles{N: 1, P95: 640 * time.Millisecond}, "done", "99.99 %", "done", "640 ms"},
+		{deal.Day{Day: today, Calls: 3, FailedCalls: 3}, deal.Quantiles{N: 1, P95: 2 * time.Hour}, "dead", "0 %", "dead", "2 h 0 min"},
+		{deal.Day{Day: today, Calls: 7}, deal.Quantiles{}, "done", "100 %", "ahead", "–"},
 	} {
 		all := charts(deal.Figures{Days: []deal.Day{c.day}, Flow: c.flow}, noon)
 		if all[1].Mark != c.success || all[1].Figure != c.share || all[2].Mark != c.speed || all[2].Figure != c.p {
@@ -69,7 +69,7 @@ func TestDaysWithoutAValueInterruptTheLine(t *testing.T) {
 }
 
 func TestEverythingDrawnIsOnThePlane(t *testing.T) {
-	far := deal.Figures{Days: []deal.Day{{Day: noon.Format(time.DateOnly), Noticed: 1, Sealed: 1_234_567, Attempts: 2, Failed: 1,
+	far := deal.Figures{Days: []deal.Day{{Day: noon.Format(time.DateOnly), Noticed: 1, Sealed: 1_234_567, Calls: 2, FailedCalls: 1,
 		Flow: deal.Quantiles{N: 1, P50: time.Millisecond, P95: time.Hour, P99: 30 * 24 * time.Hour}}}}
 	for _, f := range []deal.Figures{busyMonth(), far} {
 		for _, c := range charts(f, noon) {

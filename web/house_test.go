@@ -235,9 +235,9 @@ func busyMonth() (f deal.Figures) {
 		if n == 0 {
 			continue
 		}
-		d := deal.Day{Day: day.Format(time.DateOnly), Noticed: n + 2, Sealed: n, Done: n, Attempts: n * 8, Failed: int64(i%4) * n / 160}
+		d := deal.Day{Day: day.Format(time.DateOnly), Noticed: n + 2, Sealed: n, Done: n, Calls: n * 8, FailedCalls: int64(i%4) * n / 160}
 		if i == 17 {
-			d.Failed = n / 6
+			d.FailedCalls = n / 6
 		}
 		d.Flow = deal.Quantiles{N: n, P50: time.Duration(520+i*5) * time.Millisecond, P95: time.Duration(1100+(i*113)%700) * time.Millisecond, P99: time.Duration(1700+(i*311)%2900) * time.Millisecond}
 		f.Days = append(f.Days, d)
