@@ -182,3 +182,30 @@ func TestARecordThatSaysSignedWithoutItsContractIsHeld(t *testing.T) {
 	second.wantDone(second.load(s.Tx))
 	w.wantContracts(record, 1)
 }
+
+// A file that the CRM carries out late would stand beside the one of an attempt that was made too soon.
+func TestARetryByHandDoesNotAttachBesideAnAttemptThatMayStillBeCarriedOut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	record := w.won()
+	w.fault(mock.Fault{Kind: mock.KindUpload, Effect: mock.CutBefore, Times: 1})
+	tx := d.notice()
+	d.work()
+	d.want(d.load(tx), deal.Retrying, deal.Kept, "it may still be carried out")
+	for range 2 { // also by another process
+		must(t, d.store.Retry(t.Context(), tx, "alice", "now"))
+		d.handle(tx)
+		s := d.load(tx)
+		d.want(s, deal.Retrying, deal.Kept, "may still carry out an earlier attempt")
+		if s.Next.Before(s.Facts.AttachAfter) {
+			t.Errorf("the next attempt is at %s, before %s", s.Next, s.Facts.AttachAfter)
+		}
+		w.wantContracts(record, 0)
+		d.close()
+		d = w.daemonIn(d.dir)
+	}
+	d.finish()
+	d.wantDone(d.load(tx))
+	w.wantContracts(record, 1)
+}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
@@ -15,6 +16,9 @@ import (
 // attach puts the contract, and beside it the audit trail, on the record. The connector looks before it writes.
 func (r *run) attach(ctx context.Context) error {
 	s := r.s
+	if left := s.Facts.AttachAfter.Sub(r.Now()); left > 0 && left < farFuture {
+		return &tooSoonError{left} // a person has had it tried again at once
+	}
 	if err := r.begin(ctx, deal.Intent{What: "attach", Digest: s.Facts.Contract.SHA256, Lease: transferLease}); err != nil {
 		return err
 	}
@@ -85,8 +89,21 @@ func (r *run) put(ctx context.Context, pieces []connectors.Piece) (at []deal.Att
 		}
 		return nil
 	})
+	if asked := deal.RetryAfter(err); asked > 0 {
+		r.s.Facts.AttachAfter = r.Now().Add(asked)
+	}
 	return at, err
 }
+
+// tooSoonError says that the record has to be left alone, whoever wants otherwise: what is looked for now may not be found
+// and yet appear beside what is then made.
+type tooSoonError struct{ left time.Duration }
+
+func (e *tooSoonError) Error() string {
+	return "the CRM may still carry out an earlier attempt, or has asked to be left alone: nothing is put on the record before that is over"
+}
+
+func (e *tooSoonError) RetryAfter() time.Duration { return e.left }
 
 // trailName puts the audit trail beside its contract in an alphabetical list.
 func trailName(contract string) string {
