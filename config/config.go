@@ -48,6 +48,7 @@ type Config struct {
 	Signing  Signing  `yaml:"signing"`
 	Log      Log      `yaml:"log"`
 	Retry    Retry    `yaml:"retry"`
+	Outbound Outbound `yaml:"outbound"`
 
 	// File is the path that was read; Loaded are the tenants, by file name.
 	File   string   `yaml:"-"`
@@ -548,6 +549,7 @@ func (c *Config) check() (errs []error) {
 		errs = append(errs, c.checkKey("signing.keys."+name, k)...)
 	}
 	errs = append(errs, c.checkFallBacks()...)
+	errs = append(errs, c.checkOutbound()...)
 	for name, p := range c.Signing.Profiles {
 		path := "signing.profiles." + name
 		if _, ok := c.Signing.Keys[p.Key]; !ok {

@@ -23,6 +23,8 @@ type Tenant struct {
 	Guard Caps `yaml:"guard"`
 	// Reconcile is when and how far back the CRM is compared with the ledger.
 	Reconcile Reconcile `yaml:"reconcile"`
+	// Webhooks are told what becomes of this tenant's deals.
+	Webhooks []Webhook `yaml:"webhooks"`
 
 	// File is the path that was read.
 	File string `yaml:"-"`
@@ -311,6 +313,7 @@ func (c *Config) checkTenant(t *Tenant) (errs []error) {
 	if len(t.Rules) == 0 {
 		fail("rules", "rules is missing: without a rule nothing is ever sealed")
 	}
+	errs = append(errs, t.checkWebhooks()...)
 	lines := map[string]int{}
 	for i, r := range t.Rules {
 		path := fmt.Sprintf("rules.%d", i)

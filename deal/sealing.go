@@ -115,6 +115,8 @@ type CertFact struct {
 	Issuer   string    `json:"issuer"`
 	NotAfter time.Time `json:"not_after"`
 	Digest   string    `json:"digest_alg"`
+	// Key is what kind of key it is for, such as ECDSA-P256 or RSA-3072; empty in what older versions wrote.
+	Key string `json:"key_alg,omitempty"`
 }
 
 // Private is what the store keeps only encrypted under the sealing's own data key.

@@ -336,11 +336,14 @@ func (r *run) aboutOldConfiguration(err error) bool {
 	}
 }
 
+// resumed tells others that a deal waits no more.
+var resumed = []deal.Event{{Type: "document.resumed"}}
+
 // goOn has the step tried again with the configuration that is in force now.
 func (r *run) goOn(ctx context.Context) deal.Outcome {
 	s := r.s
 	s.Condition, s.Reason, s.Next, s.Facts.WaitsFor = deal.Running, "", time.Time{}, ""
-	err := r.Ledger.Advance(ctx, s, deal.Entry{Who: "daemon", What: "released", Why: "the configuration of the tenant was read anew meanwhile"})
+	err := r.Ledger.Advance(ctx, s, deal.Entry{Who: "daemon", What: "released", Why: "the configuration of the tenant was read anew meanwhile", Events: resumed})
 	if err != nil && !errors.Is(err, deal.ErrStale) { // another has let it go on
 		r.Log.ErrorContext(ctx, "a deal that waits for an old configuration may not go on by itself: look at \"dealseal jobs\"", "err", err)
 	}
@@ -385,7 +388,7 @@ func (r *run) reload(ctx context.Context) (out deal.Outcome, over bool) {
 // settle commits a condition other than running. If even that fails the job comes back and finds the sealing as it was.
 func (r *run) settle(ctx context.Context) deal.Outcome {
 	s := r.s
-	if err := r.Ledger.Advance(ctx, s, deal.Entry{Who: "daemon", What: string(s.Condition), Why: s.Reason}); err != nil {
+	if err := r.Ledger.Advance(ctx, s, deal.Entry{Who: "daemon", What: string(s.Condition), Why: s.Reason, Events: waitingEvents(s)}); err != nil {
 		r.Log.ErrorContext(ctx, "what happened could not be written down", "err", err)
 		return deal.Outcome{Again: 5 * time.Second}
 	}
@@ -393,6 +396,15 @@ func (r *run) settle(ctx context.Context) deal.Outcome {
 		return deal.Outcome{Again: max(s.Next.Sub(r.Now()), time.Millisecond)}
 	}
 	return deal.Outcome{}
+}
+
+// waitingEvents tell others that a deal waits for a person. Reasons carry no record values.
+func waitingEvents(s *deal.Sealing) []deal.Event {
+	kind, waits := map[deal.Condition]string{deal.Held: "document.held", deal.Dead: "document.failed"}[s.Condition]
+	if !waits {
+		return nil
+	}
+	return []deal.Event{{Type: kind, Data: map[string]string{"reason": s.Reason}}}
 }
 
 // sentence says which step failed and why; connector and signer errors carry no record values.

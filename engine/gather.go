@@ -376,7 +376,7 @@ func (r *run) void(ctx context.Context, why string) error {
 	s := r.s
 	s.Condition, s.Reason = deal.Ended, "voided: "+why
 	r.Log.InfoContext(ctx, "ended", "reason", s.Reason)
-	if err := r.Ledger.Advance(ctx, s, deal.Entry{Who: "daemon", What: "ended", Why: s.Reason, Events: []deal.Event{{Type: "envelope.voided"}}}); err != nil {
+	if err := r.Ledger.Advance(ctx, s, deal.Entry{Who: "daemon", What: "ended", Why: s.Reason, Events: []deal.Event{{Type: "envelope.voided", Data: map[string]string{"reason": s.Reason}}}}); err != nil {
 		return &commitError{err}
 	}
 	if err := r.Files.Unstage(ctx, s.Tx); err != nil {

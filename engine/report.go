@@ -28,11 +28,23 @@ func (r *run) finish(ctx context.Context) error {
 	if err := r.Files.Unstage(ctx, r.s.Tx); err != nil {
 		return err
 	}
-	err := r.advance(ctx, "done", deal.Done, deal.Entry{What: "done"})
+	err := r.advance(ctx, "done", deal.Done, deal.Entry{What: "done", Events: []deal.Event{{Type: "envelope.completed", Data: completed(r.s)}}})
 	if err == nil {
 		r.Log.InfoContext(ctx, "done", "level", r.s.Facts.Level, "took", r.s.Facts.Times[deal.Done].Sub(r.s.Noticed).Round(time.Millisecond))
 	}
 	return err
+}
+
+// completed is what others are told of a deal that is done.
+func completed(s *deal.Sealing) map[string]string {
+	data := map[string]string{"level": s.Facts.Level}
+	if s.Facts.Contract != nil {
+		data["sha256"] = s.Facts.Contract.SHA256
+	}
+	if s.Facts.Attachment != nil && s.Facts.Attachment.URL != "" {
+		data["url"] = s.Facts.Attachment.URL
+	}
+	return data
 }
 
 // tellJob brings the record up to date outside of the flow: queued, held, failed. It never gives up, because nothing else

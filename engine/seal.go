@@ -3,6 +3,8 @@ package engine
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/rsa"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -231,7 +233,7 @@ func (r *run) gatherAgain(ctx context.Context) error {
 	r.Log.InfoContext(ctx, "the record was edited before it was sealed: gathering again")
 	s.Private.Ticket, s.Facts.Unsigned = nil, nil
 	s.Facts.Edits++
-	err := r.advance(ctx, "prepared", deal.Noticed, deal.Entry{What: "gather-again", Why: "the record was edited before it was sealed"})
+	err := r.advance(ctx, "prepared", deal.Noticed, deal.Entry{What: "gather-again", Why: "the record was edited before it was sealed", Events: []deal.Event{{Type: "crm.drift_detected"}}})
 	if err == nil && s.Facts.Edits%maxEdits == 0 {
 		return deal.Hold("the record was edited %d times just before it was sealed: find the mapped field that changes by itself, then release the deal", s.Facts.Edits)
 	}
@@ -348,8 +350,18 @@ func certFact(t *signing.Ticket) (*deal.CertFact, error) {
 	c := chain[0]
 	return &deal.CertFact{
 		SHA256: hex.EncodeToString(t.CertSHA256), SPKI: hex.EncodeToString(t.SPKISHA256), Serial: c.SerialNumber.Text(16),
-		Subject: c.Subject.String(), Issuer: c.Issuer.String(), NotAfter: c.NotAfter.UTC(), Digest: t.Prepared.Algorithm.Hash.String(),
+		Subject: c.Subject.String(), Issuer: c.Issuer.String(), NotAfter: c.NotAfter.UTC(), Digest: t.Prepared.Algorithm.Hash.String(), Key: keyKind(c.PublicKey),
 	}, nil
+}
+
+func keyKind(public any) string {
+	switch k := public.(type) {
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA-%d", k.N.BitLen())
+	case *ecdsa.PublicKey:
+		return fmt.Sprintf("ECDSA-P%d", k.Curve.Params().BitSize)
+	}
+	return ""
 }
 
 // timestamp asks for the time-stamp that the level needs.
@@ -413,5 +425,5 @@ func (r *run) complete(ctx context.Context, unsigned deal.File, tail []byte) err
 	r.made[fileContract] = true
 	s.Private.Ticket = nil // it is in the file, which no retry makes again; every commit would carry it along
 	return r.advance(ctx, "sealed", deal.Sealed, deal.Entry{What: "sealed", Why: "SHA-256 " + fact.SHA256, Cert: s.Facts.Cert.SHA256, Detail: map[string]string{"sha256": fact.SHA256},
-		Events: []deal.Event{{Type: "document.signed", Data: map[string]string{"sha256": fact.SHA256}}}})
+		Events: []deal.Event{{Type: "document.signed", Data: map[string]string{"sha256": fact.SHA256, "algorithm": s.Facts.Cert.Key}}}})
 }

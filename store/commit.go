@@ -31,6 +31,7 @@ type pendingChange struct {
 	turn      chan bool // true: lead; false: it is settled
 	err       error
 	panicked  any
+	rings     []string // whom the bell is rung for, once it is durable
 }
 
 // update runs do in a write transaction. Nothing of it is visible before it is durable. Once do runs, the end of ctx does
@@ -126,6 +127,12 @@ func (s *Store) commitAll(group []*pendingChange) error {
 		for _, c := range made {
 			c.err = err
 		}
+		return nil
+	}
+	for _, c := range made {
+		if len(c.rings) > 0 {
+			s.bell.Ring(c.rings...)
+		}
 	}
 	return nil
 }
@@ -139,13 +146,13 @@ func (s *Store) make(tx *sql.Tx, c *pendingChange, shared bool) error {
 	}
 	ctx := context.WithoutCancel(c.ctx) // an interrupted statement would take the whole transaction with it
 	if !shared {
-		c.run(&txn{Tx: tx, ctx: ctx, s: s, now: s.now()})
+		c.run(&txn{Tx: tx, ctx: ctx, s: s, now: s.now(), rings: &c.rings})
 		return nil
 	}
 	if _, err := tx.ExecContext(ctx, "SAVEPOINT change"); err != nil {
 		return err
 	}
-	c.run(&txn{Tx: tx, ctx: ctx, s: s, now: s.now()})
+	c.run(&txn{Tx: tx, ctx: ctx, s: s, now: s.now(), rings: &c.rings})
 	if c.err != nil || c.panicked != nil {
 		if _, err := tx.ExecContext(ctx, "ROLLBACK TO change"); err != nil {
 			return errors.Join(c.err, err)

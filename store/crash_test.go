@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/webhooks"
 )
 
 const (
@@ -73,6 +74,9 @@ func life(ctx context.Context, dir string, hook func(string)) (err error) {
 	if err := s.Recover(ctx, func(_ string, _ deal.TxID, e error) { err = errors.Join(err, e) }); err != nil {
 		return err
 	}
+	if err := s.ConfigureEndpoints(ctx, []webhooks.Endpoint{testEndpoint("hooks")}); err != nil {
+		return err
+	}
 	tx, err := intake(ctx, s)
 	if err != nil {
 		return err
@@ -84,6 +88,9 @@ func life(ctx context.Context, dir string, hook func(string)) (err error) {
 		return err
 	}
 	if err := aside(ctx, s, tx); err != nil {
+		return err
+	}
+	if err := tell(ctx, s); err != nil {
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(dir, "lose-ledger")); err == nil {
@@ -210,6 +217,21 @@ func step(ctx context.Context, s *Store, sl *deal.Sealing) error {
 	return s.Advance(ctx, sl, deal.Entry{Who: "daemon", What: string(sl.Step), Events: []deal.Event{{Type: "document." + string(sl.Step)}}})
 }
 
+// tell delivers what is due.
+func tell(ctx context.Context, s *Store) error {
+	for {
+		due, _, err := s.Take(ctx, "acme/hooks", 2, time.Minute)
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		for _, d := range due {
+			if err := s.Settle(ctx, webhooks.Outcome{Delivery: d.ID, Attempt: d.Attempt, Endpoint: "acme/hooks", Status: 200, Took: time.Millisecond}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // aside does what belongs to no step.
 func aside(ctx context.Context, s *Store, tx deal.TxID) error {
 	r, err := s.Receipt(ctx, tx)
@@ -331,6 +353,9 @@ func whole(t *testing.T, dir string) {
 	}
 	if n := query[int](t, s, `SELECT (SELECT count(*) FROM guards WHERE cause <> '') + (SELECT count(*) FROM sealings WHERE guarded = 1)`); n != 0 {
 		t.Errorf("the guard still holds something")
+	}
+	if n := query[int](t, s, `SELECT count(*) FROM outbox o WHERE type <> 'document.deleted' AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = o.id AND d.state = 'delivered')`); n != 0 {
+		t.Errorf("%d events were not delivered", n)
 	}
 	manifests := 0
 	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {

@@ -17,7 +17,7 @@ import (
 func TestAFilledLedgerHoldsWhatAWorkedOneHolds(t *testing.T) {
 	worked, clock := newStore(t)
 	sl := one(t, worked, "006A")
-	history := []Happening{{At: clock.now, Step: deal.Noticed, Condition: deal.Running, Entry: deal.Entry{Who: "daemon", What: "noticed"}}}
+	history := []Happening{{At: clock.now, Step: deal.Noticed, Condition: deal.Running, Entry: deal.Entry{Who: "daemon", What: "noticed", Events: []deal.Event{{Type: "envelope.created"}}}}}
 	move := func(what string, to deal.Step, to2 deal.Condition, events ...deal.Event) {
 		clock.advance(70 * time.Millisecond)
 		intent := deal.Intent{Step: sl.Step, What: what, Digest: sl.Facts.Digest, Key: "k", Lease: time.Minute}
@@ -79,7 +79,7 @@ func TestAFilledLedgerGoesOn(t *testing.T) {
 		tx := c.TxIDs(org)[0]
 		pasts = append(pasts, Past{Sealing: &deal.Sealing{Tx: tx, Tenant: acme, Account: org, Change: c, Plan: plan(), Step: deal.Done, Condition: deal.Running},
 			History: []Happening{
-				{At: start, Step: deal.Noticed, Condition: deal.Running, Entry: deal.Entry{Who: "daemon", What: "noticed"}},
+				{At: start, Step: deal.Noticed, Condition: deal.Running, Entry: deal.Entry{Who: "daemon", What: "noticed", Events: []deal.Event{{Type: "envelope.created"}}}},
 				{At: start, Step: deal.Done, Condition: deal.Running, Entry: deal.Entry{Who: "daemon", What: "done"}}}})
 	}
 	if err := s.Fill(t.Context(), slices.Values(pasts)); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/secret"
+	"github.com/dealseal/dealseal/webhooks"
 )
 
 const (
@@ -217,4 +218,12 @@ func stage(t *testing.T, s *Store, tx deal.TxID, name, content string) deal.File
 		t.Fatal(err)
 	}
 	return fact
+}
+
+// testEndpoint is an endpoint of acme that wants everything.
+func testEndpoint(name string) webhooks.Endpoint {
+	e := webhooks.Endpoint{ID: "acme/" + name, Tenant: "acme", URL: "https://receiver.example/hooks?token=hidden"}
+	e.Defaults()
+	e.Secrets = []webhooks.Secret{{Value: secret.New([]byte("whsec_c2VjcmV0IG9mIHRoaXJ0eSB0d28gYnl0ZXMgLi4uLi4="))}}
+	return e
 }

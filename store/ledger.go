@@ -118,10 +118,11 @@ func (t *txn) notice(n deal.Noticing, a arrival) (deal.TxID, error) {
 		Step: deal.Noticed, Condition: deal.Running, Noticed: t.now, Updated: t.now, Version: 1,
 	}
 	sl.Facts.Times = map[deal.Step]time.Time{deal.Noticed: t.now}
-	e := deal.Entry{Who: "daemon", What: "noticed"}
+	e := deal.Entry{Who: "daemon", What: "noticed", Events: []deal.Event{{Type: "envelope.created"}}}
 	if a.cause != "" {
 		sl.Condition, sl.Reason, sl.Facts.Guarded = deal.Held, deal.GuardReason(a.scope, a.cause), true
 		e.Why = sl.Reason
+		e.Events = append(e.Events, deal.Event{Type: "document.held", Data: map[string]string{"reason": sl.Reason}})
 		if err := t.daily(sl.Tenant, string(deal.Held)); err != nil {
 			return "", err
 		}
@@ -532,7 +533,7 @@ func (t *txn) testify(r *row, sl *deal.Sealing, key *dataKey, e deal.Entry) (n, 
 		return 0, 0, err
 	}
 	for i, event := range e.Events {
-		if err := t.emit(sl.Tx, r.events+int64(i)+1, event, key); err != nil {
+		if err := t.emit(sl.Tenant, sl.Tx, r.events+int64(i)+1, event, key); err != nil {
 			return 0, 0, err
 		}
 	}
@@ -551,14 +552,35 @@ func (t *txn) schedule(sl *deal.Sealing) error {
 	}
 }
 
-func (t *txn) emit(tx deal.TxID, n int64, e deal.Event, key *dataKey) error {
+// emit puts an event into the outbox and on its way to all endpoints that want it.
+func (t *txn) emit(tenant deal.TenantID, tx deal.TxID, n int64, e deal.Event, key *dataKey) error {
 	data, err := json.Marshal(e.Data)
 	if err != nil {
 		return fmt.Errorf("event %s: %w", e.Type, err)
 	}
 	id := deal.EventID(tx, n, e.Type)
-	return t.exec(`INSERT INTO outbox (id, tx, n, type, at, data) VALUES ($1, $2, $3, $4, $5, $6)`,
-		id, tx, n, e.Type, t.now.UnixMilli(), box(key.rows, "outbox/"+id, data))
+	if err := t.exec(`INSERT INTO outbox (id, tx, n, type, at, data) VALUES ($1, $2, $3, $4, $5, $6)`,
+		id, tx, n, e.Type, t.now.UnixMilli(), box(key.rows, "outbox/"+id, data)); err != nil {
+		return err
+	}
+	return t.address(tenant, id, e.Type)
+}
+
+// emitErased tells others that a sealing is erased. No key is left that could protect data of the event.
+func (t *txn) emitErased(sl *deal.Sealing) error {
+	const kind = "document.deleted"
+	r, err := t.row(sl.Tx)
+	if err != nil || r.wrapped == nil { // it was erased before
+		return err
+	}
+	id := deal.EventID(sl.Tx, r.events+1, kind)
+	if err := t.exec(`UPDATE sealings SET events = events + 1 WHERE tx = $1`, sl.Tx); err != nil {
+		return err
+	}
+	if err := t.exec(`INSERT INTO outbox (id, tx, n, type, at, data) VALUES ($1, $2, $3, $4, $5, x'')`, id, sl.Tx, r.events+1, kind, t.now.UnixMilli()); err != nil {
+		return err
+	}
+	return t.address(sl.Tenant, id, kind)
 }
 
 // guard checks what no change of a sealing may break.

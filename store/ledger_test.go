@@ -348,9 +348,10 @@ func TestEventsGetTheirPlaceInTheOutboxWithTheChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []OutboxLine{
-		{deal.EventID(sl.Tx, 1, "document.a"), 1, "document.a", start, map[string]string{"k": "v"}},
-		{deal.EventID(sl.Tx, 2, "document.b"), 2, "document.b", start, nil},
-		{deal.EventID(sl.Tx, 3, "document.a"), 3, "document.a", start, map[string]string{"k": "v"}},
+		{deal.EventID(sl.Tx, 1, "envelope.created"), 1, "envelope.created", start, nil},
+		{deal.EventID(sl.Tx, 2, "document.a"), 2, "document.a", start, map[string]string{"k": "v"}},
+		{deal.EventID(sl.Tx, 3, "document.b"), 3, "document.b", start, nil},
+		{deal.EventID(sl.Tx, 4, "document.a"), 4, "document.a", start, map[string]string{"k": "v"}},
 	}
 	if d := cmp.Diff(want, story.Outbox); d != "" {
 		t.Fatal(d)

@@ -30,8 +30,9 @@ func (s *Store) Retry(ctx context.Context, tx deal.TxID, who, why string) error 
 			if sl.Condition == deal.Dead && sl.Facts.Digest == "" && !sl.Facts.Signature && sl.Step.Before(deal.Sealed) {
 				sl.Step, sl.Facts.Unsigned, sl.Private.Ticket = deal.Noticed, nil, nil
 			}
+			before := sl.Condition
 			resume(sl)
-			err = t.carryOut(sl, deal.Entry{Who: who, What: "retried", Why: why})
+			err = t.carryOut(sl, deal.Entry{Who: who, What: "retried", Why: why, Events: resumed(before)})
 		case untold:
 			_, err = t.appendLeaf(leaf{Tenant: sl.Tenant, Tx: tx, What: "receipt-retried"}, testimony{Who: who, Why: why}, key)
 		default:
@@ -50,7 +51,7 @@ func (s *Store) Retry(ctx context.Context, tx deal.TxID, who, why string) error 
 
 // Release lets a held sealing go on at its step. The hold's name is remembered, so that it does not hold again.
 func (s *Store) Release(ctx context.Context, tx deal.TxID, hold, who, why string) error {
-	return s.operate(ctx, tx, deal.Entry{Who: who, What: "released", Why: why, Detail: map[string]string{"hold": hold}}, func(_ *txn, sl *deal.Sealing) error {
+	return s.operate(ctx, tx, deal.Entry{Who: who, What: "released", Why: why, Detail: map[string]string{"hold": hold}, Events: resumed(deal.Held)}, func(_ *txn, sl *deal.Sealing) error {
 		if sl.Condition != deal.Held {
 			return refuse(tx, "it is %s; only what is held can be released", state(sl))
 		}
@@ -66,7 +67,7 @@ func (s *Store) Release(ctx context.Context, tx deal.TxID, hold, who, why string
 // Drop ends a sealing that is held, dead or retrying: a person has decided that nothing more is to happen. Its staged
 // documents are removed.
 func (s *Store) Drop(ctx context.Context, tx deal.TxID, who, why string) error {
-	err := s.operate(ctx, tx, deal.Entry{Who: who, What: "dropped", Why: why}, func(_ *txn, sl *deal.Sealing) error {
+	err := s.operate(ctx, tx, deal.Entry{Who: who, What: "dropped", Why: why, Events: []deal.Event{{Type: "envelope.voided", Data: map[string]string{"reason": "dropped by a person"}}}}, func(_ *txn, sl *deal.Sealing) error {
 		if sl.Condition == deal.Ended || sl.Condition == deal.Running {
 			return refuse(tx, "it is %s; only what is held, dead or waits for its next attempt can be dropped", state(sl))
 		}
@@ -86,7 +87,7 @@ func (s *Store) Drop(ctx context.Context, tx deal.TxID, who, why string) error {
 // checked yet, begins anew without that contract: a person has removed the file, or it is found again. It is refused once
 // a signature value exists.
 func (s *Store) PrepareAgain(ctx context.Context, tx deal.TxID, who, why string) error {
-	return s.operate(ctx, tx, deal.Entry{Who: who, What: preparedAgain, Why: why}, func(t *txn, sl *deal.Sealing) error {
+	return s.operate(ctx, tx, deal.Entry{Who: who, What: preparedAgain, Why: why, Events: resumed(deal.Held)}, func(t *txn, sl *deal.Sealing) error {
 		if sl.Condition == deal.Running || sl.Condition == deal.Ended {
 			return refuse(tx, "it is %s; only what is held, dead or waits for its next attempt can be prepared again", state(sl))
 		}
@@ -118,6 +119,14 @@ func forgetFound(sl *deal.Sealing) {
 	f.Verdict, f.SecondOpinion, f.Conclusion, f.Level, f.Flagged, f.SealedAt = "", "", "", "", "", time.Time{}
 	f.Released = nil
 	p.FileName, p.Report = "", nil
+}
+
+// resumed tells others that what has waited for a person waits no more.
+func resumed(was deal.Condition) []deal.Event {
+	if !was.Waiting() {
+		return nil
+	}
+	return []deal.Event{{Type: "document.resumed"}}
 }
 
 func state(sl *deal.Sealing) string {

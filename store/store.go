@@ -28,6 +28,7 @@ import (
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/secret"
 	"github.com/dealseal/dealseal/store/archive"
+	"github.com/dealseal/dealseal/webhooks"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/sys/unix"
 	"modernc.org/sqlite"
@@ -71,9 +72,12 @@ type Store struct {
 	mark      highWater
 	keys      keyring
 	commits   commits
-	blocked   atomic.Bool  // another program's lock was met since the last write transaction began
-	backup    sync.Mutex   // one at a time
-	staging   sync.RWMutex // held by what changes staged documents; a backup needs it alone for a moment
+	bell      *webhooks.Bell
+	// subscriptions are nil when they have to be read anew.
+	subscriptions atomic.Pointer[subscriptions]
+	blocked       atomic.Bool  // another program's lock was met since the last write transaction began
+	backup        sync.Mutex   // one at a time
+	staging       sync.RWMutex // held by what changes staged documents; a backup needs it alone for a moment
 }
 
 // Open locks the state directory, brings its schema up to date and makes good what a crash left behind. The errors
@@ -83,7 +87,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		return nil, fmt.Errorf("the master key has %d bytes, at least %d random bytes are needed: make one with `head -c 32 /dev/urandom | base64` and keep a copy in a safe place", n, minMasterKey)
 	}
 	s := &Store{
-		dir: o.Dir, log: o.Log, clock: o.Now, hook: o.Hook, master: newMaster(o.MasterKey.Reveal()), owner: rand.Text(),
+		dir: o.Dir, log: o.Log, clock: o.Now, hook: o.Hook, master: newMaster(o.MasterKey.Reveal()), owner: rand.Text(), bell: webhooks.NewBell(),
 		archive: &archive.Archive{Root: filepath.Join(o.Dir, "archive"), Hook: o.Hook},
 	}
 	s.owners.add(s.owner)
@@ -240,6 +244,9 @@ func (s *Store) settle(ctx context.Context) error {
 		if err := t.restoreJobs(); err != nil {
 			return err
 		}
+		if err := t.resumeDeliveries(); err != nil {
+			return err
+		}
 		size, err = t.treeSize()
 		return err
 	})
@@ -292,6 +299,8 @@ type txn struct {
 	ctx context.Context
 	s   *Store
 	now time.Time
+	// rings collects the endpoints that the bell is rung for after the commit; nil in a read transaction.
+	rings *[]string
 }
 
 // Writable reports whether the database takes writes now: it begins one and gives it up.

@@ -132,7 +132,7 @@ type act struct {
 
 // way is what the ledger takes down of a deal that goes well, as the engine words it.
 var way = []act{
-	{step: deal.Noticed, what: "noticed", brief: true},
+	{step: deal.Noticed, what: "noticed", event: "envelope.created", brief: true},
 	{intent: "gather"}, {step: deal.Gathered, what: "gathered", why: "the mapped fields were read and checked"},
 	{intent: "render"}, {step: deal.Rendered, what: "rendered", why: "order-form@1"},
 	{intent: "prepare"}, {what: "prepared", why: "level B-T, key house"},
@@ -144,7 +144,7 @@ var way = []act{
 	{intent: "keep"}, {step: deal.Kept, what: "archived"}, {what: "audit-trail-made"},
 	{intent: "attach"}, {step: deal.Attached, what: "attached", event: "document.attached", brief: true},
 	{intent: "report"}, {step: deal.Reported, what: "reported", why: "the record shows signed"},
-	{step: deal.Done, what: "done", brief: true},
+	{step: deal.Done, what: "done", event: "envelope.completed", brief: true},
 }
 
 // history walks the way up to an ending.

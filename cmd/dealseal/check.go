@@ -25,7 +25,7 @@ func checkCommand(ctx context.Context, c *call) error {
 		return err
 	}
 	log := newLogQuiet(c.stderr)
-	if err := errors.Join(h.checkMasterKey(), h.checkRenderer(), h.checkTimestampers(log), h.checkSoftKeys(ctx, log)); err != nil {
+	if err := errors.Join(h.checkMasterKey(), h.checkRenderer(), h.checkTimestampers(log), h.checkSoftKeys(ctx, log), h.checkWebhooks()); err != nil {
 		return err
 	}
 	return h.printSummary(c.stdout)

@@ -38,6 +38,7 @@ type options struct {
 	certs                                                                                                            certOptions
 	reconcile                                                                                                        reconcileOptions
 	provision                                                                                                        provisionOptions
+	hooks                                                                                                            hookOptions
 }
 
 // usualConfig is where the configuration is when no flag says otherwise.
@@ -119,6 +120,20 @@ func commands() []command {
 				fs.StringVar(&o.certs.at, "at", "", "activate at this `time`, such as 2027-01-31T06:00:00Z (default: now)")
 				fs.BoolVar(&o.certs.revoked, "revoked", false, "retire it as revoked: nothing that was staged with it is finished either")
 				fs.StringVar(&o.subject, "subject", "", "of a csr: the `name` to be certified, such as \"CN=House Seal,O=House Ltd,C=GB\" (default: that of the key's newest certificate)")
+			})},
+		{name: "webhooks", args: "[list | add TENANT/NAME URL|- --why REASON | remove|enable|disable|rotate ENDPOINT --why REASON | test ENDPOINT | deliveries [ENDPOINT] | attempts DELIVERY | redeliver DELIVERY|ENDPOINT [--failed | --since TIME] --why REASON | events [TYPE] | secret]", summary: "show where events are delivered to and what became of them, add endpoints, give them other secrets, try them, and deliver once more", run: webhooksCommand,
+			flags: with(asJSON, why, key, func(fs *flag.FlagSet, o *options) {
+				fs.StringVar(&o.hooks.dialect, "dialect", "", "of an added endpoint: standard-webhooks, sdf, certyneo (default: standard-webhooks)")
+				fs.StringVar(&o.hooks.format, "format", "", "of an added endpoint: native, sdf, certyneo, certyneo-crm (default: that of the dialect)")
+				fs.StringVar(&o.hooks.events, "events", "", "of an added endpoint: `names` with commas between them, such as document.signed,envelope.* (default: all)")
+				fs.StringVar(&o.hooks.secret, "secret", "", "a `reference` to a secret of your choice, such as file:/PATH (default: one is made, and shown)")
+				fs.BoolVar(&o.hooks.asymmetric, "asymmetric", false, "of an added endpoint: sign with Ed25519; the receiver is given a public key")
+				fs.BoolVar(&o.hooks.title, "title", false, "of an added endpoint: tell the name of the contract's file, which may hold names of people")
+				fs.StringVar(&o.hooks.event, "event", "", "the `type` to test with (default: the first that the endpoint takes)")
+				fs.StringVar(&o.hooks.state, "state", "", "only deliveries that are pending, delivered or failed")
+				fs.BoolVar(&o.hooks.failed, "failed", false, "deliver all once more that have failed")
+				fs.StringVar(&o.hooks.since, "since", "", "deliver all once more that has happened since this `time`, delivered or not")
+				fs.IntVar(&o.limit, "n", 50, "list at most so `many`")
 			})},
 		{name: "audit", args: "verify [--checkpoint FILE] | checkpoint -o FILE | proof TX -o FILE | check FILE [--checkpoint FILE]", summary: "check the audit log, take a signed checkpoint to be kept elsewhere, or prove to others what the log says of a deal", run: auditCommand,
 			flags: with(out, key, func(fs *flag.FlagSet, o *options) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,8 +39,11 @@ func TestACrashAtAnyPointLosesAndDoublesNothing(t *testing.T) {
 			if kind == deal.HubSpot {
 				o.level = "B-LTA"
 			}
+			o.webhooks = hookTo(t, newReceiver(t, nil))
 			calm := faultFree(t, o)
-			c := &chain{world: newCountedWorld(t, o), lasting: o.level == "B-LTA", calm: calm, waiting: map[string]bool{}}
+			told := newReceiver(t, nil) // the transactions of the other world have the same names
+			o.webhooks = hookTo(t, told)
+			c := &chain{world: newCountedWorld(t, o), told: told, lasting: o.level == "B-LTA", calm: calm, waiting: map[string]bool{}}
 			c.run(t)
 		})
 	}
@@ -127,6 +131,7 @@ func (w *world) enter(rule string) (record string) {
 type chain struct {
 	*world
 	lasting    bool // its seals are of B-LTA
+	told       *receiver
 	calm       calm
 	records    []string
 	rules      map[string]string // by record
@@ -155,6 +160,7 @@ func (c *chain) run(t *testing.T) {
 	d := c.start(t)
 	ops := c.control(t, c.stateDir)
 	c.finish(t, ops)
+	c.everyEventArrives(t, ops)
 	auditIsWhole(t, ops, c.checkpoint)
 	d.stop(t)
 	c.compare(t)
@@ -355,6 +361,36 @@ func (c *chain) finish(t *testing.T, ops operations) {
 			return isDone(m), fmt.Sprintf("%s, %s: %s", m.Step, m.Condition, m.Reason)
 		})
 	}
+}
+
+// everyEventArrives waits until all that became true was told, under the IDs of the outbox and no others.
+func (c *chain) everyEventArrives(t *testing.T, ops operations) {
+	t.Helper()
+	ours := map[string]bool{}
+	for _, r := range c.records {
+		story := storyOf(t, ops, sealings(t, ops, r)[0].Tx)
+		for _, e := range story.Outbox {
+			ours[e.ID] = true
+		}
+		if len(story.Outbox) < 5 {
+			t.Errorf("%s: %d events", r, len(story.Outbox))
+		}
+	}
+	eventually(t, "every event has arrived", func() (bool, string) {
+		missing := maps.Clone(ours)
+		for _, d := range c.told.seen() {
+			delete(missing, d.ID)
+		}
+		return len(missing) == 0, fmt.Sprintf("%d of %d are missing", len(missing), len(ours))
+	})
+	sent := map[string]string{}
+	for _, d := range c.told.seen() {
+		if body, again := sent[d.ID]; again && body != string(d.body) {
+			t.Errorf("event %s was told in two ways:\n%s\n%s", d.ID, body, d.body)
+		}
+		sent[d.ID] = string(d.body)
+	}
+	t.Logf("%d events in %d attempts", len(sent), len(c.told.seen()))
 }
 
 // compare holds every deal against one that nothing befell.

@@ -74,6 +74,7 @@ type world struct {
 	rate      int             // of HubSpot
 	secrets   []string        // that no file and no log may hold
 	login     *rsa.PrivateKey // of all Salesforce tenants
+	webhooks  string          // further lines of each tenant file
 
 	// answered is told of every request after its answer, and when it came, if it is set before the daemon starts.
 	answered func(r *http.Request, came time.Time)
@@ -100,6 +101,8 @@ type worldOptions struct {
 	now func() time.Time
 	// hubspotRate is how many calls in ten seconds HubSpot allows, and are made; 0 is as many as there are.
 	hubspotRate int
+	// webhooks are further lines of each tenant file.
+	webhooks string
 	// keep keeps the folder of a test that fails.
 	keep bool
 }
@@ -163,6 +166,7 @@ func newWorld(t *testing.T, o worldOptions) *world {
 	if o.key == nil {
 		o.key = (*world).newSoftKey
 	}
+	w.webhooks = o.webhooks
 	w.configure(o.key(w), cmp.Or(o.attempts, 3), cmp.Or(o.level, "B-T"))
 	return w
 }
@@ -304,6 +308,7 @@ func (w *world) configure(key string, attempts int, level string) {
 master_key: %q
 templates: %q
 listen: {admin: "127.0.0.1:0"}
+outbound: {allow: ["127.0.0.0/8"]}
 renderer: {wasm: %q, children: 1}
 retry: {first: 10ms, max: 20ms, attempts: %d}
 signing:
@@ -317,7 +322,7 @@ signing:
 `, w.stateDir, w.secretFile("master", base64.StdEncoding.EncodeToString(master)), filepath.Join(root, "templates"), filepath.Join(root, "build/typst.wasm"), attempts,
 		key, w.authority.URL(pki.PathTSA), w.path("root.pem"), level), 0o600))
 	for _, c := range w.crms {
-		must(w.t, os.WriteFile(w.path("tenants/"+c.tenant()+".yaml"), []byte(tenantFile(c)), 0o600))
+		must(w.t, os.WriteFile(w.path("tenants/"+c.tenant()+".yaml"), []byte(tenantFile(c)+w.webhooks), 0o600))
 	}
 }
 

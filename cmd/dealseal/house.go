@@ -23,6 +23,7 @@ import (
 	"github.com/dealseal/dealseal/engine"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/pades"
+	"github.com/dealseal/dealseal/webhooks"
 )
 
 // house is the configuration with everything that it names looked up and compared, before anything runs.
@@ -46,6 +47,8 @@ type tenant struct {
 	with any
 	// remembers is set when the connector must keep something over restarts.
 	remembers bool
+	// endpoints are its webhooks, without their secrets.
+	endpoints []webhooks.Endpoint
 	connect   func(log *slog.Logger, memory connectors.Memory) (connectors.CRM, error)
 }
 
@@ -178,6 +181,10 @@ func (h *house) understand(file *config.Tenant) (tenant, error) {
 			continue
 		}
 		t.rules = append(t.rules, r)
+	}
+	var err error
+	if t.endpoints, err = endpointsOf(file); err != nil {
+		errs = append(errs, err)
 	}
 	return t, errors.Join(errs...)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/engine"
 	"github.com/dealseal/dealseal/store"
+	"github.com/dealseal/dealseal/webhooks"
 )
 
 // operations is what the commands ask of the state: of the running daemon over its control socket, or of the state
@@ -58,6 +59,13 @@ type operations interface {
 	ChangeCertificate(ctx context.Context, c certChange) (deal.Certificate, error)
 	// RequestCertificate has a key sign a request for a certificate (PKCS #10, DER).
 	RequestCertificate(ctx context.Context, r certRequest) (csr []byte, err error)
+	// Webhooks returns how all endpoints are doing, Deliveries the newest deliveries to one or all of them in a state or any, and
+	// Attempts those of a delivery.
+	Webhooks(ctx context.Context) ([]store.EndpointState, error)
+	Deliveries(ctx context.Context, endpoint, state string, limit int) ([]store.DeliveryState, error)
+	Attempts(ctx context.Context, delivery int64) ([]store.AttemptState, error)
+	// ChangeWebhook does with an endpoint or a delivery what a person wants.
+	ChangeWebhook(ctx context.Context, c hookChange) (hookAnswer, error)
 	// Reload has the daemon read its configuration anew.
 	Reload(ctx context.Context) (reloadReport, error)
 	Close() error
@@ -117,6 +125,7 @@ func (c *call) openOperations(ctx context.Context) (operations, error) {
 	}
 	keys := &lazy[*registry]{make: func() (*registry, error) { return openRegistry(ctx, cfg, s, foreign != nil, newLogQuiet(c.stderr)) }}
 	return &local{Store: s, who: myName(), registry: func(context.Context) (*registry, error) { return keys.get() },
+		deliverer: func() (*webhooks.Deliverer, error) { return newDeliverer(cfg, nil, newLogQuiet(c.stderr)) },
 		closeKeys: func() error { return keys.close((*registry).Close) }, configured: func() ([]config.Tenant, error) {
 			all, err := config.Load(c.config)
 			if err != nil {
@@ -156,6 +165,8 @@ type local struct {
 	configured func() ([]config.Tenant, error)
 	// registry returns the registry of certificates with the keys.
 	registry func(context.Context) (*registry, error)
+	// deliverer returns what tries endpoints.
+	deliverer func() (*webhooks.Deliverer, error)
 	// closeKeys closes keys that were opened for the registry; nil when they are the daemon's.
 	closeKeys func() error
 }

@@ -109,7 +109,7 @@ func (r *residents) compare(next *residence) (report reloadReport) {
 		case !known:
 			report.Added = append(report.Added, id)
 		case next.running[id].crm != now.running[id].crm || old.poll != t.poll || old.file.Tenant.Name != t.file.Tenant.Name ||
-			old.file.Tenant.Environment != t.file.Tenant.Environment || !reflect.DeepEqual(old.rules, t.rules) || !reflect.DeepEqual(old.guard, t.guard):
+			old.file.Tenant.Environment != t.file.Tenant.Environment || !reflect.DeepEqual(old.rules, t.rules) || !reflect.DeepEqual(old.guard, t.guard) || !reflect.DeepEqual(old.file.Webhooks, t.file.Webhooks):
 			report.Changed = append(report.Changed, id)
 		default:
 			report.Same++
@@ -163,6 +163,13 @@ func (d *service) readAnew(ctx context.Context) (report reloadReport, err error)
 	}
 	tenants, moved, err := d.residents.move(next)
 	if err != nil {
+		return report, err
+	}
+	endpoints, err := next.endpointsWithSecrets()
+	if err != nil {
+		return report, err
+	}
+	if err := d.store.ConfigureEndpoints(ctx, endpoints); err != nil {
 		return report, err
 	}
 	report = d.residents.compare(moved)

@@ -26,6 +26,7 @@ import (
 	"github.com/dealseal/dealseal/signing/tsa"
 	"github.com/dealseal/dealseal/store"
 	"github.com/dealseal/dealseal/web"
+	"github.com/dealseal/dealseal/webhooks"
 )
 
 // serve is the assembly: the only place that knows every package.
@@ -62,6 +63,7 @@ type service struct {
 	queue      *store.Queue
 	engine     *engine.Engine
 	disk       *diskWatch
+	deliverer  *webhooks.Deliverer
 	keys       *keyring
 	standIns   *signing.Failover // over keys
 	sealer     *signing.Sealer
@@ -146,6 +148,16 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 		Documents: renderer, Bundles: d.shelf, Sealer: d.sealer, Extender: h.newExtender(stamper, log), Checker: checker,
 		Log: log, Hook: crashHook(), MayNotice: d.disk.mayNotice, MayWork: d.disk.mayWork, Places: h.places(renderer), Limits: h.keyLimits(), Retry: engine.Retry{First: h.cfg.Retry.First, Max: h.cfg.Retry.Max, Attempts: h.cfg.Retry.Attempts},
 	}
+	if d.deliverer, err = h.newDeliverer(d.store, log); err != nil {
+		return d, err
+	}
+	endpoints, err := h.endpointsWithSecrets()
+	if err != nil {
+		return d, err
+	}
+	if err := d.store.ConfigureEndpoints(ctx, endpoints); err != nil {
+		return d, err
+	}
 	for _, t := range tenants {
 		d.goOn(ctx, t.ID, readAnew, false, engine.HoldUnconfigured, engine.HoldSpent)
 	}
@@ -178,10 +190,13 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 	g.Go(func() error { return d.lookAfterCertificates(ctx, heard) })
 	g.Go(func() error { return servePage(ctx, d.log, d.listen, d.page) })
 	g.Go(func() error {
-		return serveControl(ctx, d.log, d.control, &local{Store: d.store, reload: d.reload, configured: func() ([]config.Tenant, error) { return d.residents.house().cfg.Loaded, nil },
-			registry: func(context.Context) (*registry, error) { return d.registry, nil }}, d.examine, d.sessionRoutes, d.evidenceRoutes, d.reconcileRoutes, d.provisionRoutes)
+		ops := &local{Store: d.store, reload: d.reload, configured: func() ([]config.Tenant, error) { return d.residents.house().cfg.Loaded, nil },
+			registry: func(context.Context) (*registry, error) { return d.registry, nil }, deliverer: func() (*webhooks.Deliverer, error) { return d.deliverer, nil }}
+		return serveControl(ctx, d.log, d.control, ops, d.examine, d.sessionRoutes, d.evidenceRoutes, d.reconcileRoutes, d.provisionRoutes, hookRoutes(d.log, ops))
 	})
 	g.Go(func() error { return d.checkpoints(ctx) })
+	g.Go(func() error { return d.deliverer.Run(ctx) })
+	g.Go(func() error { return d.forgetDeliveries(ctx) })
 	g.Go(func() error { return d.examineDaily(ctx) })
 	g.Go(func() error { return d.reconcileNightly(ctx) })
 	g.Go(func() error { return d.keepKeysAlive(ctx) })

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// receiver takes deliveries, as somebody's server would.
+type receiver struct {
+	*httptest.Server
+	// answer decides about a delivery; nil takes all.
+	answer func(w http.ResponseWriter, r *http.Request, d received)
+
+	mu  sync.Mutex
+	all []received
+}
+
+// received is one attempt that arrived.
+type received struct {
+	header http.Header
+	body   []byte
+	ID     string `json:"id"`
+	Type   string `json:"type"`
+	Tx     string `json:"transaction"`
+}
+
+func newReceiver(t *testing.T, answer func(w http.ResponseWriter, r *http.Request, d received)) *receiver {
+	t.Helper()
+	r := &receiver{answer: answer}
+	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		body, err := io.ReadAll(req.Body)
+		d := received{header: req.Header.Clone(), body: body}
+		if err != nil || json.Unmarshal(body, &d) != nil {
+			return // the daemon was killed while it sent
+		}
+		r.mu.Lock()
+		r.all = append(r.all, d)
+		r.mu.Unlock()
+		if r.answer != nil {
+			r.answer(w, req, d)
+		}
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+func (r *receiver) seen() []received {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]received(nil), r.all...)
+}
+
+// types are the events that arrived for a transaction, in their order, each once.
+func (r *receiver) types(tx string) (types []string) {
+	seen := map[string]bool{}
+	for _, d := range r.seen() {
+		if d.Tx == tx && !seen[d.ID] {
+			seen[d.ID] = true
+			types = append(types, d.Type)
+		}
+	}
+	return types
+}
+
+const standardSecret = "whsec_c2VjcmV0IG9mIHRoaXJ0eSB0d28gYnl0ZXMgLi4uLi4="
+
+// hookTo is the lines of a tenant's file that have everything told to a receiver.
+func hookTo(t *testing.T, r *receiver) string {
+	t.Helper()
+	secretFile := filepath.Join(t.TempDir(), "hook")
+	must(t, os.WriteFile(secretFile, []byte(standardSecret), 0o600))
+	return fmt.Sprintf("webhooks:\n  - {id: erp, url: %q, secret: %q}\n", r.URL+"/hooks?token=hidden", "file:"+secretFile)
+}
+
+func TestASealedDealIsToldToAReceiverThatVerifiesItWithTheOfficialLibrary(t *testing.T) {
+	t.Parallel()
+	receiver := newReceiver(t, nil)
+	w := newWorld(t, worldOptions{crms: []deal.Kind{deal.Salesforce}, webhooks: hookTo(t, receiver)})
+	w.secrets = append(w.secrets, standardSecret, "token=hidden")
+	d := w.start(t)
+	ops := w.control(t, w.stateDir)
+	story := awaitDone(t, ops, w.enter(ruleMemo))
+	want := []string{"envelope.created", "document.signed", "document.validated", "document.attached", "envelope.completed"}
+	eventually(t, "all events have arrived", func() (bool, string) {
+		got := receiver.types(string(story.Sealing.Tx))
+		return len(got) == len(want), fmt.Sprint(got)
+	})
+	judge, err := standardwebhooks.NewWebhook(standardSecret)
+	must(t, err)
+	for i, r := range receiver.seen() {
+		if err := judge.Verify(r.body, r.header); err != nil {
+			t.Errorf("%s: the official library refuses it: %v", r.Type, err)
+		}
+		other := append([]byte(nil), r.body...)
+		other[len(other)/2] ^= 1
+		if judge.Verify(other, r.header) == nil {
+			t.Errorf("%s: the official library takes it with another byte", r.Type)
+		}
+		if id := deal.EventID(story.Sealing.Tx, int64(i+1), r.Type); r.ID != id || r.header.Get("webhook-id") != id {
+			t.Errorf("event %d has the ids %s and %s, want %s", i+1, r.ID, r.header.Get("webhook-id"), id)
+		}
+		for name, needle := range w.needles() {
+			if strings.Contains(string(r.body), needle) {
+				t.Errorf("%s holds %s: %s", r.Type, name, r.body)
+			}
+		}
+	}
+	d.stop(t)
+	if strings.Contains(d.log(), "token=hidden") || strings.Contains(d.log(), base64.StdEncoding.EncodeToString([]byte("secret of thirty"))) {
+		t.Error("the log holds a secret")
+	}
+}

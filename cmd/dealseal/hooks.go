@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/dealseal/dealseal/config"
+	"github.com/dealseal/dealseal/secret"
+	"github.com/dealseal/dealseal/store"
+	"github.com/dealseal/dealseal/webhooks"
+)
+
+// endpointsOf reads the webhooks of a tenant's file, without their secrets.
+func endpointsOf(file *config.Tenant) (all []webhooks.Endpoint, err error) {
+	var errs []error
+	for i, w := range file.Webhooks {
+		e := webhooks.Endpoint{
+			ID: file.Tenant.ID + "/" + w.ID, Tenant: file.Tenant.ID, URL: w.URL, Dialect: w.Dialect, Format: w.Format, Events: w.Events, Title: w.Title, Asymmetric: w.Asymmetric,
+			Headers: w.Headers, Signed: w.Signed, Encoding: w.Encoding, Waits: w.Retry, Timeout: w.Timeout, Concurrency: w.Concurrency, AlarmAt: w.AlarmAt, DisableThen: w.DisableBroken,
+			ClientCert: file.RelativeTo(w.ClientCert), ClientKey: file.RelativeTo(w.ClientKey),
+		}
+		e.Defaults()
+		if e.URL == "" {
+			e.URL = "https://known-later.invalid" // it is read with the secrets
+		}
+		if err := e.Check(); err != nil {
+			errs = append(errs, atFields(file, i, err))
+		}
+		e.URL = w.URL
+		all = append(all, e)
+	}
+	return all, errors.Join(errs...)
+}
+
+// atFields puts what is wrong with an endpoint at its lines.
+func atFields(file *config.Tenant, i int, err error) error {
+	var errs []error
+	for _, one := range flatten(err) {
+		var field *webhooks.FieldError
+		if errors.As(one, &field) {
+			one = file.At(fmt.Sprintf("webhooks.%d.%s", i, field.Field), "%s: %s", field.Field, field.Msg)
+		}
+		errs = append(errs, one)
+	}
+	return errors.Join(errs...)
+}
+
+// endpointsWithSecrets reads the secrets of all configured webhooks, as they are now.
+func (h *house) endpointsWithSecrets() (all []webhooks.Endpoint, err error) {
+	var errs []error
+	for _, t := range h.tenants {
+		for i, e := range t.endpoints {
+			w := t.file.Webhooks[i]
+			read := func(field string, from secret.Ref) secret.Secret {
+				s, err := from.Resolve()
+				if err != nil {
+					errs = append(errs, t.file.At(fmt.Sprintf("webhooks.%d.%s", i, field), "%s: %v", field, err))
+				}
+				return s
+			}
+			if !w.URLFrom.IsZero() {
+				e.URL = string(read("url_from", w.URLFrom).Reveal())
+			}
+			e.Secrets = []webhooks.Secret{{Value: read("secret", w.Secret)}}
+			if len(errs) == 0 {
+				if err := e.Check(); err != nil {
+					errs = append(errs, atFields(t.file, i, err))
+				}
+			}
+			all = append(all, e)
+		}
+	}
+	return all, errors.Join(errs...)
+}
+
+func (h *house) checkWebhooks() error {
+	_, err := h.endpointsWithSecrets()
+	if err != nil {
+		return err
+	}
+	_, err = h.newDeliverer(nil, slog.New(slog.DiscardHandler))
+	return err
+}
+
+// newDeliverer makes what calls the receivers of webhooks. Without a store it can only try.
+func (h *house) newDeliverer(s *store.Store, log *slog.Logger) (*webhooks.Deliverer, error) {
+	return newDeliverer(h.cfg, s, log)
+}
+
+func newDeliverer(cfg *config.Config, s *store.Store, log *slog.Logger) (*webhooks.Deliverer, error) {
+	networks, err := cfg.Outbound.Networks()
+	if err != nil {
+		return nil, cfg.At("outbound.allow", "outbound.allow: %v", err)
+	}
+	d := &webhooks.Deliverer{Guard: webhooks.NewGuard(networks), Log: log, Version: version}
+	if s != nil {
+		d.Ledger, d.Bell = s, s.Bell()
+	}
+	if cfg.Outbound.CA == "" {
+		return d, nil
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool() // a bare machine has none
+	}
+	extra, err := readCertificates(relativeTo(cfg.File, cfg.Outbound.CA))
+	if err != nil {
+		return nil, cfg.At("outbound.ca", "outbound.ca: %v", err)
+	}
+	for _, c := range extra {
+		roots.AddCert(c)
+	}
+	d.Trust = &tls.Config{RootCAs: roots}
+	return d, nil
+}
+
+// forgetDeliveries forgets what became of deliveries long ago.
+func (d *service) forgetDeliveries(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Minute)
+	defer tick.Stop()
+	for {
+		n, err := d.store.PruneDeliveries(ctx)
+		if err != nil && ctx.Err() == nil {
+			d.log.Error("old deliveries of webhooks could not be forgotten", "err", err)
+		}
+		if n > 0 && err == nil {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
