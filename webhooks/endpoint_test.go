@@ -205,7 +205,7 @@ func TestSubscriptionsAreByTheNamesOfTheFormat(t *testing.T) {
 		events []string
 		want   []string
 	}{
-		{"native", nil, []string{"envelope.created", "crm.drift_detected", "document.signed", "document.validated", "document.attached", "envelope.completed", "document.held", "document.failed", "document.resumed", "envelope.voided", "document.deleted"}},
+		{"native", nil, []string{"envelope.created", "crm.drift_detected", "document.signed", "document.validated", "document.attached", "envelope.completed", "document.held", "document.failed", "document.resumed", "envelope.voided", "document.differs", "document.agrees", "document.deleted"}},
 		{"native", []string{"envelope.*", "document.signed"}, []string{"envelope.created", "document.signed", "envelope.completed", "envelope.voided"}},
 		{"sdf", nil, []string{"envelope.created", "document.signed", "document.validated", "document.deleted"}},
 		{"sdf", []string{"document.uploaded"}, []string{"envelope.created"}},

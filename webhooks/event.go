@@ -56,12 +56,14 @@ var Catalogue = []EventType{
 	{"crm.drift_detected", "the record was edited before it was sealed: it is read anew", nil},
 	{"document.signed", "the contract has its seal", []Field{fieldSHA256, fieldAlgorithm}},
 	{"document.validated", "the sealed contract was verified, before anybody is given it", []Field{fieldVerdict, fieldLevel}},
-	{"document.attached", "the contract is on the record", []Field{{Name: "file", Summary: "the CRM's ID of the file"}}},
+	{"document.attached", "the contract is on the record", []Field{{Name: "file", Summary: "the CRM's ID of the file"}, {Name: "role", Summary: "what the file is, where it was put back later", OneOf: []string{"contract", "audit-trail"}}}},
 	{"envelope.completed", "all is done: the record shows it, and the archive has it", []Field{fieldSHA256, fieldLevel, fieldURL}},
 	{"document.held", "a person has to decide", []Field{fieldReason}},
 	{"document.failed", "it was given up, until a person tries again", []Field{fieldReason}},
 	{"document.resumed", "a person has let it go on", nil},
 	{"envelope.voided", "it ended without a contract: it left its stage, or a person dropped it", []Field{fieldReason}},
+	{"document.differs", "the record does not say any more what its contract says", []Field{{Name: "fields", Summary: "names of fields, with commas between them; no values"}}},
+	{"document.agrees", "the record says what its contract says again", nil},
 	{"document.deleted", "its documents and data were erased", nil},
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/webhooks"
 )
 
 // receiver takes deliveries, as somebody's server would.
@@ -121,5 +123,37 @@ func TestASealedDealIsToldToAReceiverThatVerifiesItWithTheOfficialLibrary(t *tes
 	d.stop(t)
 	if strings.Contains(d.log(), "token=hidden") || strings.Contains(d.log(), base64.StdEncoding.EncodeToString([]byte("secret of thirty"))) {
 		t.Error("the log holds a secret")
+	}
+}
+
+// TestEveryEventThatIsMadeIsInTheCatalogue reads the sources: an event that the catalogue lacks has no schema, and no endpoint
+// can ask for it.
+func TestEveryEventThatIsMadeIsInTheCatalogue(t *testing.T) {
+	t.Parallel()
+	made := map[string]bool{}
+	name := regexp.MustCompile(`"((?:document|envelope|recipient|crm)\.[a-z_]+)"`)
+	for _, dir := range []string{"../../engine", "../../store"} {
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		must(t, err)
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			text, err := os.ReadFile(file)
+			must(t, err)
+			for _, found := range name.FindAllStringSubmatch(string(text), -1) {
+				made[found[1]] = true
+			}
+		}
+	}
+	for name := range made {
+		if _, known := webhooks.Known(name); !known {
+			t.Errorf("%s is made and not in webhooks.Catalogue", name)
+		}
+	}
+	for _, kind := range webhooks.Catalogue {
+		if !made[kind.Name] {
+			t.Errorf("%s is in webhooks.Catalogue and made nowhere", kind.Name)
+		}
 	}
 }
