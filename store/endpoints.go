@@ -57,6 +57,8 @@ type EndpointState struct {
 	Pending int64     `json:"pending"`
 	Failed  int64     `json:"failed"`
 	Oldest  time.Time `json:"oldest,omitzero"`
+	// Documents is how many have an event here that has failed at least three times and is tried again.
+	Documents int64 `json:"documents"`
 }
 
 // storedEndpoint is what is kept encrypted.
@@ -177,6 +179,10 @@ func (s *Store) EndpointStates(ctx context.Context) (all []EndpointState, err er
 				if _, err := t.get([]any{n}, `SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE endpoint = $1 AND state = '`+state+`' LIMIT $2)`, st.ID, maxCounted); err != nil {
 					return err
 				}
+			}
+			if _, err := t.get([]any{&st.Documents}, `SELECT count(DISTINCT o.tx) FROM (SELECT event, failures FROM deliveries WHERE endpoint = $1 AND state = 'pending' ORDER BY due, seq LIMIT $2) d
+				JOIN outbox o ON o.id = d.event WHERE d.failures >= $3`, st.ID, maxCounted, FailingAfter); err != nil {
+				return err
 			}
 			var oldest int64
 			if _, err := t.get([]any{&oldest}, `SELECT coalesce(min(o.at), 0) FROM (SELECT event FROM deliveries WHERE endpoint = $1 AND state = 'pending' ORDER BY due, seq LIMIT 100) d JOIN outbox o ON o.id = d.event`, st.ID); err != nil {

@@ -45,7 +45,7 @@ func attempts(t *testing.T) (all []attempt) {
 		}
 		now := time.Now()
 		add("as it is sent", true, older, now, nil)
-		add("another secret", false, strings.Replace(older, "b", "c", 1), now, nil)
+		add("another secret", false, strings.Replace(older, "d", "e", 1), now, nil)
 		add("another byte", false, older, now, func(_ map[string]string, b string) string { return strings.Replace(b, "test", "tesT", 1) })
 		add("a byte less", false, older, now, func(_ map[string]string, b string) string { return b[:len(b)-1] })
 		add("a byte order mark", false, older, now, func(_ map[string]string, b string) string { return "\ufeff" + b })

@@ -17,6 +17,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/store"
 	"github.com/dealseal/dealseal/webhooks"
 )
 
@@ -156,4 +157,86 @@ func TestEveryEventThatIsMadeIsInTheCatalogue(t *testing.T) {
 			t.Errorf("%s is in webhooks.Catalogue and made nowhere", kind.Name)
 		}
 	}
+}
+
+// TestAPersonAddsTriesRotatesAndDeliversOnceMore takes an endpoint that no file names through its life.
+func TestAPersonAddsTriesRotatesAndDeliversOnceMore(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	broken := true
+	receiver := newReceiver(t, func(w http.ResponseWriter, _ *http.Request, _ received) {
+		mu.Lock()
+		defer mu.Unlock()
+		if broken {
+			http.Error(w, "no room for it", http.StatusServiceUnavailable)
+		}
+	})
+	w := newWorld(t, worldOptions{crms: []deal.Kind{deal.Salesforce}})
+	d := w.start(t)
+	ops := w.control(t, w.stateDir)
+	if _, stderr, code := w.run(t, "webhooks", "add", "nobody/erp", receiver.URL, "--why", "test"); code == exitOK || !strings.Contains(stderr, "no configured tenant") {
+		t.Errorf("an endpoint of a tenant that there is not: exit code %d, %s", code, stderr)
+	}
+	older := strings.TrimSpace(w.mustRun(t, "webhooks", "add", "acme/erp", receiver.URL+"/hooks?token=hidden", "--why", "test"))
+	if !strings.HasPrefix(older, "whsec_") {
+		t.Fatalf("the secret that is shown is %q", older)
+	}
+	if _, stderr, code := w.run(t, "webhooks", "test", "acme/erp"); code == exitOK || !strings.Contains(stderr, "503") {
+		t.Errorf("a test that fails: exit code %d, %s", code, stderr)
+	}
+	story := awaitDone(t, ops, w.enter(ruleMemo))
+	var waiting []store.DeliveryState
+	eventually(t, "the first attempts have failed", func() (bool, string) {
+		all, err := ops.Deliveries(t.Context(), "acme/erp", "pending", 10)
+		must(t, err)
+		waiting = all
+		failed := 0
+		for _, one := range all {
+			if one.Status == 503 {
+				failed++
+			}
+		}
+		return len(all) == 5 && failed > 0, fmt.Sprintf("%d wait, %d have failed", len(all), failed)
+	})
+	newer := strings.TrimSpace(w.mustRun(t, "webhooks", "rotate", "acme/erp", "--why", "test"))
+	mu.Lock()
+	broken = false
+	mu.Unlock()
+	mustContain(t, "a test", w.mustRun(t, "webhooks", "test", "acme/erp"), "answered 200")
+	w.mustRun(t, "webhooks", "redeliver", "acme/erp", "--since", "2020-01-01T00:00:00Z", "--why", "test")
+	eventually(t, "all events were taken", func() (bool, string) {
+		all, err := ops.Deliveries(t.Context(), "acme/erp", "delivered", 10)
+		must(t, err)
+		return len(all) == 5, fmt.Sprint(len(all))
+	})
+	got := receiver.seen()
+	for name, secret := range map[string]string{"older": older, "newer": newer} {
+		judge, err := standardwebhooks.NewWebhook(secret)
+		must(t, err)
+		if err := judge.Verify(got[len(got)-1].body, got[len(got)-1].header); err != nil {
+			t.Errorf("with the %s secret: %v", name, err)
+		}
+	}
+	if n := len(receiver.types(string(story.Sealing.Tx))); n != 5 {
+		t.Errorf("%d events of the deal arrived", n)
+	}
+	mustContain(t, "the attempts", w.mustRun(t, "webhooks", "attempts", fmt.Sprint(waiting[len(waiting)-1].ID)), "it answered 503", "no room for it")
+	w.mustRun(t, "webhooks", "disable", "acme/erp", "--why", "test")
+	before := len(receiver.seen())
+	second := awaitDone(t, ops, w.enter(ruleMemo))
+	mustContain(t, "the list", w.mustRun(t, "webhooks", "list"), "disabled", "acme/erp")
+	if strings.Contains(w.mustRun(t, "webhooks", "list"), "token=hidden") {
+		t.Error("the list shows the whole address")
+	}
+	if n := len(receiver.seen()); n != before {
+		t.Errorf("%d attempts at a disabled endpoint", n-before)
+	}
+	w.mustRun(t, "webhooks", "enable", "acme/erp", "--why", "test")
+	eventually(t, "what waited was taken", func() (bool, string) {
+		n := len(receiver.types(string(second.Sealing.Tx)))
+		return n == 5, fmt.Sprint(n)
+	})
+	w.mustRun(t, "webhooks", "remove", "acme/erp", "--why", "test")
+	mustContain(t, "the list", w.mustRun(t, "webhooks", "list"), "there are none")
+	d.stop(t)
 }

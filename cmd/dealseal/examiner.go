@@ -48,8 +48,12 @@ type examiner struct {
 	stamps func() (stampCounter, error)
 	// guards returns what the guard holds; nil for a command, which leaves the state directory to the daemon.
 	guards func(context.Context) ([]deal.GuardHold, error)
+	// endpoints returns how webhooks are doing.
+	endpoints func(ctx context.Context) ([]store.EndpointState, error)
 	// http asks OCSP responders and time-stamp servers.
 	http *http.Client
+	// serving is set in the daemon, which also knows of endpoints that no file names.
+	serving bool
 	// stateDir says why the state directory cannot be used by this process; nil when it can.
 	stateDir error
 	closers  []func() error
@@ -86,6 +90,13 @@ func (h *house) newExaminer(ctx context.Context, log *slog.Logger) *examiner {
 		return openStore(ctx, h.cfg, log)
 	}}
 	x.stamps = func() (stampCounter, error) { return state.get() }
+	x.endpoints = func(ctx context.Context) ([]store.EndpointState, error) {
+		s, err := state.get()
+		if err != nil {
+			return nil, err
+		}
+		return s.EndpointStates(ctx)
+	}
 	x.connect = func(_ context.Context, t tenant) (connectors.CRM, error) {
 		var memory connectors.Memory
 		if t.remembers {
@@ -166,6 +177,9 @@ func spareStamps(found []doctor.Finding) {
 func (x *examiner) examinations() (all []doctor.Examination) {
 	for _, t := range x.tenants {
 		all = append(all, x.examineTenant(t))
+		if len(t.endpoints) > 0 || x.serving {
+			all = append(all, x.examineWebhooks(t))
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(x.cfg.Signing.Keys)) {
 		all = append(all, x.examineKey(name))

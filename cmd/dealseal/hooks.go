@@ -9,7 +9,11 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/dealseal/dealseal/config"
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/doctor"
 	"github.com/dealseal/dealseal/secret"
 	"github.com/dealseal/dealseal/store"
 	"github.com/dealseal/dealseal/webhooks"
@@ -137,4 +141,100 @@ func (d *service) forgetDeliveries(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// hookWatch tells Prometheus how webhooks are doing, of each configured tenant.
+type hookWatch struct {
+	store *store.Store
+	house func() *house
+}
+
+var (
+	deliveriesDesc = prometheus.NewDesc("dealseal_webhook_deliveries", "Deliveries of events that are pending, or failed for good; up to 100,000 are counted of an endpoint.", []string{"tenant", "state"}, nil)
+	documentsDesc  = prometheus.NewDesc("dealseal_webhook_documents_failing", "Documents with an event that has failed at least three times and is tried again.", []string{"tenant"}, nil)
+	brokenDesc     = prometheus.NewDesc("dealseal_webhook_endpoints_broken", "Endpoints that are disabled, or whose last three attempts have failed.", []string{"tenant"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (w hookWatch) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{deliveriesDesc, documentsDesc, brokenDesc} {
+		ch <- d
+	}
+}
+
+// hookFigures are those of a tenant.
+type hookFigures struct{ pending, failed, documents, broken int64 }
+
+// Collect implements prometheus.Collector.
+func (w hookWatch) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	all, err := w.store.EndpointStates(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(deliveriesDesc, err)
+		return
+	}
+	tenants := map[deal.TenantID]*hookFigures{}
+	for _, t := range w.house().tenants {
+		tenants[deal.TenantID(t.file.Tenant.ID)] = &hookFigures{}
+	}
+	for _, e := range all {
+		f := tenants[e.Tenant]
+		if f == nil {
+			f = &hookFigures{}
+			tenants[e.Tenant] = f
+		}
+		f.pending, f.failed, f.documents = f.pending+e.Pending, f.failed+e.Failed, f.documents+e.Documents
+		if brokenEndpoint(e) {
+			f.broken++
+		}
+	}
+	for id, f := range tenants {
+		gauge := func(d *prometheus.Desc, value int64, labels ...string) {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(value), labels...)
+		}
+		gauge(deliveriesDesc, f.pending, string(id), "pending")
+		gauge(deliveriesDesc, f.failed, string(id), "failed")
+		gauge(documentsDesc, f.documents, string(id))
+		gauge(brokenDesc, f.broken, string(id))
+	}
+}
+
+// brokenEndpoint reports whether a person should look.
+func brokenEndpoint(e store.EndpointState) bool {
+	return e.State != store.EndpointActive || e.Failures >= store.FailingAfter
+}
+
+const checkWebhook = "webhook"
+
+// examineWebhooks looks at what became of the newest attempts; it sends nothing.
+func (x *examiner) examineWebhooks(t tenant) doctor.Examination {
+	id := t.file.Tenant.ID
+	return examination(doctor.TenantGroup(id), checkWebhook, id, tenantLimit, func(ctx context.Context, report func(doctor.Finding)) {
+		all, err := x.endpoints(ctx)
+		if err != nil {
+			report(failed(checkWebhook, err, "look at the database"))
+			return
+		}
+		for _, e := range all {
+			if string(e.Tenant) == id {
+				report(endpointFinding(e))
+			}
+		}
+	})
+}
+
+func endpointFinding(e store.EndpointState) (f doctor.Finding) {
+	switch {
+	case e.State != store.EndpointActive:
+		f = doctor.Failed(checkWebhook, "once that is mended: dealseal webhooks enable "+e.ID+" --why \"…\"", "disabled, and its %d events wait: %s", e.Pending, e.Reason)
+	case brokenEndpoint(e):
+		f = doctor.Failed(checkWebhook, "dealseal webhooks deliveries "+e.ID+" says what it answers", "the last %d attempts have failed; %d events wait", e.Failures, e.Pending)
+	case e.Failed > 0:
+		f = doctor.Warned(checkWebhook, "dealseal webhooks redeliver "+e.ID+" --failed --why \"…\"", "%d deliveries were given up", e.Failed)
+	default:
+		f = doctor.Passed(checkWebhook, "it takes events, or there were none; %d wait", e.Pending)
+	}
+	f.Subject = e.ID
+	return f
 }
