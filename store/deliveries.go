@@ -332,12 +332,20 @@ func (s *Store) endpointOf(ctx context.Context, delivery int64) (id string, err 
 	err = s.view(ctx, func(t *txn) error {
 		found, err := t.get([]any{&id}, `SELECT endpoint FROM deliveries WHERE seq = $1`, delivery)
 		if err == nil && !found {
-			err = fmt.Errorf("there is no delivery %d", delivery)
+			err = &NoDeliveryError{delivery}
 		}
 		return err
 	})
 	return id, err
 }
+
+// NoDeliveryError means that there is no such delivery, or not any more.
+type NoDeliveryError struct{ ID int64 }
+
+func (e *NoDeliveryError) Error() string { return fmt.Sprintf("there is no delivery %d", e.ID) }
+
+// Permanent is always true.
+func (e *NoDeliveryError) Permanent() bool { return true }
 
 // DeliveryState is a delivery as it may be shown.
 type DeliveryState struct {

@@ -31,14 +31,18 @@ type frame struct {
 	Here string
 	// Live pages are kept current by the script.
 	Live bool
+	// Hooked is set where there is a page of webhooks.
+	Hooked bool
 	// One of these is the content.
-	Gate    *gateView
-	Login   *loginView
-	Status  *statusView
-	List    *listView
-	Deal    *dealView
-	Fields  *fieldsView
-	Problem *problem
+	Gate     *gateView
+	Login    *loginView
+	Status   *statusView
+	List     *listView
+	Deal     *dealView
+	Fields   *fieldsView
+	Hooks    *hooksView
+	Attempts *attemptsView
+	Problem  *problem
 }
 
 // problem is an error in words for people: what happened, and what to do about it.
@@ -68,7 +72,7 @@ func (s *server) page(show func(context.Context, *http.Request) (*frame, error))
 		}
 		now := s.Now()
 		who, _ := reader(ctx)
-		f.Version, f.At, f.Who = s.Version, at(now, now), who.Who
+		f.Version, f.At, f.Who, f.Hooked = s.Version, at(now, now), who.Who, s.Hooks != nil
 		var page bytes.Buffer
 		if err := templates.ExecuteTemplate(&page, "frame.html", f); err != nil {
 			s.Log.Error("a page could not be made", "path", r.URL.Path, "err", err)

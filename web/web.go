@@ -25,6 +25,8 @@ import (
 type Options struct {
 	// House answers what is going on.
 	House House
+	// Hooks answers how webhooks are doing; there is no page of them when nil.
+	Hooks Hooks
 	// Sessions are the people who may read; nobody can when nil.
 	Sessions *Sessions
 	// Hosts are further names under which the page is opened, such as that of a reverse proxy. Case and port do not
@@ -70,6 +72,10 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("GET /deals/{tx}/fields", s.forReaders(s.fields))
 	mux.HandleFunc("GET /deals/{tx}/files/{name...}", s.file)
 	mux.HandleFunc("GET /deals/{tx}/proof", s.proof)
+	if o.Hooks != nil {
+		mux.HandleFunc("GET /webhooks", s.forReaders(s.hooks))
+		mux.HandleFunc("GET /webhooks/deliveries/{id}", s.forReaders(s.attempts))
+	}
 	mux.HandleFunc("GET /", s.page(s.nowhere))
 	mux.HandleFunc("GET /assets/{file}", func(w http.ResponseWriter, r *http.Request) {
 		http.ServeFileFS(w, r, assets, "assets/"+r.PathValue("file"))

@@ -16,6 +16,7 @@ import (
 	"github.com/dealseal/dealseal/doctor"
 	"github.com/dealseal/dealseal/secret"
 	"github.com/dealseal/dealseal/store"
+	"github.com/dealseal/dealseal/web"
 	"github.com/dealseal/dealseal/webhooks"
 )
 
@@ -237,4 +238,36 @@ func endpointFinding(e store.EndpointState) (f doctor.Finding) {
 	}
 	f.Subject = e.ID
 	return f
+}
+
+// pageHooks answers the page's questions about webhooks.
+type pageHooks struct{ store *store.Store }
+
+func (p pageHooks) Endpoints(ctx context.Context) (out []web.Endpoint, err error) {
+	all, err := p.store.EndpointStates(ctx)
+	for _, e := range all {
+		out = append(out, web.Endpoint{ID: e.ID, Host: e.Host, Dialect: e.Dialect, Events: e.Events, Disabled: e.State != store.EndpointActive, Reason: e.Reason,
+			Failures: e.Failures, Pending: e.Pending, Failed: e.Failed, Oldest: e.Oldest, Succeeded: e.Succeeded})
+	}
+	return out, err
+}
+
+func (p pageHooks) Deliveries(ctx context.Context, endpoint, state string, limit int) (out []web.Delivery, err error) {
+	all, err := p.store.Deliveries(ctx, endpoint, state, limit)
+	for _, d := range all {
+		out = append(out, web.Delivery{ID: d.ID, Endpoint: d.Endpoint, Type: d.Type, Tx: d.Tx, At: d.At, Due: d.Due, Ended: d.Ended, State: d.State, Attempts: d.Attempts, Problem: d.Problem})
+	}
+	return out, err
+}
+
+func (p pageHooks) Attempts(ctx context.Context, delivery int64) (out []web.Attempt, err error) {
+	all, err := p.store.Attempts(ctx, delivery)
+	var missing *store.NoDeliveryError
+	if errors.As(err, &missing) {
+		return nil, web.ErrNotFound
+	}
+	for _, a := range all {
+		out = append(out, web.Attempt{N: a.N, At: a.At, Took: a.Took, Status: a.Status, Problem: a.Problem})
+	}
+	return out, err
 }
