@@ -248,8 +248,6 @@ func (t *txn) judgeEndpoint(o webhooks.Outcome, row endpointRow) error {
 	switch o.Fate {
 	case webhooks.Delivered:
 		return t.exec(`UPDATE endpoints SET failures = 0, succeeded = $2, tried = $2 WHERE id = $1`, o.Endpoint, now)
-	case webhooks.Interrupted:
-		return nil
 	}
 	if err := t.exec(`UPDATE endpoints SET failures = failures + 1, tried = $2 WHERE id = $1`, o.Endpoint, now); err != nil {
 		return err

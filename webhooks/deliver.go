@@ -51,8 +51,6 @@ const (
 	Failed
 	// Held: the endpoint is disabled with this attempt, and the delivery waits until it is enabled.
 	Held
-	// Interrupted: the daemon stops. The attempt counts as none.
-	Interrupted
 )
 
 // Outcome is what came of an attempt.

@@ -85,6 +85,16 @@ func (e *Endpoint) Defaults() {
 	if e.AlarmAt == 0 {
 		e.AlarmAt = 20
 	}
+	// What is empty is as if it was left out, so that two endpoints that mean the same are the same.
+	if len(e.Events) == 0 {
+		e.Events = nil
+	}
+	if len(e.Waits) == 0 {
+		e.Waits = nil
+	}
+	if len(e.Headers) == 0 {
+		e.Headers = nil
+	}
 	if e.Dialect == "custom" && e.Signed == "" {
 		e.Signed = "{body}"
 	}

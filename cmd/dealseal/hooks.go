@@ -163,6 +163,29 @@ func (w hookWatch) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
+// hookMeter counts attempts, and how long events take to arrive.
+type hookMeter struct {
+	attempts *prometheus.CounterVec
+	delay    *prometheus.HistogramVec
+}
+
+func newHookMeter() hookMeter {
+	return hookMeter{
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dealseal_webhook_attempts_total", Help: "Attempts to deliver an event, by what became of the delivery: delivered, again, failed or held."}, []string{"tenant", "result"}),
+		delay: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dealseal_webhook_delay_seconds", Help: "Time from the moment that an event became true to the answer of a receiver that took it.",
+			Buckets: []float64{.01, .025, .05, .1, .2, .5, 1, 2, 5, 10, 60, 600, 3600}}, []string{"tenant"}),
+	}
+}
+
+var fateWords = map[webhooks.Fate]string{webhooks.Delivered: "delivered", webhooks.Again: "again", webhooks.Failed: "failed", webhooks.Held: "held"}
+
+func (m hookMeter) attempted(e webhooks.Endpoint, o webhooks.Outcome, since time.Duration) {
+	m.attempts.WithLabelValues(e.Tenant, fateWords[o.Fate]).Inc()
+	if o.Fate == webhooks.Delivered {
+		m.delay.WithLabelValues(e.Tenant).Observe(since.Seconds())
+	}
+}
+
 // hookFigures are those of a tenant.
 type hookFigures struct{ pending, failed, documents, broken int64 }
 
