@@ -49,7 +49,7 @@ func TestThePagesOfWebhooksAreForReadersAndSayWhatWaits(t *testing.T) {
 		}
 	}
 	for path, want := range map[string][]string{
-		"/webhooks":                     {"acme/erp", "7 in a row", "1,200", "its receiver answered 410", "document.signed", "/webhooks/deliveries/3", "given up", "&lt;no answer in time&gt;", `aria-current="page">Webhooks`},
+		"/webhooks":                     {"acme/erp", "7 in a row", number(1200), "its receiver answered 410", "document.signed", "/webhooks/deliveries/3", "given up", "&lt;no answer in time&gt;", `aria-current="page">Webhooks`},
 		"/webhooks?endpoint=acme%2Ferp": {"acme/erp", "envelope.created"},
 		"/webhooks/deliveries/2":        {"1.5s", "it answered 500", "under way"},
 		"/":                             {`href="/webhooks"`},

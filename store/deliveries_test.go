@@ -1,0 +1,173 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/secret"
+	"github.com/dealseal/dealseal/webhooks"
+)
+
+// taken is what is due at an endpoint, as words.
+func taken(t *testing.T, s *Store, endpoint string) (due []webhooks.Delivery) {
+	t.Helper()
+	due, _, err := s.Take(t.Context(), endpoint, 10, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return due
+}
+
+func concluded(t *testing.T, s *Store, endpoint string, d webhooks.Delivery, fate webhooks.Fate, next time.Time) {
+	t.Helper()
+	o := webhooks.Outcome{Delivery: d.ID, Attempt: d.Attempt, Endpoint: endpoint, Fate: fate, Status: 200, Took: time.Second, Next: next, InARow: 20}
+	if fate != webhooks.Delivered {
+		o.Status, o.Problem, o.Answer = 503, "it answered 503", []byte("a foreign answer")
+	}
+	if err := s.Settle(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAnEventIsDueAtTheEndpointsOfItsTenantThatWantIt(t *testing.T) {
+	s, clock := newStore(t)
+	all, signed, other := testEndpoint("all"), testEndpoint("signed"), testEndpoint("other")
+	signed.Events = []string{"document.signed"}
+	other.ID, other.Tenant = "globex/other", "globex"
+	if err := s.ConfigureEndpoints(t.Context(), []webhooks.Endpoint{all, signed, other}); err != nil {
+		t.Fatal(err)
+	}
+	sl := one(t, s, "006A")
+	for endpoint, want := range map[string]int{"acme/all": 1, "acme/signed": 0, "globex/other": 0} {
+		if due := taken(t, s, endpoint); len(due) != want {
+			t.Errorf("%s: %d are due, want %d", endpoint, len(due), want)
+		}
+	}
+	if due := taken(t, s, "acme/all"); len(due) != 0 {
+		t.Error("what is under way is due again")
+	}
+	clock.advance(2 * time.Minute)
+	due := taken(t, s, "acme/all") // the lease is over
+	if len(due) != 1 || due[0].Attempt != 2 || due[0].Event.Transaction != string(sl.Tx) || due[0].Event.ID != deal.EventID(sl.Tx, 1, "envelope.created") {
+		t.Fatalf("%+v", due)
+	}
+	concluded(t, s, "acme/all", due[0], webhooks.Again, clock.Now().Add(time.Minute))
+	if due := taken(t, s, "acme/all"); len(due) != 0 {
+		t.Error("it is due before its time")
+	}
+	clock.advance(time.Minute)
+	due = taken(t, s, "acme/all")
+	if len(due) != 1 || due[0].Failures != 1 {
+		t.Fatalf("%+v", due)
+	}
+	concluded(t, s, "acme/all", due[0], webhooks.Failed, time.Time{})
+	if n := query[int](t, s, `SELECT count(*) FROM audit WHERE CAST(leaf AS TEXT) LIKE '%"webhook.delivery_failed"%' AND tx <> ''`); n != 1 {
+		t.Errorf("%d entries of the failed delivery in the audit log", n)
+	}
+	attempts, err := s.Attempts(t.Context(), due[0].ID)
+	if err != nil || len(attempts) != 3 || attempts[0].Took != 0 || attempts[1].Status != 503 || attempts[2].Answer != "a foreign answer" {
+		t.Errorf("%+v, %v", attempts, err)
+	}
+	if n, err := s.Redeliver(t.Context(), Redelivery{Endpoint: "acme/all", Failed: true}, "anna", "it works again"); err != nil || n != 1 {
+		t.Errorf("%d are made again, %v", n, err)
+	}
+	due = taken(t, s, "acme/all")
+	if len(due) != 1 || due[0].Failures != 0 || due[0].Attempt != 4 {
+		t.Fatalf("%+v", due)
+	}
+	concluded(t, s, "acme/all", due[0], webhooks.Delivered, time.Time{})
+	clock.advance(keptDeliveries + time.Hour)
+	if n, err := s.PruneDeliveries(t.Context()); err != nil || n != 1 {
+		t.Errorf("%d are forgotten, %v", n, err)
+	}
+	if n := query[int](t, s, `SELECT count(*) FROM delivery_attempts WHERE delivery = `+fmt.Sprint(due[0].ID)); n != 0 {
+		t.Errorf("%d attempts are left", n)
+	}
+	verified(t, s)
+}
+
+func TestWhatIsDisabledOrGoneKeepsItsEvents(t *testing.T) {
+	s, clock := newStore(t)
+	e := testEndpoint("hooks")
+	configure := func(all ...webhooks.Endpoint) {
+		t.Helper()
+		if err := s.ConfigureEndpoints(t.Context(), all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	state := func() string {
+		t.Helper()
+		all, err := s.EndpointStates(t.Context())
+		if err != nil || len(all) != 1 {
+			t.Fatalf("%+v, %v", all, err)
+		}
+		return fmt.Sprintf("%s %d %d", all[0].State, all[0].Pending, all[0].Secrets)
+	}
+	expect := func(want string) {
+		t.Helper()
+		if got := state(); got != want {
+			t.Errorf("it is %q, want %q", got, want)
+		}
+	}
+	configure(e)
+	configure() // taken out of the file
+	one(t, s, "006A")
+	expect("disabled 1 1")
+	if len(taken(t, s, e.ID)) != 0 {
+		t.Error("a disabled endpoint is delivered to")
+	}
+	fresh := e
+	fresh.Secrets = []webhooks.Secret{{Value: secret.New([]byte("whsec_YW5vdGhlciBzZWNyZXQgb2YgdGhpcnR5IGJ5dGVz"))}}
+	configure(fresh) // put back, with another secret
+	expect("active 1 2")
+	clock.advance(rotation + time.Second)
+	expect("active 1 1")
+	due := taken(t, s, e.ID)
+	if len(due) != 1 {
+		t.Fatalf("%d are due", len(due))
+	}
+	concluded(t, s, e.ID, due[0], webhooks.Held, time.Time{})
+	expect("disabled 1 1")
+	configure(fresh) // a start changes nothing about it
+	expect("disabled 1 1")
+	if err := s.SetEndpoint(t.Context(), e.ID, true, "anna", "it is there again"); err != nil {
+		t.Fatal(err)
+	}
+	expect("active 1 1")
+	var refused *EndpointError
+	if err := s.RemoveEndpoint(t.Context(), e.ID, "anna", "test"); !errors.As(err, &refused) {
+		t.Errorf("a configured endpoint was removed: %v", err)
+	}
+	if err := s.AddEndpoint(t.Context(), e, "anna", "test"); !errors.As(err, &refused) {
+		t.Errorf("a second endpoint of one name: %v", err)
+	}
+}
+
+func TestAddressesSecretsAndAnswersAreEncrypted(t *testing.T) {
+	s, _ := newStore(t)
+	e := testEndpoint("hooks")
+	if err := s.AddEndpoint(t.Context(), e, "anna", "test"); err != nil {
+		t.Fatal(err)
+	}
+	one(t, s, "006A")
+	concluded(t, s, e.ID, taken(t, s, e.ID)[0], webhooks.Again, start)
+	if err := s.truncateLog(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(s.dir, databaseName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, hidden := range []string{"token=hidden", strings.TrimPrefix(string(e.Secrets[0].Value.Reveal()), "whsec_"), "a foreign answer"} {
+		if bytes.Contains(b, []byte(hidden)) {
+			t.Errorf("the database holds %q", hidden)
+		}
+	}
+}
