@@ -296,9 +296,9 @@ func (t *txn) decideOne(tx deal.TxID, verb, who, why string) error {
 	if err != nil {
 		return err
 	}
-	e := deal.Entry{Who: who, What: "released", Why: why, Detail: map[string]string{"hold": deal.HoldGuard}}
+	e := deal.Entry{Who: who, What: "released", Why: why, Detail: map[string]string{"hold": deal.HoldGuard}, Events: resumed(deal.Held)}
 	if verb == "drop" {
-		e = deal.Entry{Who: who, What: "dropped", Why: why}
+		e = deal.Entry{Who: who, What: "dropped", Why: why, Events: []deal.Event{{Type: "envelope.voided", Data: map[string]string{"reason": "dropped by a person"}}}}
 		sl.Condition, sl.Reason = deal.Ended, "dropped: "+why
 	} else {
 		sl.Facts.Released, sl.Facts.Waited = append(slices.Clone(sl.Facts.Released), deal.HoldGuard), nil
