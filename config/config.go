@@ -62,8 +62,26 @@ type Config struct {
 type Listen struct {
 	// Admin is the address of the status page, /healthz, /readyz and /metrics. Default 127.0.0.1:8484.
 	Admin string `yaml:"admin"`
+	// Public is the address at which CRMs and other senders reach the daemon from outside, such as ":8443". It answers the
+	// paths of tenants' push and nothing else. Without tls it must be on a loopback interface, behind a proxy. Default: none.
+	Public string `yaml:"public"`
+	// URL is the public listener as senders are told of it, without a path of ours, such as https://seal.example.com. Some sign
+	// the address that they post to.
+	URL string `yaml:"url"`
+	// TLS is the certificate of the public listener.
+	TLS *TLS `yaml:"tls"`
 	// Hosts are further Host headers that the status page answers to, besides the listening address and localhost.
 	Hosts []string `yaml:"hosts"`
+}
+
+// TLS is a certificate for a listener. Its files are read again when they change.
+type TLS struct {
+	// Certificate is a PEM file with the chain, the listener's own certificate first. Required.
+	Certificate string `yaml:"certificate"`
+	// Key is the private key in PEM: file: or credential:. Required.
+	Key secret.Ref `yaml:"key"`
+	// MinVersion is 1.3 or, for senders that cannot do better, 1.2. Default 1.3.
+	MinVersion string `yaml:"min_version"`
 }
 
 // Renderer says how documents are made.
@@ -431,6 +449,9 @@ func (c *Config) defaults() {
 	beside(&c.Tenants, "tenants")
 	orDefault(&c.DiskFloor, 256<<20)
 	orDefault(&c.Listen.Admin, "127.0.0.1:8484")
+	if c.Listen.TLS != nil {
+		orDefault(&c.Listen.TLS.MinVersion, "1.3")
+	}
 	orDefault(&c.Log.Format, "text")
 	orDefault(&c.Log.Level, "info")
 	if c.Renderer.Fonts == nil {
@@ -537,6 +558,7 @@ func (c *Config) check() (errs []error) {
 	if _, port, err := net.SplitHostPort(c.Listen.Admin); err != nil || port == "" {
 		fail("listen.admin", "listen.admin is %q: it must be an address with a port, such as 127.0.0.1:8484", c.Listen.Admin)
 	}
+	errs = append(errs, c.checkListen()...)
 	oneOf("log.format", c.Log.Format, "text", "json")
 	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	if c.Retry.Max > 12*time.Hour || c.Retry.First > c.Retry.Max || c.Retry.First < 0 {

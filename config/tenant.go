@@ -25,6 +25,9 @@ type Tenant struct {
 	Reconcile Reconcile `yaml:"reconcile"`
 	// Webhooks are told what becomes of this tenant's deals.
 	Webhooks []Webhook `yaml:"webhooks"`
+	// Push are senders that may have the account looked at at once instead of at the next poll. What they tell is never
+	// believed: the CRM is asked. Default: none; everything works without.
+	Push []Push `yaml:"push"`
 
 	// File is the path that was read.
 	File string `yaml:"-"`
@@ -323,7 +326,7 @@ func (c *Config) checkTenant(t *Tenant) (errs []error) {
 		lines[r.ID] = lineOf(t.root, path+".id")
 		errs = append(errs, c.checkRule(t, path, r)...)
 	}
-	return errs
+	return append(errs, c.checkPushes(t)...)
 }
 
 func (c *Config) checkRule(t *Tenant, path string, r Rule) (errs []error) {

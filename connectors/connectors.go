@@ -116,6 +116,15 @@ type Historian interface {
 	Entries(ctx context.Context, from, to time.Time, after deal.Cursor, watches []deal.Watch) (deal.Page, error)
 }
 
+// Direct is the ability to ask some records for their stage entries, past whatever lists of changes show late. It is asked when
+// somebody else has said that these records have moved.
+type Direct interface {
+	// EntriesOf returns the entries of the records, exactly as Changes would when it came to them: the same occurrences and
+	// aliases, and only those that are not older than the Since of their watch. Records that do not exist, or that are none of
+	// this CRM, have no entries. The page has no Next. At most 100 records.
+	EntriesOf(ctx context.Context, refs []deal.Ref, watches []deal.Watch) (deal.Page, error)
+}
+
 // Metered is the ability to say how much of the CRM's allowance is used, without a call.
 type Metered interface {
 	Budget() deal.Budget

@@ -24,6 +24,12 @@ type poller struct {
 	fails   int
 	odd     map[string]bool               // quarantined rows that were logged
 	held    map[deal.GuardScope]time.Time // what the guard was said to hold, and since when
+	bell    *bell                         // rung by pushes
+	asked   time.Time                     // when the CRM was last asked for entries
+}
+
+func (e *Engine) newPoller(t *Tenant) *poller {
+	return &poller{Engine: e, tenant: t, bell: e.tenants.bell(t), state: deal.PollState{Tenant: t.ID}}
 }
 
 // Shares of the CRM's allowance at which polling slows down, and at which no new work is taken on.
@@ -33,7 +39,6 @@ const (
 )
 
 func (p *poller) run(ctx context.Context) {
-	p.state = deal.PollState{Tenant: p.tenant.ID}
 	ctx = logged(ctx, slog.String("tenant", string(p.tenant.ID)))
 	for ctx.Err() == nil {
 		more, err := p.once(ctx)
@@ -41,10 +46,7 @@ func (p *poller) run(ctx context.Context) {
 		if more && err == nil {
 			continue
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(p.wait(err)):
-		}
+		p.rest(ctx, p.wait(err))
 	}
 }
 
@@ -57,10 +59,8 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 			return false, err
 		}
 	}
-	if p.MayNotice != nil {
-		if err := p.MayNotice(); err != nil {
-			return false, &pausedError{err.Error(), 0}
-		}
+	if err := p.mayNotice(); err != nil {
+		return false, err
 	}
 	if share := p.budget().Share(); share >= StopAt {
 		// Only Identity is asked until the allowance recovers; running deals are finished.
@@ -69,35 +69,27 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 		}
 		return false, spent(share)
 	}
-	id := p.account.AccountID()
-	cursor, err := p.Ledger.Cursor(ctx, p.tenant.ID, id)
+	cursor, err := p.Ledger.Cursor(ctx, p.tenant.ID, p.account.AccountID())
 	if err != nil {
 		return false, err
 	}
+	if _, direct := p.tenant.CRM.(connectors.Direct); !direct {
+		p.bell.silence()
+	}
+	p.asked = p.Now()
 	page, err := p.tenant.CRM.Changes(ctx, cursor, p.watches)
 	if err != nil {
 		return false, err
 	}
-	n := deal.Noticing{Tenant: p.tenant.ID, Account: id, Page: page, Previous: cursor, Plans: map[string]deal.Plan{}, Watches: map[string]deal.Watch{}, Guard: p.tenant.Guard}
-	for i, r := range p.rules {
-		n.Plans[r.Watch.Rule], n.Watches[r.Watch.Rule] = r.Plan, p.watches[i]
-	}
-	fresh, err := p.Ledger.Notice(ctx, n)
+	fresh, err := p.take(ctx, page, cursor)
 	if errors.Is(err, deal.ErrStale) {
 		return true, nil // a rule was activated meanwhile and moved the cursor
 	}
 	if err != nil {
 		return false, err
 	}
-	p.quarantined(ctx, page.Quarantined)
-	if p.held == nil || len(fresh) > 0 {
-		p.guarded(ctx)
-	}
-	for _, tx := range fresh {
-		p.Log.InfoContext(ctx, "noticed", "tx", tx)
-	}
-	p.Log.DebugContext(ctx, "polled", "entries", len(page.Entries), "fresh", len(fresh), "more", page.More)
-	p.state.Entries = len(fresh)
+	p.Log.DebugContext(ctx, "polled", "entries", len(page.Entries), "fresh", fresh, "more", page.More)
+	p.state.Entries = fresh
 	p.state.Lag = 0
 	if page.More {
 		p.state.Lag = p.Now().Sub(page.Next.Since)
@@ -123,6 +115,37 @@ func (p *poller) guarded(ctx context.Context) {
 			p.Log.ErrorContext(ctx, "the guard holds deals until a person decides: dealseal jobs release --guard "+h.String(), "rule", h.Rule, "cause", h.Cause, "held", h.Held)
 		}
 	}
+}
+
+func (p *poller) mayNotice() error {
+	if p.MayNotice == nil {
+		return nil
+	}
+	if err := p.MayNotice(); err != nil {
+		return &pausedError{err.Error(), 0}
+	}
+	return nil
+}
+
+// take commits a page that was read with the cursor, and returns how many of its entries are new.
+func (p *poller) take(ctx context.Context, page deal.Page, cursor deal.Cursor) (fresh int, err error) {
+	id := p.account.AccountID()
+	n := deal.Noticing{Tenant: p.tenant.ID, Account: id, Page: page, Previous: cursor, Plans: map[string]deal.Plan{}, Watches: map[string]deal.Watch{}, Guard: p.tenant.Guard}
+	for i, r := range p.rules {
+		n.Plans[r.Watch.Rule], n.Watches[r.Watch.Rule] = r.Plan, p.watches[i]
+	}
+	noticed, err := p.Ledger.Notice(ctx, n)
+	if err != nil {
+		return 0, err
+	}
+	p.quarantined(ctx, page.Quarantined)
+	if p.held == nil || len(noticed) > 0 {
+		p.guarded(ctx)
+	}
+	for _, tx := range noticed {
+		p.Log.InfoContext(ctx, "noticed", "tx", tx)
+	}
+	return len(noticed), nil
 }
 
 // quarantined says once per row that something of the CRM could not be understood: it may be a deal.

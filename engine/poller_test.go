@@ -271,7 +271,7 @@ func TestAPageThatWasReadBehindAMovedCursorIsReadAgain(t *testing.T) {
 	w.won()
 	later := w.rule(func(p *deal.Plan) { p.Rule, p.Stage = "later", stageLost })
 	later.StartFrom = w.now().Add(-2 * time.Hour) // which moves the cursor back
-	other := &poller{Engine: d.Engine, tenant: &Tenant{ID: acme, CRM: w.connector(), Rules: []Rule{later}}}
+	other := d.newPoller(&Tenant{ID: acme, CRM: w.connector(), Rules: []Rule{later}})
 	moved := false
 	w.at(func(r *http.Request) bool { return strings.Contains(r.URL.Query().Get("q"), "FROM OpportunityHistory") }, func() {
 		moved = true

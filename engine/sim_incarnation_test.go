@@ -34,6 +34,7 @@ type incarnation struct {
 	w     *simWorld
 	store *store.Store
 	queue *simQueue
+	wake  func(deal.TenantID, ...deal.Ref) bool
 
 	dead  atomic.Bool
 	run   context.Context // ends when no new work is to begin
@@ -72,7 +73,7 @@ func (w *simWorld) begin() (*incarnation, error) {
 		Hook:     in.point, Random: w.random,
 	}
 	in.queue = newSimQueue(in)
-	e.Queue = in.queue
+	e.Queue, in.wake = in.queue, e.Wake
 	go func() {
 		defer close(in.ended)
 		if err := e.Run(in.run); err != nil && !in.dead.Load() {

@@ -100,6 +100,8 @@ func (w *simWorld) happen(e simEvent) error {
 		w.arm(e)
 	case doRestore:
 		return w.restore(e)
+	case doPush:
+		w.push(e)
 	case doKill, doStop, doOperate, doCheckpoint, doBackup:
 		w.upon(e)
 	default:
@@ -285,6 +287,21 @@ func (w *simWorld) person(e simEvent) error {
 		return w.merge(d, e.With)
 	}
 	return fmt.Errorf("no verb %q", e.Verb)
+}
+
+// push wakes the daemon that is up with the deal's record of now. While none is, the push is lost.
+func (w *simWorld) push(e simEvent) {
+	w.people <- struct{}{}
+	record := "4711" // of no deal
+	if e.Deal < len(w.deals[e.CRM]) {
+		record = w.deals[e.CRM][e.Deal].id
+	}
+	<-w.people
+	tenant := map[deal.Kind]deal.TenantID{deal.Salesforce: acme, deal.HubSpot: contoso}[e.CRM]
+	_, object := w.account(e.CRM)
+	if in := w.daemon(); in != nil && in.gate() == nil {
+		in.wake(tenant, deal.Ref{Object: object, ID: record})
+	}
 }
 
 func (w *simWorld) dealOf(crm deal.Kind, n int) (*simDeal, error) {

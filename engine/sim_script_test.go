@@ -65,6 +65,8 @@ const (
 	doQuote  verb = "quote"
 	doDelete verb = "delete"
 	doMerge  verb = "merge"
+	// A push names a deal: of each three things that people do one has none, one a push, one two of them, soon or late.
+	doPush verb = "push"
 	// What the CRM does: rows that commit late, calls that fail, a clock that is set.
 	doDelay verb = "delay"
 	doFault verb = "fault"
@@ -124,6 +126,7 @@ func newScript(seed uint64) simScript {
 	a.severed()
 	a.disaster()
 	a.operators()
+	a.pushes()
 	slices.SortStableFunc(a.events, func(x, y simEvent) int { return int(x.At - y.At) })
 	s.Events = a.events
 	return s
@@ -272,6 +275,17 @@ func (a *author) disaster() {
 		at := a.within(troubleTime * 2 / 3)
 		a.add(simEvent{At: at, Verb: doBackup})
 		a.add(simEvent{At: at + pick(a, a.within(2*time.Minute), a.within(20*time.Minute)), Verb: doRestore, For: a.within(10 * time.Minute)})
+	}
+}
+
+func (a *author) pushes() {
+	for _, e := range a.events {
+		switch e.Verb {
+		case doWin, doLeave, doEdit, doQuote, doDelete, doMerge:
+			for range a.IntN(3) {
+				a.add(simEvent{At: e.At + pick(a, 0, a.within(time.Second), a.within(10*time.Minute)), Verb: doPush, CRM: e.CRM, Deal: e.Deal})
+			}
+		}
 	}
 }
 

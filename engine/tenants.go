@@ -40,6 +40,7 @@ type tenants struct {
 	mu       sync.Mutex
 	byID     map[deal.TenantID]*Tenant
 	accounts map[*Tenant]deal.Account // of CRMs that proved to be the configured ones
+	bells    map[deal.TenantID]*bell  // of those that were ever rung or polled: a push outlives a reload
 	changed  chan struct{}            // closed by the next set
 }
 
@@ -75,6 +76,19 @@ func (ts *tenants) get(id deal.TenantID) (*Tenant, bool) {
 	defer ts.mu.Unlock()
 	t, ok := ts.byID[id]
 	return t, ok
+}
+
+// bell is that of a tenant's poller.
+func (ts *tenants) bell(t *Tenant) *bell {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if ts.bells == nil {
+		ts.bells = map[deal.TenantID]*bell{}
+	}
+	if ts.bells[t.ID] == nil {
+		ts.bells[t.ID] = newBell()
+	}
+	return ts.bells[t.ID]
 }
 
 // now returns the tenants, and what is closed when they are others.
@@ -142,7 +156,7 @@ func (e *Engine) pollAll(ctx context.Context) error {
 func (e *Engine) startPolling(ctx context.Context, t *Tenant) polling {
 	ctx, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
-	p := &poller{Engine: e, tenant: t}
+	p := e.newPoller(t)
 	go func() {
 		defer close(ended)
 		p.run(ctx)

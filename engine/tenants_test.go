@@ -23,7 +23,7 @@ func (d *daemon) reload(tenants ...Tenant) {
 	d.pollers = slices.DeleteFunc(d.pollers, func(p *poller) bool { return now[p.tenant.ID] != p.tenant })
 	for _, t := range now {
 		if !slices.ContainsFunc(d.pollers, func(p *poller) bool { return p.tenant == t }) {
-			d.pollers = append(d.pollers, &poller{Engine: d.Engine, tenant: t, state: deal.PollState{Tenant: t.ID}})
+			d.pollers = append(d.pollers, d.newPoller(t))
 		}
 	}
 }

@@ -293,7 +293,7 @@ func (d *daemon) addTenant(t Tenant) {
 	d.Tenants = append(d.Tenants, t)
 	d.pollers = nil
 	for i := range d.Tenants {
-		d.pollers = append(d.pollers, &poller{Engine: d.Engine, tenant: &d.Tenants[i], state: deal.PollState{Tenant: d.Tenants[i].ID}})
+		d.pollers = append(d.pollers, d.newPoller(&d.Tenants[i]))
 	}
 }
 

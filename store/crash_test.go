@@ -247,6 +247,13 @@ func aside(ctx context.Context, s *Store, tx deal.TxID) error {
 	if err != nil {
 		return err
 	}
+	_, _, err = s.Receive(ctx, deal.Arrival{Tenant: acme, Source: "hubspot", Nonce: []byte("n"), Until: start, Events: []deal.PushedEvent{{Key: "e", Wakes: true}}})
+	if err := errors.Join(err, s.LogPushes(ctx, []deal.Push{{Tenant: acme, Source: "hubspot", Verdict: deal.PushRefused, N: 2}})); err != nil {
+		return err
+	}
+	if _, err := s.ForgetPushes(ctx); err != nil {
+		return err
+	}
 	pass := deal.Pass{Tenant: acme, Account: org, Days: 3, Began: start}
 	damaged := deal.Comparison{Who: "daemon", Resend: len(sl.Private.Differences) == 0, Compared: true, Differences: []deal.Difference{{Path: "Amount", Was: "1", Is: "2"}},
 		Found: []deal.Discrepancy{{Kind: deal.FileAltered, What: "file 068 has other bytes"}}}

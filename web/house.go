@@ -49,6 +49,8 @@ type House interface {
 	DiscrepancyCounts(ctx context.Context) ([]deal.DiscrepancyCount, error)
 	// Passes returns the newest comparison of each tenant's CRM with the ledger that there was.
 	Passes(ctx context.Context) ([]deal.Pass, error)
+	// Pushes returns what senders have pushed and what became of it, newest first, at most limit.
+	Pushes(ctx context.Context, limit int) ([]deal.Push, error)
 	// Untold returns how many records have been showing something older than what is true for a while, and since when the
 	// oldest has.
 	Untold(ctx context.Context) (n int64, oldest time.Time, err error)

@@ -28,6 +28,7 @@ type village struct {
 	guards      []deal.GuardHold
 	differing   []deal.Discrepancy
 	passes      []deal.Pass
+	pushes      []deal.Push
 	mu          sync.Mutex // of untold, for those who change it while a browser looks
 	untold      int64
 	keys        []Key
@@ -56,6 +57,9 @@ func (v *village) Quarantined(_ context.Context, limit int) ([]deal.Quarantine, 
 }
 
 func (v *village) Guards(context.Context) ([]deal.GuardHold, error) { return v.guards, v.err }
+func (v *village) Pushes(_ context.Context, limit int) ([]deal.Push, error) {
+	return v.pushes[:min(limit, len(v.pushes))], v.err
+}
 
 func (v *village) Discrepancies(_ context.Context, _ deal.TenantID, limit int) ([]deal.Discrepancy, error) {
 	return v.differing[:min(limit, len(v.differing))], v.err
@@ -212,6 +216,10 @@ func settle() *village {
 	}
 	for n := range 4 {
 		v.move(deal.Done, deal.Running, 60+n)
+	}
+	v.pushes = []deal.Push{
+		{At: noon.Add(-time.Minute), Tenant: "contoso", Source: "hubspot", Verdict: deal.PushTaken, Ref: deal.Ref{Object: "deals", ID: "30212"}, N: 1},
+		{At: noon.Add(-time.Hour), Source: "opportunity", Verdict: "refused: forged", N: 17},
 	}
 	v.quarantined = []deal.Quarantine{{Ref: deal.Ref{Object: "deals", ID: "30211"}, Row: "closedwon@2026-11-20T09:00:00.000Z", Reason: "the history entry has no time stamp", At: noon.Add(-time.Hour)}}
 	return v

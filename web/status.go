@@ -17,6 +17,7 @@ const (
 	newestShown      = 12
 	quarantinedShown = 10
 	discrepantShown  = 20
+	pushesShown      = 12
 )
 
 // statusView is the start page.
@@ -38,6 +39,7 @@ type statusView struct {
 	Discrepancies        []discrepancyView
 	Discrepant           int64 // all of them
 	Passes               []passView
+	Pushes               []pushView
 	Charts               []chart
 	Steps                []stepTimeView
 	Keys                 []keyView
@@ -184,6 +186,24 @@ func viewPass(p deal.Pass, now time.Time) passView {
 	return v
 }
 
+// pushView is one line of the log of pushes.
+type pushView struct {
+	Tenant, Source, Record, N string
+	State                     state
+	At                        *moment
+}
+
+func viewPush(p deal.Push, now time.Time) pushView {
+	v := pushView{Tenant: string(p.Tenant), Source: p.Source, Record: p.Ref.ID, N: number(int64(p.N)), State: state{Mark: "ended", Word: string(p.Verdict)}, At: at(p.At, now)}
+	switch {
+	case p.Verdict == deal.PushTaken:
+		v.State.Mark = "done"
+	case strings.HasPrefix(string(p.Verdict), string(deal.PushRefused)), p.Verdict == deal.PushReplayed:
+		v.State.Mark = "retrying"
+	}
+	return v
+}
+
 func (s *server) status(ctx context.Context, _ *http.Request) (*frame, error) {
 	v, err := s.statusView(ctx)
 	if err != nil {
@@ -233,6 +253,13 @@ func (s *server) statusView(ctx context.Context) (*statusView, error) {
 	}
 	for _, q := range quarantined {
 		v.Quarantined = append(v.Quarantined, quarantineView{Record: q.Ref.String(), Row: q.Row, Reason: short(q.Reason, 300), At: at(q.At, now)})
+	}
+	pushes, err := s.House.Pushes(ctx, pushesShown)
+	if err != nil {
+		return nil, fmt.Errorf("pushes: %w", err)
+	}
+	for _, p := range pushes {
+		v.Pushes = append(v.Pushes, viewPush(p, now))
 	}
 	untold, _, err := s.House.Untold(ctx)
 	if err != nil {

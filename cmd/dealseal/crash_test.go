@@ -186,7 +186,7 @@ func (c *chain) plunges() (list []plunge) {
 				d.awaitReady(t)
 				must(t, d.cmd.Process.Signal(syscall.SIGTERM))
 			}
-		case "commit/memory", "commit/erase", "rename/manifest":
+		case "commit/memory", "commit/erase", "rename/manifest", "commit/receive", "commit/refused", "commit/forget":
 			way.alone = []string{operation}
 		case "commit/recover":
 			continue // see recoverWithCrashes
@@ -318,6 +318,14 @@ func operateOn(file, operation string, tx deal.TxID) error {
 	sealing, err := s.Load(ctx, tx)
 	switch {
 	case err != nil && !(operation == "commit/erase" || operation == "rename/manifest"):
+		return err
+	case operation == "commit/receive":
+		_, _, err := s.Receive(ctx, deal.Arrival{Tenant: sealing.Tenant, Source: "hubspot", Nonce: []byte(at), Until: time.Now(), Events: []deal.PushedEvent{{Key: at, Ref: sealing.Change.Ref, Wakes: true}}})
+		return err
+	case operation == "commit/refused":
+		return s.LogPushes(ctx, []deal.Push{{Tenant: sealing.Tenant, Source: "hubspot", Verdict: deal.PushRefused, N: 1}})
+	case operation == "commit/forget":
+		_, err := s.ForgetPushes(ctx)
 		return err
 	case operation == "commit/memory":
 		m := s.Memory(sealing.Tenant)

@@ -111,9 +111,10 @@ type worldOptions struct {
 type tenantOptions struct {
 	id    string
 	kind  deal.Kind
-	poll  string // 200ms when empty
-	with  string // further keys of crm.with, each with ", " before it
-	oauth bool   // HubSpot: log in as an OAuth app instead of showing a static token
+	poll  string              // 200ms when empty
+	with  string              // further keys of crm.with, each with ", " before it
+	oauth bool                // HubSpot: log in as an OAuth app instead of showing a static token
+	push  func(*world) string // its senders, each a line of YAML with its dash
 }
 
 func usualTenant(kind deal.Kind) tenantOptions {
@@ -307,7 +308,7 @@ func (w *world) configure(key string, attempts int, level string) {
 	must(w.t, os.WriteFile(w.config, fmt.Appendf(nil, `state_dir: %q
 master_key: %q
 templates: %q
-listen: {admin: "127.0.0.1:0"}
+listen: {admin: "127.0.0.1:0"%s}
 outbound: {allow: ["127.0.0.0/8"]}
 renderer: {wasm: %q, children: 1}
 retry: {first: 10ms, max: 20ms, attempts: %d}
@@ -319,14 +320,14 @@ signing:
     normal: {key: house, level: %s, reason: "Contract of transaction {tx}", on_downgrade: hold}
     strict: {key: house, level: B-T, on_downgrade: fail}
     lenient: {key: house, level: B-T, on_downgrade: accept-and-flag}
-`, w.stateDir, w.secretFile("master", base64.StdEncoding.EncodeToString(master)), filepath.Join(root, "templates"), filepath.Join(root, "build/typst.wasm"), attempts,
+`, w.stateDir, w.secretFile("master", base64.StdEncoding.EncodeToString(master)), filepath.Join(root, "templates"), w.public(), filepath.Join(root, "build/typst.wasm"), attempts,
 		key, w.authority.URL(pki.PathTSA), w.path("root.pem"), level), 0o600))
 	for _, c := range w.crms {
-		must(w.t, os.WriteFile(w.path("tenants/"+c.tenant()+".yaml"), []byte(tenantFile(c)+w.webhooks), 0o600))
+		must(w.t, os.WriteFile(w.path("tenants/"+c.tenant()+".yaml"), []byte(w.tenantFile(c)+w.webhooks), 0o600))
 	}
 }
 
-func tenantFile(c crm) string {
+func (w *world) tenantFile(c crm) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "tenant: {id: %s, name: House Ltd, environment: sandbox, time_zone: Europe/London, currency: EUR}\ncrm: {kind: %s, with: %s}\nguard: {per_hour: off, per_day: off}\nrules:\n", c.tenant(), c.kind(), c.with())
 	for _, r := range []struct{ id, document, seal, trail string }{
@@ -338,6 +339,9 @@ func tenantFile(c crm) string {
 	} {
 		fmt.Fprintf(&b, "  - {id: %s, when: {stage: %q}, start_from: 2020-01-01T00:00:00Z, document: %s, seal: %s, audit_trail: %s, write_back: %s,\n     "+unguarded+"}\n",
 			r.id, c.stage(r.id), r.document, r.seal, r.trail, c.writeBack())
+	}
+	if push := c.options().push; push != nil {
+		b.WriteString("push:\n" + push(w))
 	}
 	return b.String()
 }
@@ -390,6 +394,7 @@ func repository(t *testing.T) string {
 type crm interface {
 	kind() deal.Kind
 	tenant() string
+	options() tenantOptions
 	with() string
 	writeBack() string
 	stage(name string) string
@@ -467,6 +472,8 @@ func newSalesforce(w *world, o tenantOptions) *salesforceCRM {
 
 func (c *salesforceCRM) kind() deal.Kind { return deal.Salesforce }
 func (c *salesforceCRM) tenant() string  { return c.o.id }
+
+func (c *salesforceCRM) options() tenantOptions { return c.o }
 
 func (c *salesforceCRM) with() string {
 	return fmt.Sprintf("{my_domain: %q, auth: {flow: jwt, consumer_key: e2e, username: integration@acme.example, private_key: %q}, tx_marker: DealSeal_Key__c, poll: %s%s}", c.url, c.key, c.o.poll, c.o.with)
@@ -669,7 +676,10 @@ func newHubSpot(w *world, o tenantOptions) *hubspotCRM {
 }
 
 func (c *hubspotCRM) kind() deal.Kind { return deal.HubSpot }
-func (c *hubspotCRM) tenant() string  { return c.o.id }
+
+func (c *hubspotCRM) options() tenantOptions { return c.o }
+
+func (c *hubspotCRM) tenant() string { return c.o.id }
 
 func (c *hubspotCRM) with() string {
 	return fmt.Sprintf("{base_url: %q, auth: %s, poll: %s, rate: %d, search_rate: 10000%s}", c.url, c.auth, c.o.poll, c.w.rate, c.o.with)

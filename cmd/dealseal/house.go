@@ -24,6 +24,7 @@ import (
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/pades"
 	"github.com/dealseal/dealseal/webhooks"
+	"github.com/dealseal/dealseal/web"
 )
 
 // house is the configuration with everything that it names looked up and compared, before anything runs.
@@ -32,6 +33,7 @@ type house struct {
 	bundles map[string]*documents.Bundle // by id@version
 	roots   []*x509.Certificate
 	tenants []tenant
+	senders map[string][]*web.Sender // by path
 	meter   meter
 }
 
@@ -43,6 +45,8 @@ type tenant struct {
 	guard deal.Guard
 	// account tells apart what the files call accounts: two tenants with the same may not share a rule id.
 	account string
+	// senders are those that may push.
+	senders []*web.Sender
 	// with is the connector's own configuration, to be compared.
 	with any
 	// remembers is set when the connector must keep something over restarts.
@@ -94,6 +98,7 @@ func (h *house) understandAll() (errs []error) {
 		}
 		h.tenants = append(h.tenants, t)
 	}
+	h.senders = bySenderPath(h.tenants)
 	return append(errs, h.sharedRules()...)
 }
 
@@ -186,6 +191,7 @@ func (h *house) understand(file *config.Tenant) (tenant, error) {
 	if t.endpoints, err = endpointsOf(file); err != nil {
 		errs = append(errs, err)
 	}
+	errs = append(errs, h.understandPushes(&t))
 	return t, errors.Join(errs...)
 }
 

@@ -109,7 +109,8 @@ func (r *residents) compare(next *residence) (report reloadReport) {
 		case !known:
 			report.Added = append(report.Added, id)
 		case next.running[id].crm != now.running[id].crm || old.poll != t.poll || old.file.Tenant.Name != t.file.Tenant.Name ||
-			old.file.Tenant.Environment != t.file.Tenant.Environment || !reflect.DeepEqual(old.rules, t.rules) || !reflect.DeepEqual(old.guard, t.guard) || !reflect.DeepEqual(old.file.Webhooks, t.file.Webhooks):
+			old.file.Tenant.Environment != t.file.Tenant.Environment || !reflect.DeepEqual(old.rules, t.rules) || !reflect.DeepEqual(old.guard, t.guard) || !reflect.DeepEqual(old.file.Webhooks, t.file.Webhooks) ||
+			!reflect.DeepEqual(old.file.Push, t.file.Push):
 			report.Changed = append(report.Changed, id)
 		default:
 			report.Same++

@@ -55,29 +55,32 @@ func serve(ctx context.Context, c *call) error {
 
 // service is the daemon with everything open, before it runs.
 type service struct {
-	house      *house // as of the start: what a reload cannot take never changes
-	log        *slog.Logger
-	level      *slog.LevelVar // of log
-	supervisor *supervisor
-	store      *store.Store
-	queue      *store.Queue
-	engine     *engine.Engine
-	disk       *diskWatch
-	deliverer  *webhooks.Deliverer
-	keys       *keyring
-	standIns   *signing.Failover // over keys
-	sealer     *signing.Sealer
-	registry   *registry   // over standIns
-	stamps     *tsa.Client // nil without a time-stamp server
-	shelf      *shelf
-	residents  residents
-	reloads    reloads
-	page       http.Handler
-	sessions   *web.Sessions // who may read the page
-	listen     net.Listener
-	control    net.Listener
-	closers    []func() error
-	asked      time.Time // to stop
+	house       *house // as of the start: what a reload cannot take never changes
+	log         *slog.Logger
+	level       *slog.LevelVar // of log
+	supervisor  *supervisor
+	store       *store.Store
+	queue       *store.Queue
+	engine      *engine.Engine
+	disk        *diskWatch
+	deliverer   *webhooks.Deliverer
+	keys        *keyring
+	standIns    *signing.Failover // over keys
+	sealer      *signing.Sealer
+	registry    *registry   // over standIns
+	stamps      *tsa.Client // nil without a time-stamp server
+	shelf       *shelf
+	residents   residents
+	reloads     reloads
+	page        http.Handler
+	sessions    *web.Sessions // who may read the page
+	listen      net.Listener
+	control     net.Listener
+	public      net.Listener // nil without one
+	certificate *certificate // of public; nil without TLS
+	ingress     *web.Ingress
+	closers     []func() error
+	asked       time.Time // to stop
 
 	checkups checkups
 }
@@ -101,6 +104,17 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	}()
 	if d.listen, err = net.Listen("tcp", h.cfg.Listen.Admin); err != nil {
 		return d, h.cfg.At("listen.admin", "listen.admin: %v", err)
+	}
+	if d.public, d.certificate, err = h.listenPublic(); err != nil {
+		return d, err
+	}
+	if d.public != nil {
+		d.closers = append(d.closers, func() error { d.public.Close(); return nil }) // it is closed already when it was served
+	}
+	if d.certificate != nil {
+		d.certificate.log = func(err error) {
+			log.Error("the certificate of the public listener has changed and cannot be read: the old one stays in use", "err", err)
+		}
 	}
 	if d.store, err = openStore(ctx, h.cfg, log); err != nil {
 		return d, err
@@ -161,6 +175,7 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	for _, t := range tenants {
 		d.goOn(ctx, t.ID, readAnew, false, engine.HoldUnconfigured, engine.HoldSpent)
 	}
+	d.ingress = d.newIngress()
 	d.page = d.newPage()
 	// It listens before anyone is told that the daemon is ready, so that commands find it.
 	d.control, err = listenControl(h.cfg.StateDir)
@@ -194,6 +209,9 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 			registry: func(context.Context) (*registry, error) { return d.registry, nil }, deliverer: func() (*webhooks.Deliverer, error) { return d.deliverer, nil }}
 		return serveControl(ctx, d.log, d.control, ops, d.examine, d.sessionRoutes, d.evidenceRoutes, d.reconcileRoutes, d.provisionRoutes, hookRoutes(d.log, ops))
 	})
+	g.Go(func() error { return d.servePublic(ctx) })
+	g.Go(func() error { return d.ingress.Run(ctx) })
+	g.Go(func() error { return d.lookAfterPushes(ctx) })
 	g.Go(func() error { return d.checkpoints(ctx) })
 	g.Go(func() error { return d.deliverer.Run(ctx) })
 	g.Go(func() error { return d.forgetDeliveries(ctx) })
@@ -212,6 +230,9 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 		return nil
 	})
 	d.log.Info("ready", "page", "http://"+d.listen.Addr().String(), "tenants", len(d.engine.Tenants), "version", version)
+	if d.public != nil {
+		d.log.Info("senders are answered", "address", d.public.Addr().String(), "senders", len(d.house.senders))
+	}
 	d.supervisor.ready(d.status(ctx))
 	err := g.Wait()
 	d.log.Info("steps under way have ended", "after", time.Since(d.asked).Round(time.Millisecond))

@@ -29,6 +29,8 @@ var cases = []testCase{
 	{"HistoryHasWhatEnteredInItsTimeAndNothingElse", testHistory},
 	{"HistoryComesInPages", testHistoryInPages},
 	{"HistoryDoesNotDisturbThePoll", testHistoryBesideThePoll},
+	{"PushesLostDoubledAndReorderedFindWhatAPollWould", testPushFindsWhatAPollWould},
+	{"PushOfWhatIsOldIsNothingNew", testPushOfWhatIsOld},
 
 	{"RecordHasLinesInTheirOrder", testRecord},
 	{"AmountIsExact", testAmount},

@@ -91,6 +91,37 @@ func (c *Connector) readPage(ctx context.Context, seen *seen, after deal.Cursor,
 	return b.finish(after), nil
 }
 
+// EntriesOf implements connectors.Direct. The search index may not know of a change for some time, and the deals themselves
+// do: they are read with their histories, as Changes reads those that the index names. A deal that was merged into another
+// has no history any more; that other one is found by Changes.
+func (c *Connector) EntriesOf(ctx context.Context, refs []deal.Ref, watches []deal.Watch) (deal.Page, error) {
+	var ids []int64
+	for _, ref := range refs {
+		if id, ok := parseID(ref.ID); ok && ref.Object == Object && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	if err := c.mayBegin(ctx); err != nil {
+		return deal.Page{}, err
+	}
+	var page deal.Page
+	by := byStage(watches)
+	for batch := range slices.Chunk(ids, historyBatch) {
+		found, _, err := c.histories(ctx, batch)
+		if err != nil {
+			return deal.Page{}, fmt.Errorf("hubspot: read the stage history of %d deals: %w", len(batch), err)
+		}
+		for _, id := range batch {
+			if h := found[id]; h != nil {
+				entries, quarantined := h.judge(by, time.Time{})
+				page.Entries, page.Quarantined = append(page.Entries, entries...), append(page.Quarantined, quarantined...)
+			}
+		}
+	}
+	slices.SortStableFunc(page.Entries, func(x, y deal.Change) int { return x.At.Compare(y.At) })
+	return page, nil
+}
+
 // byStage sorts the watches by the stage that they are for.
 func byStage(watches []deal.Watch) map[string][]deal.Watch {
 	m := map[string][]deal.Watch{}

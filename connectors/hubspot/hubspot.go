@@ -29,6 +29,7 @@ const Object = "deals"
 var (
 	_ connectors.CRM      = (*Connector)(nil)
 	_ connectors.Bundler  = (*Connector)(nil)
+	_ connectors.Direct   = (*Connector)(nil)
 	_ connectors.Files    = (*Connector)(nil)
 	_ connectors.Metered  = (*Connector)(nil)
 	_ connectors.Prober   = (*Connector)(nil)

@@ -70,6 +70,7 @@ type Portal struct {
 	faults       []*Fault
 	faultID      int // of the newest fault
 	log          requestLog
+	hooks        webhooks // has a lock of its own
 }
 
 // New returns a portal without records. It panics when o.TimeZone is not a known
@@ -92,6 +93,7 @@ func New(o Options) *Portal {
 		limits:       newLimiter(o.Limits, zone),
 		log:          requestLog{counts: map[Kind]int{}},
 	}
+	p.hooks.ready = make(chan struct{}, 1)
 	p.labels = hubspotDefined()
 	p.types, p.objects = newObjectTypes()
 	p.mux = p.routes()

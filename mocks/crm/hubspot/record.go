@@ -195,6 +195,7 @@ func (p *Portal) create(t *objectType, values map[string]string, by Source, at t
 	t.order = append(t.order, r.id)
 	r.set("hs_object_id", formatID(r.id), at, by)
 	r.set(t.created, stamp(at), at, by)
+	p.announce(r, "creation", "", "", by, at)
 	p.apply(r, values, by, at)
 	return r
 }
@@ -204,7 +205,11 @@ func (p *Portal) create(t *objectType, values map[string]string, by Source, at t
 func (p *Portal) apply(r *record, values map[string]string, by Source, at time.Time) {
 	for name, v := range values {
 		before := r.value(name)
-		if r.set(name, v, at, by) && name == "dealstage" && r.typ.plural == "deals" {
+		if !r.set(name, v, at, by) {
+			continue
+		}
+		p.announce(r, "propertyChange", name, v, by, at)
+		if name == "dealstage" && r.typ.plural == "deals" {
 			p.enteredStage(r, before, v, at)
 		}
 	}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/mocks/crm/hubspot"
+)
+
+// senderURL is the address that senders are told, and that HubSpot signs.
+const senderURL = "https://seal.example"
+
+// public is the part of listen that pushes need, if any tenant has them.
+func (w *world) public() string {
+	for _, c := range w.crms {
+		if c.options().push != nil {
+			return fmt.Sprintf(", public: \"127.0.0.1:0\", url: %q", senderURL)
+		}
+	}
+	return ""
+}
+
+// rarely is a poll interval that no test lives to see.
+const rarely = "1h"
+
+// newPushWorld is one whose tenants are pushed and hardly polled.
+func newPushWorld(t *testing.T, tenants ...tenantOptions) *world {
+	t.Helper()
+	for i := range tenants {
+		tenants[i].poll = rarely
+	}
+	w := newWorld(t, worldOptions{tenants: tenants})
+	w.logEverything()
+	return w
+}
+
+var answersAt = regexp.MustCompile(`msg="senders are answered" address=(\S+)`)
+
+// sender is a client of the daemon's public listener, whatever host it is told to post to.
+func (d *process) sender(t *testing.T) *http.Client {
+	t.Helper()
+	at := ""
+	eventually(t, "the daemon says where it answers senders", func() (bool, string) {
+		found := answersAt.FindAllStringSubmatch(d.log(), -1)
+		if len(found) > 0 {
+			at = found[len(found)-1][1]
+		}
+		return at != "", d.log()
+	})
+	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, at)
+	}
+	transport := &http.Transport{DialContext: dial, DialTLSContext: dial} // as if a proxy had taken off the TLS
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: patience}
+}
+
+// awaitPolled waits for the first poll: what happens before it would be found without a push.
+func (s *stage) awaitPolled(t *testing.T) {
+	t.Helper()
+	eventually(t, "each CRM was polled", func() (bool, string) {
+		log := s.daemon.log()
+		return strings.Count(log, "msg=polled ") == len(s.crms), log
+	})
+}
+
+// TestAWebhookSealsADealThatNoPollWouldHaveFound is about HubSpot's own webhooks, with an index that shows nothing.
+func TestAWebhookSealsADealThatNoPollWouldHaveFound(t *testing.T) {
+	t.Parallel()
+	secret := rand.Text()
+	s := newPushWorld(t, tenantOptions{id: "contoso", kind: deal.HubSpot, push: func(w *world) string {
+		return fmt.Sprintf("  - {source: hubspot, secrets: [%q, %q]}\n", w.secretFile("app-old", rand.Text()), w.secretFile("app", secret))
+	}}).begin(t)
+	c := s.crms[0].(*hubspotCRM)
+	s.awaitPolled(t)
+	client := s.daemon.sender(t)
+	target := senderURL + "/webhooks/contoso/hubspot"
+	must(t, c.portal.SetWebhooks(hubspot.Webhooks{TargetURL: target, Secret: secret, Double: true, Client: client}))
+	ctx, cancel := context.WithCancel(t.Context())
+	delivered := make(chan struct{})
+	go func() {
+		defer close(delivered)
+		c.portal.Deliver(ctx)
+	}()
+	c.portal.SetIndexDelay(hubspot.Delay{Min: time.Hour, Max: time.Hour})
+	record := c.open(sale{quote: quotation(1)})
+	c.move(record, ruleMemo)
+	mustUseTheKey(t, awaitDone(t, s.ops, record), 1)
+	mustShow(t, c, record, deal.StatusSigned)
+	mustBear(t, c, record, 1)
+	cancel()
+	<-delivered
+
+	for _, d := range c.portal.Deliveries() {
+		if d.Status != http.StatusOK {
+			t.Errorf("HubSpot was answered %d", d.Status)
+		}
+	}
+	post := func(change func(*http.Request), body []byte, at time.Time) int {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, target, strings.NewReader(string(body)))
+		must(t, err)
+		hubspot.Sign(r, target, secret, body, at)
+		if change != nil {
+			change(r)
+		}
+		resp, err := client.Do(r)
+		must(t, err)
+		defer resp.Body.Close()
+		if text, err := io.ReadAll(resp.Body); err != nil || len(text) > 0 {
+			t.Errorf("the answer says %q (%v)", text, err)
+		}
+		return resp.StatusCode
+	}
+	at, ignored := time.Now(), []byte(`[{"subscriptionType":"contact.privacyDeletion","objectId":7,"portalId":62515}]`)
+	for _, step := range []struct {
+		what   string
+		change func(*http.Request)
+		body   []byte
+		at     time.Time
+		want   int
+	}{
+		{"an event that is nobody's concern", nil, ignored, at, http.StatusOK},
+		{"the very same once more", nil, ignored, at, http.StatusUnauthorized},
+		{"the same, signed anew", nil, ignored, at.Add(time.Second), http.StatusOK},
+		{"another's signature", func(r *http.Request) {
+			r.Header.Set("X-HubSpot-Signature-v3", "7FO8UcQn8Djidxx4PrrK+2Dn8R1umeMgkVINDkFbo9U=")
+		}, ignored, at.Add(2 * time.Second), http.StatusUnauthorized},
+		{"no signature", func(r *http.Request) { r.Header.Del("X-HubSpot-Signature-v3") }, ignored, at, http.StatusUnauthorized},
+		{"too old", nil, ignored, at.Add(-10 * time.Minute), http.StatusBadRequest},
+		{"no list", nil, []byte(`{"objectId":7}`), at, http.StatusBadRequest},
+		{"too large", nil, make([]byte, jsonBody+1), at, http.StatusRequestEntityTooLarge},
+	} {
+		if got := post(step.change, step.body, step.at); got != step.want {
+			t.Errorf("%s: answered %d, want %d", step.what, got, step.want)
+		}
+	}
+	for path, want := range map[string]int{"/": http.StatusNotFound, "/metrics": http.StatusNotFound, "/webhooks/acme/hubspot": http.StatusNotFound, "/webhooks/contoso/opportunity": http.StatusNotFound, "/webhooks/contoso/hubspot": http.StatusMethodNotAllowed} {
+		resp, err := client.Get(senderURL + path)
+		must(t, err)
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("GET %s: %d, want %d", path, resp.StatusCode, want)
+		}
+	}
+	if n := len(sealings(t, s.ops, record)); n != 1 {
+		t.Errorf("%d sealings of one entry", n)
+	}
+	s.daemon.stop(t)
+
+	state := s.openState(t)
+	rows, err := state.Pushes(t.Context(), 100)
+	must(t, err)
+	verdicts := map[deal.PushVerdict]int{}
+	for _, p := range rows {
+		verdicts[p.Verdict] += p.N
+	}
+	for _, want := range []deal.PushVerdict{deal.PushTaken, deal.PushIgnored, deal.PushRepeated, deal.PushReplayed, "refused: forged", "refused: unsigned", "refused: stale", "refused: malformed"} {
+		if verdicts[want] == 0 {
+			t.Errorf("the log of pushes has nothing that was %s: %v", want, verdicts)
+		}
+	}
+	log := s.daemon.log()
+	for _, hidden := range append(s.secrets, "privacyDeletion", "7FO8UcQn8D") {
+		if strings.Contains(log, hidden) {
+			t.Errorf("the log holds %.10q…", hidden)
+		}
+	}
+}

@@ -1,0 +1,49 @@
+package deal
+
+import "time"
+
+// EventMemory is how long an event of a push is known by its sender's name for it: senders try for 24 hours.
+const EventMemory = 48 * time.Hour
+
+// PushVerdict is what became of a push, or of one event of it.
+type PushVerdict string
+
+const (
+	PushTaken    PushVerdict = "taken"    // its record is looked at
+	PushIgnored  PushVerdict = "ignored"  // it is about nothing that a rule could watch
+	PushRepeated PushVerdict = "repeated" // its sender has told of it before
+	PushReplayed PushVerdict = "replayed" // the very request came before
+	PushRefused  PushVerdict = "refused"  // followed by ": " and why
+)
+
+// Push is what is known of a push: never its body.
+type Push struct {
+	At      time.Time
+	Tenant  TenantID // empty when it is not known whom it was for
+	Source  string
+	Verdict PushVerdict
+	// Ref is the record that it named.
+	Ref Ref
+	// N is how many it stands for.
+	N int
+}
+
+// Arrival is a push whose sender is known.
+type Arrival struct {
+	Tenant TenantID
+	Source string
+	// Nonce is the request's: until Until, one with the same is a replay. Without one, only the events are known again.
+	Nonce []byte
+	Until time.Time
+	// Events are what it tells.
+	Events []PushedEvent
+}
+
+// PushedEvent is one thing that a push tells.
+type PushedEvent struct {
+	// Key is the sender's own name for it, the same when it tells of it again; empty when there is none.
+	Key string
+	Ref Ref
+	// Wakes: the record should be looked at.
+	Wakes bool
+}
