@@ -14,6 +14,8 @@ import (
 
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/mocks/crm/hubspot"
+	secrets "github.com/dealseal/dealseal/secret"
+	"github.com/dealseal/dealseal/webhooks"
 )
 
 // senderURL is the address that senders are told, and that HubSpot signs.
@@ -174,5 +176,69 @@ func TestAWebhookSealsADealThatNoPollWouldHaveFound(t *testing.T) {
 		if strings.Contains(log, hidden) {
 			t.Errorf("the log holds %.10q…", hidden)
 		}
+	}
+}
+
+// TestAnOutboundMessageAndASignedRequestSealDealsOfSalesforce posts what Salesforce would, and what the first description of
+// such a service asked for.
+func TestAnOutboundMessageAndASignedRequestSealDealsOfSalesforce(t *testing.T) {
+	t.Parallel()
+	secret := rand.Text()
+	s := newPushWorld(t, tenantOptions{id: "acme", kind: deal.Salesforce, push: func(w *world) string {
+		return fmt.Sprintf("  - {source: salesforce-outbound, addresses: [127.0.0.1/32]}\n  - {source: opportunity, secrets: [%q]}\n", w.secretFile("opportunity", secret))
+	}}).begin(t)
+	c := s.crms[0].(*salesforceCRM)
+	s.awaitPolled(t)
+	client := s.daemon.sender(t)
+	post := func(path, body string, header http.Header) (status int, answer string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, senderURL+path, strings.NewReader(body))
+		must(t, err)
+		for name, values := range header {
+			r.Header[name] = values
+		}
+		resp, err := client.Do(r)
+		must(t, err)
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		must(t, err)
+		return resp.StatusCode, string(text)
+	}
+	enter := func() string {
+		record := c.open(sale{quote: quotation(1)})
+		c.move(record, ruleMemo)
+		return record
+	}
+	message := func(org, record string) string {
+		return `<soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><soapenv:Body>` +
+			`<notifications xmlns="http://soap.sforce.com/2005/09/outbound"><OrganizationId>` + org + `</OrganizationId><ActionId>04k000000000001AAA</ActionId><SessionId xsi:nil="true"/>` +
+			`<Notification><Id>04l000000000001AAA</Id><sObject xsi:type="sf:Opportunity" xmlns:sf="urn:sobject.enterprise.soap.sforce.com"><sf:Id>` + record + `</sf:Id></sObject></Notification>` +
+			`</notifications></soapenv:Body></soapenv:Envelope>`
+	}
+	first := enter()
+	if status, _ := post("/webhooks/acme/salesforce-outbound", message("00D000000000009EAA", first), nil); status != http.StatusUnauthorized {
+		t.Errorf("another org's message is answered %d", status)
+	}
+	if status, answer := post("/webhooks/acme/salesforce-outbound", message(c.org.ID(), first), nil); status != http.StatusOK || !strings.Contains(answer, "<Ack>true</Ack>") {
+		t.Errorf("an Outbound Message is answered %d %q", status, answer)
+	}
+	mustUseTheKey(t, awaitDone(t, s.ops, first), 1)
+
+	second := enter()
+	body := fmt.Sprintf(`{"opportunityId":%q,"data":{"amount":7}}`, second)
+	header := http.Header{}
+	must(t, webhooks.Find("x-signature").Sign(webhooks.Request{Header: header, Body: []byte(body)}, "", time.Now(), secrets.New([]byte(secret))))
+	if status, answer := post(sharedPath, body, header); status != http.StatusOK || answer != `{"success":true}` {
+		t.Errorf("a signed request is answered %d %q", status, answer)
+	}
+	mustUseTheKey(t, awaitDone(t, s.ops, second), 1)
+	if status, answer := post(sharedPath, body+" ", header); status != http.StatusUnauthorized || answer != "" {
+		t.Errorf("a request with another body is answered %d %q", status, answer)
+	}
+	mustBear(t, c, first, 1)
+	mustBear(t, c, second, 1)
+	s.daemon.stop(t)
+	if strings.Contains(s.daemon.log(), secret) {
+		t.Error("the log holds the secret")
 	}
 }

@@ -22,6 +22,7 @@ const (
 	checkBudget      = "budget"
 	checkTemplate    = "template"
 	checkGuard       = "guard"
+	checkPush        = "push"
 )
 
 // tried is how many of the latest records a template is tried with.
@@ -45,6 +46,7 @@ func (x *examiner) examineTenant(t tenant) doctor.Examination {
 			return
 		}
 		v := &visit{tenant: t, bundles: x.bundles, crm: crm, report: report}
+		v.pushes()
 		if v.login(ctx) {
 			v.compare(ctx)
 			v.survey(ctx)
@@ -70,6 +72,17 @@ func (x *examiner) examineGuard(ctx context.Context, t tenant, report func(docto
 		if h.Tenant == deal.TenantID(t.file.Tenant.ID) {
 			report(doctor.Warned(checkGuard, fmt.Sprintf("decide: dealseal jobs release --guard %s --why \"…\", or drop", h.GuardScope), "it holds %s: %s", plural(h.Held, "deal"), h.Cause).On(h.Rule))
 		}
+	}
+}
+
+// pushes reports secrets of senders that cannot be read: what they sign would be refused, or asked for again and again.
+func (v *visit) pushes() {
+	for i, s := range v.senders {
+		if errs := v.live[i].unreadable(); errs != nil {
+			v.report(failed(checkPush, errors.Join(errs...), "mend push.secrets in "+v.file.File+", or take the secret out").On(s.Source))
+			continue
+		}
+		v.report(doctor.Passed(checkPush, "the secrets of %s can be read", s.Source).On(s.Source))
 	}
 }
 

@@ -45,8 +45,9 @@ type tenant struct {
 	guard deal.Guard
 	// account tells apart what the files call accounts: two tenants with the same may not share a rule id.
 	account string
-	// senders are those that may push.
+	// senders are those that may push, live the keys of each.
 	senders []*web.Sender
+	live    []*liveKeys
 	// with is the connector's own configuration, to be compared.
 	with any
 	// remembers is set when the connector must keep something over restarts.

@@ -108,7 +108,7 @@ func (h *house) understandPushes(t *tenant) error {
 				s.Origin.Roots.AddCert(c)
 			}
 		}
-		t.senders = append(t.senders, s)
+		t.senders, t.live = append(t.senders, s), append(t.live, live)
 	}
 	return nil
 }
