@@ -43,8 +43,6 @@ type Sender struct {
 // Pushed is what a push tells.
 type Pushed struct {
 	Events []deal.PushedEvent
-	// Callback is the sender's name for what it waits for, empty if it does not wait.
-	Callback string
 }
 
 // Answer is how a sender expects to be answered.
@@ -52,8 +50,6 @@ type Answer struct {
 	Status      int
 	ContentType string
 	Body        string
-	// Waiting is the body for a push with a callback.
-	Waiting string
 	// Failed is the body when the push could not be kept.
 	Failed string
 }
@@ -223,11 +219,7 @@ func (in *Ingress) take(w http.ResponseWriter, r *http.Request, senders []*Sende
 	if len(wake) > 0 {
 		in.Wake(s.Tenant, wake...)
 	}
-	text := s.Answer.Body
-	if pushed.Callback != "" {
-		text = s.Answer.Waiting
-	}
-	respond(w, s.Answer.Status, s.Answer.ContentType, text)
+	respond(w, s.Answer.Status, s.Answer.ContentType, s.Answer.Body)
 }
 
 // fail has the sender come again: the trouble is ours.

@@ -329,8 +329,8 @@ type message struct {
 
 const day = 24 * time.Hour
 
-// dialects are spoken to endpoints.
-var dialects = []dialect{
+// spoken are the dialects for endpoints.
+var spoken = []dialect{
 	{"standard-webhooks", "native", []time.Duration{5 * time.Second, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 5 * time.Hour, 10 * time.Hour, 14 * time.Hour, 20 * time.Hour, day}, standardHeaders},
 	{"sdf", "sdf", []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second}, sdfHeaders},
 	{"certyneo", "certyneo", []time.Duration{time.Minute, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 6 * time.Hour}, certyneoHeaders},
@@ -339,7 +339,7 @@ var dialects = []dialect{
 
 func dialectOf(name string) (dialect, error) {
 	var known []string
-	for _, d := range dialects {
+	for _, d := range spoken {
 		if d.name == name {
 			return d, nil
 		}

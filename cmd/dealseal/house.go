@@ -23,8 +23,8 @@ import (
 	"github.com/dealseal/dealseal/engine"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/pades"
-	"github.com/dealseal/dealseal/webhooks"
 	"github.com/dealseal/dealseal/web"
+	"github.com/dealseal/dealseal/webhooks"
 )
 
 // house is the configuration with everything that it names looked up and compared, before anything runs.

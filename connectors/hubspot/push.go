@@ -37,8 +37,6 @@ func (n *number) UnmarshalJSON(b []byte) error {
 // Push is what a request tells.
 type Push struct {
 	Events []deal.PushedEvent
-	// Callback is what the workflow waits for that has sent it, empty when none does.
-	Callback string
 }
 
 // ReadWebhook reads the events of an app's subscriptions, in both of their forms. portal is ours, empty when it is not known
@@ -137,38 +135,4 @@ func (p *properties) UnmarshalJSON(b []byte) error {
 		p.ID = nested.ID.Value
 	}
 	return nil
-}
-
-// ReadAction reads what a custom workflow action posts, which may wait for the outcome.
-func ReadAction(body []byte, portal string) (Push, error) {
-	var e struct {
-		CallbackID string `json:"callbackId"`
-		Origin     struct {
-			PortalID number `json:"portalId"`
-		} `json:"origin"`
-		Object struct {
-			ObjectID   number `json:"objectId"`
-			ObjectType string `json:"objectType"`
-		} `json:"object"`
-	}
-	if err := json.Unmarshal(body, &e); err != nil || e.Object.ObjectID == "" || len(e.CallbackID) > 200 || !callbackForm(e.CallbackID) {
-		return Push{}, errPush
-	}
-	event := deal.PushedEvent{Key: e.CallbackID, Ref: deal.Ref{Object: Object, ID: string(e.Object.ObjectID)}}
-	event.Wakes = e.Object.ObjectType == "DEAL" && (portal == "" || string(e.Origin.PortalID) == portal)
-	p := Push{Events: []deal.PushedEvent{event}}
-	if event.Wakes {
-		p.Callback = e.CallbackID
-	}
-	return p, nil
-}
-
-// callbackForm: the ID becomes part of a path.
-func callbackForm(id string) bool {
-	for _, c := range []byte(id) {
-		if c != '-' && c != '_' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
-			return false
-		}
-	}
-	return id != ""
 }

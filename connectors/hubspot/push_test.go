@@ -15,7 +15,6 @@ func TestWhatHubSpotPostsNamesDeals(t *testing.T) {
 	ref := func(id string) deal.Ref { return deal.Ref{Object: Object, ID: id} }
 	wakes := func(id, key string) deal.PushedEvent { return deal.PushedEvent{Ref: ref(id), Key: key, Wakes: true} }
 	webhook := func(body []byte) (Push, error) { return ReadWebhook(body, "33") }
-	action := func(body []byte) (Push, error) { return ReadAction(body, "33") }
 	for name, c := range map[string]struct {
 		read func([]byte) (Push, error)
 		body string
@@ -35,9 +34,6 @@ func TestWhatHubSpotPostsNamesDeals(t *testing.T) {
 		"all of a deal":    {ReadWorkflow, `{"objectId":42,"properties":{"dealname":{"value":"x"}}}`, []deal.PushedEvent{wakes("42", "")}},
 		"nested":           {ReadWorkflow, `{"properties":{"hs_object_id":{"value":"42","timestamp":1}}}`, []deal.PushedEvent{wakes("42", "")}},
 		"no deal":          {ReadWorkflow, `{"dealname":"x"}`, nil},
-		"an action":        {action, `{"callbackId":"ap-102-7-0","origin":{"portalId":33,"actionDefinitionId":1},"object":{"objectId":904,"objectType":"DEAL"},"inputFields":{}}`, []deal.PushedEvent{wakes("904", "ap-102-7-0")}},
-		"of a contact":     {action, `{"callbackId":"ap-1","origin":{"portalId":33},"object":{"objectId":904,"objectType":"CONTACT"}}`, []deal.PushedEvent{{Key: "ap-1", Ref: ref("904")}}},
-		"a callback path":  {action, `{"callbackId":"../x","origin":{"portalId":33},"object":{"objectId":904,"objectType":"DEAL"}}`, nil},
 	} {
 		got, err := c.read([]byte(c.body))
 		if (err != nil) != (c.want == nil) {
@@ -67,14 +63,14 @@ func TestTheBodiesOfHubSpotsSignatureVectorsAreRead(t *testing.T) {
 
 func FuzzPush(f *testing.F) {
 	f.Add([]byte(`[{"subscriptionType":"deal.merge","portalId":33,"objectId":1,"newObjectId":9}]`))
-	f.Add([]byte(`{"callbackId":"ap-1","origin":{"portalId":33},"object":{"objectId":904,"objectType":"DEAL"},"properties":{"hs_object_id":{"value":"7"}}}`))
+	f.Add([]byte(`{"properties":{"hs_object_id":{"value":"7"}}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		hostile.Budget(t)
 		if len(body) > maxFuzz {
 			return
 		}
 		for _, read := range []func() (Push, error){
-			func() (Push, error) { return ReadWebhook(body, "33") }, func() (Push, error) { return ReadWorkflow(body) }, func() (Push, error) { return ReadAction(body, "") },
+			func() (Push, error) { return ReadWebhook(body, "33") }, func() (Push, error) { return ReadWorkflow(body) },
 		} {
 			p, err := read()
 			if err != nil {
@@ -84,9 +80,6 @@ func FuzzPush(f *testing.F) {
 				if e.Wakes && (e.Ref.Object != Object || e.Ref.ID == "" || len(e.Ref.ID) > 30) {
 					t.Fatalf("it wakes for %v", e.Ref)
 				}
-			}
-			if p.Callback != "" && !callbackForm(p.Callback) {
-				t.Fatalf("the callback is %q", p.Callback)
 			}
 		}
 	})
