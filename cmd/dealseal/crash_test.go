@@ -160,6 +160,7 @@ func (c *chain) run(t *testing.T) {
 	d := c.start(t)
 	ops := c.control(t, c.stateDir)
 	c.finish(t, ops)
+	c.reconciled(t, ops)
 	c.everyEventArrives(t, ops)
 	auditIsWhole(t, ops, c.checkpoint)
 	d.stop(t)
@@ -181,6 +182,8 @@ func (c *chain) plunges() (list []plunge) {
 		switch operation {
 		case "commit/operate":
 			way.reach = c.release
+		case "commit/pass", "commit/compared":
+			way.reach = c.reconcile
 		case "commit/checkpoint":
 			way.reach = func(t *testing.T, d *process) {
 				d.awaitReady(t)
@@ -259,6 +262,33 @@ func (c *chain) release(t *testing.T, d *process) {
 	c.crms[0].addCustomer(r, hiddenCustomer)
 	if err := ops.Decide(context.Background(), decision{Verb: "release", Tx: story.Sealing.Tx, Why: "mended"}); err == nil {
 		t.Error("a daemon that was killed has answered")
+	}
+}
+
+// reconcile loses the contract of the oldest deal's record and has the daemon compare records with its ledger, which the crash
+// interrupts: where there is nothing to mend, nothing is committed of a record. A pass that was cut short is gone on with, and
+// does not look at deals that came to their end after it had begun.
+func (c *chain) reconcile(t *testing.T, d *process) {
+	d.awaitReady(t)
+	ops := c.control(t, c.stateDir)
+	r := c.records[0]
+	awaitDone(t, ops, r)
+	c.crms[0].loseContract(r)
+	if reports, err := ops.Reconcile(context.Background(), reconcileOrder{}); err == nil {
+		t.Errorf("a daemon that was killed has answered: %+v", reports)
+	}
+}
+
+// reconciled goes on with the pass that was cut short until it has ended: each record shows what the ledger has, once what
+// was lost last is put back.
+func (c *chain) reconciled(t *testing.T, ops *remote) {
+	t.Helper()
+	reports, err := ops.Reconcile(context.Background(), reconcileOrder{})
+	must(t, err)
+	for _, r := range reports {
+		if r.Err != "" || r.Left > 0 || r.Pass.Ended.IsZero() || r.Pass.Deals == 0 {
+			t.Errorf("the pass that was cut short has ended with %+v", r)
+		}
 	}
 }
 
