@@ -17,9 +17,10 @@ import (
 // CRM is one org or portal. Implementations are safe for concurrent use.
 //
 // Errors are asked, not named: Permanent() bool says that trying again cannot help, RetryAfter() time.Duration how long
-// the CRM wants to be left alone. Login() bool says that the trouble is with the login and not with the record that was
-// asked for (see IsLogin). deal.ErrGone means that the record does not exist. Error texts carry the CRM's error code and
-// field names, never record values, queries or tokens.
+// the CRM wants to be left alone, Unsettled() time.Duration how long it may still carry out the upload that failed. Login()
+// bool says that the trouble is with the login and not with the record that was asked for (see IsLogin). deal.ErrGone means
+// that the record does not exist. Error texts carry the CRM's error code and field names, never record values, queries or
+// tokens.
 type CRM interface {
 	// Identity asks the CRM who it is. It costs one or two calls and proves that the login works.
 	Identity(ctx context.Context) (deal.Account, error)

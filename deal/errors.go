@@ -34,6 +34,16 @@ func RetryAfter(err error) time.Duration {
 	return 0
 }
 
+// Unsettled returns how long the other side may still carry out what has failed, or 0 when that is over. Unlike RetryAfter it
+// is nothing that a person can know better.
+func Unsettled(err error) time.Duration {
+	var u interface{ Unsettled() time.Duration }
+	if errors.As(err, &u) {
+		return u.Unsettled()
+	}
+	return 0
+}
+
 // SpentError says that a key has signed as many digests as it may.
 type SpentError struct {
 	Limit int64

@@ -66,8 +66,7 @@ type Facts struct {
 	Archive    string      `json:"archive,omitempty"`
 	Attachment *Attachment `json:"attachment,omitempty"`
 	AuditTrail *Attachment `json:"audit_trail,omitempty"`
-	// AttachAfter is until when nothing is put on the record: the CRM may still carry out what it has not answered, or has
-	// asked to be left alone.
+	// AttachAfter is until when nothing is put on the record: the CRM may still carry out what it has not answered.
 	AttachAfter time.Time `json:"attach_after,omitzero"`
 	// Adopted says that the sealed file was found on the record instead of being made here.
 	Adopted bool `json:"adopted,omitempty"`

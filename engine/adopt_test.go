@@ -197,7 +197,7 @@ func TestARetryByHandDoesNotAttachBesideAnAttemptThatMayStillBeCarriedOut(t *tes
 		must(t, d.store.Retry(t.Context(), tx, "alice", "now"))
 		d.handle(tx)
 		s := d.load(tx)
-		d.want(s, deal.Retrying, deal.Kept, "may still carry out an earlier attempt")
+		d.want(s, deal.Retrying, deal.Kept, "an earlier attempt got no clear answer")
 		if s.Next.Before(s.Facts.AttachAfter) {
 			t.Errorf("the next attempt is at %s, before %s", s.Next, s.Facts.AttachAfter)
 		}
@@ -206,6 +206,22 @@ func TestARetryByHandDoesNotAttachBesideAnAttemptThatMayStillBeCarriedOut(t *tes
 		d = w.daemonIn(d.dir)
 	}
 	d.finish()
+	d.wantDone(d.load(tx))
+	w.wantContracts(record, 1)
+}
+
+// Whoever has bought more calls knows better than the pause that the CRM's refusal asks for.
+func TestARetryByHandAttachesAtOnceWhatTheCRMHadRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	record := w.won()
+	w.fault(mock.Fault{Kind: mock.KindUpload, Effect: mock.RequestLimit, Times: 1})
+	tx := d.notice()
+	d.work()
+	d.want(d.load(tx), deal.Retrying, deal.Kept, "REQUEST_LIMIT_EXCEEDED")
+	must(t, d.store.Retry(t.Context(), tx, "alice", "more calls were bought"))
+	d.handle(tx)
 	d.wantDone(d.load(tx))
 	w.wantContracts(record, 1)
 }

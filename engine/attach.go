@@ -89,8 +89,8 @@ func (r *run) put(ctx context.Context, pieces []connectors.Piece) (at []deal.Att
 		}
 		return nil
 	})
-	if asked := deal.RetryAfter(err); asked > 0 {
-		r.s.Facts.AttachAfter = r.Now().Add(asked)
+	if late := deal.Unsettled(err); late > 0 {
+		r.s.Facts.AttachAfter = r.Now().Add(late)
 	}
 	return at, err
 }
@@ -100,7 +100,7 @@ func (r *run) put(ctx context.Context, pieces []connectors.Piece) (at []deal.Att
 type tooSoonError struct{ left time.Duration }
 
 func (e *tooSoonError) Error() string {
-	return "the CRM may still carry out an earlier attempt, or has asked to be left alone: nothing is put on the record before that is over"
+	return "an earlier attempt got no clear answer, and it may still be carried out: nothing is put on the record before that is over"
 }
 
 func (e *tooSoonError) RetryAfter() time.Duration { return e.left }

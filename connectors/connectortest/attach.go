@@ -161,7 +161,7 @@ func testUploadUnanswered(t *testing.T, w World) {
 		_, err := w.Connector(quiet()).Attach(short, ref(w, id), txFor(id), deal.RoleContract, f)
 		cancel()
 		w.Heal()
-		if wait := deal.RetryAfter(err); err == nil || deal.IsPermanent(err) || wait < 5*time.Minute {
+		if wait := min(deal.RetryAfter(err), deal.Unsettled(err)); err == nil || deal.IsPermanent(err) || wait < 5*time.Minute {
 			t.Errorf("a %s call that nobody answers gives %v (retry after %s), want one that is given minutes", call, err, wait)
 		}
 	}

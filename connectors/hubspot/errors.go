@@ -43,7 +43,9 @@ type Error struct {
 
 	class class
 	after time.Duration
-	cure  string
+	// late is how long the call may still be carried out; see later.
+	late time.Duration
+	cure string
 	// unclear says that the call may have been carried out all the same.
 	unclear bool
 	// login says that no call of this kind can succeed until the login is mended.
@@ -104,6 +106,9 @@ func (e *Error) Permanent() bool { return e.class == permanent }
 // RetryAfter is how long HubSpot should be left alone; 0 when it does not matter.
 func (e *Error) RetryAfter() time.Duration { return e.after }
 
+// Unsettled is how long HubSpot may still carry out the write; see deal.Unsettled.
+func (e *Error) Unsettled() time.Duration { return e.late }
+
 // Login reports whether the trouble is with the token, or with what the app was granted, and not with one record.
 func (e *Error) Login() bool { return e.login }
 
@@ -157,12 +162,21 @@ func (c *Connector) settle() time.Duration { return min(c.cfg.Timeout, settlePau
 func (c *Connector) later(err error) error {
 	var e *Error
 	if errors.As(err, &e) && e.unclear {
-		e.after = max(e.after, c.settle())
-		if errors.Is(err, context.DeadlineExceeded) {
-			e.after = max(e.after, min(lateTimeouts*c.cfg.Timeout, latePause))
+		if err == error(e) { // deals that share a call share its error, too
+			own := *e
+			e, err = &own, &own
 		}
-		if e.cure == "" {
-			e.cure = "it may still be carried out, so that dealseal waits before it looks and tries again"
+		e.late = c.settle()
+		if errors.Is(err, context.DeadlineExceeded) {
+			e.late = max(e.late, min(lateTimeouts*c.cfg.Timeout, latePause))
+		}
+		e.after = max(e.after, e.late)
+		const wait = "it may still be carried out, so that dealseal waits before it looks and tries again"
+		switch {
+		case e.cure == "":
+			e.cure = wait
+		case !strings.HasSuffix(e.cure, wait):
+			e.cure += "; " + wait
 		}
 	}
 	return err

@@ -36,7 +36,9 @@ type Error struct {
 
 	class class
 	after time.Duration
-	cure  string
+	// late is how long the call may still be carried out; see later.
+	late time.Duration
+	cure string
 	// unclear says that the call may have been carried out all the same.
 	unclear bool
 	// revoked says that somebody has taken the login's right away.
@@ -81,6 +83,9 @@ func (e *Error) Permanent() bool { return e.class == permanent }
 
 // RetryAfter is how long Salesforce should be left alone; 0 when it does not matter.
 func (e *Error) RetryAfter() time.Duration { return e.after }
+
+// Unsettled is how long Salesforce may still carry out the write; see deal.Unsettled.
+func (e *Error) Unsettled() time.Duration { return e.late }
 
 // Login reports whether the trouble is with the login, or with what the org lets it do at all, and not with one record.
 func (e *Error) Login() bool { return e.login }
@@ -134,12 +139,21 @@ func (c *Connector) settle() time.Duration { return min(c.cfg.Timeout, settlePau
 func (c *Connector) later(err error) error {
 	var e *Error
 	if errors.As(err, &e) && e.unclear {
-		e.after = max(e.after, c.settle())
-		if errors.Is(err, context.DeadlineExceeded) {
-			e.after = max(e.after, min(lateTimeouts*c.cfg.Timeout, latePause))
+		if err == error(e) { // deals that share a call share its error, too
+			own := *e
+			e, err = &own, &own
 		}
-		if e.cure == "" {
-			e.cure = "it may still be carried out, so that dealseal waits before it looks and tries again"
+		e.late = c.settle()
+		if errors.Is(err, context.DeadlineExceeded) {
+			e.late = max(e.late, min(lateTimeouts*c.cfg.Timeout, latePause))
+		}
+		e.after = max(e.after, e.late)
+		const wait = "it may still be carried out, so that dealseal waits before it looks and tries again"
+		switch {
+		case e.cure == "":
+			e.cure = wait
+		case !strings.HasSuffix(e.cure, wait):
+			e.cure += "; " + wait
 		}
 	}
 	return err
