@@ -21,7 +21,7 @@ type calls struct {
 func (c *calls) line(took time.Duration) *Line[string, string] {
 	return &Line[string, string]{Most: 3, Together: func(ctx context.Context, group string, asked []string) []Answer[string] {
 		c.mu.Lock()
-		c.all = append(c.all, asked)
+		c.all = append(c.all, slices.Clone(asked))
 		c.mu.Unlock()
 		answers := make([]Answer[string], len(asked))
 		select {
@@ -74,6 +74,9 @@ func TestWhoWaitsForACallIsAskedTogetherAfterIt(t *testing.T) {
 		if got := c.shape(); got != "1 1 3 1" {
 			t.Errorf("calls of %s questions, want one alone in each group, then three, then the rest", got)
 		}
+		synctest.Wait()
+		l.mu.Lock()
+		defer l.mu.Unlock()
 		if len(l.groups) != 0 {
 			t.Errorf("groups without questions are kept: %v", l.groups)
 		}
