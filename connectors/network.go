@@ -33,11 +33,14 @@ func Network(err error) error {
 		words = "the connection was refused: check the machine's network, and the address in crm.with"
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
 		words = "there is no way to the host: check the machine's network"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
+		errors.Is(err, net.ErrClosed): // a write that goes on while the transport hears of the end
 		words = "the connection broke off"
 	case errors.As(err, &timeout) && timeout.Timeout():
 		words = "the connection stood still for too long"
 	case errors.As(err, &op):
+		for errors.As(op.Err, &op) { // a body that is copied to the connection fails as a write within a copy
+		}
 		words = op.Err.Error()
 	default:
 		return err

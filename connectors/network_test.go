@@ -25,6 +25,8 @@ func TestANetworkErrorIsSaidInWordsWithoutAddresses(t *testing.T) {
 		"it took longer":            fmt.Errorf("get: %w", context.DeadlineExceeded),
 		"broke off":                 op("read", os.NewSyscallError("read", syscall.ECONNRESET)),
 		"the connection broke off":  io.ErrUnexpectedEOF,
+		"connection broke off":      op("readfrom", op("write", net.ErrClosed)),
+		"message too long":          op("readfrom", op("write", syscall.EMSGSIZE)),
 		"was refused":               op("dial", os.NewSyscallError("connect", syscall.ECONNREFUSED)),
 		"no way to the host":        op("dial", os.NewSyscallError("connect", syscall.EHOSTUNREACH)),
 		"crm.example cannot":        op("dial", &net.DNSError{Err: "no such host", Name: "crm.example"}),
