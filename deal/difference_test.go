@@ -15,7 +15,7 @@ func tree(t testing.TB, text string) (v map[string]any) {
 	d := json.NewDecoder(strings.NewReader(text))
 	d.UseNumber()
 	if err := d.Decode(&v); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	return v
 }
@@ -48,6 +48,9 @@ func TestDifferencesNameFieldAndLine(t *testing.T) {
 func FuzzDifferences(f *testing.F) {
 	f.Add(`{"A":1,"L":[{"Q":1}]}`, `{"A":"1","L":[{"Q":1e9999999999},{}]}`)
 	f.Fuzz(func(t *testing.T, was, is string) {
+		if !json.Valid([]byte(was)) || !json.Valid([]byte(is)) || was[0] != '{' || is[0] != '{' {
+			return // no record
+		}
 		a, b := tree(t, was), tree(t, is)
 		if len(Differences(a, a)) > 0 {
 			t.Errorf("%s differs from itself", was)
