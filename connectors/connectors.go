@@ -131,6 +131,13 @@ type Metered interface {
 	Budget() deal.Budget
 }
 
+// Priced is the ability to say what a deal costs.
+type Priced interface {
+	// Price is how many calls a deal takes beside the two readings of its record, when it is alone and all goes well: to show
+	// that it is in the works, to attach so many files that were made a moment ago, and to show that it is signed.
+	Price(files int) int
+}
+
 // Memory is what a connector must keep over restarts (a rotated refresh token), encrypted at rest by whoever
 // implements it. Safe for concurrent use.
 type Memory interface {

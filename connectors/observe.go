@@ -82,8 +82,24 @@ func (o *Observer) closeIdle() {
 	}
 }
 
+// Tally counts calls. The zero value is ready, and safe for concurrent use.
+type Tally struct{ n atomic.Int64 }
+
+// Calls is how many were made.
+func (t *Tally) Calls() int { return int(t.n.Load()) }
+
+type tallyKey struct{}
+
+// WithTally returns a context whose calls t counts. A call that several ask for is counted for one of them.
+func WithTally(ctx context.Context, t *Tally) context.Context {
+	return context.WithValue(ctx, tallyKey{}, t)
+}
+
 // RoundTrip implements http.RoundTripper.
 func (o *Observer) RoundTrip(req *http.Request) (*http.Response, error) {
+	if t, ok := req.Context().Value(tallyKey{}).(*Tally); ok {
+		t.n.Add(1)
+	}
 	if o.retired.Load() {
 		defer o.closeIdle()
 		req = req.Clone(req.Context())

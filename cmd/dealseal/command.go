@@ -38,6 +38,7 @@ type options struct {
 	certs                                                                                                            certOptions
 	reconcile                                                                                                        reconcileOptions
 	provision                                                                                                        provisionOptions
+	shadow                                                                                                           shadowOptions
 	hooks                                                                                                            hookOptions
 }
 
@@ -100,6 +101,12 @@ func commands() []command {
 		{name: "matrix", args: "[--tenant ID] [--json]", summary: "print which stage makes which document, how it is sealed, and what the record shows of it", run: matrixCommand,
 			flags: with(asJSON, func(fs *flag.FlagSet, o *options) {
 				fs.StringVar(&o.tenant, "tenant", "", "only rules of the tenant with this `id`")
+			})},
+		{name: "shadow", args: "--days N [--tenant ID] [--calls N] [--json]", summary: "rehearse the configuration with the stage entries of some days: what would have been made, held and asked; nothing is written anywhere", run: shadowCommand,
+			flags: with(asJSON, func(fs *flag.FlagSet, o *options) {
+				fs.IntVar(&o.shadow.days, "days", 0, "replay the last so `many` days")
+				fs.StringVar(&o.tenant, "tenant", "", "only the tenant with this `id`")
+				fs.IntVar(&o.shadow.calls, "calls", usualShadowCalls, "make about so `many` calls to the CRM of each tenant at most")
 			})},
 		{name: "doctor", args: "[--json]", summary: "check --online, and the five questions that a house must be able to answer", run: doctorCommand, flags: with(asJSON)},
 		{name: "jobs", args: "[list | retry TX | retry all | release TX --why REASON | release --guard TENANT[/RULE] --why REASON | prepare TX --why REASON | drop TX --why REASON | drop --guard TENANT[/RULE] --why REASON | seen [ROW --why REASON]]", summary: "list deals in the works, or decide: retry after an outage, release a hold, prepare anew, drop; or list and settle rows that could not be understood", run: jobs,
@@ -298,7 +305,9 @@ func parseMixed(fs *flag.FlagSet, args []string) (rest []string, err error) {
 }
 
 // flagsOnly reports whether the command takes nothing but flags.
-func (c command) flagsOnly() bool { return c.args == "" || strings.HasPrefix(c.args, "[--") }
+func (c command) flagsOnly() bool {
+	return c.args == "" || strings.HasPrefix(c.args, "[--") || c.name == "shadow"
+}
 
 func (c command) synopsis() string {
 	if c.args == "" {

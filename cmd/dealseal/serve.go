@@ -207,7 +207,7 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 	g.Go(func() error {
 		ops := &local{Store: d.store, reload: d.reload, configured: func() ([]config.Tenant, error) { return d.residents.house().cfg.Loaded, nil },
 			registry: func(context.Context) (*registry, error) { return d.registry, nil }, deliverer: func() (*webhooks.Deliverer, error) { return d.deliverer, nil }}
-		return serveControl(ctx, d.log, d.control, ops, d.examine, d.sessionRoutes, d.evidenceRoutes, d.reconcileRoutes, d.provisionRoutes, hookRoutes(d.log, ops))
+		return serveControl(ctx, d.log, d.control, ops, d.examine, d.sessionRoutes, d.evidenceRoutes, d.reconcileRoutes, d.provisionRoutes, d.shadowRoutes, hookRoutes(d.log, ops))
 	})
 	g.Go(func() error { return d.servePublic(ctx) })
 	g.Go(func() error { return d.ingress.Run(ctx) })

@@ -82,5 +82,6 @@ var cases = []testCase{
 	{"OneConnectorServesManyAtOnce", testConcurrent},
 	{"DealsThatWaitTogetherGetWhatEachGetsAlone", testTogether},
 	{"EveryCallIsToldOf", testObserved},
+	{"ADealCostsWhatTheConnectorSays", testPrice},
 	{"NothingSecretIsLogged", testNothingLeaks},
 }

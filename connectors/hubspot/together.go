@@ -530,3 +530,7 @@ func (t *told) learned() []string {
 	defer t.mu.Unlock()
 	return slices.Sorted(maps.Keys(t.properties))
 }
+
+// Price implements connectors.Priced: two updates, each file, their note, and a look at the deal before it is told that it is
+// signed.
+func (c *Connector) Price(files int) int { return 4 + files }

@@ -369,3 +369,6 @@ func storedPiece(r subReply, shown map[string]contentFile) connectors.Answer[con
 	}
 	return connectors.Answer[contentFile]{Value: f}
 }
+
+// Price implements connectors.Priced: two updates, one composite upload, and one query for what else is on the record.
+func (c *Connector) Price(int) int { return 4 }
