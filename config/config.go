@@ -38,6 +38,7 @@ type Config struct {
 	// keygen master FILE" makes one). Required. Without it nothing that is stored can be read: back it up apart.
 	MasterKey secret.Ref `yaml:"master_key"`
 	Listen    Listen     `yaml:"listen"`
+	API       API        `yaml:"api"`
 	// Templates is the folder of template bundles. Default: templates beside dealseal.yaml. A reload takes this key and
 	// what is in the folder: for deals that are noticed from then on.
 	Templates string `yaml:"templates"`
@@ -452,6 +453,7 @@ func (c *Config) defaults() {
 	if c.Listen.TLS != nil {
 		orDefault(&c.Listen.TLS.MinVersion, "1.3")
 	}
+	c.API.defaults()
 	orDefault(&c.Log.Format, "text")
 	orDefault(&c.Log.Level, "info")
 	if c.Renderer.Fonts == nil {
@@ -559,6 +561,7 @@ func (c *Config) check() (errs []error) {
 		fail("listen.admin", "listen.admin is %q: it must be an address with a port, such as 127.0.0.1:8484", c.Listen.Admin)
 	}
 	errs = append(errs, c.checkListen()...)
+	errs = append(errs, c.checkAPI()...)
 	oneOf("log.format", c.Log.Format, "text", "json")
 	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	if c.Retry.Max > 12*time.Hour || c.Retry.First > c.Retry.Max || c.Retry.First < 0 {

@@ -68,15 +68,27 @@ func (c *Config) checkListen() (errs []error) {
 	switch {
 	case l.TLS == nil && host != "localhost" && !at.IsLoopback():
 		fail("tls", " is missing: without it the public listener must be on a loopback interface, such as 127.0.0.1:8443, behind a proxy that speaks TLS")
-	case l.TLS != nil && l.TLS.Certificate == "":
-		fail("tls.certificate", " is missing: name a PEM file with the listener's certificate and those above it")
-	case l.TLS != nil && l.TLS.Key.IsZero():
-		fail("tls.key", " is missing: name the private key, such as credential:tls-key")
-	case l.TLS != nil && !slices.Contains([]string{"1.2", "1.3"}, l.TLS.MinVersion):
-		fail("tls.min_version", " is %q: it must be \"1.3\" or \"1.2\"", l.TLS.MinVersion)
+	case l.TLS != nil:
+		errs = append(errs, c.checkTLS("listen.tls", *l.TLS)...)
 	}
 	if u, err := url.Parse(l.URL); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || strings.HasSuffix(l.URL, "/") {
 		fail("url", " is %q: it must be the address that senders are told, without a slash at its end, such as https://seal.example.com", l.URL)
+	}
+	return errs
+}
+
+// checkTLS looks at the certificate of a listener, which stands at a dotted path.
+func (c *Config) checkTLS(path string, t TLS) (errs []error) {
+	fail := func(key, format string, args ...any) {
+		errs = append(errs, c.At(path+"."+key, path+"."+key+format, args...))
+	}
+	switch {
+	case t.Certificate == "":
+		fail("certificate", " is missing: name a PEM file with the listener's certificate and those above it")
+	case t.Key.IsZero():
+		fail("key", " is missing: name the private key, such as credential:tls-key")
+	case !slices.Contains([]string{"1.2", "1.3"}, t.MinVersion):
+		fail("min_version", " is %q: it must be \"1.3\" or \"1.2\"", t.MinVersion)
 	}
 	return errs
 }

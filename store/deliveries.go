@@ -278,7 +278,7 @@ type Redelivery struct {
 // Redeliver begins deliveries anew, with all their attempts, and returns how many. Events keep their IDs.
 func (s *Store) Redeliver(ctx context.Context, r Redelivery, who, why string) (n int64, err error) {
 	if r.Delivery != 0 {
-		if r.Endpoint, err = s.endpointOf(ctx, r.Delivery); err != nil {
+		if r.Endpoint, err = s.EndpointOf(ctx, r.Delivery); err != nil {
 			return 0, err
 		}
 	}
@@ -326,7 +326,8 @@ func (t *txn) redeliverSince(row endpointRow, since time.Time) (sql.Result, erro
 		row.shown.ID, t.now.UnixMilli(), since.UnixMilli(), row.shown.Tenant, string(list))
 }
 
-func (s *Store) endpointOf(ctx context.Context, delivery int64) (id string, err error) {
+// EndpointOf returns where a delivery goes to. The error is a *NoDeliveryError if there is none.
+func (s *Store) EndpointOf(ctx context.Context, delivery int64) (id string, err error) {
 	err = s.view(ctx, func(t *txn) error {
 		found, err := t.get([]any{&id}, `SELECT endpoint FROM deliveries WHERE seq = $1`, delivery)
 		if err == nil && !found {
@@ -363,9 +364,18 @@ type DeliveryState struct {
 }
 
 // Deliveries returns the newest deliveries of an endpoint, or of all if it is empty, in a state, or in any if it is empty.
-func (s *Store) Deliveries(ctx context.Context, endpoint, state string, limit int) (all []DeliveryState, err error) {
+func (s *Store) Deliveries(ctx context.Context, endpoint, state string, limit int) ([]DeliveryState, error) {
+	return s.DeliveriesBefore(ctx, endpoint, state, 0, limit)
+}
+
+// DeliveriesBefore is Deliveries of those that are older than one, unless before is 0.
+func (s *Store) DeliveriesBefore(ctx context.Context, endpoint, state string, before int64, limit int) (all []DeliveryState, err error) {
 	all = []DeliveryState{}
 	where, args := "", []any{min(max(limit, 1), 1000)}
+	if before > 0 {
+		args = append(args, before)
+		where = fmt.Sprintf(" AND seq < $%d", len(args))
+	}
 	for _, f := range []struct{ column, value string }{{"endpoint", endpoint}, {"state", state}} {
 		if f.value != "" {
 			args = append(args, f.value)
@@ -403,7 +413,7 @@ type AttemptState struct {
 // Attempts returns all attempts of a delivery.
 func (s *Store) Attempts(ctx context.Context, delivery int64) (all []AttemptState, err error) {
 	all = []AttemptState{}
-	id, err := s.endpointOf(ctx, delivery)
+	id, err := s.EndpointOf(ctx, delivery)
 	if err != nil {
 		return nil, err
 	}

@@ -28,7 +28,11 @@ const notConfigured = "it is not in the configuration any more"
 const rotation = 24 * time.Hour
 
 // EndpointError means that an endpoint does not take a change. Trying again cannot help.
-type EndpointError struct{ ID, Reason string }
+type EndpointError struct {
+	ID, Reason string
+	// Missing means that there is none of that name.
+	Missing bool
+}
 
 func (e *EndpointError) Error() string { return fmt.Sprintf("endpoint %s: %s", e.ID, e.Reason) }
 
@@ -132,7 +136,7 @@ func (t *txn) endpointRows(where string, args ...any) (all []endpointRow, err er
 func (t *txn) endpointRow(id string) (row endpointRow, err error) {
 	all, err := t.endpointRows(`WHERE id = $1`, id)
 	if err == nil && len(all) == 0 {
-		err = &EndpointError{id, "there is none: \"dealseal webhooks list\" shows those that there are"}
+		err = noEndpoint(id)
 	}
 	if err != nil {
 		return row, err
@@ -166,10 +170,30 @@ func (s *Store) Endpoint(ctx context.Context, id string) (e webhooks.Endpoint, e
 const maxCounted = 100000
 
 // EndpointStates returns how all endpoints are doing.
-func (s *Store) EndpointStates(ctx context.Context) (all []EndpointState, err error) {
+func (s *Store) EndpointStates(ctx context.Context) ([]EndpointState, error) {
+	return s.endpointStates(ctx, "")
+}
+
+// EndpointState returns how one is doing. The error is an *EndpointError if there is none.
+func (s *Store) EndpointState(ctx context.Context, id string) (e EndpointState, err error) {
+	all, err := s.endpointStates(ctx, `WHERE id = $1`, id)
+	if err == nil && len(all) == 0 {
+		err = noEndpoint(id)
+	}
+	if err != nil {
+		return e, err
+	}
+	return all[0], nil
+}
+
+func noEndpoint(id string) error {
+	return &EndpointError{ID: id, Reason: "there is none: \"dealseal webhooks list\" shows those that there are", Missing: true}
+}
+
+func (s *Store) endpointStates(ctx context.Context, where string, args ...any) (all []EndpointState, err error) {
 	all = []EndpointState{} // JSON: an empty list, not null
 	err = s.view(ctx, func(t *txn) error {
-		rows, err := t.endpointRows("")
+		rows, err := t.endpointRows(where, args...)
 		if err != nil {
 			return err
 		}
@@ -199,7 +223,7 @@ func (s *Store) EndpointStates(ctx context.Context) (all []EndpointState, err er
 // AddEndpoint enters one that a person has made. Who and why go into the audit log.
 func (s *Store) AddEndpoint(ctx context.Context, e webhooks.Endpoint, who, why string) error {
 	if len(e.Secrets) == 0 {
-		return &EndpointError{e.ID, "it has no secret"}
+		return &EndpointError{ID: e.ID, Reason: "it has no secret"}
 	}
 	if err := e.Check(); err != nil {
 		return err
@@ -212,7 +236,7 @@ func (s *Store) AddEndpoint(ctx context.Context, e webhooks.Endpoint, who, why s
 		added, err := t.execOne(`INSERT INTO endpoints (id, tenant, configured, endpoint, state, reason, since, failures, succeeded, tried)
 			VALUES ($1, $2, 0, $3, 'active', '', $4, 0, 0, 0) ON CONFLICT DO NOTHING`, e.ID, e.Tenant, boxed, t.now.UnixMilli())
 		if err == nil && !added {
-			err = &EndpointError{e.ID, "there is one already"}
+			err = &EndpointError{ID: e.ID, Reason: "there is one already"}
 		}
 		if err != nil {
 			return err
@@ -255,7 +279,7 @@ func (s *Store) decideEndpoint(ctx context.Context, id, who, why string, do func
 func (s *Store) RemoveEndpoint(ctx context.Context, id, who, why string) error {
 	return s.decideEndpoint(ctx, id, who, why, func(t *txn, row endpointRow) error {
 		if row.shown.Configured && row.shown.Reason != notConfigured {
-			return &EndpointError{id, "it is in the tenant's file: take it out there, and reload"}
+			return &EndpointError{ID: id, Reason: "it is in the tenant's file: take it out there, and reload"}
 		}
 		for _, query := range []string{
 			`DELETE FROM delivery_attempts WHERE delivery IN (SELECT seq FROM deliveries WHERE endpoint = $1)`,
@@ -275,7 +299,7 @@ func (s *Store) SetEndpoint(ctx context.Context, id string, enable bool, who, wh
 	return s.decideEndpoint(ctx, id, who, why, func(t *txn, row endpointRow) error {
 		switch {
 		case enable && row.shown.Reason == notConfigured:
-			return &EndpointError{id, notConfigured + ": put it back there, and reload"}
+			return &EndpointError{ID: id, Reason: notConfigured + ": put it back there, and reload"}
 		case enable:
 			return errors.Join(t.enable(id), t.auditEndpoint(row.endpoint, "webhook.endpoint_enabled", who, why))
 		}
@@ -299,7 +323,7 @@ func (t *txn) disable(id, reason string) error {
 func (s *Store) RotateEndpoint(ctx context.Context, id string, value secret.Secret, who, why string) error {
 	return s.decideEndpoint(ctx, id, who, why, func(t *txn, row endpointRow) error {
 		if row.shown.Configured {
-			return &EndpointError{id, "its secret is where the tenant's file says: change it there, and reload"}
+			return &EndpointError{ID: id, Reason: "its secret is where the tenant's file says: change it there, and reload"}
 		}
 		e := row.endpoint
 		e.Secrets = rotated(e.Secrets, value, t.now)
@@ -344,7 +368,7 @@ func (s *Store) ConfigureEndpoints(ctx context.Context, configured []webhooks.En
 			row, exists := known[e.ID]
 			delete(known, e.ID)
 			if exists && !row.shown.Configured {
-				return &EndpointError{e.ID, "a person has made one of that name: remove it, or give the one in the tenant's file another id"}
+				return &EndpointError{ID: e.ID, Reason: "a person has made one of that name: remove it, or give the one in the tenant's file another id"}
 			}
 			if err := t.configureEndpoint(e, row, exists); err != nil {
 				return err

@@ -18,6 +18,8 @@ type Query struct {
 	// Records are other forms of Text as an ID of a record.
 	Records []string
 	Tenant  deal.TenantID
+	// Tenants are all that are to be found anything of, or taken for what Text means; nil: all there are.
+	Tenants []deal.TenantID
 	// State is "done" or the condition of a sealing that is not done.
 	State string
 	Rule  string
@@ -60,12 +62,19 @@ type finder struct {
 	words   []int64
 	clauses []string
 	args    []any
+	tenants []deal.TenantID // of the query
 }
 
 // Find returns a page of the sealings that match. What it costs does not depend on how many sealings there are.
 func (s *Store) Find(ctx context.Context, q Query) (found Found, err error) {
+	if q.Tenants != nil && len(q.Tenants) == 0 {
+		return Found{}, nil
+	}
+	if len(q.Tenants) == 1 && q.Tenant == "" {
+		q.Tenant = q.Tenants[0]
+	}
 	err = s.view(ctx, func(t *txn) error {
-		f := &finder{txn: t}
+		f := &finder{txn: t, tenants: q.Tenants}
 		if found.By, err = f.meaning(q); err != nil {
 			return err
 		}
@@ -117,9 +126,27 @@ func (f *finder) meaning(q Query) (by string, err error) {
 	return byName, nil
 }
 
+// any reports whether the driver gives something that may be found: whoever sees some tenants only learns nothing of the
+// others from what a text is taken for.
 func (f *finder) any() (bool, error) {
 	var one int
-	return f.get([]any{&one}, "SELECT 1 "+f.driver+" LIMIT 1", f.args...)
+	if f.tenants == nil {
+		return f.get([]any{&one}, "SELECT 1 "+f.driver+" LIMIT 1", f.args...)
+	}
+	args := slices.Clone(f.args)
+	query := "SELECT 1 FROM sealings WHERE seq IN (SELECT seq " + f.driver + ") AND " + f.ofTenants()
+	ok, err := f.get([]any{&one}, query+" LIMIT 1", f.args...)
+	f.args = args
+	return ok, err
+}
+
+// ofTenants is a clause over the query's tenants, for which no index is taken.
+func (f *finder) ofTenants() string {
+	var places []string
+	for _, id := range f.tenants {
+		places = append(places, f.arg(id))
+	}
+	return "tenant || '' IN (" + strings.Join(places, ", ") + ")"
 }
 
 // driveByWord is driven by the rarest word.
@@ -172,6 +199,9 @@ func (f *finder) filter(q Query) error {
 		if c.given {
 			f.clauses = append(f.clauses, c.plain+" = "+f.arg(c.value))
 		}
+	}
+	if f.tenants != nil {
+		f.clauses = append(f.clauses, f.ofTenants())
 	}
 	return nil
 }

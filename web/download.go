@@ -60,14 +60,14 @@ func (s *server) download(w http.ResponseWriter, r *http.Request, open func(ctx 
 	}
 	h := w.Header()
 	h.Set("Content-Type", f.MediaType)
-	h.Set("Content-Disposition", disposition(f.Name))
+	h.Set("Content-Disposition", Disposition(f.Name))
 	h.Set("Content-Length", strconv.FormatInt(f.Length, 10))
 	h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
 	_, _ = io.Copy(w, f.Open()) // the client has gone
 }
 
-// disposition has a browser save a file under its name (RFC 6266), whatever script that is in.
-func disposition(name string) string {
+// Disposition has a browser save a file under its name (RFC 6266), whatever script that is in.
+func Disposition(name string) string {
 	plain := strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' || strings.ContainsRune(`"\%`, r) {
 			return '_'

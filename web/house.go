@@ -121,6 +121,8 @@ type Search struct {
 	// Text is what a person knows of a deal: a transaction ID or its beginning, a record's ID, a name.
 	Text   string
 	Tenant deal.TenantID
+	// Tenants are those that anything is to be found of; nil: all.
+	Tenants []deal.TenantID
 	// State is "done" or a deal.Condition.
 	State string
 	Rule  string

@@ -304,7 +304,7 @@ func TestNamesOfFilesDoNotBreakTheHeader(t *testing.T) {
 		"a\"; x=\"b\r\nc\\%": `attachment; filename="a_; x=_b__c__"; filename*=UTF-8''a%22%3B%20x%3D%22b%0D%0Ac%5C%25`,
 		"日本.pdf":             `attachment; filename="__.pdf"; filename*=UTF-8''%E6%97%A5%E6%9C%AC.pdf`,
 	} {
-		if got := disposition(name); got != want {
+		if got := Disposition(name); got != want {
 			t.Errorf("%q: %s, want %s", name, got, want)
 		}
 	}

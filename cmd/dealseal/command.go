@@ -40,6 +40,7 @@ type options struct {
 	provision                                                                                                        provisionOptions
 	shadow                                                                                                           shadowOptions
 	hooks                                                                                                            hookOptions
+	tokens                                                                                                           tokenOptions
 }
 
 // usualConfig is where the configuration is when no flag says otherwise.
@@ -141,6 +142,15 @@ func commands() []command {
 				fs.BoolVar(&o.hooks.failed, "failed", false, "deliver all once more that have failed")
 				fs.StringVar(&o.hooks.since, "since", "", "deliver all once more that has happened since this `time`, delivered or not")
 				fs.IntVar(&o.limit, "n", 50, "list at most so `many`")
+			})},
+		{name: "tokens", args: "[list | create NAME --role ROLE --tenant ID[,ID]|--all [--test] [--days N] [--certificate FILE.pem] --why REASON | revoke NAME|ID --why REASON]", summary: "list who may use the API, let a program in with a token or a client certificate, and keep it out again", run: tokensCommand,
+			flags: with(asJSON, why, key, func(fs *flag.FlagSet, o *options) {
+				fs.StringVar(&o.tokens.role, "role", "", "what it may do: viewer, operator, signer-admin, auditor or admin")
+				fs.StringVar(&o.tenant, "tenant", "", "the `ids` of the tenants that it sees, with commas between them")
+				fs.BoolVar(&o.all, "all", false, "it sees all tenants of its environment")
+				fs.BoolVar(&o.tokens.test, "test", false, "it is for sandboxes (default: for tenants in production)")
+				fs.IntVar(&o.tokens.days, "days", usualTokenDays, "it is good for so `many` days, at most 366")
+				fs.StringVar(&o.tokens.certificate, "certificate", "", "let in whoever shows this client certificate, in a PEM `file`, instead of making a token")
 			})},
 		{name: "audit", args: "verify [--checkpoint FILE] | checkpoint -o FILE | proof TX -o FILE | check FILE [--checkpoint FILE]", summary: "check the audit log, take a signed checkpoint to be kept elsewhere, or prove to others what the log says of a deal", run: auditCommand,
 			flags: with(out, key, func(fs *flag.FlagSet, o *options) {

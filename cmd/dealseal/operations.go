@@ -66,6 +66,9 @@ type operations interface {
 	Attempts(ctx context.Context, delivery int64) ([]store.AttemptState, error)
 	// ChangeWebhook does with an endpoint or a delivery what a person wants.
 	ChangeWebhook(ctx context.Context, c hookChange) (hookAnswer, error)
+	// Tokens returns who may use the API, also who might once. ChangeToken makes or revokes a token.
+	Tokens(ctx context.Context) ([]deal.Token, error)
+	ChangeToken(ctx context.Context, r tokenRequest) (tokenAnswer, error)
 	// Reload has the daemon read its configuration anew.
 	Reload(ctx context.Context) (reloadReport, error)
 	Close() error

@@ -37,6 +37,7 @@ func (d *service) newPage() http.Handler {
 	d.sessions = web.NewSessions(time.Now)
 	metrics := web.NewMetrics(house, machine{d}, version, time.Now)
 	d.measure(metrics)
+	d.api = d.newAPI(house)
 	checks := []web.Check{
 		{Name: "database", Run: d.databaseMoves},
 		{Name: "disk", Run: func(context.Context) error { return d.disk.check() }},
@@ -47,7 +48,7 @@ func (d *service) newPage() http.Handler {
 	hooks := newHookMeter()
 	d.deliverer.Attempted = hooks.attempted
 	registry.MustRegister(hooks.attempts, hooks.delay)
-	registry.MustRegister(metrics, web.Readiness(checks), &d.checkups, keyWatch{d.keys.groups, d.standIns}, hookWatch{d.store, d.residents.house}, d.ingress, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(metrics, web.Readiness(checks), &d.checkups, keyWatch{d.keys.groups, d.standIns}, hookWatch{d.store, d.residents.house}, d.ingress, d.api, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return web.New(web.Options{House: house, Hooks: pageHooks{d.store}, Sessions: d.sessions, Hosts: d.hosts(), Metrics: registry, Version: version, Log: d.log, Checks: checks})
 }
 
@@ -134,7 +135,7 @@ func (p *pageHouse) Counts(ctx context.Context) (out []web.Count, err error) {
 }
 
 func (p *pageHouse) Find(ctx context.Context, q web.Search) (out web.Found, err error) {
-	asked := store.Query{Text: q.Text, Tenant: q.Tenant, State: q.State, Rule: q.Rule, Day: q.Day, Before: q.Before, Limit: q.Limit}
+	asked := store.Query{Text: q.Text, Tenant: q.Tenant, Tenants: q.Tenants, State: q.State, Rule: q.Rule, Day: q.Day, Before: q.Before, Limit: q.Limit}
 	if id, err := salesforce.CanonicalID(q.Text); err == nil {
 		asked.Records = append(asked.Records, id)
 	}

@@ -62,10 +62,7 @@ func (d *service) servePublic(ctx context.Context) error {
 
 // tlsConfig asks for a client certificate and leaves it to the sender's own rules what to make of it.
 func (d *service) tlsConfig() *tls.Config {
-	c := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: d.certificate.get, NextProtos: []string{"http/1.1"}}
-	if d.house.cfg.Listen.TLS.MinVersion == "1.2" {
-		c.MinVersion = tls.VersionTLS12
-	}
+	c := listenerTLS(d.certificate, *d.house.cfg.Listen.TLS)
 	c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		if !d.residents.house().asksForCertificates() {
 			return nil, nil
@@ -73,6 +70,14 @@ func (d *service) tlsConfig() *tls.Config {
 		asking := c.Clone()
 		asking.GetConfigForClient, asking.ClientAuth = nil, tls.RequestClientCert
 		return asking, nil
+	}
+	return c
+}
+
+func listenerTLS(own *certificate, t config.TLS) *tls.Config {
+	c := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: own.get, NextProtos: []string{"http/1.1"}}
+	if t.MinVersion == "1.2" {
+		c.MinVersion = tls.VersionTLS12
 	}
 	return c
 }
@@ -154,7 +159,7 @@ func (c *certificate) read() (*tls.Certificate, error) {
 	}
 	pair, err := tls.X509KeyPair(chain, key)
 	if err != nil {
-		return nil, fmt.Errorf("certificate and key of the public listener: %w", err)
+		return nil, fmt.Errorf("certificate and key of the listener: %w", err)
 	}
 	return &pair, nil
 }

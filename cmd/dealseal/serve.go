@@ -26,6 +26,7 @@ import (
 	"github.com/dealseal/dealseal/signing/tsa"
 	"github.com/dealseal/dealseal/store"
 	"github.com/dealseal/dealseal/web"
+	"github.com/dealseal/dealseal/web/api"
 	"github.com/dealseal/dealseal/webhooks"
 )
 
@@ -79,6 +80,8 @@ type service struct {
 	public      net.Listener // nil without one
 	certificate *certificate // of public; nil without TLS
 	ingress     *web.Ingress
+	asks        *apiListener // nil without an API
+	api         *api.API
 	closers     []func() error
 	asked       time.Time // to stop
 
@@ -110,6 +113,12 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	}
 	if d.public != nil {
 		d.closers = append(d.closers, func() error { d.public.Close(); return nil }) // it is closed already when it was served
+	}
+	if d.asks, err = h.listenAPI(log); err != nil {
+		return d, err
+	}
+	if d.asks != nil {
+		d.closers = append(d.closers, func() error { d.asks.Close(); return nil })
 	}
 	if d.certificate != nil {
 		d.certificate.log = func(err error) {
@@ -205,11 +214,11 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 	g.Go(func() error { return d.lookAfterCertificates(ctx, heard) })
 	g.Go(func() error { return servePage(ctx, d.log, d.listen, d.page) })
 	g.Go(func() error {
-		ops := &local{Store: d.store, reload: d.reload, configured: func() ([]config.Tenant, error) { return d.residents.house().cfg.Loaded, nil },
-			registry: func(context.Context) (*registry, error) { return d.registry, nil }, deliverer: func() (*webhooks.Deliverer, error) { return d.deliverer, nil }}
-		return serveControl(ctx, d.log, d.control, ops, d.examine, d.sessionRoutes, d.evidenceRoutes, d.reconcileRoutes, d.provisionRoutes, d.shadowRoutes, hookRoutes(d.log, ops))
+		ops := d.operations()
+		return serveControl(ctx, d.log, d.control, ops, d.examine, d.sessionRoutes, d.evidenceRoutes, d.reconcileRoutes, d.provisionRoutes, d.shadowRoutes, hookRoutes(d.log, ops), tokenRoutes(d.log, ops))
 	})
 	g.Go(func() error { return d.servePublic(ctx) })
+	g.Go(func() error { return d.serveAPI(ctx) })
 	g.Go(func() error { return d.ingress.Run(ctx) })
 	g.Go(func() error { return d.lookAfterPushes(ctx) })
 	g.Go(func() error { return d.checkpoints(ctx) })
@@ -233,6 +242,9 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 	if d.public != nil {
 		d.log.Info("senders are answered", "address", d.public.Addr().String(), "senders", len(d.house.senders))
 	}
+	if d.asks != nil {
+		d.log.Info("programs are answered", "address", d.asks.Addr().String())
+	}
 	d.supervisor.ready(d.status(ctx))
 	err := g.Wait()
 	d.log.Info("steps under way have ended", "after", time.Since(d.asked).Round(time.Millisecond))
@@ -241,6 +253,12 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 		return nil
 	}
 	return err
+}
+
+// operations are what commands and programs ask of the running daemon.
+func (d *service) operations() *local {
+	return &local{Store: d.store, reload: d.reload, configured: func() ([]config.Tenant, error) { return d.residents.house().cfg.Loaded, nil },
+		registry: func(context.Context) (*registry, error) { return d.registry, nil }, deliverer: func() (*webhooks.Deliverer, error) { return d.deliverer, nil }}
 }
 
 // checkpoints signs the audit tree every hour; the store does it once more when it closes.

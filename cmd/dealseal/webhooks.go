@@ -384,7 +384,7 @@ func (l *local) testWebhook(ctx context.Context, c hookChange) (a hookAnswer, er
 		return e.Wants(t.Name) && (c.Event == "" || c.Event == t.Name)
 	})
 	if i < 0 {
-		return a, fmt.Errorf("%s takes no event %q", c.ID, c.Event)
+		return a, &store.EndpointError{ID: c.ID, Reason: fmt.Sprintf("it takes no event %q", c.Event)}
 	}
 	d, err := l.deliverer()
 	if err != nil {

@@ -1,0 +1,614 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/dealseal/dealseal/config"
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/engine"
+	"github.com/dealseal/dealseal/secret"
+	"github.com/dealseal/dealseal/store"
+	"github.com/dealseal/dealseal/web/api"
+	"github.com/dealseal/dealseal/webhooks"
+)
+
+// counter is the API before a store with deals in every state, and those who come to it.
+type counter struct {
+	t     testing.TB
+	store *store.Store
+	house *apiHouse
+	api   *api.API
+	log   bytes.Buffer
+
+	txs      map[string]deal.TxID // by what has become of them
+	beta     deal.TxID            // of another tenant
+	tokens   map[string]string    // by role and by what is wrong with them
+	delivery int64
+
+	mu   sync.Mutex
+	seen map[string]map[int]bool // statuses by operation
+	doc  *contract
+}
+
+const (
+	apiAccount   = deal.AccountID("salesforce:00D000000000001")
+	betaAccount  = deal.AccountID("salesforce:00D000000000002")
+	betasCompany = "Betas Own Record"
+)
+
+func apiTenant(id, environment string) tenant {
+	file := &config.Tenant{}
+	file.Tenant.ID, file.Tenant.Name, file.Tenant.Environment = id, strings.ToUpper(id), environment
+	return tenant{file: file, rules: []engine.Rule{{Plan: deal.Plan{Rule: "order-form", Template: "order-form@1", Bundle: fmt.Sprintf("%064x", 7), Stage: "Closed Won"}}}}
+}
+
+// newCounter has tenants acme and beta in production and a sandbox.
+func newCounter(t testing.TB) *counter {
+	t.Helper()
+	c := &counter{t: t, txs: map[string]deal.TxID{}, tokens: map[string]string{}, seen: map[string]map[int]bool{}}
+	log := slog.New(slog.NewTextHandler(&c.log, nil))
+	s, err := store.Open(context.Background(), store.Options{Dir: filepath.Join(t.TempDir(), "state"), MasterKey: secret.New(bytes.Repeat([]byte{9}, 32))})
+	c.ok(err)
+	t.Cleanup(func() { s.Close() })
+	h := &house{cfg: &config.Config{}, tenants: []tenant{apiTenant("acme", "production"), apiTenant("beta", "production"), apiTenant("sand", "sandbox")}}
+	for _, one := range h.tenants {
+		h.cfg.Loaded = append(h.cfg.Loaded, *one.file)
+	}
+	c.store = s
+	c.house = &apiHouse{pageHouse: &pageHouse{Store: s, house: func() *house { return h }, log: log}, bundles: &bundleMaker{store: s},
+		ops: &local{Store: s, configured: func() ([]config.Tenant, error) { return h.cfg.Loaded, nil }, deliverer: func() (*webhooks.Deliverer, error) {
+			return &webhooks.Deliverer{Guard: webhooks.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}), Log: log}, nil
+		}}}
+	c.api = c.open(100_000, 1_000_000)
+	c.doc = readContract(t, c.ask("GET", "/v1/openapi.json", "", "").Body.Bytes())
+	c.fill()
+	c.admit()
+	return c
+}
+
+func (c *counter) open(perToken, perAddress int) *api.API {
+	return api.New(api.Options{House: c.house, Tokens: c.store, PerToken: perToken, PerAddress: perAddress, Version: "test", Now: time.Now, Log: c.house.log})
+}
+
+func (c *counter) ok(err error) {
+	c.t.Helper()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// fill makes deals and webhooks.
+func (c *counter) fill() {
+	c.t.Helper()
+	txs := c.notice("acme", apiAccount, "held", "dead", "running", "done", "erased", "erased-dead", "erased-held", "droppable", "releasable", "preparable")
+	for i, name := range []string{"held", "dead", "running", "done", "erased", "erased-dead", "erased-held", "droppable", "releasable", "preparable"} {
+		c.txs[name] = txs[i]
+	}
+	c.beta = c.notice("beta", betaAccount, betasCompany)[0]
+	for _, name := range []string{"held", "droppable", "releasable"} {
+		c.advance(c.txs[name], func(s *deal.Sealing) { s.Condition, s.Reason = deal.Held, "[left] the record left its stage" })
+	}
+	for _, name := range []string{"dead", "erased-dead"} {
+		c.advance(c.txs[name], func(s *deal.Sealing) { s.Condition, s.Reason = deal.Dead, "out of attempts" })
+	}
+	for _, name := range []string{"preparable", "erased-held"} {
+		c.advance(c.txs[name], func(s *deal.Sealing) { s.Step, s.Facts.Digest = deal.Rendered, fmt.Sprintf("%064x", 1) })
+		c.advance(c.txs[name], func(s *deal.Sealing) { s.Condition, s.Reason = deal.Held, "the key is silent" })
+	}
+	c.seal("done")
+	c.seal("erased")
+	for _, name := range []string{"erased", "erased-dead", "erased-held"} {
+		c.ok(c.store.Erase(context.Background(), c.txs[name], "test", "its time has come"))
+	}
+	for _, id := range []string{"acme/erp", "acme/old", "beta/erp"} {
+		e := hookAt(id, "https://receiver.example/hooks/"+id+"?token=hidden")
+		c.ok(c.store.AddEndpoint(context.Background(), e, "test", "to be told"))
+	}
+	filed := hookAt("acme/filed", "https://receiver.example/filed")
+	c.ok(c.store.ConfigureEndpoints(context.Background(), []webhooks.Endpoint{filed, hookAt("acme/gone", "https://receiver.example/gone")}))
+	c.ok(c.store.ConfigureEndpoints(context.Background(), []webhooks.Endpoint{filed}))
+	c.notice("acme", apiAccount, "late") // is told to endpoints
+	all, err := c.store.Deliveries(context.Background(), "acme/erp", "", 1)
+	c.ok(err)
+	c.delivery = all[0].ID
+	_, err = c.store.Checkpoint(context.Background())
+	c.ok(err)
+}
+
+func hookAt(id, url string) webhooks.Endpoint {
+	tenant, _, _ := strings.Cut(id, "/")
+	e := webhooks.Endpoint{ID: id, Tenant: tenant, URL: url}
+	e.Defaults()
+	e.Secrets = []webhooks.Secret{{Value: secret.New([]byte(standardSecret))}}
+	return e
+}
+
+// notice takes in an entry for each record.
+func (c *counter) notice(tenant deal.TenantID, account deal.AccountID, records ...string) []deal.TxID {
+	c.t.Helper()
+	ctx, start := context.Background(), time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	watch := deal.Watch{Rule: "order-form", Object: "Opportunity", Stage: "Closed Won"}
+	_, err := c.store.Activate(ctx, tenant, account, watch, start.Add(-time.Hour))
+	c.ok(err)
+	previous, err := c.store.Cursor(ctx, tenant, account)
+	c.ok(err)
+	page := deal.Page{Next: deal.Cursor{Since: start}}
+	for _, r := range records {
+		page.Entries = append(page.Entries, deal.Change{Rule: "order-form", Ref: deal.Ref{Object: "Opportunity", ID: r}, Stage: "Closed Won", Occurrence: "1", At: start})
+	}
+	plan := deal.Plan{TenantName: "Acme", Rule: "order-form", Stage: "Closed Won", Profile: []byte(`{}`), Template: "order-form@1", WriteBack: deal.WriteBack{TransactionID: "Tx__c", Status: "Status__c"}}
+	txs, err := c.store.Notice(ctx, deal.Noticing{Tenant: tenant, Account: account, Previous: previous, Plans: map[string]deal.Plan{"order-form": plan}, Watches: map[string]deal.Watch{"order-form": watch}, Page: page})
+	c.ok(err)
+	return txs
+}
+
+func (c *counter) advance(tx deal.TxID, change func(*deal.Sealing)) {
+	c.t.Helper()
+	s, err := c.store.Load(context.Background(), tx)
+	c.ok(err)
+	change(s)
+	c.ok(c.store.Advance(context.Background(), s, deal.Entry{Who: "daemon", What: "moved"}))
+}
+
+// seal brings a deal to its end, with a contract in the archive.
+func (c *counter) seal(name string) {
+	c.t.Helper()
+	ctx, tx := context.Background(), c.txs[name]
+	digest := fmt.Sprintf("%064x", 1)
+	c.advance(tx, func(s *deal.Sealing) {
+		s.Step, s.Private.FileName, s.Private.Values = deal.Gathered, "Contract of Zofia.pdf", json.RawMessage(`{"Name":"Zofia"}`)
+	})
+	c.advance(tx, func(s *deal.Sealing) { s.Step, s.Facts.Digest = deal.Rendered, digest })
+	s, err := c.store.Load(ctx, tx)
+	c.ok(err)
+	c.ok(c.store.Begin(ctx, s, deal.Intent{Step: s.Step, What: "sign", Digest: digest, Lease: time.Minute}))
+	s.Facts.Signature, s.Private.Value = true, []byte("signature")
+	c.ok(c.store.Advance(ctx, s, deal.Entry{Who: "daemon", What: "signed"}))
+	fact, err := c.store.Stage(ctx, tx, "contract.pdf", func(w io.Writer) error {
+		_, err := io.WriteString(w, "%PDF the contract of "+name)
+		return err
+	})
+	c.ok(err)
+	c.advance(tx, func(s *deal.Sealing) {
+		s.Step, s.Facts.Contract, s.Facts.SealedAt = deal.Sealed, &fact, time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+		s.Facts.Level, s.Facts.Verdict = "B-T", "VALID"
+		s.Facts.Cert = &deal.CertFact{SHA256: fmt.Sprintf("%064x", 3), Subject: "CN=House Seal"}
+	})
+	c.advance(tx, func(s *deal.Sealing) { s.Step = deal.Checked })
+	s, err = c.store.Load(ctx, tx)
+	c.ok(err)
+	folder, err := c.store.Keep(ctx, s, "contract.pdf", map[string][]byte{"report.json": []byte("{}")})
+	c.ok(err)
+	for _, step := range []deal.Step{deal.Kept, deal.Attached, deal.Reported, deal.Done} {
+		c.advance(tx, func(s *deal.Sealing) { s.Step, s.Facts.Archive = step, folder })
+	}
+}
+
+// admit makes tokens: one of each role for acme alone, and some that are good for nothing.
+func (c *counter) admit() {
+	c.t.Helper()
+	ctx := context.Background()
+	for _, role := range deal.TokenRoles {
+		c.tokens[string(role)] = c.create(tokenRequest{Name: "acme-" + string(role), Role: role, Tenants: []deal.TenantID{"acme"}})
+	}
+	c.tokens["everywhere"] = c.create(tokenRequest{Name: "everywhere", Role: deal.RoleAdmin})
+	c.tokens["test"] = c.create(tokenRequest{Name: "test", Role: deal.RoleAdmin, Test: true})
+	c.tokens["revoked"] = c.create(tokenRequest{Name: "revoked", Role: deal.RoleAdmin})
+	_, err := c.store.RevokeToken(ctx, "revoked", "test", "it was seen in a chat")
+	c.ok(err)
+	c.tokens["unknown"] = newTokenText(true)
+	c.tokens["none"] = ""
+	c.tokens["another scheme"] = "Basic YWRtaW46YWRtaW4="
+}
+
+func (c *counter) create(r tokenRequest) string {
+	c.t.Helper()
+	r.Verb, r.Days, r.Who, r.Why = "create", 30, "test", "a test"
+	a, err := c.house.ops.ChangeToken(context.Background(), r)
+	c.ok(err)
+	return a.Secret
+}
+
+// ask sends a request with the token of that name, and holds what is answered against the document.
+func (c *counter) ask(method, path, token, body string) *httptest.ResponseRecorder {
+	return c.askOf(c.api, method, path, token, body, nil)
+}
+
+func (c *counter) askOf(a *api.API, method, path, token, body string, change func(*http.Request)) *httptest.ResponseRecorder {
+	c.t.Helper()
+	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	r.RemoteAddr = "192.0.2.7:1234"
+	if text, known := c.tokens[token]; known && text != "" {
+		if !strings.Contains(text, " ") {
+			text = "Bearer " + text
+		}
+		r.Header.Set("Authorization", text)
+	}
+	if method == "POST" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if change != nil {
+		change(r)
+	}
+	w := httptest.NewRecorder()
+	a.ServeHTTP(w, r)
+	if c.doc != nil {
+		c.hold(method, r.URL.Path, w)
+	}
+	return w
+}
+
+// hold compares an answer with the document.
+func (c *counter) hold(method, path string, w *httptest.ResponseRecorder) {
+	c.t.Helper()
+	operation := c.doc.find(method, path)
+	if operation == "" {
+		if w.Code != http.StatusNotFound && w.Code != http.StatusMethodNotAllowed {
+			c.t.Errorf("%s %s, which is no route, answers %d", method, path, w.Code)
+		}
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.seen[operation] == nil {
+		c.seen[operation] = map[int]bool{}
+	}
+	c.seen[operation][w.Code] = true
+	if err := c.doc.check(operation, w); err != nil {
+		c.t.Errorf("%s %s answers %d with %.300s\n%v", method, path, w.Code, w.Body, err)
+	}
+}
+
+// contract is the OpenAPI document as a caller reads it.
+type contract struct {
+	Paths map[string]map[string]struct {
+		Responses map[string]struct {
+			Content map[string]json.RawMessage `json:"content"`
+			Headers map[string]json.RawMessage `json:"headers"`
+		} `json:"responses"`
+	} `json:"paths"`
+
+	compiler *jsonschema.Compiler
+	schemas  map[string]*jsonschema.Schema
+}
+
+func readContract(t testing.TB, text []byte) *contract {
+	t.Helper()
+	c := &contract{compiler: jsonschema.NewCompiler(), schemas: map[string]*jsonschema.Schema{}}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err = errors.Join(err, json.Unmarshal(text, c), c.compiler.AddResource("https://dealseal.invalid/openapi.json", doc)); err != nil {
+		t.Fatal(err)
+	}
+	c.compiler.AssertFormat()
+	return c
+}
+
+// find is the operation, such as "get /v1/deals/{tx}", that answers a path; literal segments count before others.
+func (c *contract) find(method, path string) (operation string) {
+	best := -1
+	for pattern, methods := range c.Paths {
+		if _, ok := methods[strings.ToLower(method)]; !ok {
+			continue
+		}
+		if literal, ok := fits(pattern, path); ok && literal > best {
+			best, operation = literal, strings.ToLower(method)+" "+pattern
+		}
+	}
+	return operation
+}
+
+func fits(pattern, path string) (literal int, ok bool) {
+	want, have := strings.Split(pattern, "/"), strings.Split(path, "/")
+	if last := want[len(want)-1]; last == "{name}" && strings.Contains(pattern, "/documents/") && len(have) > len(want) {
+		have = append(have[:len(want)-1], "rest")
+	}
+	if len(want) != len(have) {
+		return 0, false
+	}
+	for i := range want {
+		switch {
+		case want[i] == have[i]:
+			literal++
+		case !strings.HasPrefix(want[i], "{") || have[i] == "":
+			return 0, false
+		}
+	}
+	return literal, true
+}
+
+func (c *contract) check(operation string, w *httptest.ResponseRecorder) error {
+	method, pattern, _ := strings.Cut(operation, " ")
+	status := fmt.Sprint(w.Code)
+	answer, known := c.Paths[pattern][method].Responses[status]
+	if !known {
+		return errors.New("the document does not have this status")
+	}
+	media, _, _ := strings.Cut(w.Header().Get("Content-Type"), ";")
+	if _, known := answer.Content[media]; !known {
+		return fmt.Errorf("the document does not have the media type %q", media)
+	}
+	for name := range answer.Headers {
+		if w.Header().Get(name) == "" {
+			return fmt.Errorf("the header %s is missing", name)
+		}
+	}
+	if !strings.HasSuffix(media, "json") || !bytes.Contains(answer.Content[media], []byte("schema")) {
+		return nil
+	}
+	at := "https://dealseal.invalid/openapi.json#/paths/" + url.PathEscape(strings.NewReplacer("~", "~0", "/", "~1").Replace(pattern)) + "/" + method + "/responses/" + status + "/content/" + strings.Replace(media, "/", "~1", 1) + "/schema"
+	schema := c.schemas[at]
+	if schema == nil {
+		var err error
+		if schema, err = c.compiler.Compile(at); err != nil {
+			return err
+		}
+		c.schemas[at] = schema
+	}
+	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(w.Body.Bytes()))
+	if err != nil {
+		return err
+	}
+	return schema.Validate(value)
+}
+
+// operations are all of the document, sorted.
+func (c *contract) operations() (all []string) {
+	for pattern, methods := range c.Paths {
+		for method := range maps.Keys(methods) {
+			all = append(all, method+" "+pattern)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// way is how a test asks for an operation. Of paths, TX, BETA and N stand for a deal of acme, one of beta and a delivery.
+type way struct {
+	path, body string
+	// other is the same of tenant beta; empty for what is of no tenant.
+	other string
+	// roles are those who may, as they are meant to be: not as the code has it.
+	roles string
+	tx    string // whose deal TX is
+}
+
+const (
+	everyRole = "viewer operator signer-admin auditor admin"
+	because   = `{"why":"a test"}`
+	newHook   = `{"id":"acme/new","url":"https://receiver.example/new","why":"a test"}`
+)
+
+// ways are all operations. One that is not here fails the tests.
+var ways = map[string]way{
+	"get /v1/openapi.json":                {path: "/v1/openapi.json", roles: everyRole},
+	"get /v1/token":                       {path: "/v1/token", roles: everyRole},
+	"get /v1/deals":                       {path: "/v1/deals", roles: everyRole},
+	"get /v1/deals/{tx}":                  {path: "/v1/deals/TX", other: "/v1/deals/BETA", roles: everyRole, tx: "done"},
+	"get /v1/deals/{tx}/explain":          {path: "/v1/deals/TX/explain", other: "/v1/deals/BETA/explain", roles: everyRole, tx: "held"},
+	"get /v1/deals/{tx}/values":           {path: "/v1/deals/TX/values", other: "/v1/deals/BETA/values", roles: "signer-admin auditor admin", tx: "done"},
+	"get /v1/deals/{tx}/documents/{name}": {path: "/v1/deals/TX/documents/contract.pdf", other: "/v1/deals/BETA/documents/contract.pdf", roles: "signer-admin auditor admin", tx: "done"},
+	"post /v1/deals/{tx}/evidence":        {path: "/v1/deals/TX/evidence", other: "/v1/deals/BETA/evidence", roles: "signer-admin auditor admin", tx: "held"},
+	"get /v1/deals/{tx}/proof":            {path: "/v1/deals/TX/proof", other: "/v1/deals/BETA/proof", roles: "auditor admin", tx: "done"},
+	"post /v1/deals/{tx}/retry":           {path: "/v1/deals/TX/retry", other: "/v1/deals/BETA/retry", body: because, roles: "operator signer-admin admin", tx: "dead"},
+	"post /v1/deals/{tx}/release":         {path: "/v1/deals/TX/release", other: "/v1/deals/BETA/release", body: because, roles: "operator signer-admin admin", tx: "releasable"},
+	"post /v1/deals/{tx}/drop":            {path: "/v1/deals/TX/drop", other: "/v1/deals/BETA/drop", body: because, roles: "operator signer-admin admin", tx: "droppable"},
+	"post /v1/deals/{tx}/prepare":         {path: "/v1/deals/TX/prepare", other: "/v1/deals/BETA/prepare", body: because, roles: "signer-admin admin", tx: "preparable"},
+
+	"get /v1/templates":         {path: "/v1/templates", roles: everyRole},
+	"get /v1/certificates":      {path: "/v1/certificates", roles: everyRole},
+	"get /v1/audit/checkpoint":  {path: "/v1/audit/checkpoint", roles: "auditor admin"},
+	"post /v1/audit/checkpoint": {path: "/v1/audit/checkpoint", roles: "auditor admin"},
+
+	"get /v1/webhooks":                                                  {path: "/v1/webhooks", roles: everyRole},
+	"post /v1/webhooks":                                                 {path: "/v1/webhooks", body: newHook, roles: "admin"},
+	"post /v1/webhooks/test":                                            {path: "/v1/webhooks/test", body: `{"endpoint":"acme/erp"}`, roles: "operator admin"},
+	"get /v1/webhooks/{tenant}/{name}":                                  {path: "/v1/webhooks/acme/erp", other: "/v1/webhooks/beta/erp", roles: everyRole},
+	"post /v1/webhooks/{tenant}/{name}/rotate":                          {path: "/v1/webhooks/acme/erp/rotate", other: "/v1/webhooks/beta/erp/rotate", body: because, roles: "admin"},
+	"post /v1/webhooks/{tenant}/{name}/enable":                          {path: "/v1/webhooks/acme/erp/enable", other: "/v1/webhooks/beta/erp/enable", body: because, roles: "admin"},
+	"post /v1/webhooks/{tenant}/{name}/disable":                         {path: "/v1/webhooks/acme/erp/disable", other: "/v1/webhooks/beta/erp/disable", body: because, roles: "admin"},
+	"post /v1/webhooks/{tenant}/{name}/remove":                          {path: "/v1/webhooks/acme/old/remove", other: "/v1/webhooks/beta/erp/remove", body: because, roles: "admin"},
+	"post /v1/webhooks/{tenant}/{name}/redeliver":                       {path: "/v1/webhooks/acme/erp/redeliver", other: "/v1/webhooks/beta/erp/redeliver", body: `{"failed":true,"why":"a test"}`, roles: "operator admin"},
+	"get /v1/webhooks/{tenant}/{name}/deliveries":                       {path: "/v1/webhooks/acme/erp/deliveries", other: "/v1/webhooks/beta/erp/deliveries", roles: everyRole},
+	"get /v1/webhooks/{tenant}/{name}/deliveries/{delivery}":            {path: "/v1/webhooks/acme/erp/deliveries/N", other: "/v1/webhooks/beta/erp/deliveries/N", roles: everyRole},
+	"post /v1/webhooks/{tenant}/{name}/deliveries/{delivery}/redeliver": {path: "/v1/webhooks/acme/erp/deliveries/N/redeliver", other: "/v1/webhooks/beta/erp/deliveries/N/redeliver", body: because, roles: "operator admin"},
+	"post /admin/tenants/{tenant}/webhooks":                             {path: "/admin/tenants/acme/webhooks", other: "/admin/tenants/beta/webhooks", body: `{"url":"https://receiver.example/sdf","secret":"a secret of the customer's own choice"}`, roles: "admin"},
+}
+
+// at puts what there is into a path.
+func (c *counter) at(path, tx string) string {
+	path = strings.Replace(path, "TX", string(c.txs[tx]), 1)
+	return strings.Replace(strings.Replace(path, "BETA", string(c.beta), 1), "/N", fmt.Sprint("/", c.delivery), 1)
+}
+
+// TestEachRoleMayWhatItIsMeantTo asks for every operation as everybody: each role, of its own tenant and of another one, and
+// whoever is nobody.
+func TestEachRoleMayWhatItIsMeantTo(t *testing.T) {
+	t.Parallel()
+	c := newCounter(t)
+	for _, operation := range c.doc.operations() {
+		w, known := ways[operation]
+		if !known {
+			t.Errorf("%s is in no test", operation)
+			continue
+		}
+		method, _, _ := strings.Cut(operation, " ")
+		method = strings.ToUpper(method)
+		open := operation == "get /v1/openapi.json"
+		for _, who := range []string{"none", "unknown", "revoked", "another scheme"} {
+			got := c.ask(method, c.at(w.path, w.tx), who, w.body)
+			if want := 401; !open && (got.Code != want || strings.Contains(got.Body.String(), "detail")) {
+				t.Errorf("%s as %s: %d %s", operation, who, got.Code, got.Body)
+			}
+		}
+		if !open {
+			c.showsNothingElsewhere(operation, method, w)
+		}
+		for _, role := range strings.Fields(everyRole) {
+			may := slices.Contains(strings.Fields(w.roles), role)
+			got := c.ask(method, c.at(w.path, w.tx), role, w.body)
+			if denied := got.Code == http.StatusForbidden; denied == may || got.Code == http.StatusUnauthorized || got.Code >= 500 {
+				t.Errorf("%s as %s: %d %s", operation, role, got.Code, got.Body)
+			}
+			if strings.Contains(got.Body.String(), "beta") || strings.Contains(got.Body.String(), betasCompany) || strings.Contains(got.Body.String(), string(c.beta)) || strings.Contains(got.Body.String(), "token=hidden") {
+				t.Errorf("%s tells %s of another tenant, or a secret: %s", operation, role, got.Body)
+			}
+			if may && w.other != "" {
+				if got := c.ask(method, c.at(w.other, w.tx), role, w.body); got.Code != http.StatusNotFound {
+					t.Errorf("%s as %s of another tenant: %d %s", operation, role, got.Code, got.Body)
+				}
+			}
+		}
+	}
+	for operation := range ways {
+		if !slices.Contains(c.doc.operations(), operation) {
+			t.Errorf("%s is not there any more", operation)
+		}
+	}
+	if report, err := c.store.VerifyAudit(context.Background(), nil); err != nil {
+		t.Errorf("the audit log: %v %v", report, err)
+	}
+	if strings.Contains(c.log.String(), "level=ERROR") || strings.Contains(c.log.String(), "ds_live_") {
+		t.Errorf("the log has an error or a token:\n%s", c.log.String())
+	}
+}
+
+// showsNothingElsewhere is about a token for tests: what is in production is not there.
+func (c *counter) showsNothingElsewhere(operation, method string, w way) {
+	c.t.Helper()
+	got := c.ask(method, c.at(w.path, w.tx), "test", w.body)
+	if ofTenant := w.other != ""; ofTenant != (got.Code == http.StatusNotFound) && !strings.HasPrefix(w.path, "/v1/webhooks") || strings.Contains(got.Body.String(), "acme") {
+		c.t.Errorf("%s for a sandbox: %d %s", operation, got.Code, got.Body)
+	}
+}
+
+// hostile are requests that must be answered with a status of the document.
+func (c *counter) hostile(operation string, w way) {
+	method, _, _ := strings.Cut(operation, " ")
+	method = strings.ToUpper(method)
+	path := c.at(w.path, w.tx)
+	c.ask(method, path+"?unknown=1", "admin", w.body)
+	for status, change := range map[int]func(*http.Request){
+		http.StatusForbidden: func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") },
+		http.StatusServiceUnavailable: func(r *http.Request) {
+			ctx, cancel := context.WithCancel(r.Context())
+			cancel()
+			*r = *r.WithContext(ctx)
+		},
+	} {
+		if got := c.askOf(c.api, method, path, "admin", w.body, change); c.doc.has(operation, status) && got.Code != status && status != http.StatusForbidden {
+			c.t.Errorf("%s: %d instead of %d", operation, got.Code, status)
+		}
+	}
+	narrow := c.open(1, 1_000_000)
+	if operation == "get /v1/openapi.json" {
+		narrow = c.open(1, 1)
+	}
+	c.askOf(narrow, method, path, "viewer", w.body, nil)
+	got := c.askOf(narrow, method, path, "viewer", w.body, nil)
+	if got.Code != http.StatusTooManyRequests || got.Header().Get("Retry-After") == "" || got.Header().Get("RateLimit-Remaining") != "0" {
+		c.t.Errorf("%s once more than is allowed: %d %v", operation, got.Code, got.Header())
+	}
+	if w.body == "" {
+		return
+	}
+	for _, body := range []string{"", "{", "[]", "null", `{"why":7}`, `{"why":"a","unknown":1}`, w.body + w.body, `{"why":""}`, `{"why":"two\nlines"}`} {
+		c.ask(method, path, "admin", body)
+	}
+	c.ask(method, path, "admin", `{"why":"`+strings.Repeat("x", 70<<10)+`"}`)
+	c.askOf(c.api, method, path, "admin", w.body, func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") })
+	c.askOf(c.api, method, path, "admin", w.body, func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") })
+}
+
+func (c *contract) has(operation string, status int) bool {
+	method, pattern, _ := strings.Cut(operation, " ")
+	_, known := c.Paths[pattern][method].Responses[fmt.Sprint(status)]
+	return known
+}
+
+// TestTheDocumentIsTrue has every operation answer with every status that the document names, and with no other one.
+func TestTheDocumentIsTrue(t *testing.T) {
+	t.Parallel()
+	c := newCounter(t)
+	for _, operation := range c.doc.operations() {
+		c.hostile(operation, ways[operation])
+	}
+	for operation, w := range ways {
+		method, _, _ := strings.Cut(operation, " ")
+		for _, who := range []string{"none", "viewer", "admin"} {
+			c.ask(strings.ToUpper(method), c.at(w.path, w.tx), who, w.body)
+		}
+		if w.other != "" {
+			c.ask(strings.ToUpper(method), c.at(w.other, w.tx), "admin", w.body)
+		}
+	}
+	for _, r := range []struct{ method, path, body string }{
+		{"GET", "/v1/deals?q=held&state=held&day=2026-03-04&limit=1", ""}, {"GET", "/v1/deals?day=tomorrow", ""}, {"GET", "/v1/deals?limit=0", ""}, {"GET", "/v1/deals?cursor=1", ""}, {"GET", "/v1/deals?state=odd", ""},
+		{"GET", c.at("/v1/deals/TX/values", "erased"), ""}, {"GET", c.at("/v1/deals/TX/documents/contract.pdf", "erased"), ""}, {"POST", c.at("/v1/deals/TX/evidence", "erased"), ""},
+		{"GET", c.at("/v1/deals/TX/documents/evidence/report.json", "done"), ""}, {"GET", c.at("/v1/deals/TX/documents/../../../etc/passwd", "done"), ""},
+		{"POST", c.at("/v1/deals/TX/retry", "running"), because}, {"POST", c.at("/v1/deals/TX/retry", "erased-dead"), because},
+		{"POST", c.at("/v1/deals/TX/release", "running"), because}, {"POST", c.at("/v1/deals/TX/release", "erased-held"), because},
+		{"POST", c.at("/v1/deals/TX/drop", "running"), because}, {"POST", c.at("/v1/deals/TX/drop", "erased-held"), because},
+		{"POST", c.at("/v1/deals/TX/prepare", "running"), because}, {"POST", c.at("/v1/deals/TX/prepare", "erased-held"), because},
+		{"POST", "/v1/webhooks", newHook}, {"POST", "/v1/webhooks", `{"id":"beta/mine","url":"https://receiver.example","why":"a test"}`}, {"POST", "/v1/webhooks", `{"id":"acme/x","url":"ftp://receiver.example","why":"a test"}`},
+		{"POST", "/v1/webhooks/test", `{"endpoint":"beta/erp"}`}, {"POST", "/v1/webhooks/test", `{"url":"https://receiver.example/hooks/beta/erp?token=hidden"}`}, {"POST", "/v1/webhooks/test", `{"url":"https://receiver.example/hooks/acme/erp?token=hidden"}`},
+		{"POST", "/v1/webhooks/test", `{}`}, {"POST", "/v1/webhooks/test", `{"endpoint":"acme/erp","event":"no.such"}`},
+		{"POST", "/v1/webhooks/acme/filed/rotate", because}, {"POST", "/v1/webhooks/acme/erp/rotate", `{"secret":"short","why":"a test"}`},
+		{"POST", "/v1/webhooks/acme/filed/remove", because}, {"POST", "/v1/webhooks/acme/gone/enable", because}, {"POST", "/v1/webhooks/acme/erp/redeliver", `{"failed":true,"since":"2026-01-01T00:00:00Z","why":"a test"}`},
+		{"POST", "/v1/webhooks/acme/erp/redeliver", `{"since":"2026-01-01T00:00:00Z","why":"a test"}`}, {"GET", "/v1/webhooks/acme/erp/deliveries?state=pending&limit=1", ""}, {"GET", "/v1/webhooks/acme/erp/deliveries/x", ""},
+		{"POST", "/admin/tenants/acme/webhooks", `{"url":"https://receiver.example/sdf"}`},
+	} {
+		c.ask(r.method, r.path, "admin", r.body)
+	}
+	c.withoutCheckpoint()
+	c.ok(c.store.Close())
+	for operation, w := range ways {
+		method, _, _ := strings.Cut(operation, " ")
+		c.ask(strings.ToUpper(method), c.at(w.path, w.tx), "admin", w.body)
+	}
+	for _, operation := range c.doc.operations() {
+		method, pattern, _ := strings.Cut(operation, " ")
+		for status := range c.doc.Paths[pattern][method].Responses {
+			// A bundle is signed with a key: see TestAProgramReadsDealsFetchesContractsAndDecides.
+			if operation == "post /v1/deals/{tx}/evidence" && status == "200" {
+				continue
+			}
+			if !slices.ContainsFunc(slices.Collect(maps.Keys(c.seen[operation])), func(n int) bool { return fmt.Sprint(n) == status }) {
+				t.Errorf("%s was never answered with %s, which the document has", operation, status)
+			}
+		}
+	}
+}
+
+// withoutCheckpoint asks where the audit log was never signed.
+func (c *counter) withoutCheckpoint() {
+	c.t.Helper()
+	fresh := &counter{t: c.t, doc: c.doc, seen: c.seen, tokens: map[string]string{}}
+	s, err := store.Open(context.Background(), store.Options{Dir: filepath.Join(c.t.TempDir(), "fresh"), MasterKey: secret.New(bytes.Repeat([]byte{9}, 32))})
+	c.ok(err)
+	defer s.Close()
+	page := c.house.pageHouse
+	fresh.store, fresh.house = s, &apiHouse{pageHouse: &pageHouse{Store: s, house: page.house, log: page.log}, ops: &local{Store: s, configured: c.house.ops.configured}}
+	fresh.tokens["admin"] = fresh.create(tokenRequest{Name: "admin", Role: deal.RoleAdmin})
+	if got := fresh.askOf(fresh.open(10, 10), "GET", "/v1/audit/checkpoint", "admin", "", nil); got.Code != http.StatusNotFound {
+		c.t.Errorf("without a checkpoint: %d", got.Code)
+	}
+}

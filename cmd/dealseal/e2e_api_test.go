@@ -1,0 +1,172 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/web/api"
+)
+
+var programsAt = regexp.MustCompile(`msg="programs are answered" address=(\S+)`)
+
+// program is somebody's program that uses the API of a daemon.
+type program struct {
+	t     *testing.T
+	base  string
+	token string
+}
+
+// letIn makes a token for a program.
+func (s *stage) letIn(t *testing.T, name string, flags ...string) program {
+	t.Helper()
+	p := program{t: t}
+	eventually(t, "the daemon says where it answers programs", func() (bool, string) {
+		found := programsAt.FindAllStringSubmatch(s.daemon.log(), -1)
+		if len(found) > 0 {
+			p.base = "http://" + found[len(found)-1][1]
+		}
+		return p.base != "", s.daemon.log()
+	})
+	stdout, stderr, code := s.run(t, append([]string{"tokens", "create", name, "--test", "--why", "a test"}, flags...)...)
+	if p.token = strings.TrimSpace(stdout); code != exitOK || !strings.HasPrefix(p.token, "ds_test_") {
+		t.Fatalf("tokens create: %d\n%s%s", code, stdout, stderr)
+	}
+	return p
+}
+
+// asks returns the body of an answer with the status that is wanted.
+func (p program) asks(want int, method, path, body string) []byte {
+	p.t.Helper()
+	req, err := http.NewRequestWithContext(p.t.Context(), method, p.base+path, strings.NewReader(body))
+	must(p.t, err)
+	req.Header.Set("Authorization", "Bearer "+p.token)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	must(p.t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	must(p.t, err)
+	if resp.StatusCode != want {
+		p.t.Fatalf("%s %s: %d\n%.500s", method, path, resp.StatusCode, text)
+	}
+	return text
+}
+
+func TestAProgramReadsDealsFetchesContractsAndDecides(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{crms: []deal.Kind{deal.Salesforce}})
+	text, err := os.ReadFile(w.config)
+	must(t, err)
+	must(t, os.WriteFile(w.config, append(text, "api: {listen: \"127.0.0.1:0\"}\n"...), 0o600))
+	s := w.begin(t)
+	reader := s.letIn(t, "erp", "--role", "auditor", "--tenant", "acme")
+	w.secrets = append(w.secrets, reader.token)
+	c := s.crms[0]
+	record := c.open(sale{})
+	c.move(record, ruleContract)
+	tx := awaitDone(t, s.ops, record).Sealing.Tx
+
+	var found api.Deals
+	must(t, json.Unmarshal(reader.asks(200, "GET", "/v1/deals?state=done&q="+record, ""), &found))
+	if len(found.Deals) != 1 || found.Deals[0].Tx != tx || found.Deals[0].Status != deal.StatusSigned {
+		t.Errorf("the record finds %+v", found)
+	}
+	var one api.Deal
+	must(t, json.Unmarshal(reader.asks(200, "GET", "/v1/deals/"+string(tx), ""), &one))
+	if one.Level != "B-T" || one.Contract == nil || one.Certificate == nil || len(one.Documents) == 0 || !one.Told {
+		t.Errorf("the deal is %+v", one)
+	}
+	contract := reader.asks(200, "GET", "/v1/deals/"+string(tx)+"/documents/contract.pdf", "")
+	if !slices.ContainsFunc(c.files(record), func(f stored) bool { return bytes.Equal(f.content, contract) }) {
+		t.Error("the contract is not the one on the record")
+	}
+	s.mustJudge(t, "the bundle", reader.asks(200, "POST", "/v1/deals/"+string(tx)+"/evidence", ""), 0)
+	must(t, os.WriteFile(w.path("proof.json"), reader.asks(200, "GET", "/v1/deals/"+string(tx)+"/proof", ""), 0o600))
+	stdout, stderr, code := s.run(t, "audit", "check", w.path("proof.json"))
+	for _, says := range []string{"api:erp (", "downloaded", "contract.pdf"} {
+		if code != exitOK || !strings.Contains(stdout, says) {
+			t.Errorf("audit check: %d, without %q\n%s%s", code, says, stdout, stderr)
+		}
+	}
+	reader.asks(403, "POST", "/v1/deals/"+string(tx)+"/retry", because)
+	if stdout, _, _ := s.run(t, "tokens"); !strings.Contains(stdout, "auditor") || strings.Contains(stdout, "never") || strings.Contains(stdout, reader.token) {
+		t.Errorf("tokens: %s", stdout)
+	}
+	s.decidesOverTheAPI(t, c)
+	s.documentedExamplesWork(t, tx)
+	if _, stderr, code := s.run(t, "tokens", "revoke", "erp", "--why", "its work is done"); code != exitOK {
+		t.Errorf("tokens revoke: %d %s", code, stderr)
+	}
+	reader.asks(401, "GET", "/v1/deals", "")
+	s.daemon.stop(t)
+	if strings.Contains(s.daemon.log(), "ds_test_") {
+		t.Error("the log tells a token")
+	}
+}
+
+// decidesOverTheAPI has a deal held and released.
+func (s *stage) decidesOverTheAPI(t *testing.T, c crm) {
+	t.Helper()
+	operator := s.letIn(t, "desk", "--role", "operator", "--all")
+	record := c.open(sale{nobody: true})
+	c.move(record, ruleContract)
+	var held api.Deals
+	eventually(t, "the deal waits for somebody", func() (bool, string) {
+		text := operator.asks(200, "GET", "/v1/deals?q="+record, "")
+		must(t, json.Unmarshal(text, &held))
+		return len(held.Deals) == 1 && len(operator.actions(held.Deals[0].Tx)) > 0, string(text)
+	})
+	tx := held.Deals[0].Tx
+	operator.asks(200, "POST", "/v1/deals/"+string(tx)+"/drop", `{"why":"the customer has gone"}`)
+	var story api.Story
+	must(t, json.Unmarshal(operator.asks(200, "GET", "/v1/deals/"+string(tx)+"/explain", ""), &story))
+	if !slices.ContainsFunc(story.Trail, func(l api.Line) bool {
+		return l.What == "dropped" && strings.HasPrefix(l.Who, "api:desk (") && l.Why == "the customer has gone"
+	}) {
+		t.Errorf("the audit log has %+v", story.Trail)
+	}
+	operator.asks(409, "POST", "/v1/deals/"+string(tx)+"/drop", because)
+}
+
+func (p program) actions(tx deal.TxID) []string {
+	p.t.Helper()
+	var d api.Deal
+	must(p.t, json.Unmarshal(p.asks(200, "GET", "/v1/deals/"+string(tx), ""), &d))
+	return d.Actions
+}
+
+var documentedExample = regexp.MustCompile(`(?m)^curl .*$`)
+
+// documentedExamplesWork runs what docs/api.md has people type.
+func (s *stage) documentedExamplesWork(t *testing.T, tx deal.TxID) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(repository(t), "docs/api.md"))
+	must(t, err)
+	examples := documentedExample.FindAllString(string(text), -1)
+	if len(examples) < 8 {
+		t.Fatalf("docs/api.md has %d examples", len(examples))
+	}
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Log("THE EXAMPLES OF docs/api.md WERE NOT RUN: there is no curl")
+		return
+	}
+	admin := s.letIn(t, "admin", "--role", "admin", "--tenant", "acme")
+	for _, example := range examples {
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", example)
+		cmd.Dir = t.TempDir()
+		cmd.Env = append(os.Environ(), "API="+admin.base, "TOKEN="+admin.token, "TX="+string(tx))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s\n%v: %s", example, err, out)
+		}
+	}
+}
