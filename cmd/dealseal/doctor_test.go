@@ -10,7 +10,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,8 +24,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"filippo.io/age"
-	"filippo.io/age/armor"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
@@ -141,7 +138,7 @@ func (p *patientHouse) build() {
 	t.Helper()
 	chain, err := p.authority.IssueLeaf(p.certified, &p.leaf)
 	must(t, err)
-	p.write("seal.key", sealKey(t, p.key, chain))
+	p.write("seal.key", sealKey(t, p.key, chain, patientPassphrase))
 	p.write("passphrase", []byte(patientPassphrase))
 	p.write("master-key", bytes.Repeat([]byte("m"), minMasterKey))
 	p.write("root.pem", p.trust)
@@ -198,26 +195,6 @@ func (p *patientHouse) openPortal() {
 	must(p.t, err)
 	_, err = p.portal.AddLineItem(record, map[string]string{"name": hiddenGoods, "quantity": "3", "price": "1234.50", "amount": "3703.50"})
 	must(p.t, err)
-}
-
-// sealKey is the file of a soft key, which needs no more than a thousandth of the usual work to open.
-func sealKey(t *testing.T, key *ecdsa.PrivateKey, chain []*x509.Certificate) []byte {
-	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	must(t, err)
-	recipient, err := age.NewScryptRecipient(patientPassphrase)
-	must(t, err)
-	recipient.SetWorkFactor(8)
-	var out bytes.Buffer
-	armored := armor.NewWriter(&out)
-	to, err := age.Encrypt(armored, recipient)
-	must(t, err)
-	must(t, pem.Encode(to, &pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-	_, err = to.Write(pki.PEM(chain...))
-	must(t, err)
-	must(t, to.Close())
-	must(t, armored.Close())
-	return out.Bytes()
 }
 
 // examine runs every check but the rendering of templates, in this process.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -12,7 +14,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -32,8 +33,6 @@ import (
 	"github.com/dealseal/dealseal/mocks/crm/hubspot"
 	"github.com/dealseal/dealseal/mocks/crm/salesforce"
 	"github.com/dealseal/dealseal/mocks/pki"
-	"github.com/dealseal/dealseal/secret"
-	"github.com/dealseal/dealseal/signing/softkey"
 )
 
 // Rules of every world, by what becomes of a deal that enters their stage.
@@ -262,41 +261,33 @@ var sealSubject = pkix.Name{CommonName: "House Seal", Organization: []string{"Ho
 // newSoftKey makes a key in a file and returns its configuration.
 func (w *world) newSoftKey() string {
 	passphrase := rand.Text()
-	key, err := softkey.Generate(softkey.P256)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(w.t, err)
 	chain, err := w.authority.IssueSigner(key.Public(), sealSubject)
 	must(w.t, err)
-	key, err = key.WithChain(chain)
-	must(w.t, err)
-	must(w.t, key.Save(w.path("seal.key"), secret.New([]byte(passphrase))))
-	w.cheapen(w.path("seal.key"), passphrase)
+	must(w.t, os.WriteFile(w.path("seal.key"), sealKey(w.t, key, chain, passphrase), 0o600))
 	return fmt.Sprintf("{kind: soft, file: %q, passphrase: %q}", w.path("seal.key"), w.secretFile("passphrase", passphrase))
 }
 
-// cheapen encrypts a key file once more, so that opening it costs a thousandth of the second that it should: these tests
-// start hundreds of daemons.
-func (w *world) cheapen(file, passphrase string) {
-	w.t.Helper()
-	b, err := os.ReadFile(file)
-	must(w.t, err)
-	identity, err := age.NewScryptIdentity(passphrase)
-	must(w.t, err)
-	r, err := age.Decrypt(armor.NewReader(bytes.NewReader(b)), identity)
-	must(w.t, err)
-	plain, err := io.ReadAll(r)
-	must(w.t, err)
+// sealKey is the file of a soft key. To open it costs a thousandth of the second that it should, since these tests start
+// hundreds of daemons.
+func sealKey(t *testing.T, key *ecdsa.PrivateKey, chain []*x509.Certificate, passphrase string) []byte {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	must(t, err)
 	recipient, err := age.NewScryptRecipient(passphrase)
-	must(w.t, err)
+	must(t, err)
 	recipient.SetWorkFactor(8)
 	var out bytes.Buffer
 	armored := armor.NewWriter(&out)
 	to, err := age.Encrypt(armored, recipient)
-	must(w.t, err)
-	_, err = to.Write(plain)
-	must(w.t, err)
-	must(w.t, to.Close())
-	must(w.t, armored.Close())
-	must(w.t, os.WriteFile(file, out.Bytes(), 0o600))
+	must(t, err)
+	must(t, pem.Encode(to, &pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	_, err = to.Write(pki.PEM(chain...))
+	must(t, err)
+	must(t, to.Close())
+	must(t, armored.Close())
+	return out.Bytes()
 }
 
 // configure writes what an administrator would.

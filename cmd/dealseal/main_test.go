@@ -2,6 +2,9 @@ package main
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
@@ -22,8 +25,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/dealseal/dealseal/mocks/pki"
-	"github.com/dealseal/dealseal/secret"
-	"github.com/dealseal/dealseal/signing/softkey"
 	"github.com/dealseal/dealseal/worker"
 )
 
@@ -81,7 +82,7 @@ func newOffice(t *testing.T) *office {
 	t.Cleanup(server.Close)
 
 	const passphrase = "a passphrase for tests"
-	key, err := softkey.Generate(softkey.P256)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,14 +90,6 @@ func newOffice(t *testing.T) *office {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if key, err = key.WithChain(chain); err != nil {
-		t.Fatal(err)
-	}
-	keyFile := filepath.Join(t.TempDir(), "seal.key")
-	if err := key.Save(keyFile, secret.New([]byte(passphrase))); err != nil {
-		t.Fatal(err)
-	}
-	(&world{t: t}).cheapen(keyFile, passphrase)
 	renewals, err := o.renewals(chain)
 	if err != nil {
 		t.Fatal(err)
@@ -109,12 +102,8 @@ func newOffice(t *testing.T) *office {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealed, err := os.ReadFile(keyFile)
-	if err != nil {
-		t.Fatal(err)
-	}
 	o.files = map[string][]byte{
-		"seal.key":     sealed,
+		"seal.key":     sealKey(t, key, chain, passphrase),
 		"passphrase":   []byte(passphrase),
 		"master-key":   bytes.Repeat([]byte("m"), minMasterKey),
 		"root.pem":     o.authority.RootPEM(),
