@@ -1,3 +1,7 @@
+//go:build !race
+
+// The browser is a process of its own, and the packages that steer it take long to build.
+
 package web
 
 import (

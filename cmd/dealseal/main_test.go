@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 		os.Exit(worker.Main(children))
 	}
 	// Most tests wait for daemons more than they compute. -parallel, if given, is parsed later and wins.
-	if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil {
+	if err := flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))); err != nil {
 		panic(err)
 	}
 	testscript.Main(m, map[string]func(){"dealseal": main, "operate": operate})
