@@ -282,6 +282,9 @@ type Profile struct {
 	// Certify makes a certification signature that allows: 1 no changes, 2 form filling, 3 also annotations. Default 0:
 	// an approval signature.
 	Certify int `yaml:"certify"`
+	// DualSeal gives documents a second seal while a rollover says so ("dealseal certs rollover --dual-until"), with the
+	// certificate that was followed. Not with certify: 1, which lets nothing be added. Default false.
+	DualSeal bool `yaml:"dual_seal"`
 }
 
 // Log says how the daemon logs to standard error.
@@ -601,6 +604,9 @@ func (c *Config) check() (errs []error) {
 		}
 		if p.Certify < 0 || p.Certify > 3 {
 			fail(path+".certify", "certify is %d: it must be 0 (approval), 1, 2 or 3", p.Certify)
+		}
+		if p.DualSeal && p.Certify == 1 {
+			fail(path+".dual_seal", "profile %q has dual_seal and certify: 1, which lets nothing be added to a document, and a second seal is something added: certify with 2 or 3, or take dual_seal out", name)
 		}
 		if p.Level != "B-B" && len(c.Signing.TSA) == 0 {
 			fail(path+".level", "profile %q asks for %s and signing.tsa is empty: name a TSA, or ask for B-B", name, p.Level)

@@ -23,6 +23,9 @@ type Certificate struct {
 	Since time.Time `json:"since"` // of State
 	// ActivateAt is when a next one becomes active by itself; zero when a person has to say so.
 	ActivateAt time.Time `json:"activate_at,omitzero"`
+	// BesideUntil is how long a retiring one makes second seals beside those of the active one; of a next one, how long the one
+	// that it follows will. Zero: no second seals.
+	BesideUntil time.Time `json:"beside_until,omitzero"`
 
 	// Checked is when its issuers were last asked whether it is revoked, Answered when there last was an answer; zero for
 	// never. Answer is what came of the last time, Detail says more of it.
@@ -42,7 +45,7 @@ type CertState string
 const (
 	CertNext     CertState = "next"     // known, and not used yet
 	CertActive   CertState = "active"   // new seals are made with it: one of each key at a time
-	CertRetiring CertState = "retiring" // no new seals; those that were staged with it are finished
+	CertRetiring CertState = "retiring" // no new seals but second ones (BesideUntil); what was staged with it is finished
 	CertRevoked  CertState = "revoked"  // nothing, for ever
 )
 
@@ -69,6 +72,29 @@ func ActiveCertificate(all []Certificate, key string, at time.Time) (active Cert
 		}
 	}
 	return active, found
+}
+
+// BesideCertificate returns the certificate that a key makes second seals with at a time, beside that of ActiveCertificate.
+func BesideCertificate(all []Certificate, key string, at time.Time) (beside Certificate, found bool) {
+	active, found := ActiveCertificate(all, key, at)
+	if !found {
+		return beside, false
+	}
+	for _, c := range all {
+		until := c.BesideUntil
+		switch {
+		case c.Key != key:
+			continue
+		case active.State == CertNext && c.State == CertActive: // it is to have been followed, and nobody has written that down yet
+			until = active.BesideUntil
+		case active.State == CertNext || c.State != CertRetiring:
+			continue
+		}
+		if until.After(at) && c.Until.After(at) {
+			return c, true
+		}
+	}
+	return beside, false
 }
 
 // Due reports whether c is to have become active by a time.

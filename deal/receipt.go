@@ -126,6 +126,7 @@ type AuditRecord struct {
 	Level       string     `json:"level,omitempty"`
 	SignedAt    *time.Time `json:"signed_at,omitempty"`
 	Fingerprint string     `json:"cert_sha256,omitempty"`
+	Second      string     `json:"second_cert_sha256,omitempty"` // of the second seal, during a rollover
 	Serial      string     `json:"cert_serial,omitempty"`
 	Issuer      string     `json:"cert_issuer,omitempty"`
 	Digest      string     `json:"digest_alg,omitempty"`

@@ -57,6 +57,8 @@ type Facts struct {
 	Flagged   string    `json:"flagged,omitempty"`
 	SealedAt  time.Time `json:"sealed_at,omitzero"` // the proven time: the time-stamp's if there is one
 	Cert      *CertFact `json:"cert,omitempty"`
+	// Second is the second seal of a document that is made while a rollover asks for two; nil for none.
+	Second *SecondSeal `json:"second,omitempty"`
 	// Verdict is our verifier's, SecondOpinion the independent reader's.
 	Verdict       string `json:"verdict,omitempty"`
 	SecondOpinion string `json:"second_opinion,omitempty"`
@@ -118,6 +120,19 @@ type CertFact struct {
 	Key string `json:"key_alg,omitempty"`
 }
 
+// SecondSeal is what is known of a second seal, which is made over the first one with the certificate that was followed.
+type SecondSeal struct {
+	// Digest is what the key signs for it, hex; committed before the key is used, and never another one.
+	Digest string `json:"digest,omitempty"`
+	// Signature is set as soon as a signature value exists.
+	Signature bool      `json:"signature,omitempty"`
+	Cert      *CertFact `json:"cert,omitempty"`
+	Evidence  *FileFact `json:"evidence,omitempty"` // staged, as Facts.Evidence
+	Level     string    `json:"level,omitempty"`    // as our verifier reports it
+	// GivenUp says why the document has no second seal although one was asked for.
+	GivenUp string `json:"given_up,omitempty"`
+}
+
 // Private is what the store keeps only encrypted under the sealing's own data key.
 type Private struct {
 	// Values are the CRM values that went into the document; Document is the merged record.
@@ -136,6 +151,8 @@ type Private struct {
 	Ticket json.RawMessage `json:"ticket,omitempty"`
 	Value  []byte          `json:"value,omitempty"`
 	Token  []byte          `json:"token,omitempty"`
+	// Second is the same of the second seal.
+	Second *PrivateSecond `json:"second,omitempty"`
 	// ArchiveToken is the token of the document time-stamp over ArchiveDigest.
 	ArchiveToken  []byte `json:"archive_token,omitempty"`
 	ArchiveDigest []byte `json:"archive_digest,omitempty"`
@@ -145,6 +162,14 @@ type Private struct {
 	Report json.RawMessage `json:"report,omitempty"`
 	// Differences are what Facts.Drift names, with their values.
 	Differences []Difference `json:"differences,omitempty"`
+}
+
+// PrivateSecond is of the second seal what Private has of the first.
+type PrivateSecond struct {
+	Ticket json.RawMessage `json:"ticket,omitempty"`
+	Value  []byte          `json:"value,omitempty"`
+	Token  []byte          `json:"token,omitempty"`
+	CMS    []byte          `json:"cms,omitempty"`
 }
 
 // Plan is what a sealing needs of the configuration, by value, so that editing the configuration never changes a deal
@@ -182,7 +207,8 @@ type Plan struct {
 // Intent is written before an effect that cannot be undone or that others can see.
 type Intent struct {
 	Step Step
-	// What names the effect: gather, render, prepare, sign, timestamp, evidence, archive-timestamp, complete, check, keep, attach, report, reattach.
+	// What names the effect: gather, render, prepare, sign, timestamp, evidence, archive-timestamp, complete, check, keep, attach, report, reattach;
+	// of a second seal second-prepare, second-sign, second-timestamp, second-evidence.
 	What string
 	// Digest is the hash that is about to be signed, or the SHA-256 of the bytes about to be sent; hex.
 	Digest string

@@ -37,7 +37,7 @@ func (r *run) check(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			verdict, err = findingOf(report)
+			verdict, err = findingOf(report, r.first())
 			return err
 		})
 	})
@@ -50,8 +50,14 @@ func (r *run) check(ctx context.Context) error {
 	if s.Facts.Cert == nil {
 		s.Facts.Cert = verdict.cert
 	}
+	if hasTwo(s) {
+		s.Facts.Second.Level = string(verdict.second)
+	}
 	if err := r.judge(profile, verdict); err != nil {
 		return err
+	}
+	if second := s.Facts.Second; second != nil && second.GivenUp != "" && s.Facts.Flagged == "" {
+		s.Facts.Flagged = "two seals were asked for, one was made: " + second.GivenUp
 	}
 	if err := r.recognise(ctx, profile, verdict); err != nil {
 		return err
@@ -114,13 +120,22 @@ func certOf(s *deal.Sealing) string {
 	return s.Facts.Cert.SHA256
 }
 
+// first is the certificate of the first of two seals, by its SHA-256; empty where there is one.
+func (r *run) first() string {
+	if !hasTwo(r.s) || r.s.Facts.Cert == nil {
+		return ""
+	}
+	return r.s.Facts.Cert.SHA256
+}
+
 // finding is what the flow needs of a verification report.
 type finding struct {
 	verdict    string
 	conclusion string // the verdict in the words of ETSI EN 319 102-1
 	valid      bool
 	why        string
-	level      pades.Level
+	level      pades.Level // of two seals the lower one
+	second     pades.Level // of the second of two
 	opinion    string
 	at         time.Time
 	cert       *deal.CertFact
@@ -129,8 +144,9 @@ type finding struct {
 }
 
 // findingOf looks at the signature that covers the whole file, which is ours: others may have signed the file before, and
-// whether theirs can be trusted is for the reader of the contract to say.
-func findingOf(report *verify.Report) (f finding, err error) {
+// whether theirs can be trusted is for the reader of the contract to say. Of two seals the first is found by its certificate,
+// and both count.
+func findingOf(report *verify.Report, first string) (f finding, err error) {
 	if f.json, err = json.Marshal(report); err != nil {
 		return f, err
 	}
@@ -152,16 +168,48 @@ func findingOf(report *verify.Report) (f finding, err error) {
 			break
 		}
 	}
-	switch {
-	case ours.Timestamp != nil:
-		f.at = ours.Timestamp.Time.UTC()
-	case ours.ClaimedTime != nil:
-		f.at = ours.ClaimedTime.UTC()
+	f.at = madeAt(ours)
+	if first != "" {
+		f.both(report.By(first))
 	}
 	if c := ours.Signer; c != nil {
 		f.cert = &deal.CertFact{SHA256: c.SHA256, SPKI: c.SPKI, Serial: c.Serial, Subject: c.Subject, Issuer: c.Issuer, NotAfter: c.NotAfter, Digest: ours.Digest}
 	}
 	return f, nil
+}
+
+// both adds the first of two seals to what was found of the second: what is said of the document holds for each of them.
+func (f *finding) both(first *verify.Signature) {
+	if first == nil {
+		f.conclude(verify.Invalid, "")
+		f.why = "the first of its two seals is not in it"
+		return
+	}
+	f.second = f.level
+	if f.level.AtLeast(first.Level) {
+		f.level = first.Level
+	}
+	f.at = madeAt(first)
+	if f.valid && first.Verdict != verify.Valid {
+		f.conclude(first.Verdict, first.SubIndication)
+		for _, r := range first.Reasons {
+			if r.Verdict != verify.Valid {
+				f.why = "of the first seal: " + r.Text
+				break
+			}
+		}
+	}
+}
+
+// madeAt is the time of a signature that is proven, or else the one that it claims.
+func madeAt(s *verify.Signature) (at time.Time) {
+	switch {
+	case s.Timestamp != nil:
+		return s.Timestamp.Time.UTC()
+	case s.ClaimedTime != nil:
+		return s.ClaimedTime.UTC()
+	}
+	return at
 }
 
 func (f *finding) conclude(v verify.Verdict, sub verify.SubIndication) {

@@ -19,7 +19,7 @@ func TestTheConclusionIsThatOfOurSignatureAndOfTheDocument(t *testing.T) {
 			Reasons: []verify.Reason{{Verdict: verify.Indeterminate, SubIndication: verify.SigConstraintsFailure, Text: "bytes behind the end"}}},
 		"INDETERMINATE": {},
 	} {
-		f, err := findingOf(report)
+		f, err := findingOf(report, "")
 		if err != nil || f.conclusion != want || f.valid != (want == "TOTAL-PASSED") {
 			t.Errorf("%q, valid %v, %v; want %q", f.conclusion, f.valid, err, want)
 		}

@@ -8,19 +8,21 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/pades"
 )
 
 func TestADealOfATemplatePassesEveryPointInTheOrderOfTheTable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	d := w.daemon(withTemplate(t), atLevel(pades.BLTA))
+	d := w.daemon(withTemplate(t), twoSeals(pades.BLTA, signing.Hold))
+	d.follow(year(w))
 	var passed []string
 	d.Hook = func(p string) { passed = append(passed, p) }
 	record := w.won()
 	s := d.run()
 	d.wantDone(s)
-	w.wantUses(1)
+	w.wantUses(2)
 	w.wantContracts(record, 1)
 	w.wantShown(record, "Signed")
 	if got := w.shown(record, fieldTx); got != string(s.Tx) {

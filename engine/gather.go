@@ -50,6 +50,7 @@ const (
 	holdCommitted = "committed"
 	holdAdopted   = "adopted"
 	holdMissing   = "missing"
+	holdOneSeal   = "one-seal"
 	holdElsewhere = "elsewhere"
 )
 
@@ -58,7 +59,9 @@ const (
 	fileUnsigned = "unsigned.pdf"
 	fileContract = "contract.pdf"
 	fileEvidence = "evidence.json"
-	fileTrail    = "audit-trail.pdf"
+
+	fileSecondEvidence = "second-evidence.json"
+	fileTrail          = "audit-trail.pdf"
 )
 
 // gather reads the record and makes the document's record of it. A contract of ours that is already there is adopted.
@@ -262,6 +265,7 @@ func (r *run) adopt(ctx context.Context, rec deal.Record, file deal.RecordFile) 
 	s.Facts.Cert, s.Facts.Flagged = nil, ""
 	s.Private.FileName, s.Private.Token, s.Private.CMS = file.Name, nil, nil
 	s.Facts.Evidence, s.Private.ArchiveToken, s.Private.ArchiveDigest = nil, nil, nil
+	s.Facts.Second, s.Private.Second = nil, nil
 	if trail, ok := rec.Sealed(s.Tx, deal.RoleAuditTrail); ok {
 		s.Facts.AuditTrail = &deal.Attachment{ID: trail.ID, URL: trail.URL}
 	}

@@ -32,6 +32,10 @@ func (r *run) keep(ctx context.Context) error {
 	}
 	add("signature.p7s", s.Private.CMS)
 	add("timestamp.tst", s.Private.Token)
+	if second := s.Private.Second; second != nil {
+		add("second-signature.p7s", second.CMS)
+		add("second-timestamp.tst", second.Token)
+	}
 	add("archive-timestamp.tst", s.Private.ArchiveToken)
 	add("audit-trail.pdf", auditTrail)
 	proof, err := r.material(ctx)

@@ -86,6 +86,8 @@ type Sealer interface {
 	Prepare(ctx context.Context, doc pades.Document, r signing.Request) (*signing.Ticket, error)
 	// Rehearse completes the staged seal with a throw-away key that root certifies.
 	Rehearse(t *signing.Ticket) (tail []byte, root *x509.Certificate, err error)
+	// PrepareSecond stages the second seal that first asks for, on a document that bears the first one complete.
+	PrepareSecond(ctx context.Context, doc pades.Document, first *signing.Ticket) (*signing.Ticket, error)
 	// KeySPKI is the SHA-256 of the public key that a configured key name stands for now, in hexadecimal.
 	KeySPKI(ctx context.Context, key string) (string, error)
 	Redeem(ctx context.Context, t *signing.Ticket) ([]byte, error)

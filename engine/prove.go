@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/signing"
@@ -17,60 +18,77 @@ import (
 
 // collect gets what a seal of B-LT is checked with when nobody can be asked any more. It comes after the time-stamp, so
 // that the evidence can speak of the time that the time-stamp proves, and is committed before it is used.
-func (r *run) collect(ctx context.Context, t *signing.Ticket) error {
+func (r *run) collect(ctx context.Context, t *signing.Ticket, p part) error {
 	s := r.s
-	if !t.Profile.Level.AtLeast(pades.BLT) || s.Facts.Evidence != nil || s.Facts.Flagged != "" {
+	if !t.Profile.Level.AtLeast(pades.BLT) || *p.evidence != nil || s.Facts.Flagged != "" {
 		return nil
 	}
-	subjects, err := signing.Subjects(t, s.Private.Token)
+	subjects, err := signing.Subjects(t, *p.token)
 	if err != nil {
 		return err
 	}
-	if err := r.begin(ctx, deal.Intent{What: "evidence", Lease: evidenceLease}); err != nil {
+	if err := r.begin(ctx, deal.Intent{What: p.point + "evidence", Lease: evidenceLease}); err != nil {
 		return err
 	}
 	var material revocation.Material
-	err = r.call(ctx, "revocation", evidenceLimit, func(ctx context.Context) (err error) {
+	err = r.call(ctx, p.point+"revocation", evidenceLimit, func(ctx context.Context) (err error) {
 		material, err = r.Extender.Collect(ctx, subjects)
 		return err
 	})
 	var revoked *revocation.RevokedError
 	if errors.As(err, &revoked) {
-		return r.stopRevoked(ctx, revoked)
+		return r.stopRevoked(ctx, revoked, p)
 	}
 	if err != nil {
-		return r.lacks(ctx, err, lack{"evidence of revocation", "see that the OCSP responders and revocation lists can be reached, then release: they are asked", pades.BT, "evidence"})
+		return r.lacks(ctx, err, lack{"evidence of revocation" + p.which, "see that the OCSP responders and revocation lists can be reached, then release: they are asked", pades.BT, p.point + "evidence"})
 	}
-	fact, err := r.Files.Stage(ctx, s.Tx, fileEvidence, func(w io.Writer) error { return json.NewEncoder(w).Encode(material) })
+	fact, err := r.Files.Stage(ctx, s.Tx, p.file, func(w io.Writer) error { return json.NewEncoder(w).Encode(material) })
 	if err != nil {
 		return err
 	}
-	s.Facts.Evidence = &fact
-	return r.advance(ctx, "evidence", "", deal.Entry{What: "evidence-collected", Detail: map[string]string{"sha256": fact.SHA256},
+	*p.evidence = &fact
+	return r.advance(ctx, p.point+"evidence", "", deal.Entry{What: p.point + "evidence-collected", Detail: map[string]string{"sha256": fact.SHA256},
 		Why: fmt.Sprintf("%d certificates, %d OCSP responses, %d revocation lists", len(material.Certs), len(material.OCSPs), len(material.CRLs))})
 }
 
 // stopRevoked holds a deal whose seal nobody would take for valid. A release asks again, and nothing else leads on. A
-// time-stamp of an authority that was revoked proves nothing: then another one is asked for.
-func (r *run) stopRevoked(ctx context.Context, revoked *revocation.RevokedError) error {
-	s := r.s
+// time-stamp of an authority that was revoked proves nothing: then another one is asked for. A second seal can be left out.
+func (r *run) stopRevoked(ctx context.Context, revoked *revocation.RevokedError, p part) error {
 	r.Log.ErrorContext(ctx, "a certificate was revoked", "certificate", revoked.Subject, "at", revoked.At)
+	if revoked.Usage != signing.UsageTimestamp && p.point != "" {
+		return revoked
+	}
 	if revoked.Usage != signing.UsageTimestamp {
 		return deal.Hold("%v, and the seal rests on it: nothing was released; take the key out of use, find out why it was revoked, and drop the deal (a release asks again whether it is revoked)", revoked)
 	}
-	s.Private.Token = nil
-	if err := r.advance(ctx, "evidence", "", deal.Entry{What: "time-stamp-given-up", Why: revoked.Error()}); err != nil {
+	*p.token = nil
+	if err := r.advance(ctx, p.point+"evidence", "", deal.Entry{What: p.point + "time-stamp-given-up", Why: revoked.Error()}); err != nil {
 		return err
 	}
 	return deal.Hold("%v, and the time-stamp of the seal rests on it: take that TSA out of signing.tsa, start anew, then release: another time-stamp is asked for, over the same signature", revoked)
 }
 
-// material reads the evidence that was committed.
+// material reads the evidence that was committed, of both seals if there are two. What proves both is in it once.
 func (r *run) material(ctx context.Context) (m revocation.Material, err error) {
-	if r.s.Facts.Evidence == nil {
-		return m, nil
+	facts := map[string]*deal.FileFact{fileEvidence: r.s.Facts.Evidence}
+	if second := r.s.Facts.Second; second != nil && second.GivenUp == "" {
+		facts[fileSecondEvidence] = second.Evidence
 	}
-	f, closer, err := r.Files.OpenStaged(ctx, r.s.Tx, fileEvidence, *r.s.Facts.Evidence)
+	for _, name := range []string{fileEvidence, fileSecondEvidence} {
+		if facts[name] == nil {
+			continue
+		}
+		more, err := r.readMaterial(ctx, name, *facts[name])
+		if err != nil {
+			return m, err
+		}
+		m.Certs, m.OCSPs, m.CRLs = addMissing(m.Certs, more.Certs), addMissing(m.OCSPs, more.OCSPs), addMissing(m.CRLs, more.CRLs)
+	}
+	return m, nil
+}
+
+func (r *run) readMaterial(ctx context.Context, name string, fact deal.FileFact) (m revocation.Material, err error) {
+	f, closer, err := r.Files.OpenStaged(ctx, r.s.Tx, name, fact)
 	if err != nil {
 		return m, err
 	}
@@ -79,6 +97,15 @@ func (r *run) material(ctx context.Context) (m revocation.Material, err error) {
 		return m, &permanentError{fmt.Errorf("the staged evidence is damaged: %w", err)}
 	}
 	return m, nil
+}
+
+func addMissing(list, more [][]byte) [][]byte {
+	for _, b := range more {
+		if !slices.ContainsFunc(list, func(known []byte) bool { return bytes.Equal(known, b) }) {
+			list = append(list, b)
+		}
+	}
+	return list
 }
 
 // prove returns what makes a sealed document last: its evidence and, for B-LTA, a document time-stamp over both.
@@ -143,11 +170,11 @@ type lack struct {
 }
 
 // lacks is for trouble with what the level needs. It is retried to the end of the schedule; only then does the profile
-// say whether to go on without.
+// say whether to go on without. That the certificate of the seal was revoked is an answer, and no trouble.
 func (r *run) lacks(ctx context.Context, cause error, l lack) error {
 	s := r.s
 	over := deal.IsPermanent(cause) || s.Attempts+1 >= r.Retry.Attempts || r.released(holdLevel)
-	if !over || ctx.Err() != nil {
+	if !over || ctx.Err() != nil || signing.IsRevoked(cause) {
 		return cause
 	}
 	profile, err := profileOf(s.Plan)

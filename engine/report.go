@@ -243,5 +243,8 @@ func auditRecord(s *deal.Sealing, status deal.Status, sequence int64, head deal.
 	if c := s.Facts.Cert; c != nil {
 		a.Fingerprint, a.Serial, a.Issuer, a.Digest = c.SHA256, c.Serial, c.Issuer, c.Digest
 	}
+	if hasTwo(s) && s.Facts.Second.Cert != nil {
+		a.Second = s.Facts.Second.Cert.SHA256
+	}
 	return a
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/rsa"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -39,20 +40,43 @@ func (r *run) seal(ctx context.Context) error {
 	if stop, err := r.commitDigest(ctx, t); err != nil || stop {
 		return err
 	}
-	if err := r.redeem(ctx, t); err != nil {
+	if err := r.fulfil(ctx, t, r.firstSeal()); err != nil {
 		return err
 	}
-	if err := r.timestamp(ctx, t); err != nil {
-		return err
-	}
-	if err := r.collect(ctx, t); err != nil {
-		return err
-	}
-	tail, err := r.assemble(ctx, t, doc)
+	tail, err := r.assemble(ctx, t, unsigned, doc)
 	if err != nil {
 		return err
 	}
 	return r.complete(ctx, unsigned, tail)
+}
+
+// part is one seal of a document: nearly always the only one, during a rollover the first or the second of two.
+type part struct {
+	point string // before the names of its intents, calls and commits
+	which string // behind what people read of it
+	file  string // its staged evidence
+
+	digest       *string
+	signature    *bool
+	cert         **deal.CertFact
+	evidence     **deal.FileFact
+	value, token *[]byte
+}
+
+func (r *run) firstSeal() part {
+	f, p := &r.s.Facts, &r.s.Private
+	return part{file: fileEvidence, digest: &f.Digest, signature: &f.Signature, cert: &f.Cert, evidence: &f.Evidence, value: &p.Value, token: &p.Token}
+}
+
+// fulfil uses the key for a seal whose digest is committed, and gets what proves its time and its certificates.
+func (r *run) fulfil(ctx context.Context, t *signing.Ticket, p part) error {
+	if err := r.redeem(ctx, t, p); err != nil {
+		return err
+	}
+	if err := r.timestamp(ctx, t, p); err != nil {
+		return err
+	}
+	return r.collect(ctx, t, p)
 }
 
 // ticketLife is how long a staged signature waits for its digest to be committed: it states the time and the key.
@@ -108,21 +132,25 @@ func (r *run) rehearse(ctx context.Context, t *signing.Ticket, unsigned deal.Fil
 	if err != nil {
 		return err
 	}
-	var report *verify.Report
-	err = r.inTurn(ctx, r.checking, func() error {
-		return r.call(ctx, "rehearsal", checkLimit, func(ctx context.Context) (err error) {
-			report, err = r.Checker.CheckRehearsal(ctx, joined{unsigned, tail}, root)
-			return err
-		})
-	})
+	report, err := r.readRehearsal(ctx, "rehearsal", joined{unsigned, tail}, root)
 	if err != nil {
 		return err
 	}
-	f, err := findingOf(report)
+	f, err := findingOf(report, "")
 	if err == nil && !f.valid {
 		err = deal.Hold("a rehearsal of the seal gives a file that our own verification calls %s (%s): the key was not used; replace the file on the record and release the deal; if the template is at fault, drop it, mend the template and let the record enter its stage again", f.verdict, f.why)
 	}
 	return err
+}
+
+func (r *run) readRehearsal(ctx context.Context, call string, doc pades.Document, root *x509.Certificate) (report *verify.Report, err error) {
+	err = r.inTurn(ctx, r.checking, func() error {
+		return r.call(ctx, call, checkLimit, func(ctx context.Context) (err error) {
+			report, err = r.Checker.CheckRehearsal(ctx, doc, root)
+			return err
+		})
+	})
+	return report, err
 }
 
 // joined is a file with more behind it.
@@ -290,20 +318,19 @@ func (r *run) lookAgain(ctx context.Context) (stop bool, err error) {
 }
 
 // redeem uses the key, unless it has been used.
-func (r *run) redeem(ctx context.Context, t *signing.Ticket) error {
-	s := r.s
-	if s.Facts.Signature {
+func (r *run) redeem(ctx context.Context, t *signing.Ticket, p part) error {
+	if *p.signature {
 		return nil
 	}
-	value, err := r.useKey(ctx, t)
+	value, err := r.useKey(ctx, t, p)
 	if err != nil {
 		return err
 	}
-	s.Private.Value, s.Facts.Signature = value, true
-	if s.Facts.Cert, err = certFact(t); err != nil {
+	*p.value, *p.signature = value, true
+	if *p.cert, err = certFact(t); err != nil {
 		return err
 	}
-	err = r.advance(ctx, "signature", "", deal.Entry{What: "signed", Why: "by " + s.Facts.Cert.Subject + ", with key " + t.By, Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": s.Facts.Digest}})
+	err = r.advance(ctx, p.point+"signature", "", deal.Entry{What: p.point + "signed", Why: "by " + (*p.cert).Subject + ", with key " + t.By, Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": *p.digest}})
 	if err == nil {
 		r.Mended(ctx, "", deal.WaitsForKey(t.Profile.Key)) // only now this deal itself does not wait for it any more
 	}
@@ -312,17 +339,17 @@ func (r *run) redeem(ctx context.Context, t *signing.Ticket) error {
 
 // useKey takes the lease when it is this deal's turn at the key, and not before: others may keep the key for any time, and
 // a person who gives the digest up in the meantime must find it unused for good.
-func (r *run) useKey(ctx context.Context, t *signing.Ticket) (value []byte, err error) {
+func (r *run) useKey(ctx context.Context, t *signing.Ticket, p part) (value []byte, err error) {
 	err = r.inTurn(ctx, r.signing, func() error {
-		err := r.begin(ctx, deal.Intent{What: "sign", Digest: r.s.Facts.Digest, Key: hex.EncodeToString(t.SPKISHA256), Limits: r.Limits[t.Profile.Key]})
+		err := r.begin(ctx, deal.Intent{What: p.point + "sign", Digest: *p.digest, Key: hex.EncodeToString(t.SPKISHA256), Limits: r.Limits[t.Profile.Key]})
 		if err != nil {
 			return asSpent(t.Profile.Key, err)
 		}
-		err = r.call(ctx, "redeem", signLimit, func(ctx context.Context) (err error) {
+		err = r.call(ctx, p.point+"redeem", signLimit, func(ctx context.Context) (err error) {
 			value, err = r.Sealer.Redeem(ctx, t)
 			return err
 		})
-		if deal.IsPermanent(err) && !mendedForAll(err) {
+		if deal.IsPermanent(err) && !mendedForAll(err) && p.point == "" {
 			return fmt.Errorf("%w: put the key back that the seal was staged for and retry the deal, or prepare the deal again (dealseal jobs prepare)", err)
 		}
 		return err
@@ -365,24 +392,24 @@ func keyKind(public any) string {
 }
 
 // timestamp asks for the time-stamp that the level needs.
-func (r *run) timestamp(ctx context.Context, t *signing.Ticket) error {
-	s := r.s
-	if !t.Profile.Level.AtLeast(pades.BT) || len(s.Private.Token) > 0 || s.Facts.Flagged != "" {
+func (r *run) timestamp(ctx context.Context, t *signing.Ticket, p part) error {
+	unstamped := r.s.Facts.Flagged != "" && len(r.s.Private.Token) == 0 // then a second seal need not be better than the first
+	if !t.Profile.Level.AtLeast(pades.BT) || len(*p.token) > 0 || unstamped {
 		return nil
 	}
-	if err := r.begin(ctx, deal.Intent{What: "timestamp"}); err != nil {
+	if err := r.begin(ctx, deal.Intent{What: p.point + "timestamp"}); err != nil {
 		return err
 	}
 	var token []byte
-	err := r.call(ctx, "tsa", stampLimit, func(ctx context.Context) (err error) {
-		token, err = r.Sealer.Timestamp(ctx, t, s.Private.Value)
+	err := r.call(ctx, p.point+"tsa", stampLimit, func(ctx context.Context) (err error) {
+		token, err = r.Sealer.Timestamp(ctx, t, *p.value)
 		return err
 	})
 	if err != nil {
-		return r.lacks(ctx, err, lack{"time-stamp", "mend the TSA, then release: it is asked", pades.BB, "token"})
+		return r.lacks(ctx, err, lack{"time-stamp" + p.which, "mend the TSA, then release: it is asked", pades.BB, p.point + "token"})
 	}
-	s.Private.Token = token
-	return r.advance(ctx, "token", "", deal.Entry{What: "time-stamped", Why: fmt.Sprintf("token of %d bytes", len(token))})
+	*p.token = token
+	return r.advance(ctx, p.point+"token", "", deal.Entry{What: p.point + "time-stamped", Why: fmt.Sprintf("token of %d bytes", len(token))})
 }
 
 type permanentError struct{ error }
@@ -390,19 +417,29 @@ type permanentError struct{ error }
 func (e *permanentError) Permanent() bool { return true }
 func (e *permanentError) Unwrap() error   { return e.error }
 
-// assemble makes all that is appended to the staged bytes: the signature, and what makes it last.
-func (r *run) assemble(ctx context.Context, t *signing.Ticket, unsigned pades.Document) ([]byte, error) {
+// assemble makes all that is appended to the staged bytes: the signature, during a rollover a second one, and what makes
+// them last. doc is unsigned.
+func (r *run) assemble(ctx context.Context, t *signing.Ticket, unsigned deal.File, doc pades.Document) (tail []byte, err error) {
 	s := r.s
-	if s.Facts.Flagged != "" {
-		t.Profile.OnDowngrade = signing.AcceptAndFlag // by the profile, or by the person who released the deal
-	}
-	tail, evidence, err := r.Sealer.Complete(t, s.Private.Value, s.Private.Token)
-	if err != nil {
+	if tail, s.Private.CMS, err = r.embed(t, r.firstSeal()); err != nil {
 		return nil, err
 	}
-	s.Private.CMS = evidence.CMS
-	more, err := r.prove(ctx, t, pades.Appended{Document: unsigned, Tail: tail})
+	if asksForTwo(s, t) {
+		if tail, err = r.addSecond(ctx, t, unsigned, doc, tail); err != nil {
+			return nil, err
+		}
+	}
+	more, err := r.prove(ctx, t, pades.Appended{Document: doc, Tail: tail})
 	return append(tail, more...), err
+}
+
+// embed completes a seal.
+func (r *run) embed(t *signing.Ticket, p part) (tail, cms []byte, err error) {
+	if r.s.Facts.Flagged != "" {
+		t.Profile.OnDowngrade = signing.AcceptAndFlag // by the profile, or by the person who released the deal
+	}
+	tail, evidence, err := r.Sealer.Complete(t, *p.value, *p.token)
+	return tail, evidence.CMS, err
 }
 
 // complete writes the sealed file.
@@ -424,6 +461,9 @@ func (r *run) complete(ctx context.Context, unsigned deal.File, tail []byte) err
 	s.Facts.Contract = &fact
 	r.made[fileContract] = true
 	s.Private.Ticket = nil // it is in the file, which no retry makes again; every commit would carry it along
+	if s.Private.Second != nil {
+		s.Private.Second.Ticket = nil
+	}
 	return r.advance(ctx, "sealed", deal.Sealed, deal.Entry{What: "sealed", Why: "SHA-256 " + fact.SHA256, Cert: s.Facts.Cert.SHA256, Detail: map[string]string{"sha256": fact.SHA256},
 		Events: []deal.Event{{Type: "document.signed", Data: map[string]string{"sha256": fact.SHA256, "algorithm": s.Facts.Cert.Key}}}})
 }

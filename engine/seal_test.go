@@ -279,7 +279,8 @@ func TestALedgerThatFailsOnceAtEachCommitCostsOnlyRetries(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			d := w.daemon(withTemplate(t), atLevel(pades.BLTA))
+			d := w.daemon(withTemplate(t), twoSeals(pades.BLTA, signing.Hold))
+			d.follow(year(w))
 			b := &brittle{Ledger: d.store, after: after, failure: errors.New("disk I/O error")}
 			d.Ledger = b
 			record := w.won()
@@ -291,8 +292,8 @@ func TestALedgerThatFailsOnceAtEachCommitCostsOnlyRetries(t *testing.T) {
 					t.Error("a digest was signed that was not committed")
 				}
 			}
-			if files := len(w.org.Files(record)); len(digests) != 1 || files != 3 {
-				t.Errorf("%d digests and %d files, want 1, and 3 with quotation and trail", len(digests), files)
+			if files := len(w.org.Files(record)); len(digests) != 2 || files != 3 {
+				t.Errorf("%d digests and %d files, want 2 of two seals, and 3 with quotation and trail", len(digests), files)
 			}
 			commits := 1 // of the failures themselves
 			for _, st := range flow {

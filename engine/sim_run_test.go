@@ -257,6 +257,7 @@ func (w *simWorld) forget(tx deal.TxID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.digests, tx)
+	delete(w.seconds, tx)
 }
 
 // person does what salespeople do to a deal, which begins to exist when it is first touched.

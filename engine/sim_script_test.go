@@ -233,11 +233,11 @@ func (a *author) responders() {
 }
 
 // worst are the points at which others have seen an effect that is not committed yet, or between which time should not pass.
-var worst = []string{"gather.advance.gathered/after", "seal.advance.prepared/after", "seal.advance.digest/after", "seal.call.redeem/after", "seal.call.tsa/after", "keep.advance.kept/before", "attach.call.contract/after", "attach.advance.attached/before",
+var worst = []string{"gather.advance.gathered/after", "seal.advance.prepared/after", "seal.advance.digest/after", "seal.call.redeem/after", "seal.call.tsa/after", "seal.advance.second-digest/after", "seal.call.second-redeem/after", "keep.advance.kept/before", "attach.call.contract/after", "attach.advance.attached/before",
 	"report.call.write-back/after"}
 
 // lasting finds the points that only deals of B-LT and B-LTA pass.
-var lasting = regexp.MustCompile(`^seal\.\w+\.(evidence|revocation|archive-)`)
+var lasting = regexp.MustCompile(`^seal\.\w+\.(second-)?(evidence|revocation|archive-)`)
 
 func (a *author) machine(level pades.Level) {
 	points := slices.Concat(slices.DeleteFunc(Points(), func(p string) bool { return level == pades.BT && lasting.MatchString(p) }), store.Points())

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -135,6 +136,11 @@ func (w *simWorld) oneDigestEach() {
 	for tx, digests := range w.digests {
 		if len(digests) > 1 {
 			w.wrong = append(w.wrong, string(tx)+" had two digests signed")
+		}
+	}
+	for tx, digests := range w.seconds {
+		if len(digests) > 1 || len(w.digests[tx]) == 0 {
+			w.wrong = append(w.wrong, fmt.Sprintf("%s had %d digests signed for its second seal, and %d for the first", tx, len(digests), len(w.digests[tx])))
 		}
 	}
 }

@@ -52,6 +52,8 @@ type simWorld struct {
 	entries []*simEntry
 	noticed map[deal.TxID]bool
 	digests map[deal.TxID]map[string]bool // that went to the key
+	seconds map[deal.TxID]map[string]bool // of second seals
+	keys    *following                    // two seals are asked for in every other ten minutes
 	disk    simEvent                      // the commits that still fail
 	double  int                           // the jobs that are still handed out twice
 	crash   simEvent                      // the point at which the daemon dies
@@ -116,7 +118,7 @@ var simStart = time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC)
 func newSimWorld(t *testing.T, s simScript, k simKit) *simWorld {
 	time.Sleep(time.Until(simStart))
 	w := &simWorld{script: s, kit: k, start: time.Now(), people: make(chan struct{}, 1), pipes: map[string]pipeListener{}, deals: map[deal.Kind][]*simDeal{}, noticed: map[deal.TxID]bool{},
-		digests: map[deal.TxID]map[string]bool{}, shown: map[string]int64{}, sever: map[deal.Kind]simEvent{}, deaf: map[deal.Kind]time.Time{}, clocked: map[deal.Kind]bool{}, lag: map[deal.Kind]time.Duration{}, skew: map[deal.Kind]time.Duration{deal.Salesforce: s.Skew[0], deal.HubSpot: s.Skew[1]}}
+		digests: map[deal.TxID]map[string]bool{}, seconds: map[deal.TxID]map[string]bool{}, shown: map[string]int64{}, sever: map[deal.Kind]simEvent{}, deaf: map[deal.Kind]time.Time{}, clocked: map[deal.Kind]bool{}, lag: map[deal.Kind]time.Duration{}, skew: map[deal.Kind]time.Duration{deal.Salesforce: s.Skew[0], deal.HubSpot: s.Skew[1]}}
 	w.world, w.dice = &world{t: t, now: time.Now}, rand.New(rand.NewPCG(s.Seed, 0xd1ce))
 	w.org = mock.New(mock.Options{Sandbox: true, Now: w.clockOf(deal.Salesforce), ConsumerKey: "engine", ClientSecret: k.secret, RequestLimit: 10_000})
 	none := portal.Limits{TenSecondly: -1, Daily: -1, SearchSecondly: -1, Associations: -1}
@@ -128,6 +130,9 @@ func newSimWorld(t *testing.T, s simScript, k simKit) *simWorld {
 	w.authority, err = pki.New(pki.Options{BaseURL: "http://" + hostPKI, Now: time.Now, Hang: 20 * time.Second})
 	must(t, err)
 	w.key = newHouse(t, w.authority)
+	before, err := w.authority.IssueSignerValid(w.key.Public(), sealSubject, simStart.Add(-time.Hour), simStart.Add(365*24*time.Hour))
+	must(t, err)
+	w.keys = &following{house: w.key, before: before, beside: func() bool { return time.Since(simStart)/(10*time.Minute)%2 == 0 }}
 	w.serveOver(hostSalesforce, w.watching(deal.Salesforce, w.org))
 	w.serveOver(hostHubSpot, w.watching(deal.HubSpot, w.portal))
 	w.serveOver(hostPKI, w.authority)

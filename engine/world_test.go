@@ -485,7 +485,7 @@ func (d *daemon) release(tx deal.TxID) {
 func (d *daemon) digests(tx deal.TxID) map[string]bool {
 	digests := map[string]bool{}
 	for _, i := range d.story(tx).Intents {
-		if i.What == "sign" {
+		if i.What == "sign" || i.What == "second-sign" {
 			digests[i.Digest] = true
 		}
 	}

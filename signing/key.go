@@ -45,6 +45,15 @@ func (e *KeyError) Permanent() bool { return true }
 // not on the token, its certificate ended. It is false for a key that is only not the one that a seal was staged for.
 func (e *KeyError) Unusable() bool { return !e.staged }
 
+// aboutStaged says of what is wrong with a certificate that it concerns what was staged with it alone: new seals have another.
+func aboutStaged(err error) error {
+	var k *KeyError
+	if errors.As(err, &k) && !k.Revoked {
+		k.staged = true
+	}
+	return err
+}
+
 // IsUnusable reports whether err says that a key signs nothing until someone mends it. That says nothing about the
 // document: every other one fails in the same way, and all of them can be sealed once the key is mended.
 func IsUnusable(err error) bool {

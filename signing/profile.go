@@ -31,6 +31,7 @@ type Profile struct {
 	Hash        crypto.Hash // SHA-256, SHA-384 or SHA-512; 0 means SHA-256
 	PSS         bool        // RSA-PSS in the place of PKCS #1 v1.5; for RSA keys only
 	Certify     int         // 0: approval signature; 1 to 3: certification (see pades.Options)
+	Dual        bool        // during a rollover documents get a second seal, with the certificate that was followed
 	VRI         bool        // the security store says for which signature its evidence is; B-LT and above
 	// MinValidity is how long the certificate has to be valid yet; 0 means 14 days, or a third of its life if that is less.
 	MinValidity time.Duration
@@ -83,6 +84,9 @@ func (p *Profile) Check() error {
 	}
 	if p.Certify < 0 || p.Certify > 3 {
 		return bad("certify is %d; it can be 0 (no), 1, 2 or 3", p.Certify)
+	}
+	if p.Dual && p.Certify == 1 {
+		return bad("certify 1 lets nothing be added to the document, and a second seal is something added")
 	}
 	if p.VRI && !p.Level.AtLeast(pades.BLT) {
 		return bad("vri is about the security store, which a document of %s does not have", p.Level)

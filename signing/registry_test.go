@@ -20,7 +20,10 @@ type roll struct {
 	ring
 	bare    map[string]Key
 	revoked map[string]bool // by serial number
+	beside  []*x509.Certificate
 }
+
+func (r *roll) Beside(string) []*x509.Certificate { return r.beside }
 
 func (r *roll) MayFinish(name string, cert *x509.Certificate) error {
 	if r.revoked[cert.SerialNumber.String()] {

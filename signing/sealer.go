@@ -58,25 +58,35 @@ func (s *Sealer) Prepare(ctx context.Context, doc pades.Document, r Request) (*T
 	if err := p.Floor.certificates(key.Chain()); err != nil {
 		return nil, &KeyError{Key: p.Key, Reason: err.Error()}
 	}
+	t, err := s.stage(ctx, doc, key.Chain(), r)
+	if err != nil {
+		return nil, err
+	}
+	t.Second = s.beside(p, key.Chain()[0])
+	return t, nil
+}
+
+// stage makes the ticket of a seal with a certificate that may be used.
+func (s *Sealer) stage(ctx context.Context, doc pades.Document, chain []*x509.Certificate, r Request) (t *Ticket, err error) {
+	p := r.Profile
 	if r.Reason != "" {
 		p.Reason = r.Reason
 	}
 	if r.Time.IsZero() {
 		r.Time = s.now().UTC()
 	}
-	t := &Ticket{Profile: p, Time: r.Time.Truncate(time.Second)}
+	t = &Ticket{Profile: p, Time: r.Time.Truncate(time.Second)}
+	t.CertSHA256, t.SPKISHA256 = digest(chain[0].Raw), digest(chain[0].RawSubjectPublicKeyInfo)
 	t.Prepared, err = pades.Prepare(ctx, doc, pades.Options{
 		Level: p.Level,
 		Field: r.Field, Page: r.Page, Rect: r.Rect, Text: r.Text, Picture: r.Picture, Link: r.Link,
 		Name: p.SignerName, Reason: p.Reason, Location: p.Location, ContactInfo: p.ContactInfo, Time: t.Time,
-		Hash: p.Hash, PSS: p.PSS, Chain: key.Chain(), Certify: p.Certify,
+		Hash: p.Hash, PSS: p.PSS, Chain: chain, Certify: p.Certify,
 		Reserve: p.Reserve, TimestampReserve: p.TimestampReserve,
 	})
 	if err != nil {
 		return nil, err
 	}
-	signer := key.Chain()[0]
-	t.CertSHA256, t.SPKISHA256 = digest(signer.Raw), digest(signer.RawSubjectPublicKeyInfo)
 	return t, nil
 }
 

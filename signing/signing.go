@@ -77,6 +77,9 @@ type Registry interface {
 	// MayFinish returns why a seal that was staged with a certificate must not be finished with it, as a *KeyError whose
 	// Revoked is set, or nil. It only looks at what is known.
 	MayFinish(name string, cert *x509.Certificate) error
+	// Beside returns the certificate that a key makes a second seal with at present, beside that of the one that Open gives,
+	// with its chain: the one that was followed, for a while. nil when there is none.
+	Beside(name string) []*x509.Certificate
 }
 
 // Timestamper gets an RFC 3161 TimeStampToken (DER) for digest, which was made with h. The token is checked before it is

@@ -16,6 +16,10 @@ type Ticket struct {
 	Time       time.Time // claimed time of signing, in the document
 	By         string    `json:",omitempty"` // the key that has redeemed it, where several stand in for each other
 
+	// Second is the chain of the certificate that a second seal is to be made with, once this one is: decided when this one was
+	// staged, whatever becomes of the rollover meanwhile.
+	Second [][]byte `json:",omitempty"`
+
 	Prepared *pades.Prepared
 }
 

@@ -34,7 +34,7 @@ func refuseCertificate(c deal.Certificate, format string, args ...any) error {
 }
 
 const selectCertificates = `SELECT key, sha256, spki, serial, subject, issuer, purpose, not_before, not_after, chain, state, since, activate_at,
-	checked, answered, answer, detail, told_days FROM certificates `
+	checked, answered, answer, detail, told_days, beside_until FROM certificates `
 
 // registered is a row of the registry.
 type registered struct {
@@ -43,14 +43,14 @@ type registered struct {
 }
 
 func scanCertificate(scan func(...any) error) (c registered, err error) {
-	var from, until, since, at, checked, answered int64
+	var from, until, since, at, checked, answered, beside int64
 	var chain string
 	if err := scan(&c.Key, &c.SHA256, &c.SPKI, &c.Serial, &c.Subject, &c.Issuer, &c.Purpose, &from, &until, &chain, &c.State, &since, &at,
-		&checked, &answered, &c.Answer, &c.Detail, &c.told); err != nil {
+		&checked, &answered, &c.Answer, &c.Detail, &c.told, &beside); err != nil {
 		return c, err
 	}
 	c.From, c.Until, c.Since = fromMillis(from), fromMillis(until), fromMillis(since)
-	c.ActivateAt, c.Checked, c.Answered = fromMillis(at), fromMillis(checked), fromMillis(answered)
+	c.ActivateAt, c.BesideUntil, c.Checked, c.Answered = fromMillis(at), fromMillis(beside), fromMillis(checked), fromMillis(answered)
 	if err := json.Unmarshal([]byte(chain), &c.Chain); err != nil {
 		return c, fmt.Errorf("the chain of certificate %s: %w", c.SHA256, errDamaged)
 	}
@@ -152,8 +152,9 @@ func (t *txn) auditCertificate(c deal.Certificate, what, who, why string, more m
 }
 
 // ActivateCertificate makes a next or a retiring certificate the one that its key makes new seals with, and the one that
-// was active so far a retiring one. A time that is still to come is remembered; see ActivateDue.
-func (s *Store) ActivateCertificate(ctx context.Context, key, sha256 string, at time.Time, who, why string) error {
+// was active so far a retiring one, which goes on beside it until beside, if that is not zero. A time that is still to come is
+// remembered; see ActivateDue.
+func (s *Store) ActivateCertificate(ctx context.Context, key, sha256 string, at, beside time.Time, who, why string) error {
 	return s.decideCertificate(ctx, key, sha256, who, why, func(t *txn, c registered) error {
 		switch {
 		case c.State == deal.CertRevoked:
@@ -163,16 +164,34 @@ func (s *Store) ActivateCertificate(ctx context.Context, key, sha256 string, at 
 		case at.After(t.now) && c.State != deal.CertNext:
 			return refuseCertificate(c.Certificate, "it is %s: only a next one can be made active at a time that is to come", c.State)
 		case at.After(t.now):
-			if err := t.exec(`UPDATE certificates SET activate_at = $3 WHERE key = $1 AND sha256 = $2`, key, sha256, millis(at)); err != nil {
+			if err := t.exec(`UPDATE certificates SET activate_at = $3, beside_until = $4 WHERE key = $1 AND sha256 = $2`, key, sha256, millis(at), millis(beside)); err != nil {
 				return err
 			}
-			return t.auditCertificate(c.Certificate, "certificate-scheduled", who, why, map[string]string{"at": at.UTC().Format(time.RFC3339)})
+			return t.auditCertificate(c.Certificate, "certificate-scheduled", who, why, untilDetail(map[string]string{"at": at.UTC().Format(time.RFC3339)}, beside))
 		}
+		c.BesideUntil = beside
 		return t.activateCertificate(c.Certificate, who, why)
 	})
 }
 
+// untilDetail adds for how long there are two seals.
+func untilDetail(detail map[string]string, beside time.Time) map[string]string {
+	if !beside.IsZero() {
+		detail["two_seals_until"] = beside.UTC().Format(time.RFC3339)
+	}
+	return detail
+}
+
+// activateCertificate has c follow the active certificate of its key, which goes on beside it until c.BesideUntil: one at a
+// time does, so that what went on beside it ends.
 func (t *txn) activateCertificate(c deal.Certificate, who, why string) error {
+	beside := c.BesideUntil
+	if !beside.After(t.now) {
+		beside = time.Time{}
+	}
+	if err := t.exec(`UPDATE certificates SET beside_until = 0 WHERE key = $1 AND state = 'retiring'`, c.Key); err != nil {
+		return err
+	}
 	active, err := t.certificates(`WHERE key = $1 AND state = 'active'`, c.Key)
 	if err != nil {
 		return err
@@ -181,7 +200,10 @@ func (t *txn) activateCertificate(c deal.Certificate, who, why string) error {
 		if err := t.setCertificateState(old.Certificate, deal.CertRetiring); err != nil {
 			return err
 		}
-		if err := t.auditCertificate(old.Certificate, "certificate-retired", who, why, map[string]string{"successor": c.SHA256}); err != nil {
+		if err := t.exec(`UPDATE certificates SET beside_until = $3 WHERE key = $1 AND sha256 = $2`, old.Key, old.SHA256, millis(beside)); err != nil {
+			return err
+		}
+		if err := t.auditCertificate(old.Certificate, "certificate-retired", who, why, untilDetail(map[string]string{"successor": c.SHA256}, beside)); err != nil {
 			return err
 		}
 	}
@@ -192,7 +214,7 @@ func (t *txn) activateCertificate(c deal.Certificate, who, why string) error {
 }
 
 func (t *txn) setCertificateState(c deal.Certificate, state deal.CertState) error {
-	return t.exec(`UPDATE certificates SET state = $3, since = $4, activate_at = 0 WHERE key = $1 AND sha256 = $2`, c.Key, c.SHA256, state, t.now.UnixMilli())
+	return t.exec(`UPDATE certificates SET state = $3, since = $4, activate_at = 0, beside_until = 0 WHERE key = $1 AND sha256 = $2`, c.Key, c.SHA256, state, t.now.UnixMilli())
 }
 
 // settled is the point of what every start finds out anew about certificates: losing it costs another look. It is that of the
@@ -217,10 +239,11 @@ func (s *Store) ActivateDue(ctx context.Context) (n int, err error) {
 	})
 }
 
-// RetireCertificate ends the use of a certificate for new seals. After it no certificate of its key is active, if it was.
+// RetireCertificate ends the use of a certificate for new seals, second ones included. After it no certificate of its key is
+// active, if it was.
 func (s *Store) RetireCertificate(ctx context.Context, key, sha256, who, why string) error {
 	return s.decideCertificate(ctx, key, sha256, who, why, func(t *txn, c registered) error {
-		if c.State == deal.CertRetiring || c.State == deal.CertRevoked {
+		if c.State == deal.CertRetiring && !c.BesideUntil.After(t.now) || c.State == deal.CertRevoked {
 			return refuseCertificate(c.Certificate, "it is %s already", c.State)
 		}
 		if err := t.setCertificateState(c.Certificate, deal.CertRetiring); err != nil {

@@ -105,18 +105,18 @@ func TestAKeyHasOneActiveCertificateAndAnActivationRetiresTheOther(t *testing.T)
 	register(t, s, certificate("aa", 400, deal.CertActive), certificate("bb", 500, deal.CertNext))
 	mustRefuse(t, s.AddCertificate(t.Context(), certificate("cc", 400, deal.CertActive), "anna", ""), `key "house" has an active certificate, aa`)
 	mustRefuse(t, s.AddCertificate(t.Context(), certificate("bb", 500, deal.CertNext), "anna", ""), "in the registry already: next")
-	mustRefuse(t, s.ActivateCertificate(t.Context(), "house", "aa", time.Time{}, "anna", "so"), "active already")
-	mustRefuse(t, s.ActivateCertificate(t.Context(), "other", "bb", time.Time{}, "anna", "so"), `no such certificate for key "other"`)
-	mustRefuse(t, s.ActivateCertificate(t.Context(), "house", "bb", time.Time{}, "anna", ""), "say who and why")
-	if err := s.ActivateCertificate(t.Context(), "house", "bb", time.Time{}, "anna", "renewed"); err != nil {
+	mustRefuse(t, s.ActivateCertificate(t.Context(), "house", "aa", time.Time{}, time.Time{}, "anna", "so"), "active already")
+	mustRefuse(t, s.ActivateCertificate(t.Context(), "other", "bb", time.Time{}, time.Time{}, "anna", "so"), `no such certificate for key "other"`)
+	mustRefuse(t, s.ActivateCertificate(t.Context(), "house", "bb", time.Time{}, time.Time{}, "anna", ""), "say who and why")
+	if err := s.ActivateCertificate(t.Context(), "house", "bb", time.Time{}, time.Time{}, "anna", "renewed"); err != nil {
 		t.Fatal(err)
 	}
 	if got := states(t, s); got["aa"] != deal.CertRetiring || got["bb"] != deal.CertActive {
 		t.Errorf("%v", got)
 	}
 	// The way back is the same, and is not for a later time.
-	mustRefuse(t, s.ActivateCertificate(t.Context(), "house", "aa", start.Add(day), "anna", "so"), "only a next one")
-	if err := s.ActivateCertificate(t.Context(), "house", "aa", time.Time{}, "anna", "the new one is not trusted"); err != nil {
+	mustRefuse(t, s.ActivateCertificate(t.Context(), "house", "aa", start.Add(day), time.Time{}, "anna", "so"), "only a next one")
+	if err := s.ActivateCertificate(t.Context(), "house", "aa", time.Time{}, time.Time{}, "anna", "the new one is not trusted"); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.RetireCertificate(t.Context(), "house", "aa", "anna", "the key is given up"); err != nil {
@@ -135,7 +135,7 @@ func TestANextCertificateBecomesActiveAtItsTimeAlsoAfterARestart(t *testing.T) {
 	s, clock := newStore(t)
 	register(t, s, certificate("aa", 400, deal.CertActive), certificate("bb", 500, deal.CertNext), certificate("cc", 500, deal.CertNext))
 	for name, at := range map[string]time.Time{"bb": start.Add(2 * day), "cc": start.Add(day)} {
-		if err := s.ActivateCertificate(t.Context(), "house", name, at, "anna", "rollover"); err != nil {
+		if err := s.ActivateCertificate(t.Context(), "house", name, at, time.Time{}, "anna", "rollover"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -185,7 +185,7 @@ func TestARevokedCertificateIsNeverUsedAgainUnderAnyKey(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 	}
-	mustRefuse(t, s.ActivateCertificate(t.Context(), "house", "aa", time.Time{}, "anna", "so"), "never used again")
+	mustRefuse(t, s.ActivateCertificate(t.Context(), "house", "aa", time.Time{}, time.Time{}, "anna", "so"), "never used again")
 	mustRefuse(t, s.RetireCertificate(t.Context(), "house", "aa", "anna", "so"), "revoked already")
 	third := certificate("aa", 400, deal.CertNext)
 	third.Key = "third"
@@ -276,7 +276,7 @@ func TestASignatureThatIsNoDocumentHasItsDigestInTheLog(t *testing.T) {
 func TestTheRegistryIsInABackup(t *testing.T) {
 	s, clock := newStore(t)
 	register(t, s, certificate("aa", 400, deal.CertActive), certificate("bb", 500, deal.CertNext))
-	if err := s.ActivateCertificate(t.Context(), "house", "bb", start.Add(day), "anna", "rollover"); err != nil {
+	if err := s.ActivateCertificate(t.Context(), "house", "bb", start.Add(day), time.Time{}, "anna", "rollover"); err != nil {
 		t.Fatal(err)
 	}
 	before, err := s.Certificates(t.Context())
@@ -320,14 +320,14 @@ func certificatesLife(ctx context.Context, dir string, hook func(string)) (err e
 		case b.State == "":
 			err = s.AddCertificate(ctx, certificate("bb", 500, deal.CertNext), "anna", "")
 		case b.State == deal.CertNext && b.ActivateAt.IsZero():
-			err = s.ActivateCertificate(ctx, "house", "bb", time.Now().Add(time.Hour), "anna", "rollover")
+			err = s.ActivateCertificate(ctx, "house", "bb", time.Now().Add(time.Hour), time.Time{}, "anna", "rollover")
 		case b.State == deal.CertNext: // an hour later
 			s.clock = func() time.Time { return time.Now().Add(2 * time.Hour) }
 			_, err = s.ActivateDue(ctx)
 		case c.State == "":
 			err = s.AddCertificate(ctx, certificate("cc", 500, deal.CertNext), "anna", "")
 		case c.State == deal.CertNext:
-			err = s.ActivateCertificate(ctx, "house", "cc", time.Time{}, "anna", "renewed")
+			err = s.ActivateCertificate(ctx, "house", "cc", time.Time{}, time.Time{}, "anna", "renewed")
 		case b.State == deal.CertRetiring:
 			_, err = s.RevokeCertificate(ctx, "bb", "daemon", "its issuer says so")
 		case c.State == deal.CertActive:
@@ -379,7 +379,7 @@ func TestAPowerCutInADecisionAboutCertificatesLosesAndDoublesNothing(t *testing.
 func TestARestoredRegistryIsThatOfTheBackup(t *testing.T) {
 	s, clock := newStore(t)
 	register(t, s, certificate("aa", 400, deal.CertActive), certificate("bb", 500, deal.CertNext), certificate("cc", 500, deal.CertNext))
-	if err := s.ActivateCertificate(t.Context(), "house", "bb", start.Add(day), "anna", "rollover"); err != nil {
+	if err := s.ActivateCertificate(t.Context(), "house", "bb", start.Add(day), time.Time{}, "anna", "rollover"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.RevokeCertificate(t.Context(), "cc", "daemon", "its issuer says so"); err != nil {
@@ -391,7 +391,7 @@ func TestARestoredRegistryIsThatOfTheBackup(t *testing.T) {
 	}
 	b := backUp(t, s, BackupOptions{})
 	// What is decided after the backup is not in it.
-	if err := s.ActivateCertificate(t.Context(), "house", "bb", time.Time{}, "anna", "at once"); err != nil {
+	if err := s.ActivateCertificate(t.Context(), "house", "bb", time.Time{}, time.Time{}, "anna", "at once"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.RevokeCertificate(t.Context(), "aa", "anna", "the key is lost"); err != nil {
@@ -405,6 +405,57 @@ func TestARestoredRegistryIsThatOfTheBackup(t *testing.T) {
 	if got, err := r.Certificates(t.Context()); err != nil || !cmp.Equal(got, want) {
 		t.Errorf("%v\n%s", err, cmp.Diff(want, got))
 	}
-	mustRefuse(t, r.ActivateCertificate(t.Context(), "house", "cc", time.Time{}, "anna", "so"), "never used again")
+	mustRefuse(t, r.ActivateCertificate(t.Context(), "house", "cc", time.Time{}, time.Time{}, "anna", "so"), "never used again")
 	verified(t, r)
+}
+
+func TestACertificateGoesOnForAWhileBesideTheOneThatFollowsIt(t *testing.T) {
+	s, clock := newStore(t)
+	register(t, s, certificate("aa", 400, deal.CertActive), certificate("bb", 500, deal.CertNext), certificate("cc", 500, deal.CertNext))
+	until := start.Add(10 * day)
+	if err := s.ActivateCertificate(t.Context(), "house", "bb", start.Add(day), until, "anna", "rollover"); err != nil {
+		t.Fatal(err)
+	}
+	beside := func(want string) {
+		t.Helper()
+		all, err := s.Certificates(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := deal.BesideCertificate(all, "house", clock.Now()); got.SHA256 != want {
+			t.Errorf("%q goes on at %s, want %q", got.SHA256, clock.Now(), want)
+		}
+	}
+	beside("")
+	clock.advance(2 * day)
+	beside("aa") // also for those who only look, before it is written down
+	s.release()
+	s = open(t, options(s.dir, clock.Now))
+	if n, err := s.ActivateDue(t.Context()); n != 1 || err != nil {
+		t.Fatalf("%d due, %v", n, err)
+	}
+	beside("aa")
+	clock.advance(9 * day)
+	beside("")
+	clock.advance(-9 * day)
+
+	// One at a time: what follows next is followed by its predecessor alone, if by any.
+	if err := s.ActivateCertificate(t.Context(), "house", "cc", time.Time{}, until, "anna", "another"); err != nil {
+		t.Fatal(err)
+	}
+	beside("bb")
+	if err := s.RetireCertificate(t.Context(), "house", "bb", "anna", "one seal is enough"); err != nil {
+		t.Fatal(err)
+	}
+	beside("")
+	mustRefuse(t, s.RetireCertificate(t.Context(), "house", "bb", "anna", "again"), "retiring already")
+	if err := s.ActivateCertificate(t.Context(), "house", "bb", time.Time{}, until, "anna", "back"); err != nil {
+		t.Fatal(err)
+	}
+	beside("cc")
+	if _, err := s.RevokeCertificate(t.Context(), "cc", "daemon", "key compromise"); err != nil {
+		t.Fatal(err)
+	}
+	beside("")
+	verified(t, s)
 }

@@ -373,8 +373,8 @@ func (s *Store) Begin(ctx context.Context, sl *deal.Sealing, i deal.Intent) erro
 		if err != nil {
 			return err
 		}
-		if i.What == "sign" {
-			if err := t.guardSigning(r, sl.Tx, i.Digest); err != nil {
+		if seal := sealOf(i.What); seal != 0 {
+			if err := t.guardSigning(r, sl, seal, i.Digest); err != nil {
 				return err
 			}
 			if err := t.countUse(sl.Tx, i); err != nil {
@@ -399,7 +399,7 @@ func (s *Store) Begin(ctx context.Context, sl *deal.Sealing, i deal.Intent) erro
 		return err
 	}
 	sl.Version++
-	if i.What == "sign" {
+	if sealOf(i.What) != 0 {
 		return s.raiseHighWater(size)
 	}
 	return nil
@@ -463,7 +463,7 @@ func (t *txn) advance(r *row, sl *deal.Sealing, key *dataKey, e deal.Entry) erro
 	if err := guard(r, sl, e); err != nil {
 		return err
 	}
-	if err := t.guardDigest(r, sl, e); err != nil {
+	if err := t.guardDigests(r, sl, e); err != nil {
 		return err
 	}
 	sl.Version, sl.Updated = r.version+1, t.now
@@ -607,19 +607,47 @@ func guard(r *row, sl *deal.Sealing, e deal.Entry) error {
 // preparedAgain is what an entry must be called that replaces a committed digest by another.
 const preparedAgain = "prepared-again"
 
-// guardDigest keeps to one digest per transaction: another one needs an entry that says so and why, and none is taken
-// once a signature value exists.
+// The seals of a document: one, or during a rollover two, the second of which is over the first.
+const (
+	firstSeal  = 1
+	secondSeal = 2
+)
+
+// sealOf is which seal an intent uses the key for; 0 for none.
+func sealOf(intent string) int {
+	return map[string]int{"sign": firstSeal, "second-sign": secondSeal}[intent]
+}
+
+// guardDigests keeps to one digest for each seal of a transaction: another one for the first needs an entry that says so
+// and why, and none is taken once a signature value exists. For the second there never is another one.
+func (t *txn) guardDigests(r *row, sl *deal.Sealing, e deal.Entry) error {
+	if err := t.guardDigest(r, sl, e); err != nil || sl.Facts.Second == nil || sl.Facts.Second.Digest == "" {
+		return err
+	}
+	digest := sl.Facts.Second.Digest
+	committed, err := t.digest(sl.Tx, secondSeal)
+	switch {
+	case err != nil || committed == digest:
+		return err
+	case committed != "":
+		return refuse(sl.Tx, "another digest is committed for its second seal")
+	case !sl.Facts.Signature:
+		return refuse(sl.Tx, "a second seal is over the first, which is not made")
+	}
+	return t.commitDigest(sl.Tx, secondSeal, digest)
+}
+
 func (t *txn) guardDigest(r *row, sl *deal.Sealing, e deal.Entry) error {
 	digest := sl.Facts.Digest
 	if digest == "" {
 		return nil
 	}
-	committed, err := t.digest(sl.Tx)
+	committed, err := t.digest(sl.Tx, firstSeal)
 	switch {
 	case err != nil || committed == digest:
 		return err
 	case committed == "":
-		return t.commitDigest(sl.Tx, digest)
+		return t.commitDigest(sl.Tx, firstSeal, digest)
 	case r.signature:
 		return refuse(sl.Tx, "another digest was signed already")
 	case e.What != preparedAgain || e.Why == "":
@@ -628,41 +656,47 @@ func (t *txn) guardDigest(r *row, sl *deal.Sealing, e deal.Entry) error {
 	if err := t.giveUpDigest(sl.Tx); err != nil {
 		return err
 	}
-	return t.commitDigest(sl.Tx, digest)
+	return t.commitDigest(sl.Tx, firstSeal, digest)
 }
 
+// giveUpDigest gives up that of the first seal: without its value there is no second one.
 func (t *txn) giveUpDigest(tx deal.TxID) error {
-	return t.exec(`UPDATE digests SET superseded = $2 WHERE tx = $1 AND superseded IS NULL`, tx, t.now.UnixMilli())
+	return t.exec(`UPDATE digests SET superseded = $2 WHERE tx = $1 AND seal = 1 AND superseded IS NULL`, tx, t.now.UnixMilli())
 }
 
-// guardSigning lets only the committed digest go to the key.
-func (t *txn) guardSigning(r *row, tx deal.TxID, digest string) error {
+// guardSigning lets only the committed digest of a seal go to the key, and only until its value is known.
+func (t *txn) guardSigning(r *row, sl *deal.Sealing, seal int, digest string) error {
+	tx := sl.Tx
+	signed := r.signature
+	if seal == secondSeal {
+		signed = sl.Facts.Second != nil && sl.Facts.Second.Signature
+	}
 	if digest == "" {
 		return refuse(tx, "an intent to sign must name the digest")
 	}
-	if r.signature {
+	if signed {
 		return refuse(tx, "a signature value exists already")
 	}
-	committed, err := t.digest(tx)
+	committed, err := t.digest(tx, seal)
 	switch {
 	case err != nil:
 		return err
-	case committed == "":
-		return t.commitDigest(tx, digest)
+	case committed == "" && seal == firstSeal:
+		return t.commitDigest(tx, seal, digest)
 	case committed != digest:
 		return refuse(tx, "the digest to be signed is not the one that was committed")
 	}
 	return nil
 }
 
-// digest returns the committed digest, "" when there is none.
-func (t *txn) digest(tx deal.TxID) (digest string, err error) {
-	_, err = t.get([]any{&digest}, `SELECT digest FROM digests WHERE tx = $1 AND superseded IS NULL`, tx)
+// digest returns the committed digest of a seal, "" when there is none.
+func (t *txn) digest(tx deal.TxID, seal int) (digest string, err error) {
+	_, err = t.get([]any{&digest}, `SELECT digest FROM digests WHERE tx = $1 AND seal = $2 AND superseded IS NULL`, tx, seal)
 	return digest, err
 }
 
-func (t *txn) commitDigest(tx deal.TxID, digest string) error {
-	added, err := t.execOne(`INSERT INTO digests (tx, digest, at) VALUES ($1, $2, $3) ON CONFLICT (tx, digest) DO NOTHING`, tx, digest, t.now.UnixMilli())
+func (t *txn) commitDigest(tx deal.TxID, seal int, digest string) error {
+	added, err := t.execOne(`INSERT INTO digests (tx, seal, digest, at) VALUES ($1, $2, $3, $4) ON CONFLICT (tx, digest) DO NOTHING`, tx, seal, digest, t.now.UnixMilli())
 	if err == nil && !added {
 		return refuse(tx, "this digest was given up before and cannot come back")
 	}

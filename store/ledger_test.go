@@ -260,6 +260,16 @@ func TestTheLedgerRefuses(t *testing.T) {
 		}
 	}
 	other := func(sl *deal.Sealing) { sl.Facts.Digest = d2 }
+	seconded := func(t *testing.T, s *Store, sl *deal.Sealing) {
+		signed(t, s, sl)
+		sl.Facts.Second = &deal.SecondSeal{Digest: d2}
+		advance(t, s, sl, "digest-committed")
+	}
+	signingSecond := func(digest string) func(s *Store, t *testing.T, sl *deal.Sealing) error {
+		return func(s *Store, t *testing.T, sl *deal.Sealing) error {
+			return s.Begin(t.Context(), sl, deal.Intent{Step: sl.Step, What: "second-sign", Digest: digest, Lease: time.Minute})
+		}
+	}
 	for _, c := range []struct {
 		name  string
 		given func(*testing.T, *Store, *deal.Sealing)
@@ -289,6 +299,23 @@ func TestTheLedgerRefuses(t *testing.T) {
 			sl.Step, sl.Facts.Digest = deal.Noticed, ""
 			advance(t, s, sl, "changed")
 		}, advancing("prepared", "", other), false},
+		{"a digest of a second seal before the first is made", prepared, advancing("x", "", func(sl *deal.Sealing) { sl.Facts.Second = &deal.SecondSeal{Digest: d2} }), false},
+		{"the first seal's digest for the second", signed, advancing("x", "", func(sl *deal.Sealing) { sl.Facts.Second = &deal.SecondSeal{Digest: d1} }), false},
+		{"another digest of the second seal, whatever the reason", seconded, advancing("prepared-again", "the amount changed", func(sl *deal.Sealing) { sl.Facts.Second = &deal.SecondSeal{Digest: "d3"} }), false},
+		{"to sign the second seal before its digest is committed", signed, signingSecond(d2), false},
+		{"to sign another digest for the second seal", seconded, signingSecond("d3"), false},
+		{"to sign the first digest for the second seal", seconded, signingSecond(d1), false},
+		{"to sign the first seal once more for the second", seconded, signing(d2), false},
+		{"not to sign the second seal, nor again after a crash", func(t *testing.T, s *Store, sl *deal.Sealing) {
+			seconded(t, s, sl)
+			begin(t, s, sl, "second-sign", d2)
+		}, signingSecond(d2), true},
+		{"to sign the second seal once more", func(t *testing.T, s *Store, sl *deal.Sealing) {
+			seconded(t, s, sl)
+			begin(t, s, sl, "second-sign", d2)
+			sl.Facts.Second = &deal.SecondSeal{Digest: d2, Signature: true}
+			advance(t, s, sl, "signed")
+		}, signingSecond(d2), false},
 		{"to forget a signature", signed, advancing("x", "", func(sl *deal.Sealing) { sl.Facts.Signature = false }), false},
 		{"to go back behind a signature", signed, advancing("x", "", func(sl *deal.Sealing) { sl.Step = deal.Noticed }), false},
 		{"not to go back before a signature", prepared, advancing("x", "", func(sl *deal.Sealing) { sl.Step = deal.Noticed }), true},

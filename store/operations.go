@@ -95,7 +95,7 @@ func (s *Store) PrepareAgain(ctx context.Context, tx deal.TxID, who, why string)
 		if sl.Facts.Signature || !sl.Step.Before(deal.Sealed) && !found {
 			return refuse(tx, "it has a signature: retry or release it to go on with that one, or drop it")
 		}
-		digest, err := t.digest(tx)
+		digest, err := t.digest(tx, firstSeal)
 		if err != nil {
 			return err
 		}

@@ -92,7 +92,12 @@ func (t *txn) recoverMissing(sl *deal.Sealing, key *dataKey, e deal.Entry) error
 		return err
 	}
 	if sl.Facts.Digest != "" {
-		if err := t.commitDigest(sl.Tx, sl.Facts.Digest); err != nil {
+		if err := t.commitDigest(sl.Tx, firstSeal, sl.Facts.Digest); err != nil {
+			return err
+		}
+	}
+	if s := sl.Facts.Second; s != nil && s.Digest != "" {
+		if err := t.commitDigest(sl.Tx, secondSeal, s.Digest); err != nil {
 			return err
 		}
 	}

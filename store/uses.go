@@ -14,7 +14,7 @@ const countUse = `INSERT INTO key_uses (key, day, uses) VALUES ($1, $2, 1) ON CO
 // the transaction that commits the intent: no use is forgotten, and no two take the last place.
 func (t *txn) countUse(tx deal.TxID, i deal.Intent) error {
 	var seen int
-	if counted, err := t.get([]any{&seen}, `SELECT 1 FROM intents WHERE tx = $1 AND what = 'sign' AND digest = $2 AND key = $3 LIMIT 1`, tx, i.Digest, i.Key); err != nil || counted {
+	if counted, err := t.get([]any{&seen}, `SELECT 1 FROM intents WHERE tx = $1 AND what IN ('sign', 'second-sign') AND digest = $2 AND key = $3 LIMIT 1`, tx, i.Digest, i.Key); err != nil || counted {
 		return err
 	}
 	if err := t.exec(countUse, i.Key, dayOf(t.now)); err != nil || i.Limits == (deal.KeyLimits{}) {

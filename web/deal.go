@@ -202,6 +202,8 @@ func verdict(s *deal.Sealing) (*state, string) {
 		return &state{Mark: "dead", Word: "not a valid seal"}, "A reader refuses the file. It was not released, unless a person let it go on."
 	case ours != "done":
 		return &state{Mark: "retrying", Word: "not proven"}, "What is missing to prove the seal is in the report."
+	case f.Second != nil && f.Second.GivenUp != "":
+		return &state{Mark: "retrying", Word: "valid seal, one of two"}, "The file is intact, and the seal was made with the certificate below. A second one was asked for and could not be made."
 	case f.Flagged != "":
 		return &state{Mark: "retrying", Word: "valid seal, below the level asked for"}, "The file is intact, and the seal was made with the certificate below."
 	case theirs != "done":
@@ -213,7 +215,8 @@ func verdict(s *deal.Sealing) (*state, string) {
 // keptName is what a file of the archive is, for people.
 func keptName(name string) string {
 	names := map[string]string{"contract.pdf": "Contract, sealed", "evidence/audit-trail.pdf": "Audit trail", "evidence/report.json": "Verification report",
-		"evidence/signature.p7s": "Signature (CMS)", "evidence/timestamp.tst": "Time-stamp token (RFC 3161)"}
+		"evidence/signature.p7s": "Signature (CMS)", "evidence/timestamp.tst": "Time-stamp token (RFC 3161)",
+		"evidence/second-signature.p7s": "Signature of the second seal (CMS)", "evidence/second-timestamp.tst": "Time-stamp token of the second seal (RFC 3161)"}
 	if known, ok := names[name]; ok {
 		return known
 	}
@@ -247,6 +250,15 @@ func seal(d *Deal, now time.Time) []fact {
 		add(fact{Name: "Public key", Text: c.SPKI, Code: true})
 		add(fact{Name: "Certificate ends", When: at(c.NotAfter, now)})
 		add(fact{Name: "Digest algorithm", Text: c.Digest})
+	}
+	if second := f.Second; second != nil && second.GivenUp == "" {
+		if c := second.Cert; c != nil {
+			add(fact{Name: "Second seal by", Text: c.Subject})
+			add(fact{Name: "Its issuer", Text: c.Issuer})
+			add(fact{Name: "Its fingerprint", Text: c.SHA256, Code: true})
+		}
+		add(fact{Name: "Its level", Text: second.Level})
+		add(fact{Name: "Its digest", Text: second.Digest, Code: true})
 	}
 	switch f.Level {
 	case "":

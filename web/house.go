@@ -197,6 +197,8 @@ type Key struct {
 	// ActivateAt, unless that is zero.
 	State      deal.CertState
 	ActivateAt time.Time
+	// BesideUntil is how long a retiring one makes second seals; of a next one, how long the one that it follows will.
+	BesideUntil time.Time
 	// Answer is what came of asking last whether it is revoked; Answered is when somebody last said that it is not.
 	Answer   deal.CertAnswer
 	Answered time.Time

@@ -101,6 +101,8 @@ var (
 	usesDesc       = desc("dealseal_key_documents_total", "Documents that a key has sealed, counted in the database when its use begins; absent until its certificate is known.", "key")
 	spentDesc      = desc("dealseal_key_limit_used_ratio", "Used share of max_uses or max_uses_per_day of a key, whichever is nearer; 0 where it has neither.", "key")
 	revokedDesc    = desc("dealseal_certificate_revoked", "1 if the newest certificate of a sealing key was revoked and no other one is active, so that it seals nothing; else 0.", "key")
+	followsDesc    = desc("dealseal_certificate_activates_timestamp_seconds", "Unix time at which the next certificate of a sealing key becomes active by itself; absent when none does.", "key")
+	besideDesc     = desc("dealseal_certificate_two_seals_until_timestamp_seconds", "Unix time until which documents get a second seal, with the certificate that was followed; absent when they get one seal.", "key")
 	answeredDesc   = desc("dealseal_certificate_answered_timestamp_seconds", "Unix time at which its issuers last said that the certificate of a sealing key is not revoked; 0 when they never did, absent when it names nobody who could be asked.", "key")
 	stampUpDesc    = desc("dealseal_tsa_up", "1 when the newest request to a time-stamp server gave a good token, 0 when it did not; absent before the first one of this process.", "server")
 	quotaDesc      = desc("dealseal_tsa_quota_used_ratio", "Used share of the requests that a time-stamp server may be sent on this day in UTC, counted in the database; 0 where it has no quota.", "server")
@@ -164,7 +166,7 @@ func (m *Metrics) Stamped(server string, took time.Duration, err error) {
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{sealingsDesc, dealsDesc, depthDesc, oldestDesc, overdueDesc, waitingDesc, patienceDesc, guardDesc, failingDesc, pollDesc, intervalDesc, budgetDesc, untoldDesc, oddDesc, discrepantDesc, passDesc, mendedDesc,
-		notAfterDesc, revokedDesc, answeredDesc, usesDesc, spentDesc, stampUpDesc, quotaDesc, auditDesc, databaseDesc, walDesc, freeDesc, floorDesc, backupDesc, backupDBDesc} {
+		notAfterDesc, revokedDesc, followsDesc, besideDesc, answeredDesc, usesDesc, spentDesc, stampUpDesc, quotaDesc, auditDesc, databaseDesc, walDesc, freeDesc, floorDesc, backupDesc, backupDBDesc} {
 		ch <- d
 	}
 	for _, c := range m.counted {
@@ -348,6 +350,7 @@ func (m *Metrics) collectKeys(ctx context.Context, ch chan<- prometheus.Metric) 
 		ch <- prometheus.NewInvalidMetric(notAfterDesc, err)
 		return
 	}
+	m.collectRollovers(keys, ch)
 	seen := map[string]bool{}
 	for _, k := range keys {
 		if seen[k.Name] {
@@ -363,6 +366,25 @@ func (m *Metrics) collectKeys(ctx context.Context, ch chan<- prometheus.Metric) 
 			ch <- gauge(answeredDesc, unixOrZero(k.Answered), k.Name)
 		}
 		ch <- gauge(spentDesc, k.Spent(), k.Name)
+	}
+}
+
+// collectRollovers tells of each key which moment comes first.
+func (m *Metrics) collectRollovers(keys []Key, ch chan<- prometheus.Metric) {
+	follows, beside := map[string]time.Time{}, map[string]time.Time{}
+	for _, k := range keys {
+		if at, known := follows[k.Name]; k.State == deal.CertNext && !k.ActivateAt.IsZero() && (!known || k.ActivateAt.Before(at)) {
+			follows[k.Name] = k.ActivateAt
+		}
+		if k.State == deal.CertRetiring && k.BesideUntil.After(m.now()) {
+			beside[k.Name] = k.BesideUntil
+		}
+	}
+	for name, at := range follows {
+		ch <- gauge(followsDesc, float64(at.Unix()), name)
+	}
+	for name, at := range beside {
+		ch <- gauge(besideDesc, float64(at.Unix()), name)
 	}
 }
 

@@ -345,6 +345,9 @@ func usesOf(k Key) string {
 	return text
 }
 
+// whole is how a moment is written in a sentence.
+const whole = "2 January 2006, 15:04 UTC"
+
 func viewKey(k Key, now time.Time) keyView {
 	v := keyView{Uses: usesOf(k), Name: k.Name, Subject: k.Subject, Issuer: k.Issuer, SHA256: k.SHA256, End: at(k.NotAfter, now)}
 	if !k.NotAfter.IsZero() {
@@ -356,12 +359,17 @@ func viewKey(k Key, now time.Time) keyView {
 		v.State = state{Mark: "dead", Word: "revoked: nothing is sealed with it"}
 	case k.Idle:
 		v.State = state{Mark: "dead", Word: string(k.State) + ", and no other is active: nothing is sealed with this key"}
+	case k.State == deal.CertRetiring && k.BesideUntil.After(now):
+		v.State = state{Mark: "running", Word: "retiring, makes second seals until " + k.BesideUntil.UTC().Format(whole)}
 	case k.State == deal.CertRetiring:
 		v.State = state{Mark: "ended", Word: "retiring"}
 	case k.State == deal.CertNext && k.ActivateAt.IsZero():
 		v.State = state{Mark: "running", Word: "next"}
 	case k.State == deal.CertNext:
-		v.State = state{Mark: "running", Word: "next, active from " + k.ActivateAt.UTC().Format("2 January 2006, 15:04 UTC")}
+		v.State = state{Mark: "running", Word: "next, active from " + k.ActivateAt.UTC().Format(whole)}
+		if k.BesideUntil.After(now) {
+			v.State.Word += ", two seals until " + k.BesideUntil.UTC().Format(whole)
+		}
 	case k.StandIn != "":
 		v.State = state{Mark: "retrying", Word: "fails; " + k.StandIn + " stands in"}
 	case k.Silent:

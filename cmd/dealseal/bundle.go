@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/signing/pades"
 	"github.com/dealseal/dealseal/signing/verify"
 	"github.com/dealseal/dealseal/store"
 )
@@ -57,9 +58,18 @@ type manifest struct {
 	Level          string    `json:"level"`
 	SealedAt       time.Time `json:"sealed_at"`
 	SignedDigest   string    `json:"signed_digest,omitempty"`
+	// Second is the second seal of a contract that was made during a rollover.
+	Second *secondSealOf `json:"second_seal,omitempty"`
 	// Unsigned is set where the key of the seal could not be used any more: then nobody vouches for the manifest.
 	Unsigned bool                  `json:"unsigned,omitempty"`
 	Files    map[string]bundleFile `json:"files"`
+}
+
+// secondSealOf is what a manifest says of the second seal; Level of the manifest is then the lower one.
+type secondSealOf struct {
+	Level        string `json:"level"`
+	SignedDigest string `json:"signed_digest"`
+	Certificate  string `json:"cert_sha256"`
 }
 
 type bundleFile struct {
@@ -248,21 +258,51 @@ func (b *bundle) judgeContract(ctx context.Context, r *bundleReport, checker *ve
 	}
 	r.Contract = report
 	seal := report.Newest()
+	second := b.manifest.Second
+	if second != nil { // then the newest is that one
+		if seal = firstOfTwo(report); seal == nil || string(report.Newest().Level) != second.Level || report.Newest().Signer == nil || report.Newest().Signer.SHA256 != second.Certificate {
+			r.say("contract", verify.Invalid, "the manifest speaks of two seals, the second of level %q with the certificate %q, and the contract does not have them", second.Level, printable(second.Certificate))
+			return nil
+		}
+	}
 	switch {
 	case report.Verdict != verify.Valid:
 		r.say("contract", report.Verdict, "%s: %s", report.Indication, firstReason(allReasons(report)))
 	case seal == nil || !strings.Contains(seal.Reason, string(b.manifest.Tx)):
 		r.say("contract", verify.Invalid, "its seal does not name the transaction %s", printable(string(b.manifest.Tx)))
-	case string(seal.Level) != b.manifest.Level:
-		r.say("contract", verify.Invalid, "its seal is of level %s, and the manifest says %q", seal.Level, b.manifest.Level)
+	case string(lowerLevel(seal, report.Newest())) != b.manifest.Level:
+		r.say("contract", verify.Invalid, "its seal is of level %s, and the manifest says %q", lowerLevel(seal, report.Newest()), b.manifest.Level)
 	default:
 		same := "with the key that signed the manifest"
 		if r.Signer == nil || seal.Signer == nil || r.Signer.Signer.SPKI != seal.Signer.SPKI {
 			same = "with another key than the manifest's"
 		}
 		r.say("contract", verify.Valid, "sealed by %s, %s, PAdES %s", seal.Signer.Subject, same, seal.Level)
+		if second != nil {
+			r.say("contract", verify.Valid, "and a second time by %s with certificate %s, PAdES %s", report.Newest().Signer.Subject, second.Certificate, second.Level)
+		}
 	}
 	return nil
+}
+
+// firstOfTwo is the seal before the newest one, which names the same transaction; nil if there is none.
+func firstOfTwo(report *verify.Report) (first *verify.Signature) {
+	newest := report.Newest()
+	for i := range report.Signatures {
+		s := &report.Signatures[i]
+		if s != newest && newest != nil && s.Kind == verify.KindSignature && s.Reason == newest.Reason && s.Signer != nil && (first == nil || s.Revision > first.Revision) {
+			first = s
+		}
+	}
+	return first
+}
+
+// lowerLevel is that of the weaker of two seals.
+func lowerLevel(a, b *verify.Signature) pades.Level {
+	if a.Level.AtLeast(b.Level) {
+		return b.Level
+	}
+	return a.Level
 }
 
 // judgeAudit checks the slice of the audit log, and that it speaks of this contract.

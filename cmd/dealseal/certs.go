@@ -16,8 +16,8 @@ import (
 
 // certOptions are the flags of certs alone.
 type certOptions struct {
-	key, at string
-	revoked bool
+	key, at, until string
+	revoked        bool
 }
 
 // certs shows the registry of certificates, or decides about one.
@@ -35,10 +35,10 @@ func certs(ctx context.Context, c *call) error {
 		return importCertificate(ctx, c, args[0])
 	case verb == "csr" && len(args) == 0:
 		return requestCertificate(ctx, c)
-	case (verb == "activate" || verb == "retire") && len(args) == 1:
+	case (verb == "activate" || verb == "rollover" || verb == "retire") && len(args) == 1:
 		return changeCertificate(ctx, c, verb, args[0])
 	}
-	return usagef("%q cannot be done with certificates: it is list, show THUMBPRINT, import FILE.pem --key NAME, csr --key NAME -o FILE, activate THUMBPRINT or retire THUMBPRINT", strings.Join(c.args, " "))
+	return usagef("%q cannot be done with certificates: it is list, show THUMBPRINT, import FILE.pem --key NAME, csr --key NAME -o FILE, activate THUMBPRINT, rollover THUMBPRINT --at TIME or retire THUMBPRINT", strings.Join(c.args, " "))
 }
 
 func listCertificates(ctx context.Context, c *call) error {
@@ -66,12 +66,23 @@ func listCertificates(ctx context.Context, c *call) error {
 	return w.Flush()
 }
 
-// stateWords add to the state when it ends by itself.
+// stateWords add to the state when it ends by itself, and which seals a certificate makes that is not active.
 func stateWords(c deal.Certificate) string {
-	if c.ActivateAt.IsZero() {
+	var more []string
+	if !c.ActivateAt.IsZero() {
+		more = append(more, "active from "+c.ActivateAt.Format(time.RFC3339))
+	}
+	switch until := c.BesideUntil.Format(time.RFC3339); {
+	case !c.BesideUntil.After(time.Now()):
+	case c.State == deal.CertNext:
+		more = append(more, "then two seals until "+until)
+	default:
+		more = append(more, "makes second seals until "+until)
+	}
+	if len(more) == 0 {
 		return string(c.State)
 	}
-	return fmt.Sprintf("%s (active from %s)", c.State, c.ActivateAt.Format(time.RFC3339))
+	return fmt.Sprintf("%s (%s)", c.State, strings.Join(more, ", "))
 }
 
 func daysLeft(c deal.Certificate, now time.Time) string {
@@ -194,12 +205,8 @@ func changeCertificate(ctx context.Context, c *call, verb, thumbprint string) er
 	if c.why == "" {
 		return usagef("say why with --why \"…\": it goes into the audit log")
 	}
-	change := certChange{Verb: verb, Why: c.why}
-	if c.certs.revoked {
-		change.Verb = "revoke"
-	}
-	var err error
-	if change.At, err = c.activationTime(verb); err != nil {
+	change, err := c.certDecision(verb)
+	if err != nil {
 		return err
 	}
 	ops, err := c.openOperations(ctx)
@@ -223,26 +230,46 @@ func changeCertificate(ctx context.Context, c *call, verb, thumbprint string) er
 	return nil
 }
 
-// activationTime reads --at: a moment with its zone, or a day, which begins in UTC.
-func (c *call) activationTime(verb string) (at time.Time, err error) {
+// certDecision reads what is to be decided. A rollover is an activation at a time that somebody has thought of; what goes
+// beyond that is how long the certificate that is followed goes on making second seals.
+func (c *call) certDecision(verb string) (change certChange, err error) {
+	change = certChange{Verb: verb, Why: c.why}
 	switch {
 	case verb != "retire" && c.certs.revoked:
-		return at, usagef("--revoked goes with retire")
-	case c.certs.at == "":
+		return change, usagef("--revoked goes with retire")
+	case verb == "retire" && c.certs.at != "":
+		return change, usagef("--at goes with activate and rollover")
+	case verb != "rollover" && c.certs.until != "":
+		return change, usagef("--dual-until goes with rollover")
+	case verb == "rollover" && c.certs.at == "":
+		return change, usagef("say with --at when the certificate follows the active one; \"activate\" does it now")
+	case c.certs.revoked:
+		change.Verb = "revoke"
+	case verb == "rollover":
+		change.Verb = "activate"
+	}
+	if change.At, err = timeToCome("--at", c.certs.at); err != nil {
+		return change, err
+	}
+	change.Until, err = timeToCome("--dual-until", c.certs.until)
+	return change, err
+}
+
+// timeToCome reads a moment with its zone, or a day, which begins in UTC; empty is zero.
+func timeToCome(flag, text string) (at time.Time, err error) {
+	if text == "" {
 		return at, nil
-	case verb != "activate":
-		return at, usagef("--at goes with activate")
 	}
 	for _, form := range []string{time.RFC3339, time.DateOnly} {
-		if at, err = time.Parse(form, c.certs.at); err == nil {
+		if at, err = time.Parse(form, text); err == nil {
 			break
 		}
 	}
 	switch {
 	case err != nil:
-		return at, usagef("--at is %q: write it as 2027-01-31T06:00:00Z or 2027-01-31", c.certs.at)
+		return at, usagef("%s is %q: write it as 2027-01-31T06:00:00Z or 2027-01-31", flag, text)
 	case !at.After(time.Now()):
-		return at, usagef("--at is %s, which has passed: leave it out to activate at once", at.Format(time.RFC3339))
+		return at, usagef("%s is %s, which has passed", flag, at.Format(time.RFC3339))
 	}
 	return at.UTC(), nil
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -190,4 +191,137 @@ func lineOf(list, sha256 string) string {
 		}
 	}
 	return ""
+}
+
+// rollOver has another certificate follow the one that the house's key seals with, which goes on beside it: at once, without a
+// daemon.
+func (w *world) rollOver(t *testing.T, until time.Time) (first, second string) {
+	t.Helper()
+	w.start(t).stop(t) // enters the configured certificate into the registry
+	s := w.openState(t)
+	defer s.Close()
+	all, err := s.Certificates(t.Context())
+	must(t, err)
+	if len(all) != 1 || all[0].State != deal.CertActive {
+		t.Fatalf("the registry has %+v", all)
+	}
+	old, err := parseChain(all[0].Chain)
+	must(t, err)
+	chain, err := w.authority.IssueSigner(old[0].PublicKey, sealSubject)
+	must(t, err)
+	next := describe("house", chain[:len(chain):len(chain)], deal.CertNext)
+	must(t, s.AddCertificate(t.Context(), next, "anna", "renewed"))
+	must(t, s.ActivateCertificate(t.Context(), "house", next.SHA256, time.Time{}, until, "anna", "rollover"))
+	return all[0].SHA256, next.SHA256
+}
+
+// TestARolloverGivesTwoSealsForAWhile takes a key through one by the commands, with documents that all judges accept.
+func TestARolloverGivesTwoSealsForAWhile(t *testing.T) {
+	t.Parallel()
+	s := &hsmStage{}
+	w := newWorld(t, worldOptions{attempts: 12, dual: true, level: "B-LTA", crms: []deal.Kind{deal.Salesforce}, key: func(w *world) string {
+		s.key = newFaultyToken(w)
+		return s.key.config()
+	}})
+	s.stage = w.begin(t)
+	c := s.crms[0]
+	configured, err := readCertificates(s.path("seal.pem"))
+	must(t, err)
+	first := thumbprint(configured[0])
+	second := thumbprint(s.renew(t, "second"))
+	refused := func(says string, args ...string) {
+		t.Helper()
+		if _, stderr, code := s.run(t, append([]string{"certs"}, args...)...); code == exitOK || !strings.Contains(stderr, says) {
+			t.Errorf("%q: exit code %d, want %q\n%s", args, code, says, stderr)
+		}
+	}
+	at, until := time.Now().Add(15*time.Second), time.Now().Add(24*time.Hour)
+	stamp := func(at time.Time) string { return at.UTC().Format(time.RFC3339) }
+	refused("say with --at when", "rollover", second, "--why", "renewed")
+	refused("before they begin", "rollover", second, "--at", stamp(until), "--dual-until", stamp(at), "--why", "renewed")
+	refused("ends at", "rollover", second, "--at", stamp(at), "--dual-until", "2099-01-01", "--why", "renewed")
+	refused("goes with rollover", "activate", second, "--dual-until", stamp(until), "--why", "renewed")
+	s.mustRun(t, "certs", "rollover", second, "--at", at.UTC().Format(time.RFC3339Nano), "--dual-until", stamp(until), "--why", "renewed")
+	s.mustList(t, second, "next (active from", "then two seals until "+stamp(until))
+	mustContain(t, "the metrics", s.daemon.get(t, "/metrics"), `dealseal_certificate_activates_timestamp_seconds{key="house"}`)
+	s.daemon.stop(t) // what is to come survives that
+	eventually(t, "its time has come", func() (bool, string) { return time.Now().After(at), "" })
+	s.stage = w.begin(t)
+
+	record := enterMemo(c)
+	story := awaitDone(t, s.ops, record)
+	facts := story.Sealing.Facts
+	mustBeSealedWith(t, story, second)
+	if facts.Second == nil || facts.Second.Cert.SHA256 != first || facts.Level != "B-LTA" || facts.Second.Level != "B-LTA" || facts.SecondOpinion != "valid" {
+		t.Fatalf("it was sealed as %+v, %+v", facts, facts.Second)
+	}
+	if signed := s.key.signatures(); countOf(signed, facts.Digest) != 1 || countOf(signed, facts.Second.Digest) != 1 {
+		t.Error("each of the two digests is to be signed once")
+	}
+	s.mustList(t, first, "retiring (makes second seals until "+stamp(until))
+	s.mustList(t, second, "active")
+	mustContain(t, "the metrics", s.daemon.get(t, "/metrics"), `dealseal_certificate_two_seals_until_timestamp_seconds{key="house"}`)
+	mustContain(t, "the page", s.daemon.see(t, "/"), "makes second seals until")
+	mustContain(t, "the deal's page", s.daemon.see(t, "/deals/"+string(story.Sealing.Tx)), "Second seal by", first)
+	mustContain(t, "explain", s.mustRun(t, "explain", string(story.Sealing.Tx)), "second seal", first)
+	for _, f := range c.files(record) {
+		if f.sealed() {
+			s.bothHold(t, f.content)
+		}
+	}
+	bundle := s.path("bundle.zip")
+	s.mustRun(t, "evidence", string(story.Sealing.Tx), "-o", bundle)
+	content, err := os.ReadFile(bundle)
+	must(t, err)
+	s.mustJudge(t, "the bundle", content, exitOK, "VALID", "and a second time by", first)
+	parts := unzip(t, content)
+	for _, name := range []string{"evidence/second-signature.p7s", "evidence/second-timestamp.tst"} {
+		if parts[name] == nil {
+			t.Errorf("the bundle lacks %s", name)
+		}
+	}
+	must(t, os.WriteFile(s.path("in.pdf"), quotation(3), 0o600))
+	if out := s.mustRun(t, "sign", "--profile", "normal", s.path("in.pdf"), "-o", s.path("out.pdf")); strings.Count(out, "sealed by") != 2 || strings.Count(out, "B-LTA") != 2 {
+		t.Errorf("dealseal sign says\n%s", out)
+	}
+	sealed, err := os.ReadFile(s.path("out.pdf"))
+	must(t, err)
+	s.bothHold(t, sealed)
+
+	// A person ends it before its time.
+	s.mustRun(t, "certs", "retire", first, "--why", "all know the new one")
+	one := awaitDone(t, s.ops, enterMemo(c))
+	mustBeSealedWith(t, one, second)
+	if one.Sealing.Facts.Second != nil {
+		t.Errorf("it has a second seal: %+v", one.Sealing.Facts.Second)
+	}
+	s.daemon.stop(t)
+	w.rewrite(t, "dealseal.yaml", "dual_seal: true,", "dual_seal: true, certify: 1,")
+	if _, stderr, code := s.run(t, "check"); code == exitOK || !strings.Contains(stderr, "dealseal.yaml:") || !strings.Contains(stderr, "lets nothing be added") {
+		t.Errorf("check: exit code %d\n%s", code, stderr)
+	}
+}
+
+func countOf(list []string, one string) (n int) {
+	for _, s := range list {
+		if s == one {
+			n++
+		}
+	}
+	return n
+}
+
+// bothHold has a document with two seals judged by us and by poppler.
+func (s *hsmStage) bothHold(t *testing.T, sealed []byte) {
+	t.Helper()
+	if !s.verifies(t, sealed) {
+		t.Error("the document does not have two seals")
+	}
+	file := written(t, sealed)
+	s.mustJudge(t, "verify", sealed, exitOK, "TOTAL-PASSED")
+	b := newBench(t, s.path("root.pem"))
+	out, err := exec.Command("pdfsig", "-nssdir", b.nss, file).CombinedOutput()
+	if err != nil || strings.Count(string(out), "Signature is Valid.") != 2 || strings.Count(string(out), "Certificate is Trusted.") != 2 {
+		t.Errorf("pdfsig: %v\n%s", err, out)
+	}
 }

@@ -23,6 +23,7 @@ type outcome struct {
 	Verdict   string
 	Second    string
 	Digests   int // ever signed
+	Seals     int // of the contract
 	Files     []string
 	Status    string
 	Shown     []string // names of the fields that are set
@@ -39,7 +40,7 @@ func (w *world) outcomeOf(t *testing.T, s *store.Store, c crm, record string) ou
 	story := storyOf(t, &local{Store: s}, list[0].Tx)
 	sealing := story.Sealing
 	o := outcome{Step: sealing.Step, Condition: sealing.Condition, Level: sealing.Facts.Level, Verdict: sealing.Facts.Verdict, Second: sealing.Facts.SecondOpinion,
-		Digests: len(signedDigests(t, story))}
+		Digests: len(signedDigests(t, story)), Seals: 1}
 	contracts, trails := 0, 0
 	for _, f := range c.files(record) {
 		o.Files = append(o.Files, strings.NewReplacer(string(sealing.Tx), "TX", record, "RECORD").Replace(f.name))
@@ -50,7 +51,9 @@ func (w *world) outcomeOf(t *testing.T, s *store.Store, c crm, record string) ou
 		case f.sealed():
 			contracts++
 			w.sameAsKept(t, s, sealing, "contract.pdf", f.content)
-			w.verifies(t, f.content)
+			if w.verifies(t, f.content) {
+				o.Seals = 2
+			}
 		}
 	}
 	slices.Sort(o.Files)
@@ -84,10 +87,31 @@ func signedDigests(t *testing.T, story *store.Story) (digests []string) {
 			digests = append(digests, i.Digest)
 		}
 	}
+	second := secondDigest(t, story)
+	if second != "" {
+		defer func() { digests = append(digests, second) }()
+	}
 	if n := entries(story, "digest-committed"); n > 1 || len(digests) > n || len(digests) == 1 && digests[0] != story.Sealing.Facts.Digest {
 		t.Errorf("%s: %d digests were committed, the last is %s, signed were %q", story.Sealing.Tx, n, story.Sealing.Facts.Digest, digests)
 	}
 	return digests
+}
+
+// secondDigest is what the key was about to sign for the second seal of a deal: the one that was committed, or nothing.
+func secondDigest(t *testing.T, story *store.Story) (digest string) {
+	t.Helper()
+	for _, i := range story.Intents {
+		if i.What != "second-sign" {
+			continue
+		}
+		if digest = i.Digest; story.Sealing.Facts.Second == nil || digest != story.Sealing.Facts.Second.Digest {
+			t.Errorf("%s: for the second seal %s was signed, committed is %+v", story.Sealing.Tx, digest, story.Sealing.Facts.Second)
+		}
+	}
+	if n := entries(story, "second-digest-committed"); n > 1 || n == 0 && digest != "" {
+		t.Errorf("%s: %d digests were committed for the second seal", story.Sealing.Tx, n)
+	}
+	return digest
 }
 
 func (w *world) sameAsKept(t *testing.T, s *store.Store, sealing *deal.Sealing, name string, content []byte) {
@@ -105,21 +129,24 @@ func (w *world) sameAsKept(t *testing.T, s *store.Store, sealing *deal.Sealing, 
 	}
 }
 
-func (w *world) verifies(t *testing.T, content []byte) {
+// verifies reads a sealed file and reports whether it bears two seals of different certificates.
+func (w *world) verifies(t *testing.T, content []byte) (two bool) {
 	t.Helper()
 	roots, err := readCertificates(w.path("root.pem"))
 	must(t, err)
 	report, err := verify.Verify(context.Background(), bytes.NewReader(content), verify.Options{Roots: roots})
 	must(t, err)
-	seals := 0
+	seals, certs := 0, map[string]bool{}
 	for _, s := range report.Signatures {
 		if s.Kind == verify.KindSignature {
 			seals++
+			certs[s.Signer.SHA256] = true
 		}
 	}
-	if report.Verdict != verify.Valid || seals != 1 {
-		t.Errorf("a sealed file is %s: %+v", report.Verdict, report.Reasons)
+	if report.Verdict != verify.Valid || seals < 1 || seals > 2 || len(certs) != seals {
+		t.Errorf("a sealed file is %s, with %d seals of %d certificates: %+v", report.Verdict, seals, len(certs), report.Reasons)
 	}
+	return seals == 2
 }
 
 // auditIsWhole checks the audit log against itself and an older checkpoint.

@@ -96,6 +96,8 @@ type worldOptions struct {
 	attempts int
 	// level is that of the profile "normal"; empty is B-T.
 	level string
+	// dual has the profile "normal" ask for two seals during a rollover.
+	dual bool
 	// now is the clock of the CRMs; nil is the machine's.
 	now func() time.Time
 	// hubspotRate is how many calls in ten seconds HubSpot allows, and are made; 0 is as many as there are.
@@ -168,6 +170,9 @@ func newWorld(t *testing.T, o worldOptions) *world {
 	}
 	w.webhooks = o.webhooks
 	w.configure(o.key(w), cmp.Or(o.attempts, 3), cmp.Or(o.level, "B-T"))
+	if o.dual {
+		w.rewrite(t, "dealseal.yaml", "normal: {key: house,", "normal: {key: house, dual_seal: true,")
+	}
 	return w
 }
 

@@ -147,6 +147,9 @@ func (m *bundleMaker) prepare(ctx context.Context, tx deal.TxID, who string) (*o
 		Made: time.Now().UTC().Truncate(time.Second), Dealseal: version, Template: s.Plan.Template, TemplateSHA256: s.Plan.Bundle, RenderKey: s.Facts.RenderKey,
 		Level: s.Facts.Level, SealedAt: s.Facts.SealedAt.UTC(), SignedDigest: s.Facts.Digest, Files: map[string]bundleFile{},
 	}
+	if second := s.Facts.Second; second != nil && second.GivenUp == "" && second.Cert != nil {
+		out.manifest.Second = &secondSealOf{second.Level, second.Digest, second.Cert.SHA256}
+	}
 	kept, err := m.store.KeptFiles(s.Facts.Archive)
 	if err != nil {
 		return nil, err

@@ -63,6 +63,9 @@ func printStory(out io.Writer, story *store.Story) error {
 		row("certificate", "SHA-256 %s, until %s", k.SHA256, k.NotAfter.Format(time.DateOnly))
 	}
 	row("digest", "%s", s.Facts.Digest)
+	if second := s.Facts.Second; second != nil && second.Cert != nil && second.GivenUp == "" {
+		row("second seal", "%s, issued by %s, certificate %s, digest %s, %s", second.Cert.Subject, second.Cert.Issuer, second.Cert.SHA256, second.Digest, second.Level)
+	}
 	row("archive", "%s", s.Facts.Archive)
 	for _, tx := range story.Earlier {
 		row("earlier entry", "%s", tx)

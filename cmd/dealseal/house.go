@@ -341,7 +341,7 @@ func (h *house) profile(name string) (signing.Profile, error) {
 		return signing.Profile{}, err
 	}
 	p := signing.Profile{Name: name, Key: c.Key, Level: level, OnDowngrade: signing.Downgrade(c.OnDowngrade), Reason: c.Reason, Location: c.Location,
-		SignerName: c.Name, Hash: hashes[c.Hash], PSS: c.PSS, Certify: c.Certify, VRI: c.VRI,
+		SignerName: c.Name, Hash: hashes[c.Hash], PSS: c.PSS, Certify: c.Certify, VRI: c.VRI, Dual: c.DualSeal,
 		MinValidity: c.MinValidity, Floor: signing.Floor{RSA: c.MinRSA, EC: c.MinCurve, Hash: hashes[c.MinHash]}}
 	return p, p.Check()
 }

@@ -255,7 +255,7 @@ func (p *pageHouse) spkiOf(name string) string {
 }
 
 func keyWith(name string, c deal.Certificate) web.Key {
-	return web.Key{Name: name, Subject: c.Subject, Issuer: c.Issuer, SHA256: c.SHA256, NotAfter: c.Until, State: c.State, ActivateAt: c.ActivateAt, Answer: c.Answer, Answered: c.Answered}
+	return web.Key{Name: name, Subject: c.Subject, Issuer: c.Issuer, SHA256: c.SHA256, NotAfter: c.Until, State: c.State, ActivateAt: c.ActivateAt, BesideUntil: c.BesideUntil, Answer: c.Answer, Answered: c.Answered}
 }
 
 // key is a key with what it seals with, or with what it was last to.

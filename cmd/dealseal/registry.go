@@ -36,6 +36,7 @@ type registry struct {
 	keys   keySource                // the keys that stand in for each other, by the first of them
 	each   keySource                // each key alone
 	groups map[string]signing.Group // which stand in for which
+	dual   map[string]bool          // keys of profiles that have dual_seal
 	roots  []*x509.Certificate
 	now    func() time.Time
 	log    *slog.Logger
@@ -60,14 +61,14 @@ type entry struct {
 
 // newRegistry reads the registry of a store.
 func (h *house) newRegistry(ctx context.Context, each *keyring, keys keySource, s *store.Store, log *slog.Logger) (*registry, error) {
-	r := &registry{keys: keys, each: each, groups: each.groups, roots: h.roots, now: time.Now, log: log, store: s, activated: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+	r := &registry{keys: keys, each: each, groups: each.groups, dual: h.dualKeys(), roots: h.roots, now: time.Now, log: log, store: s, activated: make(chan struct{}, 1), changed: make(chan struct{}, 1),
 		issuers: revocation.NewClient(revocation.Options{Log: log})}
 	return r, r.refresh(ctx)
 }
 
 // lookAtRegistry is for whoever uses a registry that a daemon or nobody has open, and changes nothing.
 func (h *house) lookAtRegistry(each *keyring, all []deal.Certificate, log *slog.Logger) (*registry, error) {
-	r := &registry{keys: each.standIns(each, log), each: each, groups: each.groups, roots: h.roots, now: time.Now, log: log}
+	r := &registry{keys: each.standIns(each, log), each: each, groups: each.groups, dual: h.dualKeys(), roots: h.roots, now: time.Now, log: log}
 	return r, r.take(all)
 }
 
@@ -322,6 +323,25 @@ func (r *registry) MayFinish(name string, cert *x509.Certificate) error {
 	return &signing.KeyError{Key: name, Revoked: true, Reason: fmt.Sprintf(
 		"the seal was staged with the certificate %s (%q), which was revoked since (%s): nothing is sealed with it any more; once the key has another active certificate, "+
 			"have the document made anew (dealseal jobs prepare), or drop the deal if its signature exists", short(known.SHA256), cert.Subject, known.Detail)}
+}
+
+// Beside implements signing.Registry.
+func (r *registry) Beside(name string) []*x509.Certificate {
+	c, found := deal.BesideCertificate(certificatesOf(r.entries()), name, r.now())
+	if !found {
+		return nil
+	}
+	e, _ := r.find(name, c.SHA256)
+	return e.chain
+}
+
+// dualKeys are the keys of the profiles that ask for a second seal during a rollover.
+func (h *house) dualKeys() map[string]bool {
+	dual := map[string]bool{}
+	for _, p := range h.cfg.Signing.Profiles {
+		dual[p.Key] = dual[p.Key] || p.DualSeal
+	}
+	return dual
 }
 
 // Close implements signing.Keys.

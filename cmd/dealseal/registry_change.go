@@ -29,7 +29,9 @@ type certChange struct {
 	SHA256 string    `json:"sha256"`          // not of an import
 	Chain  [][]byte  `json:"chain,omitempty"` // of an import: DER, in any order
 	At     time.Time `json:"at,omitzero"`     // of an activation; zero: now
-	Why    string    `json:"why"`
+	// Until is how long documents get a second seal after an activation, with the certificate that it follows; zero: they get none.
+	Until time.Time `json:"until,omitzero"`
+	Why   string    `json:"why"`
 	// Who is filled in by whoever knows it for sure.
 	Who string `json:"-"`
 }
@@ -133,13 +135,39 @@ func (r *registry) activate(ctx context.Context, known entry, c certChange) erro
 			return err // that it is revoked is found below
 		}
 	}
+	if err := r.judgeTwoSeals(known, c); err != nil {
+		return err
+	}
 	err := r.change(ctx, func() error {
-		return r.store.ActivateCertificate(ctx, c.Key, c.SHA256, c.At, c.Who, c.Why)
+		return r.store.ActivateCertificate(ctx, c.Key, c.SHA256, c.At, c.Until, c.Who, c.Why)
 	})
 	if err == nil && !c.At.After(r.now()) {
 		r.tellActivated()
 	}
 	return err
+}
+
+// judgeTwoSeals refuses a time of two seals in which there would not be two.
+func (r *registry) judgeTwoSeals(next entry, c certChange) error {
+	if c.Until.IsZero() {
+		return nil
+	}
+	from := r.now()
+	if c.At.After(from) {
+		from = c.At
+	}
+	before, found := r.active(c.Key)
+	switch {
+	case !c.Until.After(from):
+		return fmt.Errorf("two seals are to end at %s, before they begin", c.Until.Format(time.RFC3339))
+	case !r.dual[c.Key]:
+		return fmt.Errorf("no profile with the key %q has dual_seal: true, so that no document would get a second seal: set it in the profile (then restart), or leave --dual-until out", c.Key)
+	case !found || before.SHA256 == next.SHA256:
+		return fmt.Errorf("key %q has no other active certificate that this one would follow", c.Key)
+	case c.Until.After(before.Until):
+		return fmt.Errorf("the certificate %s that it follows ends at %s: let two seals end before that", short(before.SHA256), before.Until.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // orderChain puts the certificate of a key first, then each one's issuer, without the root. Certificates that do not belong

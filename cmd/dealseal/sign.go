@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -58,12 +59,14 @@ func signCommand(ctx context.Context, c *call) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w: nothing was written", c.args[0], err)
 	}
-	stamped := "no time-stamp"
-	if t := made.Timestamp; t != nil {
-		stamped = "time-stamp " + t.Time.UTC().Format(time.RFC3339) + " by " + printable(t.TSA)
+	for _, seal := range made {
+		stamped := "no time-stamp"
+		if t := seal.Timestamp; t != nil {
+			stamped = "time-stamp " + t.Time.UTC().Format(time.RFC3339) + " by " + printable(t.TSA)
+		}
+		fmt.Fprintf(c.stdout, "%s: sealed by %s, PAdES %s, %s\n", c.out, printable(seal.Signer.Subject), seal.Level, stamped)
 	}
-	_, err = fmt.Fprintf(c.stdout, "%s: sealed by %s, PAdES %s, %s\n", c.out, printable(made.Signer.Subject), made.Level, stamped)
-	return err
+	return nil
 }
 
 func profileNames(cfg *config.Config) (names []string) {
@@ -82,60 +85,90 @@ type press struct {
 	stderr   io.Writer
 }
 
-// seal makes a sealed copy, has it verified, and only then gives it its name.
-func (p *press) seal(ctx context.Context, in *file, out string) (made *verify.Signature, err error) {
+// seal makes a sealed copy, has it verified, and only then gives it its name. It returns its seals: one, or during a rollover
+// two.
+func (p *press) seal(ctx context.Context, in *file, out string) (made []*verify.Signature, err error) {
 	d, err := newDraft(in, out)
 	if err != nil {
 		return nil, err
 	}
 	defer d.close()
-	tail, err := p.tail(ctx, in, d)
+	tail, tickets, err := p.tail(ctx, in, d)
 	if err != nil {
 		return nil, err
 	}
 	err = d.finish(tail, func(sealed *file) (err error) {
-		made, err = p.check(ctx, sealed)
+		made, err = p.check(ctx, sealed, tickets)
 		return err
 	})
 	return made, err
 }
 
-// tail is what sealing adds to the file.
-func (p *press) tail(ctx context.Context, in *file, d *draft) ([]byte, error) {
+// tail is what sealing adds to the file. tickets are those of its seals.
+func (p *press) tail(ctx context.Context, in *file, d *draft) (tail []byte, tickets []*signing.Ticket, err error) {
 	doc := pades.Once(in) // the signature and the time-stamp behind it are both over all of it
-	t, err := p.sealer.Prepare(ctx, doc, signing.Request{Profile: p.profile})
+	first, err := p.sealer.Prepare(ctx, doc, signing.Request{Profile: p.profile})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := p.rehearse(ctx, t, d); err != nil {
-		return nil, err
+	tail, subjects, err := p.add(ctx, first, nil, d)
+	if err != nil {
+		return nil, nil, err
+	}
+	tickets, provable := []*signing.Ticket{first}, subjects != nil
+	if len(first.Second) > 0 {
+		second, err := p.sealer.PrepareSecond(ctx, pades.Appended{Document: doc, Tail: tail}, first)
+		if err != nil {
+			return nil, nil, fmt.Errorf("the second seal that a rollover asks for: %w", err)
+		}
+		both, more, err := p.add(ctx, second, tail, d)
+		if err != nil {
+			return nil, nil, fmt.Errorf("the second seal that a rollover asks for: %w", err)
+		}
+		tail, tickets, subjects, provable = both, append(tickets, second), append(subjects, more...), provable && more != nil
+	}
+	if !provable {
+		return tail, tickets, nil
+	}
+	more, err := p.last(ctx, pades.Appended{Document: doc, Tail: tail}, subjects)
+	return append(tail, more...), tickets, err
+}
+
+// add makes one seal behind what was added before. It returns all that is added then, and the certificates that the seal rests
+// on, if it is time-stamped.
+func (p *press) add(ctx context.Context, t *signing.Ticket, before []byte, d *draft) (tail []byte, subjects []revocation.Subject, err error) {
+	before = before[:len(before):len(before)]
+	if err := p.rehearse(ctx, t, before, d); err != nil {
+		return nil, nil, err
 	}
 	value, err := p.sealer.Redeem(ctx, t)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	token, err := p.sealer.Timestamp(ctx, t, value)
 	if err != nil {
-		if p.profile.OnDowngrade != signing.AcceptAndFlag {
-			return nil, err
+		if p.profile.OnDowngrade != signing.AcceptAndFlag || signing.IsRevoked(err) {
+			return nil, nil, err
 		}
 		fmt.Fprintf(p.stderr, "warning: %v\n", err)
 	}
-	tail, _, err := p.sealer.Complete(t, value, token)
-	if err != nil || token == nil {
-		return tail, err
+	own, _, err := p.sealer.Complete(t, value, token)
+	if err != nil {
+		return nil, nil, err
 	}
-	more, err := p.last(ctx, pades.Appended{Document: doc, Tail: tail}, t, token)
-	return append(tail, more...), err
+	if token != nil {
+		subjects, err = signing.Subjects(t, token)
+	}
+	return append(before, own...), subjects, err
 }
 
 // rehearse seals with a throw-away key and has the result read before the real key is used, which cannot be undone.
-func (p *press) rehearse(ctx context.Context, t *signing.Ticket, d *draft) error {
+func (p *press) rehearse(ctx context.Context, t *signing.Ticket, before []byte, d *draft) error {
 	tail, root, err := p.sealer.Rehearse(t)
 	if err != nil {
 		return err
 	}
-	rehearsed, err := d.with(tail)
+	rehearsed, err := d.with(append(before, tail...))
 	if err != nil {
 		return err
 	}
@@ -155,11 +188,7 @@ func (p *press) rehearse(ctx context.Context, t *signing.Ticket, d *draft) error
 
 // last makes a seal last as long as the profile asks for. Where less is accepted, it is the most that can be had; what is
 // revoked is never accepted.
-func (p *press) last(ctx context.Context, sealed pades.Document, t *signing.Ticket, token []byte) ([]byte, error) {
-	subjects, err := signing.Subjects(t, token)
-	if err != nil {
-		return nil, err
-	}
+func (p *press) last(ctx context.Context, sealed pades.Document, subjects []revocation.Subject) ([]byte, error) {
 	for _, level := range []pades.Level{pades.BLTA, pades.BLT} {
 		if !p.profile.Level.AtLeast(level) {
 			continue
@@ -175,28 +204,39 @@ func (p *press) last(ctx context.Context, sealed pades.Document, t *signing.Tick
 }
 
 // check has the sealed file read by our verifier. Without a person or a queue that could wait, holding is refusing.
-func (p *press) check(ctx context.Context, sealed *file) (*verify.Signature, error) {
+func (p *press) check(ctx context.Context, sealed *file, tickets []*signing.Ticket) (made []*verify.Signature, err error) {
 	report, err := p.checker.Check(ctx, sealed)
 	if err != nil {
 		return nil, err
 	}
-	made := report.Newest()
-	if made == nil {
-		return nil, errors.New("our own verification does not find the seal")
-	}
-	if made.Verdict != verify.Valid {
-		return nil, fmt.Errorf("our own verification calls the seal %s: %s", made.Verdict, firstReason(made.Reasons))
-	}
 	if o := report.SecondOpinion; o != nil && o.Verdict == verify.OpinionInvalid {
 		return nil, fmt.Errorf("the second reader %s calls the file invalid: %s", o.Reader, o.Detail)
 	}
+	for _, t := range tickets {
+		seal := report.By(hex.EncodeToString(t.CertSHA256))
+		if err := p.judge(seal); err != nil {
+			return nil, err
+		}
+		made = append(made, seal)
+	}
+	return made, nil
+}
+
+// judge compares a seal with what the profile asks for.
+func (p *press) judge(made *verify.Signature) error {
+	if made == nil {
+		return errors.New("our own verification does not find the seal")
+	}
+	if made.Verdict != verify.Valid {
+		return fmt.Errorf("our own verification calls the seal %s: %s", made.Verdict, firstReason(made.Reasons))
+	}
 	if !made.Level.AtLeast(p.profile.Level) {
 		if p.profile.OnDowngrade != signing.AcceptAndFlag {
-			return nil, fmt.Errorf("profile %s asks for level %s, and %s was reached", p.profile.Name, p.profile.Level, made.Level)
+			return fmt.Errorf("profile %s asks for level %s, and %s was reached", p.profile.Name, p.profile.Level, made.Level)
 		}
 		fmt.Fprintf(p.stderr, "warning: profile %s asks for level %s, %s was reached\n", p.profile.Name, p.profile.Level, made.Level)
 	}
-	return made, nil
+	return nil
 }
 
 // firstReason is the text of the first finding that is held against a signature.

@@ -238,5 +238,16 @@ func (r *Report) Newest() *Signature {
 	return newest
 }
 
+// By returns the last signature that a certificate made, by its SHA-256; nil when there is none.
+func (r *Report) By(sha256 string) (made *Signature) {
+	for i := range r.Signatures {
+		s := &r.Signatures[i]
+		if s.Kind == KindSignature && len(s.ByteRange) == 4 && s.Signer != nil && s.Signer.SHA256 == sha256 && (made == nil || s.end() > made.end()) {
+			made = s
+		}
+	}
+	return made
+}
+
 // end is where that which a signature covers ends.
 func (s *Signature) end() int64 { return s.ByteRange[2] + s.ByteRange[3] }
