@@ -168,6 +168,10 @@ type When struct {
 	Stage string `yaml:"stage"`
 	// Pipeline is a HubSpot pipeline ID. Default: any.
 	Pipeline string `yaml:"pipeline"`
+	// Filter is a condition that the record must meet, such as Amount > 10000 AND RecordType.DeveloperName = 'New': a small
+	// part of SOQL's WHERE, for HubSpot over names of properties (docs/filters.md). It is asked once, when the entry is
+	// noticed. Default: none.
+	Filter string `yaml:"filter"`
 }
 
 // Document says what is sealed: exactly one of Template and Attachment.

@@ -35,6 +35,39 @@ type Probe struct {
 	Types map[string]deal.ValueType
 	// WriteBack are the fields of the receipts.
 	WriteBack []deal.WriteBack
+	// Filters are the fields that the filters of rules compare.
+	Filters []FilterField
+}
+
+// FilterField is a field that the filter of a rule compares.
+type FilterField struct {
+	Rule string
+	deal.FilterField
+}
+
+// Misfit is the problem of a filter's field.
+func (f FilterField) Misfit(what, cure string) Problem {
+	return Problem{Rule: f.Rule, Aspect: AspectFilter, What: fmt.Sprintf("when.filter, column %d: %s", f.Column, what), Cure: cure}
+}
+
+// TypeMisfit compares the type of a field with what the filter compares it with. types says which of the account's types
+// may be compared with each.
+func (f FilterField) TypeMisfit(is string, types map[deal.FilterType][]string) []Problem {
+	if f.Type == "" || is == "" || slices.Contains(types[f.Type], is) {
+		return nil
+	}
+	for as, names := range types {
+		if slices.Contains(names, is) {
+			return []Problem{f.Misfit(fmt.Sprintf("%q is of type %s, and is compared with a %s", f.Path, is, f.Type), "compare it with a "+exampleOf[as])}
+		}
+	}
+	return []Problem{f.Misfit(fmt.Sprintf("%q is of type %s, which a filter cannot compare", f.Path, is), "name another field")}
+}
+
+// exampleOf shows how a value of each type is written.
+var exampleOf = map[deal.FilterType]string{
+	deal.FilterText: "text, such as 'New'", deal.FilterNumber: "number, such as 10000", deal.FilterDate: "date, such as 2026-01-31",
+	deal.FilterTime: "time, such as 2026-01-31T08:00:00Z", deal.FilterBool: "TRUE or FALSE",
 }
 
 // Aspect is what a problem is about.
@@ -43,6 +76,7 @@ type Aspect string
 // The aspects.
 const (
 	AspectStage  Aspect = "stage"      // what is watched
+	AspectFilter Aspect = "filter"     // what the filters of rules compare
 	AspectRead   Aspect = "fields"     // what goes into documents
 	AspectWrite  Aspect = "write_back" // what receipts are written to
 	AspectFiles  Aspect = "files"      // reading and attaching files

@@ -34,6 +34,9 @@ type Change struct {
 	By string `json:"by,omitempty"`
 	// Aliases are older IDs of the same record (merged HubSpot deals). An entry known under an alias is known.
 	Aliases []string `json:"aliases,omitempty"`
+	// Unjudged says that its record could not be judged by the rule's filter when the entry was noticed: that is still to be
+	// done, before anything is made of it.
+	Unjudged bool `json:"unjudged,omitempty"`
 }
 
 // TxIDs returns the transaction ID of the entry first, then those that it would have had under the record's older IDs.

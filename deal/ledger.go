@@ -7,6 +7,9 @@ type Noticing struct {
 	Tenant  TenantID
 	Account AccountID
 	Page    Page
+	// Filtered are entries of the page, and not among its Entries, that their rule's filter has left out. The ledger knows them
+	// from then on, and makes no sealing of them.
+	Filtered []Change
 	// Previous is the cursor that the page was read with; the ledger refuses the page with ErrStale if its own differs.
 	Previous Cursor
 	// Plans holds the plan of each rule of the page, by rule id.
@@ -15,6 +18,19 @@ type Noticing struct {
 	Watches map[string]Watch
 	// Guard says how many of the new entries are let through. The zero Guard lets all through.
 	Guard Guard
+}
+
+// FilteredEntry is an entry that its rule's filter has left out.
+type FilteredEntry struct {
+	Tx      TxID      `json:"tx"` // that it would have had
+	Tenant  TenantID  `json:"tenant"`
+	Account AccountID `json:"account"`
+	Ref     Ref       `json:"ref"`
+	Rule    string    `json:"rule"`
+	Stage   string    `json:"stage"`
+	At      time.Time `json:"at"`      // the CRM's time of the entry
+	Noticed time.Time `json:"noticed"` // our time, when the filter was asked
+	Filter  string    `json:"filter"`  // as it was then
 }
 
 // ReceiptState is what the ledger knows of the receipt that a sealing's record should show.

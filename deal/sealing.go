@@ -184,6 +184,8 @@ type Plan struct {
 	Production bool   `json:"production"`
 	Rule       string `json:"rule"`
 	Stage      string `json:"stage"`
+	// Filter is the condition that a record must meet when its entry is noticed, in the words of ParseFilter; empty for none.
+	Filter string `json:"filter,omitempty"`
 	// Template is "id@version" and Bundle the hash of the bundle's content; both empty when Attachment is set.
 	Template string `json:"template,omitempty"`
 	Bundle   string `json:"bundle,omitempty"`

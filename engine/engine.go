@@ -42,6 +42,8 @@ type Rule struct {
 	// StartFrom is the activation time, or zero for "now" on the CRM's clock.
 	StartFrom time.Time
 	Plan      deal.Plan
+	// Filter is the condition that a record must meet when its entry is noticed; nil for none. Plan.Filter is its text.
+	Filter *deal.Filter
 	// Types says what the document makes of the plan's fields, by path, for comparison with the account.
 	Types map[string]deal.ValueType
 }

@@ -74,6 +74,9 @@ func (r *run) gather(ctx context.Context) error {
 	if err != nil || stop {
 		return err
 	}
+	if stop, err := r.filtered(ctx); stop || err != nil {
+		return err
+	}
 	if err := r.mayBeSealedAgain(ctx); err != nil {
 		return err
 	}

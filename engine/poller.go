@@ -52,6 +52,7 @@ func (p *poller) run(ctx context.Context) {
 
 // once takes in one page. Whoever the CRM says it is must be settled first.
 func (p *poller) once(ctx context.Context) (more bool, err error) {
+	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, crmLimit)
 	defer cancel()
 	if p.watches == nil {
@@ -81,7 +82,7 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	fresh, err := p.take(ctx, page, cursor)
+	fresh, err := p.take(whole, page, cursor)
 	if errors.Is(err, deal.ErrStale) {
 		return true, nil // a rule was activated meanwhile and moved the cursor
 	}
@@ -133,6 +134,9 @@ func (p *poller) take(ctx context.Context, page deal.Page, cursor deal.Cursor) (
 	n := deal.Noticing{Tenant: p.tenant.ID, Account: id, Page: page, Previous: cursor, Plans: map[string]deal.Plan{}, Watches: map[string]deal.Watch{}, Guard: p.tenant.Guard}
 	for i, r := range p.rules {
 		n.Plans[r.Watch.Rule], n.Watches[r.Watch.Rule] = r.Plan, p.watches[i]
+	}
+	if err := p.filter(ctx, p.tenant.CRM, p.rules, &n, p.fails < filterPatience); err != nil {
+		return 0, err
 	}
 	noticed, err := p.Ledger.Notice(ctx, n)
 	if err != nil {
@@ -261,6 +265,9 @@ func ProbeOf(rules []Rule) connectors.Probe {
 		ask.Watches = append(ask.Watches, r.Watch)
 		ask.Read = append(ask.Read, r.Plan.Fields...)
 		ask.WriteBack = append(ask.WriteBack, r.Plan.WriteBack)
+		for _, f := range r.Filter.Fields() {
+			ask.Filters = append(ask.Filters, connectors.FilterField{Rule: r.Watch.Rule, FilterField: f})
+		}
 	}
 	slices.Sort(ask.Read)
 	ask.Read = slices.Compact(ask.Read)

@@ -277,6 +277,10 @@ func (c *reconciler) takeIn(ctx context.Context, page deal.Page) error {
 	for i, r := range c.rules {
 		n.Plans[r.Watch.Rule], n.Watches[r.Watch.Rule] = r.Plan, c.watches[i]
 	}
+	if err := c.filter(ctx, c.tenant.CRM, c.rules, &n, false); err != nil {
+		return err
+	}
+	missed = n.Page.Entries
 	const most = 20 // the poll moves the cursor meanwhile
 	for range most {
 		if n.Previous, err = c.Ledger.Cursor(ctx, c.tenant.ID, c.pass.Account); err != nil {

@@ -33,10 +33,12 @@ type Rehearsal struct {
 
 // The outcomes of a rehearsed entry.
 const (
-	ShadowMade    = "made"    // its contract would have been made and sealed
-	ShadowHeld    = "held"    // it would have waited for a person
-	ShadowFailed  = "failed"  // it would have been given up
-	ShadowUnknown = "unknown" // its record could not be read, or was not
+	ShadowMade   = "made"   // its contract would have been made and sealed
+	ShadowHeld   = "held"   // it would have waited for a person
+	ShadowFailed = "failed" // it would have been given up
+	// ShadowFiltered is for what the rule's filter would leave out.
+	ShadowFiltered = "filtered"
+	ShadowUnknown  = "unknown" // its record could not be read, or was not
 )
 
 // ShadowDeal is what would have become of one stage entry.
@@ -137,8 +139,9 @@ func (h *Rehearsal) Run(ctx context.Context) (Shadow, error) {
 	if err := r.readEntries(ctx, history); err != nil {
 		return r.out, err
 	}
-	r.judge()
+	r.list()
 	r.readRecords(ctx)
+	r.judge()
 	r.spendKeys()
 	r.count()
 	r.out.Calls, r.out.Allowance = r.tally.Calls(), budgetOf(h.Tenant.CRM).Max
@@ -237,35 +240,47 @@ func entriesOf(ctx context.Context, history connectors.Historian, from, to time.
 	return history.Entries(ctx, from, to, cursor, watches)
 }
 
-// judge says what can be said without the records: what the guard would have held, and which record was there before.
-func (r *rehearsing) judge() {
-	earlier := map[string]deal.TxID{}
-	guarded := r.Tenant.Guard.Replay(r.entries, r.Tenant.Poll)
-	for i, c := range r.entries {
+// list makes a deal of each entry.
+func (r *rehearsing) list() {
+	for _, c := range r.entries {
 		plan := r.rules[c.Rule].Plan
-		d := ShadowDeal{Tx: c.TxIDs(r.out.Account)[0], Rule: c.Rule, Ref: c.Ref, At: c.At, Guard: guarded[i], Document: cmp.Or(plan.Template, "the newest file "+plan.Attachment)}
+		r.out.Deals = append(r.out.Deals, ShadowDeal{Tx: c.TxIDs(r.out.Account)[0], Rule: c.Rule, Ref: c.Ref, At: c.At, Document: cmp.Or(plan.Template, "the newest file "+plan.Attachment)})
+	}
+}
+
+// judge says what does not hang on the record: which of those that no filter leaves out the guard would have held, and which
+// record was there before.
+func (r *rehearsing) judge() {
+	var noticed []deal.Change
+	var deals []*ShadowDeal
+	earlier := map[string]deal.TxID{}
+	for i, c := range r.entries {
+		d := &r.out.Deals[i]
+		if d.Outcome == ShadowFiltered {
+			continue
+		}
+		noticed, deals = append(noticed, c), append(deals, d)
 		names := append([]string{c.Ref.ID}, c.Aliases...)
 		for _, name := range names {
-			if tx, was := earlier[c.Rule+" "+name]; was && d.Outcome == "" && plan.ReEntry != "seal" {
-				d.Outcome, d.Why = ShadowHeld, fmt.Sprintf("[%s] the rule would have made %s of this record before", holdReEntry, tx)
+			if tx, was := earlier[c.Rule+" "+name]; was && r.rules[c.Rule].Plan.ReEntry != "seal" {
+				d.Outcome, d.Why, d.Missing = ShadowHeld, fmt.Sprintf("[%s] the rule would have made %s of this record before", holdReEntry, tx), nil
 			}
 		}
 		for _, name := range names {
 			earlier[c.Rule+" "+name] = d.Tx
 		}
-		r.out.Deals = append(r.out.Deals, d)
+	}
+	for i, cause := range r.Tenant.Guard.Replay(noticed, r.Tenant.Poll) {
+		deals[i].Guard = cause
 	}
 }
 
-// readRecords tries the documents of all that is not held already, the newest first: of them the record says most.
+// readRecords tries filters and documents, the newest first: of them the record says most.
 func (r *rehearsing) readRecords(ctx context.Context) {
 	byRecord := map[string][]*ShadowDeal{}
 	var order []deal.Ref
 	for i := len(r.out.Deals) - 1; i >= 0; i-- {
 		d := &r.out.Deals[i]
-		if d.Outcome != "" {
-			continue
-		}
 		if byRecord[d.Ref.ID] == nil {
 			order = append(order, d.Ref)
 		}
@@ -307,6 +322,7 @@ func (r *rehearsing) readRecords(ctx context.Context) {
 func (r *rehearsing) fieldsOf(deals []*ShadowDeal) (fields []string) {
 	for _, d := range deals {
 		fields = append(fields, r.rules[d.Rule].Plan.Fields...)
+		fields = append(fields, r.rules[d.Rule].Filter.Paths()...)
 	}
 	slices.Sort(fields)
 	return slices.Compact(fields)
@@ -322,7 +338,16 @@ func (r *rehearsing) try(d *ShadowDeal, rec deal.Record, err error) {
 		d.Outcome, d.Why = ShadowUnknown, "its record could not be read: "+err.Error()
 		return
 	case err == nil:
-		err = r.document(d, rec)
+		ok, misfit := r.rules[d.Rule].Filter.Matches(rec)
+		switch {
+		case misfit != nil:
+			err = asHold(deal.Hold("%v", misfit))
+		case !ok:
+			d.Outcome, d.Why = ShadowFiltered, "the record does not meet the rule's filter"
+			return
+		default:
+			err = r.document(d, rec)
+		}
 	}
 	var hold *deal.HoldError
 	var field *documents.FieldError

@@ -154,6 +154,7 @@ func (p *poller) rest(ctx context.Context, d time.Duration) {
 // look notices what the histories of the records tell that pushes have named. The cursor stays: the next poll reads what it
 // would have read, and finds the records too whose reading failed. full means that more were named than are remembered.
 func (p *poller) look(ctx context.Context, direct connectors.Direct) (full bool, err error) {
+	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, crmLimit)
 	defer cancel()
 	refs, full := p.bell.take()
@@ -171,7 +172,7 @@ func (p *poller) look(ctx context.Context, direct connectors.Direct) (full bool,
 	if page.Next, err = p.Ledger.Cursor(ctx, p.tenant.ID, p.account.AccountID()); err != nil {
 		return full, err
 	}
-	fresh, err := p.take(ctx, page, page.Next)
+	fresh, err := p.take(whole, page, page.Next)
 	if errors.Is(err, deal.ErrStale) {
 		return true, nil // a rule was activated meanwhile and moved the cursor: a poll sorts it out
 	}

@@ -34,6 +34,9 @@ func (t *txn) recognise(tx deal.TxID, c deal.Change) error {
 		return nil
 	}
 	r, err := t.row(tx)
+	if isUnknown(err) {
+		return nil // it was filtered
+	}
 	if err != nil {
 		return err
 	}

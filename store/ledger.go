@@ -17,7 +17,7 @@ import (
 // with its data key, receipt, job and audit entry, and the cursor moves, all in one transaction. deal.ErrStale means
 // that the cursor is not the one that the page was read with. Entries from before the activation of the watch that found
 // them are passed over. Of an entry that is known under another ID of its record it takes note as Identify does. What the
-// page's guard does not let through is held, and nothing of it is told to the CRM. It returns the transactions that are
+// page's guard does not let through is held, and nothing of it is told to the CRM. Of what was filtered it takes note. It returns the transactions that are
 // new, in the page's order.
 func (s *Store) Notice(ctx context.Context, n deal.Noticing) (fresh []deal.TxID, err error) {
 	if err := checkTenant(n.Tenant); err != nil {
@@ -41,6 +41,9 @@ func (s *Store) Notice(ctx context.Context, n deal.Noticing) (fresh []deal.TxID,
 			}
 		}
 		if fresh, err = t.noticeAll(n, since); err != nil {
+			return err
+		}
+		if err := t.leaveOut(n, since); err != nil {
 			return err
 		}
 		if err := t.endFirstRuns(n); err != nil {

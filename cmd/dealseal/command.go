@@ -110,7 +110,7 @@ func commands() []command {
 				fs.IntVar(&o.shadow.calls, "calls", usualShadowCalls, "make about so `many` calls to the CRM of each tenant at most")
 			})},
 		{name: "doctor", args: "[--json]", summary: "check --online, and the five questions that a house must be able to answer", run: doctorCommand, flags: with(asJSON)},
-		{name: "jobs", args: "[list | retry TX | retry all | release TX --why REASON | release --guard TENANT[/RULE] --why REASON | prepare TX --why REASON | drop TX --why REASON | drop --guard TENANT[/RULE] --why REASON | seen [ROW --why REASON]]", summary: "list deals in the works, or decide: retry after an outage, release a hold, prepare anew, drop; or list and settle rows that could not be understood", run: jobs,
+		{name: "jobs", args: "[list | retry TX | retry all | release TX --why REASON | release --guard TENANT[/RULE] --why REASON | prepare TX --why REASON | drop TX --why REASON | drop --guard TENANT[/RULE] --why REASON | seen [ROW --why REASON] | filtered [RECORD]]", summary: "list deals in the works, or decide: retry after an outage, release a hold, prepare anew, drop; list and settle rows that could not be understood; list what filters have left out", run: jobs,
 			flags: with(asJSON, why, key, func(fs *flag.FlagSet, o *options) {
 				fs.BoolVar(&o.all, "all", false, "list finished deals too")
 				fs.IntVar(&o.limit, "n", 50, "list at most so `many`")

@@ -140,6 +140,15 @@ func controlHandler(log *slog.Logger, ops operations, examine func(context.Conte
 		n, err := ops.DealWith(r.Context(), d.Row, d.Why)
 		answer(w, n, err)
 	})
+	mux.HandleFunc("GET /filtered", func(w http.ResponseWriter, r *http.Request) {
+		var q store.FilteredQuery
+		if err := json.Unmarshal([]byte(r.URL.Query().Get("query")), &q); err != nil {
+			answer(w, nil, err)
+			return
+		}
+		list, err := ops.Filtered(r.Context(), q)
+		answer(w, list, err)
+	})
 	mux.HandleFunc("GET /discrepancies", func(w http.ResponseWriter, r *http.Request) {
 		list, err := ops.Discrepancies(r.Context(), deal.TenantID(r.URL.Query().Get("tenant")), maxListed)
 		answer(w, list, err)

@@ -172,7 +172,7 @@ func (v *visit) survey(ctx context.Context) {
 
 // problems reports each problem, and a pass for each aspect that has none.
 func (v *visit) problems(problems []connectors.Problem, fine map[connectors.Aspect]string) {
-	aspects := []connectors.Aspect{connectors.AspectStage, connectors.AspectRead, connectors.AspectWrite, connectors.AspectAccess, connectors.AspectFiles}
+	aspects := []connectors.Aspect{connectors.AspectStage, connectors.AspectFilter, connectors.AspectRead, connectors.AspectWrite, connectors.AspectAccess, connectors.AspectFiles}
 	for _, aspect := range aspects {
 		troubled := false
 		for _, p := range problems {

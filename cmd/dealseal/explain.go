@@ -29,6 +29,9 @@ func explain(ctx context.Context, c *call) error {
 	defer ops.Close()
 	story, err := ops.Story(ctx, tx)
 	if err != nil {
+		if found, filterErr := c.explainFiltered(ctx, ops, tx); found {
+			return filterErr
+		}
 		return err
 	}
 	if c.json {

@@ -251,6 +251,13 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 		WriteBack: deal.WriteBack{TransactionID: r.WriteBack.TransactionID, Status: r.WriteBack.Status.Field, Words: words,
 			SignedAt: r.WriteBack.SignedAt, URL: r.WriteBack.URL, Audit: r.WriteBack.Audit, Drift: r.WriteBack.Drift.Field, DriftText: r.WriteBack.Drift.Text},
 	}
+	var filter *deal.Filter
+	if r.When.Filter != "" {
+		if filter, err = deal.ParseFilter(r.When.Filter); err != nil {
+			return engine.Rule{}, file.At(path+".when.filter", "when.filter, %v (docs/filters.md)", err)
+		}
+		p.Filter = filter.String()
+	}
 	types, err := h.useTemplate(file, path, r, &p)
 	if err != nil {
 		return engine.Rule{}, err
@@ -262,7 +269,7 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 		}
 		p.AuditTrail = b.Hash()
 	}
-	return engine.Rule{StartFrom: start, Plan: p, Types: types,
+	return engine.Rule{StartFrom: start, Plan: p, Types: types, Filter: filter,
 		Watch: deal.Watch{Rule: r.ID, Object: r.Object, Pipeline: r.When.Pipeline, Stage: r.When.Stage}}, nil
 }
 

@@ -27,8 +27,10 @@ func jobs(ctx context.Context, c *call) error {
 		return decide(ctx, c, verb)
 	case "seen":
 		return seen(ctx, c)
+	case "filtered":
+		return listFiltered(ctx, c)
 	}
-	return usagef("%q cannot be done with jobs: it is list, retry, release, prepare, drop or seen", verb)
+	return usagef("%q cannot be done with jobs: it is list, retry, release, prepare, drop, seen or filtered", verb)
 }
 
 func listJobs(ctx context.Context, c *call) error {

@@ -17,6 +17,7 @@ type matrixRow struct {
 	Object   string   `json:"object"`
 	Pipeline string   `json:"pipeline,omitempty"`
 	Stage    string   `json:"stage"`
+	Filter   string   `json:"filter,omitempty"` // that a record must meet
 	Rule     string   `json:"rule"`
 	Document string   `json:"document"`
 	Fields   []string `json:"fields"` // that are read of the record for the document
@@ -50,6 +51,9 @@ func matrixCommand(_ context.Context, c *call) error {
 		stage := r.Stage
 		if r.Pipeline != "" {
 			stage = r.Pipeline + "/" + stage
+		}
+		if r.Filter != "" {
+			stage += " where " + r.Filter
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s, %s with %s\t%s\t%s\t%s\n", r.Tenant, r.Object, stage, r.Rule, r.Document, len(r.Fields), r.Seal, r.Level, r.Key,
 			strings.Join(r.WriteBack, ", "), r.IfLeft, r.ReEntry)
@@ -89,7 +93,7 @@ func (h *house) matrix(only string) ([]matrixRow, error) {
 
 func rowOf(t tenant, i int, profile signing.Profile) matrixRow {
 	file, plan := t.file.Rules[i], t.rules[i].Plan
-	row := matrixRow{Tenant: t.file.Tenant.ID, CRM: t.file.CRM.Kind, Object: file.Object, Pipeline: file.When.Pipeline, Stage: file.When.Stage, Rule: file.ID,
+	row := matrixRow{Tenant: t.file.Tenant.ID, CRM: t.file.CRM.Kind, Object: file.Object, Pipeline: file.When.Pipeline, Stage: file.When.Stage, Filter: file.When.Filter, Rule: file.ID,
 		Document: file.Document.Template, Fields: append([]string{}, plan.Fields...), Seal: file.Seal, Key: profile.Key, Level: string(profile.Level),
 		WriteBack: plan.WriteBack.Fields(), IfLeft: file.IfLeft, ReEntry: file.ReEntry}
 	if row.Document == "" {

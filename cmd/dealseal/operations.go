@@ -48,6 +48,8 @@ type operations interface {
 	// takes note that somebody has dealt with one, or with all for an empty name, and returns how many these were.
 	Quarantined(ctx context.Context, limit int) ([]deal.Quarantine, error)
 	DealWith(ctx context.Context, row, why string) (n int, err error)
+	// Filtered returns entries that filters of rules have left out, the newest first.
+	Filtered(ctx context.Context, q store.FilteredQuery) ([]deal.FilteredEntry, error)
 	// Discrepancies returns what CRMs do not show as the ledger has it, as of the last look, and nobody has dealt with, newest
 	// first. DealWithDiscrepancies takes note that somebody has dealt with what is known of a deal. An empty who is whoever
 	// runs the command.

@@ -264,7 +264,7 @@ func costInWords(c engine.ShadowCost) string {
 // sumsOf says what became of a rule's entries.
 func sumsOf(r engine.ShadowRule) string {
 	var text strings.Builder
-	for _, outcome := range []string{engine.ShadowMade, engine.ShadowHeld, engine.ShadowFailed, engine.ShadowUnknown} {
+	for _, outcome := range []string{engine.ShadowMade, engine.ShadowHeld, engine.ShadowFailed, engine.ShadowFiltered, engine.ShadowUnknown} {
 		if n := r.Of[outcome]; n > 0 {
 			fmt.Fprintf(&text, ", %d %s", n, outcome)
 		}

@@ -64,6 +64,8 @@ var cases = []testCase{
 	{"ProbeNamesStagesThatDoNotExist", testProbeOfStages},
 	{"ProbeNamesPathsThatDoNotExist", testProbeOfPaths},
 	{"ProbeNamesFieldsThatCannotTakeAReceipt", testProbeOfWriteBack},
+	{"ProbeNamesWhatAFilterCannotCompare", testProbeOfFilters},
+	{"FiltersJudgeWhatIsRead", testFilters},
 	{"ProbeThatCannotAskIsAnError", testProbeThatCannotAsk},
 	{"SurveyOfWhatIsAllowedFindsNothingAndChangesNothing", testSurveyOfWhatIsAllowed},
 	{"SurveyThatCannotAskIsAnError", testSurveyThatCannotAsk},

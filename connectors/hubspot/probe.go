@@ -46,6 +46,13 @@ func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors
 			problems = append(problems, connectors.Problem{Aspect: connectors.AspectRead, What: fmt.Sprintf("the path %q cannot be read: %s", path, what), Cure: cure})
 		}
 	}
+	for _, f := range p.Filters {
+		misfits, err := d.filterMisfit(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		problems = append(problems, misfits...)
+	}
 	for _, w := range p.WriteBack {
 		for _, t := range targets(w) {
 			what, cure, err := d.targetMisfit(ctx, t)
@@ -134,6 +141,31 @@ func (d *dictionary) pathMisfit(ctx context.Context, path string) (p property, w
 		return p, what, cure, err
 	}
 	return d.find(ctx, objectType, name)
+}
+
+// filterTypes are the types of properties that a filter may compare with each type of value.
+var filterTypes = map[deal.FilterType][]string{
+	deal.FilterText:   {"string", "enumeration", "phone_number"},
+	deal.FilterNumber: {"number"},
+	deal.FilterDate:   {"date", "datetime"}, // a close date is a time that people see as a day
+	deal.FilterTime:   {"datetime"},
+	deal.FilterBool:   {"bool"},
+}
+
+// filterMisfit says why the filter of a rule could not be judged.
+func (d *dictionary) filterMisfit(ctx context.Context, f connectors.FilterField) ([]connectors.Problem, error) {
+	s, err := parseSelection([]string{f.Path})
+	if err == nil && len(s.lists) > 0 {
+		return []connectors.Problem{f.Misfit(fmt.Sprintf("%q leads to a list of other records", f.Path), "compare a property of the deal, of its company or of its owner")}, nil
+	}
+	p, what, cure, err := d.pathMisfit(ctx, f.Path)
+	if err != nil {
+		return nil, err
+	}
+	if what != "" {
+		return []connectors.Problem{f.Misfit(what, strings.Replace(cure, "in the template or in the rule's fields", "in when.filter", 1))}, nil
+	}
+	return f.TypeMisfit(p.Type, filterTypes), nil
 }
 
 // ownerMisfit proves that the app may see owners, whose fields are no properties.

@@ -49,6 +49,13 @@ func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors
 			problems = append(problems, problem...)
 		}
 	}
+	for _, f := range p.Filters {
+		misfits, err := c.filterMisfit(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		problems = append(problems, misfits...)
+	}
 	switch err := c.checkMarkerField(ctx); {
 	case isMisfit(err):
 		problems = append(problems, connectors.Problem{
@@ -115,6 +122,28 @@ func (c *Connector) typeMisfit(ctx context.Context, path string, as deal.ValueTy
 		fits = []string{"date", "datetime"}
 	}
 	return connectors.TypeMisfit(path, f.Type, as, fits, slices.Concat(textTypes, []string{"picklist", "combobox", "encryptedstring"})), nil
+}
+
+// filterTypes are the types of fields that a filter may compare with each type of value, as in SOQL.
+var filterTypes = map[deal.FilterType][]string{
+	deal.FilterText:   slices.Concat(textTypes, []string{"picklist", "multipicklist", "combobox", "id", "reference", "email", "phone", "url", "encryptedstring"}),
+	deal.FilterNumber: {"currency", "double", "int", "long", "percent"},
+	deal.FilterDate:   {"date"},
+	deal.FilterTime:   {"datetime"},
+	deal.FilterBool:   {"boolean"},
+}
+
+// filterMisfit says why the filter of a rule could not be judged.
+func (c *Connector) filterMisfit(ctx context.Context, f connectors.FilterField) ([]connectors.Problem, error) {
+	segments := strings.Split(f.Path, ".")
+	field, exists, err := c.checkPath(ctx, Object, f.Path, segments)
+	if isMisfit(err) {
+		return []connectors.Problem{f.Misfit(cureOf(err), "correct the name in when.filter, or give the integration user read access to it; lists of other records cannot be compared")}, nil
+	}
+	if err != nil || !exists {
+		return nil, err
+	}
+	return f.TypeMisfit(field.Type, filterTypes), nil
 }
 
 // isMisfit reports whether an error says that a name in the configuration does not fit, and not that Salesforce could not
