@@ -50,6 +50,7 @@ type Config struct {
 	Log      Log      `yaml:"log"`
 	Retry    Retry    `yaml:"retry"`
 	Outbound Outbound `yaml:"outbound"`
+	Notify   Notify   `yaml:"notify"`
 
 	// File is the path that was read; Loaded are the tenants, by file name.
 	File   string   `yaml:"-"`
@@ -483,6 +484,7 @@ func (c *Config) defaults() {
 	orDefault(&c.Retry.First, 2*time.Second)
 	orDefault(&c.Retry.Max, 30*time.Minute)
 	orDefault(&c.Retry.Attempts, 12)
+	c.Notify.defaults()
 }
 
 func orDefault[T comparable](p *T, value T) {
@@ -578,6 +580,7 @@ func (c *Config) check() (errs []error) {
 	}
 	errs = append(errs, c.checkFallBacks()...)
 	errs = append(errs, c.checkOutbound()...)
+	errs = append(errs, c.checkNotify()...)
 	for name, p := range c.Signing.Profiles {
 		path := "signing.profiles." + name
 		if _, ok := c.Signing.Keys[p.Key]; !ok {

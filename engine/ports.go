@@ -50,6 +50,8 @@ type Ledger interface {
 	Receipt(ctx context.Context, tx deal.TxID) (deal.ReceiptState, error)
 	// Told commits that the record shows this receipt. again is after which time it is to be looked at once more; 0 is never.
 	Told(ctx context.Context, tx deal.TxID, sequence int64, again time.Duration) error
+	// Refused takes note that the CRM does not take the receipt with this sequence, for a reason that somebody has to mend.
+	Refused(ctx context.Context, tx deal.TxID, sequence int64, reason string) error
 	TreeHead(ctx context.Context) (deal.TreeHead, error)
 	SetPoll(ctx context.Context, p deal.PollState) error
 	// Instance names this database, and no copy of it: a copy gets a name of its own with its epoch.

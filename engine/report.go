@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
 
@@ -63,10 +64,23 @@ func (e *Engine) tellJob(ctx context.Context, s *deal.Sealing) deal.Outcome {
 	wait := min(max(e.Now().Sub(s.Updated)/2, 2*time.Second), time.Hour)
 	if deal.IsPermanent(err) {
 		wait = time.Hour // somebody has to mend the field, the rule or the login
+		e.tellPeople(ctx, s, err)
 	}
 	wait = max(wait, deal.RetryAfter(err))
 	e.Log.WarnContext(ctx, "the CRM could not be told", "in", wait.Round(time.Second), "err", err)
 	return deal.Outcome{Again: wait}
+}
+
+// tellPeople has those told who can mend what keeps the record from showing what is true.
+func (e *Engine) tellPeople(ctx context.Context, s *deal.Sealing, cause error) {
+	reason, _ := connectors.Explain(cause)
+	st, err := e.Ledger.Receipt(ctx, s.Tx)
+	if err == nil && st.Due() {
+		err = e.Ledger.Refused(ctx, st.Owner, st.Sequence, reason)
+	}
+	if err != nil && ctx.Err() == nil {
+		e.Log.ErrorContext(ctx, "it could not be written down that the CRM takes no receipt", "err", err)
+	}
 }
 
 // recallDoubt takes up the doubt of a process before this one: a job that has nothing to tell was left waiting for the time

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/notify"
 )
 
 // CertificateError means that the registry does not take a change. Trying again cannot help.
@@ -196,7 +197,9 @@ func (t *txn) activateCertificate(c deal.Certificate, who, why string) error {
 	if err != nil {
 		return err
 	}
+	previous := ""
 	for _, old := range active {
+		previous = old.SHA256
 		if err := t.setCertificateState(old.Certificate, deal.CertRetiring); err != nil {
 			return err
 		}
@@ -210,10 +213,27 @@ func (t *txn) activateCertificate(c deal.Certificate, who, why string) error {
 	if err := t.setCertificateState(c, deal.CertActive); err != nil {
 		return err
 	}
+	if err := t.announceCertificate(c, "certificate.renewed", "", map[string]string{"until": c.Until.Format(time.RFC3339), "previous": previous}); err != nil {
+		return err
+	}
 	return t.auditCertificate(c, "certificate-activated", who, why, nil)
 }
 
+// announceCertificate tells people, and the tenants whose deals are sealed with its key.
+func (t *txn) announceCertificate(c deal.Certificate, kind, once string, more map[string]string) error {
+	data := map[string]string{"certificate": c.SHA256, "key": c.Key}
+	for name, value := range more {
+		data[name] = value
+	}
+	return t.announce(announcement{kind: kind, audience: t.audienceOf(c.Key), subject: c.SHA256, once: once, data: data})
+}
+
 func (t *txn) setCertificateState(c deal.Certificate, state deal.CertState) error {
+	if state != deal.CertActive { // what was told of its end is over: another one takes its place, or it is gone
+		if err := t.calm(notify.Certificate, "", c.SHA256); err != nil {
+			return err
+		}
+	}
 	return t.exec(`UPDATE certificates SET state = $3, since = $4, activate_at = 0, beside_until = 0 WHERE key = $1 AND sha256 = $2`, c.Key, c.SHA256, state, t.now.UnixMilli())
 }
 
@@ -289,6 +309,9 @@ func (s *Store) RevokeCertificate(ctx context.Context, sha256, who, why string) 
 			if err := t.auditCertificate(c.Certificate, "certificate-revoked", who, why, nil); err != nil {
 				return err
 			}
+			if err := t.announceCertificate(c.Certificate, "certificate.revoked", "revoked/"+c.Key, map[string]string{"reason": why}); err != nil {
+				return err
+			}
 			fresh = true
 		}
 		return nil
@@ -322,6 +345,9 @@ func (s *Store) TellCertificateEnds(ctx context.Context, days []int) (told []dea
 				return err
 			}
 			if err := t.auditCertificate(c.Certificate, "certificate-expiring", "daemon", fmt.Sprintf("%d days or less are left", passed), map[string]string{"days": fmt.Sprint(passed)}); err != nil {
+				return err
+			}
+			if err := t.announceCertificate(c.Certificate, "certificate.expiring", fmt.Sprintf("%s/%d", c.Key, passed), map[string]string{"until": c.Until.Format(time.DateOnly), "days": fmt.Sprint(passed)}); err != nil {
 				return err
 			}
 			told = append(told, deal.CertificateEnd{Certificate: c.Certificate, Days: passed})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/notify"
 	"github.com/dealseal/dealseal/webhooks"
 )
 
@@ -133,7 +134,7 @@ func (t *txn) due(row endpointRow, n int) (out []webhooks.Delivery, err error) {
 		return nil, err
 	}
 	for _, f := range all {
-		if f.Event, err = t.event(f.event, row.endpoint.Title); err != nil {
+		if f.Event, err = t.event(f.event, row.shown.Tenant, row.endpoint.Title); err != nil {
 			return nil, err
 		}
 		out = append(out, f.Delivery)
@@ -141,8 +142,9 @@ func (t *txn) due(row endpointRow, n int) (out []webhooks.Delivery, err error) {
 	return out, nil
 }
 
-// event reads one of the outbox. What is told of it never changes, but that its data is gone once the deal is erased.
-func (t *txn) event(id string, titled bool) (e webhooks.Event, err error) {
+// event reads one of the outbox. What is told of it never changes, but that its data is gone once the deal is erased. One that
+// concerns the house is told as the tenant's.
+func (t *txn) event(id string, tenant deal.TenantID, titled bool) (e webhooks.Event, err error) {
 	var at, created int64
 	var data, wrapped, private []byte
 	found, err := t.get([]any{&e.Transaction, &e.Sequence, &e.Type, &at, &data, &e.Tenant, &e.Object, &e.Record, &e.Rule, &created, &e.Document, &wrapped, &private},
@@ -153,7 +155,7 @@ func (t *txn) event(id string, titled bool) (e webhooks.Event, err error) {
 		return e, err
 	}
 	if !found {
-		return e, fmt.Errorf("event %s: %w", id, errDamaged)
+		return t.announced(id, tenant)
 	}
 	e.ID, e.At, e.Created = id, fromMillis(at), fromMillis(created)
 	if wrapped == nil || len(data) == 0 {
@@ -222,7 +224,11 @@ func (t *txn) moveOn(o webhooks.Outcome, row endpointRow) error {
 	case webhooks.Delivered:
 		return t.exec(`UPDATE deliveries SET state = 'delivered', sending = 0, ended = $2 WHERE seq = $1`, o.Delivery, now)
 	case webhooks.Again:
-		return t.exec(`UPDATE deliveries SET sending = 0, failures = failures + 1, due = $2 WHERE seq = $1`, o.Delivery, o.Next.UnixMilli())
+		var failures int
+		if _, err := t.get([]any{&failures}, `UPDATE deliveries SET sending = 0, failures = failures + 1, due = $2 WHERE seq = $1 RETURNING failures`, o.Delivery, o.Next.UnixMilli()); err != nil || failures != FailingAfter {
+			return err
+		}
+		return t.warnOfDocument(o, row)
 	case webhooks.Failed:
 		if err := t.exec(`UPDATE deliveries SET state = 'failed', sending = 0, failures = failures + 1, ended = $2 WHERE seq = $1`, o.Delivery, now); err != nil {
 			return err
@@ -238,6 +244,10 @@ func (t *txn) auditFailed(o webhooks.Outcome, row endpointRow) error {
 	if _, err := t.get([]any{&tx, &event, &kind}, `SELECT o.tx, o.id, o.type FROM deliveries d JOIN outbox o ON o.id = d.event WHERE d.seq = $1`, o.Delivery); err != nil {
 		return err
 	}
+	if err := t.announce(announcement{kind: "webhook.delivery_failed", tenant: row.shown.Tenant, subject: o.Endpoint,
+		data: map[string]string{"endpoint": o.Endpoint, "event": kind, "transaction": string(tx), "attempts": fmt.Sprint(o.Attempt), "problem": o.Problem}}); err != nil {
+		return err
+	}
 	return t.auditShared(row.shown.Tenant, tx, deal.Entry{Who: "daemon", What: "webhook.delivery_failed", Why: o.Problem,
 		Detail: map[string]string{"endpoint": o.Endpoint, "event": event, "type": kind, "attempts": fmt.Sprint(o.Attempt)}})
 }
@@ -247,9 +257,17 @@ func (t *txn) judgeEndpoint(o webhooks.Outcome, row endpointRow) error {
 	now := t.now.UnixMilli()
 	switch o.Fate {
 	case webhooks.Delivered:
+		if row.shown.Failures > 0 {
+			if err := t.calm(notify.Endpoint, row.shown.Tenant, o.Endpoint); err != nil {
+				return err
+			}
+		}
 		return t.exec(`UPDATE endpoints SET failures = 0, succeeded = $2, tried = $2 WHERE id = $1`, o.Endpoint, now)
 	}
 	if err := t.exec(`UPDATE endpoints SET failures = failures + 1, tried = $2 WHERE id = $1`, o.Endpoint, now); err != nil {
+		return err
+	}
+	if err := t.warnOfEndpoint(o, row); err != nil {
 		return err
 	}
 	reason := ""
@@ -263,7 +281,8 @@ func (t *txn) judgeEndpoint(o webhooks.Outcome, row endpointRow) error {
 	default:
 		return nil
 	}
-	return errors.Join(t.disable(o.Endpoint, reason), t.auditEndpoint(row.endpoint, "webhook.endpoint_disabled", "daemon", reason))
+	return errors.Join(t.disable(o.Endpoint, reason), t.auditEndpoint(row.endpoint, "webhook.endpoint_disabled", "daemon", reason),
+		t.announce(announcement{kind: "webhook.endpoint_disabled", tenant: row.shown.Tenant, subject: o.Endpoint, data: map[string]string{"endpoint": o.Endpoint, "reason": reason}}))
 }
 
 // Redelivery says what is to be delivered once more: one delivery, all of an endpoint that have failed, or all events since a
@@ -293,22 +312,24 @@ func (s *Store) Redeliver(ctx context.Context, r Redelivery, who, why string) (n
 		case r.Failed:
 			result, err = t.ExecContext(t.ctx, again+`endpoint = $1 AND state = 'failed'`, r.Endpoint, now)
 		case !r.Since.IsZero():
-			result, err = t.redeliverSince(row, r.Since)
+			n, err = t.redeliverSince(row, r.Since, again)
 		default:
 			return errors.New("say what is to be delivered once more: one delivery, all that have failed, or all since a time")
 		}
 		if err != nil {
 			return err
 		}
-		if n, err = result.RowsAffected(); err != nil {
-			return err
+		if result != nil {
+			if n, err = result.RowsAffected(); err != nil {
+				return err
+			}
 		}
 		return t.auditShared(row.shown.Tenant, "", deal.Entry{Who: who, What: "webhook.redelivered", Why: why,
 			Detail: map[string]string{"endpoint": r.Endpoint, "deliveries": fmt.Sprint(n)}})
 	})
 }
 
-func (t *txn) redeliverSince(row endpointRow, since time.Time) (sql.Result, error) {
+func (t *txn) redeliverSince(row endpointRow, since time.Time, again string) (n int64, err error) {
 	wanted := []string{} // JSON: an empty list, not null
 	for _, kind := range webhooks.Catalogue {
 		if row.endpoint.Wants(kind.Name) {
@@ -317,13 +338,28 @@ func (t *txn) redeliverSince(row endpointRow, since time.Time) (sql.Result, erro
 	}
 	list, err := json.Marshal(wanted)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	return t.ExecContext(t.ctx, `INSERT INTO deliveries (event, endpoint, state, sending, due, tries, failures, ended)
+	house, err := t.ExecContext(t.ctx, again+`endpoint = $1 AND sending = 0 AND event IN (SELECT id FROM outbox WHERE tx = '' AND at >= $3)`, row.shown.ID, t.now.UnixMilli(), since.UnixMilli())
+	if err != nil {
+		return 0, err
+	}
+	deals, err := t.ExecContext(t.ctx, `INSERT INTO deliveries (event, endpoint, state, sending, due, tries, failures, ended)
 		SELECT o.id, $1, 'pending', 0, $2, 0, 0, 0 FROM outbox o JOIN sealings s ON s.tx = o.tx
 		WHERE o.at >= $3 AND s.tenant = $4 AND o.type IN (SELECT value FROM json_each($5))
 		ON CONFLICT (event, endpoint) DO UPDATE SET state = 'pending', failures = 0, ended = 0, due = excluded.due WHERE sending = 0`,
 		row.shown.ID, t.now.UnixMilli(), since.UnixMilli(), row.shown.Tenant, string(list))
+	if err != nil {
+		return 0, err
+	}
+	for _, r := range []sql.Result{house, deals} {
+		some, err := r.RowsAffected()
+		if err != nil {
+			return 0, err
+		}
+		n += some
+	}
+	return n, nil
 }
 
 // EndpointOf returns where a delivery goes to. The error is a *NoDeliveryError if there is none.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/notify"
 	"github.com/dealseal/dealseal/secret"
 	"github.com/dealseal/dealseal/webhooks"
 )
@@ -290,7 +291,7 @@ func (s *Store) RemoveEndpoint(ctx context.Context, id, who, why string) error {
 				return err
 			}
 		}
-		return t.auditEndpoint(row.endpoint, "webhook.endpoint_removed", who, why)
+		return errors.Join(t.calm(notify.Endpoint, row.shown.Tenant, id), t.auditEndpoint(row.endpoint, "webhook.endpoint_removed", who, why))
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/notify"
 )
 
 // arrival is an entry that the ledger did not know, on its way in. An empty cause lets it through.
@@ -171,6 +172,9 @@ func (t *txn) setGuards(tenant deal.TenantID, before, after map[string]deal.Guar
 			continue
 		}
 		if err := t.auditShared(tenant, "", deal.Entry{Who: "daemon", What: "guard-held", Why: is.Cause, Detail: map[string]string{"rule": rule}}); err != nil {
+			return err
+		}
+		if err := t.announce(announcement{kind: "guard.held", tenant: tenant, data: map[string]string{"rule": rule, "reason": is.Cause}}); err != nil {
 			return err
 		}
 	}
@@ -367,5 +371,12 @@ func (t *txn) openOnly(tenant deal.TenantID, rules string, args ...any) (opened 
 	if opened, err = t.execOne(`UPDATE guards SET cause = '', since = 0 WHERE tenant = $1 AND cause <> '' AND (`+rules+`)`, args...); err != nil {
 		return false, err
 	}
-	return opened, t.exec(`UPDATE guard_counts SET forgiven = n WHERE tenant = $1 AND forgiven < n AND (`+rules+`)`, args...)
+	if err := t.exec(`UPDATE guard_counts SET forgiven = n WHERE tenant = $1 AND forgiven < n AND (`+rules+`)`, args...); err != nil || !opened {
+		return opened, err
+	}
+	var left int
+	if _, err := t.get([]any{&left}, `SELECT count(*) FROM guards WHERE tenant = $1 AND cause <> ''`, tenant); err != nil || left > 0 {
+		return opened, err
+	}
+	return opened, t.calm(notify.Guard, tenant, "")
 }

@@ -491,6 +491,9 @@ func (t *txn) advance(r *row, sl *deal.Sealing, key *dataKey, e deal.Entry) erro
 	if err := t.tally(r, sl, false); err != nil {
 		return err
 	}
+	if err := t.calmDeals(sl.Tenant, r.condition, sl.Condition); err != nil {
+		return err
+	}
 	return t.schedule(sl)
 }
 
@@ -566,7 +569,10 @@ func (t *txn) emit(tenant deal.TenantID, tx deal.TxID, n int64, e deal.Event, ke
 		id, tx, n, e.Type, t.now.UnixMilli(), box(key.rows, "outbox/"+id, data)); err != nil {
 		return err
 	}
-	return t.address(tenant, id, e.Type)
+	if err := t.address(tenant, id, e.Type); err != nil || heldByGuard(e) {
+		return err
+	}
+	return t.raise(tenant, "", id, e.Type)
 }
 
 // emitErased tells others that a sealing is erased. No key is left that could protect data of the event.

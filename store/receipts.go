@@ -43,6 +43,9 @@ func (s *Store) Told(ctx context.Context, tx deal.TxID, sequence int64, again ti
 		if err := t.exec(`UPDATE receipts SET sent = $2 WHERE id = $1 AND sent < $2`, r.receipt, sequence); err != nil {
 			return err
 		}
+		if err := t.calmReceipts(r.receipt); err != nil {
+			return err
+		}
 		var tenant deal.TenantID
 		found, err := t.get([]any{&tenant}, `SELECT tenant FROM receipts WHERE id = $1 AND sent >= sequence`, r.receipt)
 		if err != nil || !found {

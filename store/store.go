@@ -75,9 +75,10 @@ type Store struct {
 	bell      *webhooks.Bell
 	// subscriptions are nil when they have to be read anew.
 	subscriptions atomic.Pointer[subscriptions]
-	blocked       atomic.Bool  // another program's lock was met since the last write transaction began
-	backup        sync.Mutex   // one at a time
-	staging       sync.RWMutex // held by what changes staged documents; a backup needs it alone for a moment
+	audience      atomic.Pointer[map[string][]deal.TenantID] // of keys, by their names
+	blocked       atomic.Bool                                // another program's lock was met since the last write transaction began
+	backup        sync.Mutex                                 // one at a time
+	staging       sync.RWMutex                               // held by what changes staged documents; a backup needs it alone for a moment
 }
 
 // Open locks the state directory, brings its schema up to date and makes good what a crash left behind. The errors

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
@@ -29,8 +30,22 @@ func (t *txn) countUse(tx deal.TxID, i deal.Intent) error {
 		return &deal.SpentError{Limit: i.Limits.Total}
 	case i.Limits.Day > 0 && u.Today > i.Limits.Day:
 		return &deal.SpentError{Limit: i.Limits.Day, Daily: true}
+	case i.Limits.Total > 0 && u.Total == i.Limits.Total:
+		return t.tellLimit(tx, i, i.Limits.Total, "in all")
+	case i.Limits.Day > 0 && u.Today == i.Limits.Day:
+		return t.tellLimit(tx, i, i.Limits.Day, "for this day")
 	}
 	return nil
+}
+
+// tellLimit says that the last use was taken that a limit has.
+func (t *txn) tellLimit(tx deal.TxID, i deal.Intent, limit int64, period string) error {
+	var tenant deal.TenantID
+	if _, err := t.get([]any{&tenant}, `SELECT tenant FROM sealings WHERE tx = $1`, tx); err != nil {
+		return err
+	}
+	return t.announce(announcement{kind: "key.limit_reached", audience: []deal.TenantID{tenant}, subject: i.Key, once: fmt.Sprintf("%s/%d/%s", dayOf(t.now), limit, period),
+		data: map[string]string{"spki": i.Key, "limit": fmt.Sprint(limit), "period": period}})
 }
 
 func (t *txn) uses(key string) (u deal.KeyUses, err error) {

@@ -293,6 +293,9 @@ func (e *Endpoint) Wants(native string) bool {
 	if err != nil {
 		return false
 	}
+	if kind, known := Known(native); known && kind.Operator {
+		return false
+	}
 	name := f.name(native)
 	if name == "" || len(e.Events) == 0 {
 		return name != ""

@@ -50,7 +50,9 @@ func formatOf(name string) (Format, error) {
 func (f Format) Names() (names []string) {
 	if f.names == nil {
 		for _, t := range Catalogue {
-			names = append(names, t.Name)
+			if !t.Operator {
+				names = append(names, t.Name)
+			}
 		}
 		return names
 	}
@@ -92,6 +94,16 @@ func dataOf(e Event) map[string]string {
 }
 
 func nativeBody(e Event, name string) any {
+	if e.Transaction == "" {
+		return struct {
+			ID      string            `json:"id"`
+			Type    string            `json:"type"`
+			At      string            `json:"occurred_at"`
+			Tenant  string            `json:"tenant"`
+			Subject string            `json:"subject,omitempty"`
+			Data    map[string]string `json:"data"`
+		}{e.ID, name, written(e.At), e.Tenant, e.Subject, dataOf(e)}
+	}
 	return struct {
 		ID          string            `json:"id"`
 		Type        string            `json:"type"`

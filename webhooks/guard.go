@@ -53,6 +53,11 @@ func (g Guard) control(encrypted bool) func(network, address string, c syscall.R
 	}
 }
 
+// Client is one that connects to nothing that the guard keeps from it. trust may be nil.
+func (g Guard) Client(encrypted bool, trust *tls.Config) *http.Client {
+	return g.client(encrypted, 1, nil, trust)
+}
+
 // client makes calls to one endpoint. It follows no redirect, takes no proxy from the environment, which would resolve names
 // itself, and unpacks nothing.
 func (g Guard) client(encrypted bool, connections int, certificates []tls.Certificate, trust *tls.Config) *http.Client {
@@ -70,6 +75,9 @@ func (g Guard) client(encrypted bool, connections int, certificates []tls.Certif
 		},
 	}
 }
+
+// Reason says why a call that was made with a Guard failed, without the address.
+func Reason(err error) string { return reasonOf(err) }
 
 // reasonOf says why a call failed, without the address, which may hold a token.
 func reasonOf(err error) string {

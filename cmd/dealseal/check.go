@@ -25,7 +25,7 @@ func checkCommand(ctx context.Context, c *call) error {
 		return err
 	}
 	log := newLogQuiet(c.stderr)
-	if err := errors.Join(h.checkMasterKey(), h.checkRenderer(), h.checkTimestampers(log), h.checkSoftKeys(ctx, log), h.checkWebhooks()); err != nil {
+	if err := errors.Join(h.checkMasterKey(), h.checkRenderer(), h.checkTimestampers(log), h.checkSoftKeys(ctx, log), h.checkWebhooks(), h.checkChannels()); err != nil {
 		return err
 	}
 	return h.printSummary(c.stdout)
@@ -36,6 +36,11 @@ func (h *house) checkMasterKey() error {
 		return h.cfg.At("master_key", "%v", err)
 	}
 	return nil
+}
+
+func (h *house) checkChannels() error {
+	_, err := h.channels()
+	return err
 }
 
 func (h *house) checkRenderer() error {

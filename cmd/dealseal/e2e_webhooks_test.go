@@ -133,7 +133,8 @@ func TestEveryEventThatIsMadeIsInTheCatalogue(t *testing.T) {
 	t.Parallel()
 	made := map[string]bool{}
 	name := regexp.MustCompile(`"((?:document|envelope|recipient|crm)\.[a-z_]+)"`)
-	for _, dir := range []string{"../../engine", "../../store"} {
+	house := regexp.MustCompile(`(?:kind: |announceCertificate\(\S+ |Announce\(ctx, )"([a-z]+\.[a-z_]+)"`)
+	for _, dir := range []string{"../../engine", "../../store", "."} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		must(t, err)
 		for _, file := range files {
@@ -142,7 +143,7 @@ func TestEveryEventThatIsMadeIsInTheCatalogue(t *testing.T) {
 			}
 			text, err := os.ReadFile(file)
 			must(t, err)
-			for _, found := range name.FindAllStringSubmatch(string(text), -1) {
+			for _, found := range append(name.FindAllStringSubmatch(string(text), -1), house.FindAllStringSubmatch(string(text), -1)...) {
 				made[found[1]] = true
 			}
 		}

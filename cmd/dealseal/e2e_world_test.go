@@ -74,6 +74,7 @@ type world struct {
 	secrets   []string        // that no file and no log may hold
 	login     *rsa.PrivateKey // of all Salesforce tenants
 	webhooks  string          // further lines of each tenant file
+	lines     string          // further lines of dealseal.yaml
 
 	// answered is told of every request after its answer, and when it came, if it is set before the daemon starts.
 	answered func(r *http.Request, came time.Time)
@@ -104,6 +105,8 @@ type worldOptions struct {
 	hubspotRate int
 	// webhooks are further lines of each tenant file.
 	webhooks string
+	// house are further lines of dealseal.yaml.
+	house string
 	// keep keeps the folder of a test that fails.
 	keep bool
 }
@@ -168,7 +171,7 @@ func newWorld(t *testing.T, o worldOptions) *world {
 	if o.key == nil {
 		o.key = (*world).newSoftKey
 	}
-	w.webhooks = o.webhooks
+	w.webhooks, w.lines = o.webhooks, o.house
 	w.configure(o.key(w), cmp.Or(o.attempts, 3), cmp.Or(o.level, "B-T"))
 	if o.dual {
 		w.rewrite(t, "dealseal.yaml", "normal: {key: house,", "normal: {key: house, dual_seal: true,")
@@ -301,7 +304,7 @@ func (w *world) configure(key string, attempts int, level string) {
 	master := make([]byte, 32)
 	rand.Read(master)
 	root := repository(w.t)
-	must(w.t, os.WriteFile(w.config, fmt.Appendf(nil, `state_dir: %q
+	must(w.t, os.WriteFile(w.config, append(fmt.Appendf(nil, `state_dir: %q
 master_key: %q
 templates: %q
 listen: {admin: "127.0.0.1:0"%s}
@@ -317,7 +320,7 @@ signing:
     strict: {key: house, level: B-T, on_downgrade: fail}
     lenient: {key: house, level: B-T, on_downgrade: accept-and-flag}
 `, w.stateDir, w.secretFile("master", base64.StdEncoding.EncodeToString(master)), filepath.Join(root, "templates"), w.public(), filepath.Join(root, "build/typst.wasm"), attempts,
-		key, w.authority.URL(pki.PathTSA), w.path("root.pem"), level), 0o600))
+		key, w.authority.URL(pki.PathTSA), w.path("root.pem"), level), w.lines...), 0o600))
 	for _, c := range w.crms {
 		must(w.t, os.WriteFile(w.path("tenants/"+c.tenant()+".yaml"), []byte(w.tenantFile(c)+w.webhooks), 0o600))
 	}

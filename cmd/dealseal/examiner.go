@@ -187,6 +187,10 @@ func (x *examiner) examinations() (all []doctor.Examination) {
 	for i := range x.cfg.Signing.TSA {
 		all = append(all, x.examineTSA(i))
 	}
+	channels, _ := x.channels() // what is wrong with them is a finding about the files
+	for _, c := range channels {
+		all = append(all, x.examineChannel(c))
+	}
 	return append(all, x.examineStateDir(), x.examineMasterKey(), x.examineTemplates())
 }
 

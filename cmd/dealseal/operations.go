@@ -71,6 +71,8 @@ type operations interface {
 	// Tokens returns who may use the API, also who might once. ChangeToken makes or revokes a token.
 	Tokens(ctx context.Context) ([]deal.Token, error)
 	ChangeToken(ctx context.Context, r tokenRequest) (tokenAnswer, error)
+	// Channels returns how those are doing who are told of what needs a person.
+	Channels(ctx context.Context) ([]store.ChannelState, error)
 	// Reload has the daemon read its configuration anew.
 	Reload(ctx context.Context) (reloadReport, error)
 	Close() error

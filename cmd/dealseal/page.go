@@ -42,12 +42,13 @@ func (d *service) newPage() http.Handler {
 		{Name: "database", Run: d.databaseMoves},
 		{Name: "disk", Run: func(context.Context) error { return d.disk.check() }},
 		{Name: "configuration", Advisory: true, Run: func(context.Context) error { return d.reloads.failure() }},
+		{Name: "notify", Advisory: true, Run: d.channelsAnswer},
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(d.reloads.metrics()...)
 	hooks := newHookMeter()
 	d.deliverer.Attempted = hooks.attempted
-	registry.MustRegister(hooks.attempts, hooks.delay)
+	registry.MustRegister(hooks.attempts, hooks.delay, d.countMessages(), notifyWatch{d.store})
 	registry.MustRegister(metrics, web.Readiness(checks), &d.checkups, keyWatch{d.keys.groups, d.standIns}, hookWatch{d.store, d.residents.house}, d.ingress, d.api, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return web.New(web.Options{House: house, Hooks: pageHooks{d.store}, Sessions: d.sessions, Hosts: d.hosts(), Metrics: registry, Version: version, Log: d.log, Checks: checks})
 }

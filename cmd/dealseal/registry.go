@@ -251,10 +251,10 @@ func (r *registry) explain(ctx context.Context, name string, err error, from key
 }
 
 // tellActivated has deals go on that waited for a certificate.
-func (r *registry) tellActivated() { notify(r.activated) }
+func (r *registry) tellActivated() { nudge(r.activated) }
 
-// notify leaves a value in a channel that holds one.
-func notify(c chan struct{}) {
+// nudge leaves a value in a channel that holds one.
+func nudge(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default: // nobody has looked since the last time
@@ -352,7 +352,7 @@ func (r *registry) change(ctx context.Context, do func() error) error {
 	r.changing.Lock()
 	defer r.changing.Unlock()
 	err := errors.Join(do(), r.refresh(ctx))
-	notify(r.changed)
+	nudge(r.changed)
 	return err
 }
 

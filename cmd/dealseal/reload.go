@@ -173,6 +173,11 @@ func (d *service) readAnew(ctx context.Context) (report reloadReport, err error)
 	if err := d.store.ConfigureEndpoints(ctx, endpoints); err != nil {
 		return report, err
 	}
+	keys, templates := next.audience()
+	d.store.Audience(keys)
+	if err := d.store.PublishTemplates(ctx, templates); err != nil {
+		return report, err
+	}
 	report = d.residents.compare(moved)
 	report.Restart = restart
 	d.queue.SetTenants(ids(tenants))

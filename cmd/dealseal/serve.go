@@ -21,6 +21,7 @@ import (
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/documents/typst"
 	"github.com/dealseal/dealseal/engine"
+	"github.com/dealseal/dealseal/notify"
 	"github.com/dealseal/dealseal/secret"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/tsa"
@@ -65,6 +66,7 @@ type service struct {
 	engine      *engine.Engine
 	disk        *diskWatch
 	deliverer   *webhooks.Deliverer
+	notifier    *notify.Notifier
 	keys        *keyring
 	standIns    *signing.Failover // over keys
 	sealer      *signing.Sealer
@@ -174,6 +176,14 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	if d.deliverer, err = h.newDeliverer(d.store, log); err != nil {
 		return d, err
 	}
+	keys, templates := h.audience()
+	d.store.Audience(keys)
+	if err := d.store.PublishTemplates(ctx, templates); err != nil {
+		return d, err
+	}
+	if err := d.newNotifier(ctx); err != nil {
+		return d, err
+	}
 	endpoints, err := h.endpointsWithSecrets()
 	if err != nil {
 		return d, err
@@ -215,7 +225,7 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 	g.Go(func() error { return servePage(ctx, d.log, d.listen, d.page) })
 	g.Go(func() error {
 		ops := d.operations()
-		return serveControl(ctx, d.log, d.control, ops, d.examine, d.sessionRoutes, d.evidenceRoutes, d.reconcileRoutes, d.provisionRoutes, d.shadowRoutes, hookRoutes(d.log, ops), tokenRoutes(d.log, ops))
+		return serveControl(ctx, d.log, d.control, ops, d.examine, d.sessionRoutes, d.evidenceRoutes, d.reconcileRoutes, d.provisionRoutes, d.shadowRoutes, hookRoutes(d.log, ops), tokenRoutes(d.log, ops), channelRoutes(ops))
 	})
 	g.Go(func() error { return d.servePublic(ctx) })
 	g.Go(func() error { return d.serveAPI(ctx) })
@@ -224,6 +234,8 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 	g.Go(func() error { return d.checkpoints(ctx) })
 	g.Go(func() error { return d.deliverer.Run(ctx) })
 	g.Go(func() error { return d.forgetDeliveries(ctx) })
+	g.Go(func() error { return d.notifier.Run(ctx) })
+	g.Go(func() error { return d.tellWeekly(ctx) })
 	g.Go(func() error { return d.examineDaily(ctx) })
 	g.Go(func() error { return d.reconcileNightly(ctx) })
 	g.Go(func() error { return d.keepKeysAlive(ctx) })

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/mocks/smtp"
+)
+
+// TestPeopleAreMailedOnceWhateverCrashes has a deal held while the mail server takes nothing, and the daemon killed before it
+// does.
+func TestPeopleAreMailedOnceWhateverCrashes(t *testing.T) {
+	t.Parallel()
+	server, err := smtp.Start("127.0.0.1:0", smtp.Options{})
+	must(t, err)
+	t.Cleanup(func() { server.Close() })
+	server.Fail(-1)
+	w := newWorld(t, worldOptions{crms: []deal.Kind{deal.Salesforce}, house: fmt.Sprintf(`notify:
+  gather: 1ms
+  weekly: never
+  mail: {server: %q, security: none, from: "dealseal <seal@example.com>"}
+  channels:
+    - {id: ops, mail: ops@example.com}
+`, server.Address)})
+	d := w.start(t)
+	ops := w.control(t, w.stateDir)
+	record := w.crms[0].open(sale{nobody: true})
+	w.crms[0].move(record, ruleContract)
+	story := awaitHeld(t, ops, record, 1, `"customer"`)
+	eventually(t, "the dead mail server shows", func() (bool, string) {
+		all, err := ops.Channels(t.Context())
+		return err == nil && len(all) == 1 && all[0].Tries > 0 && strings.Contains(all[0].Problem, "no room for it"), fmt.Sprint(all, err)
+	})
+	if ready := d.get(t, "/readyz"); !strings.Contains(ready, `"ready": true`) || !strings.Contains(ready, "people are not told: ops") {
+		t.Errorf("a dead mail server is told neither more nor less than it should: %s", ready)
+	}
+	if metrics := d.get(t, "/metrics"); !strings.Contains(metrics, `dealseal_notify_failures{channel="ops"}`) || !strings.Contains(metrics, `dealseal_notify_messages_total{channel="ops",result="failed"}`) {
+		t.Error("the metrics say nothing of it")
+	}
+	d.kill()
+	server.Fail(0)
+	d = w.start(t)
+	eventually(t, "mail has arrived", func() (bool, string) { return len(server.Taken()) > 0, d.log() })
+	m := server.Taken()[0]
+	if m.To != "ops@example.com" || !strings.Contains(m.Body, string(story.Sealing.Tx)) || m.Header.Get("Subject") != "[dealseal] acme: a deal waits for a person" {
+		t.Errorf("%+v", m)
+	}
+	for name, needle := range w.needles() {
+		if strings.Contains(m.Body, needle) {
+			t.Errorf("the mail holds %s", name)
+		}
+	}
+	if _, stderr, code := w.run(t, "notify", "test", "ops"); code != exitOK {
+		t.Errorf("the test failed: %s", stderr)
+	}
+	if stdout, stderr, code := w.run(t, "notify"); code != exitOK || !strings.Contains(stdout, "ops ") {
+		t.Errorf("%s%s", stdout, stderr)
+	}
+	d.stop(t)
+	if n := len(server.Taken()); n != 2 {
+		t.Errorf("%d messages, want the incident and the test", n)
+	}
+}
