@@ -270,7 +270,7 @@ func TestOnlyThoseWhoseDealsAKeySealsAreToldOfItsCertificates(t *testing.T) {
 	}
 	clock.advance(time.Minute)
 	want(t, "the end", toldTo(t, s, everything), "certificate  1 of 1;")
-	if err := s.ActivateCertificate(t.Context(), "house", "new", time.Time{}, "anna", "the old one ends"); err != nil {
+	if err := s.ActivateCertificate(t.Context(), "house", "new", time.Time{}, time.Time{}, "anna", "the old one ends"); err != nil {
 		t.Fatal(err)
 	}
 	ends := everything
