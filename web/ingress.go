@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/webhooks"
@@ -85,7 +86,8 @@ type Ingress struct {
 	Log  *slog.Logger
 
 	once    sync.Once
-	places  chan struct{} // one for each request that is worked on
+	places  chan struct{}       // one for each request that is worked on
+	room    *semaphore.Weighted // bytes of bodies that are worked on
 	pushes  *prometheus.CounterVec
 	refused refusals
 }
@@ -93,13 +95,15 @@ type Ingress struct {
 const (
 	// mostRequests are worked on at the same time; more are asked to come back, so that no flood takes the memory.
 	mostRequests = 256
+	// mostBytes is the most that their bodies have together: a stranger may send as much as a sender, to be refused only then.
+	mostBytes = 64 << 20
 	// ingressLimit is how long keeping a push may take: senders wait for a few seconds only.
 	ingressLimit = 4 * time.Second
 )
 
 func (in *Ingress) init() {
 	in.once.Do(func() {
-		in.places = make(chan struct{}, mostRequests)
+		in.places, in.room = make(chan struct{}, mostRequests), semaphore.NewWeighted(mostBytes)
 		in.pushes = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dealseal_pushes_total",
 			Help: "Requests of senders that want a tenant's CRM to be looked at, by what became of them."}, []string{"tenant", "source", "result"})
 		in.refused.rows = map[refusal]int{}
@@ -138,10 +142,15 @@ func (in *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case in.places <- struct{}{}:
 		defer func() { <-in.places }()
 	default:
-		h.Set("Retry-After", "1")
-		w.WriteHeader(http.StatusServiceUnavailable)
+		askBack(w)
 		return
 	}
+	size := bodySize(r, senders)
+	if !in.room.TryAcquire(size) {
+		askBack(w)
+		return
+	}
+	defer in.room.Release(size)
 	body, status := readBody(w, r, senders)
 	if status != 0 {
 		in.refuse(senders[0], webhooks.Malformed, len(senders) > 1)
@@ -151,12 +160,31 @@ func (in *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	in.take(w, r, senders, body)
 }
 
-// readBody returns the status of a refusal if there is no body that could be taken.
-func readBody(w http.ResponseWriter, r *http.Request, senders []*Sender) (body []byte, status int) {
-	most := int64(0)
+// askBack has a sender come again soon.
+func askBack(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", "1")
+	w.WriteHeader(http.StatusServiceUnavailable)
+}
+
+// largest is the most bytes that any of the senders posts.
+func largest(senders []*Sender) (most int64) {
 	for _, s := range senders {
 		most = max(most, s.MaxBody)
 	}
+	return most
+}
+
+// bodySize is how many bytes of a body will be read at most.
+func bodySize(r *http.Request, senders []*Sender) int64 {
+	if r.ContentLength >= 0 {
+		return min(r.ContentLength, largest(senders))
+	}
+	return largest(senders)
+}
+
+// readBody returns the status of a refusal if there is no body that could be taken.
+func readBody(w http.ResponseWriter, r *http.Request, senders []*Sender) (body []byte, status int) {
+	most := largest(senders)
 	if r.Header.Get("Content-Encoding") != "" {
 		return nil, http.StatusUnsupportedMediaType // nothing is unpacked before its sender is known
 	}
@@ -252,16 +280,31 @@ func respond(w http.ResponseWriter, status int, contentType, body string) {
 	io.WriteString(w, body) // whoever sent it may be gone
 }
 
-// recognise finds the sender whose key has signed the request, among those that share the path.
+// recognise finds the sender whose key has signed the request, among those that share the path: what one of them refuses, or
+// cannot judge because its own secret cannot be read, may be another's.
 func (in *Ingress) recognise(r *http.Request, senders []*Sender, body []byte) (s *Sender, v webhooks.Verified, err error) {
-	for _, s = range senders {
-		v, err = in.verify(r, s, body)
-		var refused *webhooks.RefusedError
-		if err == nil || !errors.As(err, &refused) || refused.Refusal != webhooks.Forged {
-			return s, v, err
+	for _, candidate := range senders {
+		v, refused := in.verify(r, candidate, body)
+		if refused == nil {
+			return candidate, v, nil
+		}
+		if err == nil || gravity(refused) > gravity(err) {
+			s, err = candidate, refused
 		}
 	}
 	return s, v, err
+}
+
+// gravities say which of several refusals tells most about a request.
+var gravities = []webhooks.Refusal{webhooks.Stranger, webhooks.Unsigned, webhooks.Malformed, webhooks.Stale, webhooks.Forged}
+
+// gravity is the highest for what is our own trouble: then its sender is to come again.
+func gravity(err error) int {
+	var refused *webhooks.RefusedError
+	if !errors.As(err, &refused) {
+		return len(gravities)
+	}
+	return slices.Index(gravities, refused.Refusal)
 }
 
 func (in *Ingress) verify(r *http.Request, s *Sender, body []byte) (v webhooks.Verified, err error) {

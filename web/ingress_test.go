@@ -68,7 +68,10 @@ func newIngress(box *letterbox, woken *[]string) *Ingress {
 	}
 	unsigned := sender("acme", "")
 	unsigned.Origin.Addresses = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
-	senders := map[string][]*Sender{"/shared": {sender("acme", "x-signature"), sender("contoso", "x-signature")}, "/timed": {sender("acme", "certyneo")}, "/unsigned": {unsigned}}
+	near, broken := sender("acme", "x-signature"), sender("fabrikam", "x-signature")
+	near.Origin.Addresses = []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}
+	broken.Keys = func() (webhooks.Keys, error) { return webhooks.Keys{}, errors.New("its secret cannot be read") }
+	senders := map[string][]*Sender{"/mixed": {near, sender("tailspin", "certyneo"), sender("contoso", "x-signature")}, "/broken": {broken, sender("contoso", "x-signature")}, "/shared": {sender("acme", "x-signature"), sender("contoso", "x-signature")}, "/timed": {sender("acme", "certyneo")}, "/unsigned": {unsigned}}
 	return &Ingress{Senders: func() map[string][]*Sender { return senders }, URL: "https://seal.example", Inbox: box,
 		Account: func(deal.TenantID) (deal.Account, bool) { return deal.Account{}, false },
 		Wake: func(tenant deal.TenantID, refs ...deal.Ref) bool {
@@ -111,6 +114,11 @@ func TestWhoeverSignsIsAnsweredAndWakesOnceAndOthersLearnNothing(t *testing.T) {
 		{"nobody", "/shared", "x-signature", "guessed", "3", nil, 401, "", ""},
 		{"unsigned", "/shared", "", "", "3", nil, 401, "", ""},
 		{"too old", "/shared", "x-signature", "secret of acme", "3", func(r *http.Request) { r.Header.Set("X-Timestamp", "1500000000") }, 400, "", ""},
+		{"behind one that takes no address but its own, and one that signs in another way", "/mixed", "x-signature", "secret of contoso", "20", nil, 200, yes, "contoso 20"},
+		{"of one that signs in another way", "/mixed", "certyneo", "secret of tailspin", "21", nil, 200, yes, "tailspin 21"},
+		{"of one from elsewhere than it may", "/mixed", "x-signature", "secret of acme", "22", nil, 401, "", ""},
+		{"behind one whose secret cannot be read", "/broken", "x-signature", "secret of contoso", "23", nil, 200, yes, "contoso 23"},
+		{"perhaps of one whose secret cannot be read", "/broken", "x-signature", "secret of fabrikam", "24", nil, 500, `{"error":"signing_failed"}`, ""},
 		{"of no concern", "/timed", "certyneo", "secret of acme", "ignored", nil, 200, yes, ""},
 		{"with a signed time", "/timed", "certyneo", "secret of acme", "4", nil, 200, yes, "acme 4"},
 		{"the very same again", "/timed", "certyneo", "secret of acme", "4", nil, 401, "", ""},
@@ -132,6 +140,17 @@ func TestWhoeverSignsIsAnsweredAndWakesOnceAndOthersLearnNothing(t *testing.T) {
 			t.Errorf("%s: answered %d %q and woke %q; want %d %q and %q", step.what, w.Code, w.Body, woken, step.status, step.answer, step.woken)
 		}
 	}
+	if in.room.TryAcquire(mostBytes) {
+		if w := post("/timed", "certyneo", "secret of acme", "25", nil); w.Code != 503 || w.Header().Get("Retry-After") == "" {
+			t.Errorf("while others' bodies take all the room: answered %d", w.Code)
+		}
+		in.room.Release(mostBytes)
+	} else {
+		t.Error("room is not given back")
+	}
+	if w := post("/timed", "certyneo", "secret of acme", "25", nil); w.Code != 200 {
+		t.Errorf("when there is room again: answered %d", w.Code)
+	}
 	box.err = errors.New("no room")
 	if w := post("/timed", "certyneo", "secret of acme", "9", nil); w.Code != 500 || w.Body.String() != `{"error":"signing_failed"}` || w.Header().Get("Retry-After") == "" {
 		t.Errorf("what cannot be kept is answered %d %q", w.Code, w.Body)
@@ -142,7 +161,7 @@ func TestWhoeverSignsIsAnsweredAndWakesOnceAndOthersLearnNothing(t *testing.T) {
 	for _, p := range box.refused {
 		counts[string(p.Tenant)+" "+string(p.Verdict)] += p.N
 	}
-	for want, n := range map[string]int{" refused: forged": 1, " refused: unsigned": 1, " refused: stale": 1, "acme refused: stranger": 2, "acme refused: malformed": 4} {
+	for want, n := range map[string]int{" refused: forged": 2, " refused: unsigned": 1, " refused: stale": 1, "acme refused: stranger": 2, "acme refused: malformed": 4} {
 		if counts[want] != n {
 			t.Errorf("%d are logged as %q, want %d: %v", counts[want], want, n, counts)
 		}
