@@ -22,7 +22,7 @@ const compareLimit = 4 * (uploadLimit + crmLimit)
 
 // compare looks at the record of a finished deal and returns what it does not show as the ledger has it. With mend it mends
 // what may be mended and commits what it has found; without it, it changes nothing. A deal that is not finished, or was
-// erased, has no discrepancies. The error is about the CRM or the ledger, not about the record.
+// erased, has no discrepancies. The error is about the CRM or the ledger, not about the record, and may pass.
 func (e *Engine) compare(ctx context.Context, t *Tenant, tx deal.TxID, mend bool, who string) ([]deal.Discrepancy, error) {
 	s, err := e.Ledger.Load(ctx, tx)
 	if err != nil || s.Step != deal.Done || s.Facts.Contract == nil {
@@ -30,8 +30,11 @@ func (e *Engine) compare(ctx context.Context, t *Tenant, tx deal.TxID, mend bool
 	}
 	c := &comparer{Engine: e, t: t, s: s, mend: mend}
 	c.result.Who = who
-	if err := c.look(ctx); err != nil {
+	switch err := c.look(ctx); {
+	case err != nil && (!deal.IsPermanent(err) || connectors.IsLogin(err) || ctx.Err() != nil):
 		return nil, err
+	case err != nil: // asking again gives the same, and whatever comes behind this deal is to be looked at
+		c.found(deal.Unreadable, "", "not all of it can be compared: %v", err)
 	}
 	if !mend {
 		return c.result.Found, nil
@@ -184,7 +187,7 @@ func (c *comparer) compareValues(rec deal.Record) error {
 	d := json.NewDecoder(bytes.NewReader(s.Private.Values))
 	d.UseNumber()
 	if err := d.Decode(&was); err != nil {
-		return fmt.Errorf("%s: the values that were read of the record are damaged: %w", s.Tx, err)
+		return &permanentError{fmt.Errorf("the values that were read of the record for the contract are damaged: %w", err)}
 	}
 	for _, field := range c.own() {
 		delete(rec.Values, field)

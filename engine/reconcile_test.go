@@ -154,6 +154,56 @@ func TestAPassGoesOnWhereItHasStopped(t *testing.T) {
 	w.wantUses(3)
 }
 
+// TestOneDealThatCannotBeComparedKeepsNoOtherFromIt: a pass goes on behind its newest deal, and would never get past it.
+func TestOneDealThatCannotBeComparedKeepsNoOtherFromIt(t *testing.T) {
+	for name, spoil := range map[string]func(w *world, d *daemon, s *deal.Sealing){
+		"its file may not be fetched": func(w *world, _ *daemon, _ *deal.Sealing) {
+			w.fault(mock.Fault{Kind: mock.KindDownload, Times: 1, Effect: mock.APIError, Status: 403, Code: "INSUFFICIENT_ACCESS"})
+		},
+		"its values are damaged": func(_ *world, d *daemon, s *deal.Sealing) {
+			d.Ledger = &garbler{Ledger: d.store, tx: s.Tx}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			d := w.daemon(withTemplate(t))
+			w.won()
+			s := d.run()
+			record := w.won()
+			d.run()
+			w.loseFiles(record)
+			spoil(w, d, s)
+			p, found, err := d.tryReconcile(Order{Days: 3, Who: "alice"})
+			must(t, err)
+			wantKinds(t, found, deal.Unreadable, deal.FileGone)
+			if p.Ended.IsZero() || p.Deals != 2 || p.Mended[deal.FileGone] != 1 {
+				t.Errorf("the pass is %+v", p)
+			}
+			list, err := d.store.Discrepancies(t.Context(), acme, 10)
+			must(t, err)
+			wantKinds(t, list, deal.Unreadable)
+			if len(list) == 1 && list[0].Tx != s.Tx {
+				t.Errorf("a person is told of %s, want %s", list[0].Tx, s.Tx)
+			}
+		})
+	}
+}
+
+// garbler is a ledger in which the values of one deal are damaged.
+type garbler struct {
+	Ledger
+	tx deal.TxID
+}
+
+func (l *garbler) Load(ctx context.Context, tx deal.TxID) (*deal.Sealing, error) {
+	s, err := l.Ledger.Load(ctx, tx)
+	if err == nil && tx == l.tx {
+		s.Private.Values = []byte("{")
+	}
+	return s, err
+}
+
 // amnesiac loses what came of a comparison, as a crash just before its commit does.
 type amnesiac struct {
 	*store.Store
