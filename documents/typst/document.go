@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/dealseal/dealseal/documents"
@@ -29,8 +30,25 @@ const boxLabel = "<dealseal-signature-box>"
 var library []byte
 
 // breaks makes a place to break of a zero-width space. As a character, the line that ends in it is measured without the
-// letter before it and runs over, and it would be copied with the text.
+// letter before it and runs over, and it would be copied with the text. All text is searched for it, which takes a
+// twentieth of a document's time: the rule is for documents that need it.
 const breaks = "#show \"\\u{200b}\": box(width: 0pt)\n"
+
+// needsBreaks reports whether there may be a zero-width space in the text: as a character, or as a template spells it.
+func needsBreaks(files map[string][]byte) bool {
+	for name, content := range files {
+		if bytes.Contains(content, []byte("\u200b")) {
+			return true
+		}
+		if strings.HasSuffix(name, ".typ") && spelledBreak.Match(content) {
+			return true
+		}
+	}
+	return false
+}
+
+// spelledBreak is what Typst makes a zero-width space of: an escape, a symbol, a function that takes any number.
+var spelledBreak = regexp.MustCompile(`(?i)200b|\bzws\b|from-unicode`)
 
 // markLabel is on every watermark, so that they can be counted: a template may set its own page foreground.
 const markLabel = "<dealseal-preview>"
@@ -75,12 +93,12 @@ func sources(b *documents.Bundle, p *documents.Prepared, families []string, prev
 		return nil, err
 	}
 	files[fontsFile] = list
-	files[mainFile] = []byte(mainSource(b, p, preview))
+	files[mainFile] = []byte(mainSource(b, p, preview, needsBreaks(files)))
 	return files, nil
 }
 
 // mainSource wraps the contract, so that metadata, language and watermark do not depend on its author's memory.
-func mainSource(b *documents.Bundle, p *documents.Prepared, preview bool) string {
+func mainSource(b *documents.Bundle, p *documents.Prepared, preview, breaking bool) string {
 	var s strings.Builder
 	lang, region, _ := strings.Cut(b.Locale, "-")
 	fmt.Fprintf(&s, "#set document(title: %s, author: %s, date: datetime(%s))\n", literal(p.Title), literal(p.Author),
@@ -90,7 +108,9 @@ func mainSource(b *documents.Bundle, p *documents.Prepared, preview bool) string
 		fmt.Fprintf(&s, ", region: %s", literal(region))
 	}
 	s.WriteString(")\n")
-	s.WriteString(breaks)
+	if breaking {
+		s.WriteString(breaks)
+	}
 	if preview {
 		s.WriteString(watermark)
 	}

@@ -52,7 +52,7 @@ const (
 	maxChildren     = 4
 	goMemory        = 100 << 20
 	idleChild       = 5 * time.Minute    // a child takes 200 MB and starts in half a second
-	rendererVersion = "dealseal/typst/2" // changes whenever the same input may give other bytes
+	rendererVersion = "dealseal/typst/3" // changes whenever the same input may give other bytes
 )
 
 // Renderer implements documents.Renderer and documents.Previewer. It is safe for concurrent use.

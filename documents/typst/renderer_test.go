@@ -561,6 +561,27 @@ func TestLongWordsStayOnThePageAndCopyAsTheyWere(t *testing.T) {
 	}
 }
 
+func TestOnlyTextThatMayHoldAPlaceToBreakIsSearchedForOne(t *testing.T) {
+	for name, c := range map[string]struct {
+		file, content string
+		want          bool
+	}{
+		"none":                    {"contract.typ", `#let price = [1200 €] // not 200`, false},
+		"a name that begins so":   {"contract.typ", `#let zwsp = 1`, false},
+		"in the record":           {recordFile, "{\"a\": \"Donau\u200bdampf\"}", true},
+		"spelt in the record":     {recordFile, `{"a": "\\u{200b}"}`, false},
+		"in the template":         {"contract.typ", "Donau\u200bdampf", true},
+		"an escape":               {"contract.typ", `Donau\u{200B}dampf`, true},
+		"a symbol of a part":      {"assets/part.typ", `Donau#sym.zws;dampf`, true},
+		"a function of numbers":   {"contract.typ", `#str.from-unicode(8203)`, true},
+		"in a table that is read": {"assets/prices.csv", "Donau\u200bdampf,1", true},
+	} {
+		if got := needsBreaks(map[string][]byte{libraryFile: library, c.file: []byte(c.content)}); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
 func TestTheClockIsTheRecords(t *testing.T) {
 	record := []byte(`{"meta":{"time":"2031-05-06T07:08:09Z"}}`)
 	out, err := common(t).Render(t.Context(), bundle(t, "#datetime.today().display()"), record)
