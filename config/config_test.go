@@ -113,6 +113,8 @@ func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
 		{"an API nowhere", goodMain + "api: {per_token: 5}\n", []string{goodTenant}, []string{"dealseal.yaml:10", "api.listen is missing"}},
 		{"an API that answers nobody", goodMain + "api: {listen: \"127.0.0.1:8485\", per_token: -1}\n", []string{goodTenant}, []string{"dealseal.yaml:10", "api.per_token is -1"}},
 		{"no profile at all", strings.Replace(goodMain, "contract: {key: house}", "{}", 1), []string{goodTenant}, []string{`"contract", which is not under signing.profiles`}},
+		{"tasks for nobody", goodMain, []string{goodTenant + "tasks: {due: 2}\n"}, []string{"a.yaml:11", "nobody is given a task"}},
+		{"a task due never", goodMain, []string{goodTenant + "tasks: {owner: true, due: 999}\n"}, []string{"a.yaml:11", "0 to 365"}},
 		{"no tenants", goodMain, nil, []string{"no tenant file"}},
 		{"falls back on nothing", fallBack("fall_back: [spore], ", ""), []string{goodTenant}, []string{"dealseal.yaml:5", "fall_back[0]", `did you mean "spare"`}},
 		{"falls back on itself", fallBack("fall_back: [house], ", ""), []string{goodTenant}, []string{"dealseal.yaml:5", "itself"}},

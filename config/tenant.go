@@ -23,6 +23,8 @@ type Tenant struct {
 	Guard Caps `yaml:"guard"`
 	// Reconcile is when and how far back the CRM is compared with the ledger.
 	Reconcile Reconcile `yaml:"reconcile"`
+	// Tasks are given to people in the CRM.
+	Tasks Tasks `yaml:"tasks"`
 	// Webhooks are told what becomes of this tenant's deals.
 	Webhooks []Webhook `yaml:"webhooks"`
 	// Push are senders that may have the account looked at at once instead of at the next poll. What they tell is never
@@ -68,6 +70,17 @@ type Reconcile struct {
 	// Days is how far back stage entries and finished deals are looked at: each of these costs two to ten calls and the
 	// download of its files. 1 to 400, default 3.
 	Days int `yaml:"days"`
+}
+
+// Tasks says who is given a task in the CRM when a deal waits for a person: held, or given up. There is one for each time that
+// it comes to wait, and none for what the guard holds.
+type Tasks struct {
+	// Owner gives it to the owner of the record. dealseal's user then needs the right to make tasks. Default false.
+	Owner bool `yaml:"owner"`
+	// Due is in how many days it is due. 0 to 365, default 0: on the same day.
+	Due int `yaml:"due"`
+	// Subject is what its subject begins with, at most 150 characters. Default "Contract needs attention".
+	Subject string `yaml:"subject"`
 }
 
 // CRM says which connector reads the account.
@@ -316,6 +329,15 @@ func (c *Config) checkTenant(t *Tenant) (errs []error) {
 	}
 	if d := t.Reconcile.Days; d < 1 || d > MaxReconcileDays {
 		fail("reconcile.days", "reconcile.days is %d: it must be 1 to %d", d, MaxReconcileDays)
+	}
+	if d := t.Tasks.Due; d < 0 || d > 365 {
+		fail("tasks.due", "tasks.due is %d: it must be 0 to 365 days", d)
+	}
+	if n := utf8.RuneCountInString(t.Tasks.Subject); n > 150 {
+		fail("tasks.subject", "tasks.subject has %d characters: it must have at most 150, the mark of the deal comes behind it", n)
+	}
+	if !t.Tasks.Owner && t.Tasks != (Tasks{}) {
+		fail("tasks", "tasks.owner is not true: nobody is given a task")
 	}
 	if len(t.Rules) == 0 {
 		fail("rules", "rules is missing: without a rule nothing is ever sealed")

@@ -131,6 +131,13 @@ type Metered interface {
 	Budget() deal.Budget
 }
 
+// Tasker is the ability to put a task before the owner of a record.
+type Tasker interface {
+	// Task makes the task, once per mark (deal.Task.Mark): it looks before it writes, so that a second call, also after a lost
+	// reply, finds the first one's. Where nobody owns the record it is for nobody in particular.
+	Task(ctx context.Context, ref deal.Ref, t deal.Task) (id string, err error)
+}
+
 // Priced is the ability to say what a deal costs.
 type Priced interface {
 	// Price is how many calls a deal takes beside the two readings of its record, when it is alone and all goes well: to show

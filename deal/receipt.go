@@ -48,6 +48,8 @@ type WriteBack struct {
 	// begins with. Empty while they agree.
 	Drift     string `json:"drift,omitempty"`
 	DriftText string `json:"drift_text,omitempty"`
+	// Task is how the record's owner is told that the deal waits for a person; nil when that is not wanted.
+	Task *TaskWords `json:"task,omitempty"`
 }
 
 // Word returns what is written to the CRM for a status.

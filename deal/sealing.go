@@ -79,6 +79,8 @@ type Facts struct {
 	Drift *DriftFact `json:"drift,omitempty"`
 	// Released names the holds that a person has released, so that they do not hold again.
 	Released []string `json:"released,omitempty"`
+	// Waits counts how often it came to wait for a person.
+	Waits int `json:"waits,omitempty"`
 	// Guarded says that the guard holds it, and that the CRM was told nothing of it.
 	Guarded bool `json:"guarded,omitempty"`
 	// Waited is how the sealing waited for a person when this copy of the state began, until its record was looked at.

@@ -390,6 +390,9 @@ func (r *run) reload(ctx context.Context) (out deal.Outcome, over bool) {
 // settle commits a condition other than running. If even that fails the job comes back and finds the sealing as it was.
 func (r *run) settle(ctx context.Context) deal.Outcome {
 	s := r.s
+	if s.Condition.Waiting() {
+		s.Facts.Waits++
+	}
 	if err := r.Ledger.Advance(ctx, s, deal.Entry{Who: "daemon", What: string(s.Condition), Why: s.Reason, Events: waitingEvents(s)}); err != nil {
 		r.Log.ErrorContext(ctx, "what happened could not be written down", "err", err)
 		return deal.Outcome{Again: 5 * time.Second}

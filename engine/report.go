@@ -145,6 +145,11 @@ func (e *Engine) send(ctx context.Context, s *deal.Sealing, st deal.ReceiptState
 	if err != nil {
 		return err
 	}
+	if !again {
+		if err := e.task(ctx, t, s); err != nil {
+			return err
+		}
+	}
 	return e.Ledger.Told(ctx, s.Tx, st.Sequence, e.doubts.wait(record, e.Now()))
 }
 

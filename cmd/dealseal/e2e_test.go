@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -124,11 +125,15 @@ func TestADroppedDealIsNeverSealed(t *testing.T) {
 }
 
 func TestAMissingFieldHoldsTheDealWithItsName(t *testing.T) {
-	eachCRM(t, worldOptions{}, func(t *testing.T, s *stage, c crm) {
+	eachCRM(t, worldOptions{webhooks: "tasks: {owner: true, due: 1, subject: Bitte ansehen}\n"}, func(t *testing.T, s *stage, c crm) {
 		r := c.open(sale{nobody: true})
 		c.move(r, ruleContract)
 		story := awaitHeld(t, s.ops, r, 1, `"customer"`)
 		mustShow(t, c, r, deal.StatusHeld)
+		eventually(t, "its owner has a task", func() (bool, string) { return len(c.tasks(r)) == 1, fmt.Sprint(c.tasks(r)) })
+		if want := "Bitte ansehen [dealseal " + string(story.Sealing.Tx) + "/1]"; c.tasks(r)[0] != want {
+			t.Errorf("the task is %q, want %q", c.tasks(r)[0], want)
+		}
 		c.addCustomer(r, hiddenCustomer)
 		conclude(t, s.ops, "release", story.Sealing.Tx)
 		story = awaitDone(t, s.ops, r)
@@ -142,6 +147,9 @@ func TestAMissingFieldHoldsTheDealWithItsName(t *testing.T) {
 		}
 		if entries(story, "released") != 1 {
 			t.Error("the release is not in the audit log")
+		}
+		if n := len(c.tasks(r)); n != 1 {
+			t.Errorf("its owner has %d tasks", n)
 		}
 	})
 }

@@ -416,6 +416,8 @@ type crm interface {
 	remove(record string)
 	// shown is what the record shows: transaction_id, status, signed_at, url, audit.
 	shown(record string) map[string]string
+	// tasks are the subjects of the tasks about a record.
+	tasks(record string) []string
 
 	// reads tells the request that reads the record for a document, watches the one that asks for changes.
 	reads(record string) func(*http.Request) bool
@@ -587,6 +589,15 @@ func (c *salesforceCRM) remove(record string) {
 
 var salesforceFields = map[string]string{"transaction_id": "DealSeal_Transaction_ID__c", "status": "DealSeal_Status__c", "signed_at": "DealSeal_Signed_At__c",
 	"url": "DealSeal_Document_URL__c", "audit": "DealSeal_Audit__c"}
+
+func (c *salesforceCRM) tasks(record string) (subjects []string) {
+	for _, id := range c.org.Records("Task") {
+		if f, ok := c.org.Record(id); ok && f["WhatId"] == record {
+			subjects = append(subjects, fmt.Sprint(f["Subject"]))
+		}
+	}
+	return subjects
+}
 
 func (c *salesforceCRM) shown(record string) map[string]string {
 	fields, _ := c.org.Record(record)
@@ -786,6 +797,16 @@ func (c *hubspotCRM) remove(record string) {
 
 var hubspotFields = map[string]string{"transaction_id": "dealseal_transaction_id", "status": "dealseal_status", "signed_at": "dealseal_signed_at",
 	"url": "dealseal_document_url", "audit": "dealseal_audit"}
+
+func (c *hubspotCRM) tasks(record string) (subjects []string) {
+	c.t.Helper()
+	tasks, err := c.portal.Tasks(record)
+	must(c.t, err)
+	for _, task := range tasks {
+		subjects = append(subjects, task["hs_task_subject"])
+	}
+	return subjects
+}
 
 func (c *hubspotCRM) shown(record string) map[string]string {
 	c.t.Helper()

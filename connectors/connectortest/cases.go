@@ -60,6 +60,9 @@ var cases = []testCase{
 	{"EditByAUserMeanwhileStopsNothing", testChangedMeanwhile},
 	{"WriteToAFieldThatDoesNotExistIsNamed", testUnknownWriteField},
 
+	{"TaskIsMadeOnceForTheOwner", testTask},
+	{"TaskWhoseReplyIsLostIsNotRepeated", testTaskReplyLost},
+
 	{"ProbeOfWhatFitsFindsNothing", testProbeOfWhatFits},
 	{"ProbeNamesStagesThatDoNotExist", testProbeOfStages},
 	{"ProbeNamesPathsThatDoNotExist", testProbeOfPaths},

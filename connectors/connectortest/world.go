@@ -61,6 +61,9 @@ type World interface {
 	Files(id string) []StoredFile
 	Field(id, name string) string
 
+	// Tasks lists the tasks about the deal, oldest first.
+	Tasks(id string) []StoredTask
+
 	// Fail makes the next calls of the kind misbehave; times < 0 means until Heal. ErrUnsupported when the CRM has no
 	// such call or no such failure.
 	Fail(call Call, effect Effect, times int) error
@@ -92,6 +95,9 @@ type Traits struct {
 	// NoSuchField is a path that does not exist in the account, ReadOnlyTime a date-time that nobody may write.
 	NoSuchField, ReadOnlyTime string
 
+	// Owner is the field of the deal's owner.
+	Owner string
+
 	// WriteBack names the fields that the mock's administrator has made for dealseal.
 	WriteBack deal.WriteBack
 
@@ -116,6 +122,9 @@ type StoredFile struct {
 	Content []byte
 }
 
+// StoredTask is a task about a deal, as the CRM has it.
+type StoredTask struct{ ID, Subject, Body, Owner string }
+
 // Call is a kind of call to the CRM, in words that fit every CRM.
 type Call string
 
@@ -127,6 +136,7 @@ const (
 	ReadCall   Call = "read"   // reading one record
 	UploadCall Call = "upload" // storing a file's bytes
 	LinkCall   Call = "link"   // connecting a stored file with the deal, where that is a call of its own
+	TaskCall   Call = "task"   // making a task
 	WriteCall  Call = "write"  // setting fields of the record
 )
 

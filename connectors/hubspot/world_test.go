@@ -260,6 +260,7 @@ func (w *world) Traits() connectortest.Traits {
 			TransactionID: "dealseal_transaction_id", Status: "dealseal_status", Words: words, SignedAt: "dealseal_signed_at",
 			URL: "dealseal_document_url", Audit: "dealseal_audit",
 		},
+		Owner: ownerProperty,
 		NewWriteBack: deal.WriteBack{
 			TransactionID: "fresh_id", Status: "fresh_status", Words: words, SignedAt: "fresh_at", URL: "fresh_link", Audit: "fresh_audit", Drift: "fresh_drift",
 		},
@@ -346,6 +347,15 @@ func (w *world) Files(id string) []connectortest.StoredFile {
 	return list
 }
 
+func (w *world) Tasks(id string) (tasks []connectortest.StoredTask) {
+	all, err := w.portal.Tasks(id)
+	w.must(err)
+	for _, p := range all {
+		tasks = append(tasks, connectortest.StoredTask{ID: p["id"], Subject: p["hs_task_subject"], Body: p["hs_task_body"], Owner: p["hubspot_owner_id"]})
+	}
+	return tasks
+}
+
 func (w *world) Field(id, name string) string {
 	r, err := w.portal.Record(id)
 	w.must(err)
@@ -359,6 +369,7 @@ var where = map[connectortest.Call]mock.Fault{
 	connectortest.ReadCall:   {Kind: mock.KindGet, Path: "/deals/"},
 	connectortest.UploadCall: {Kind: mock.KindUpload},
 	connectortest.LinkCall:   {Kind: mock.KindNote},
+	connectortest.TaskCall:   {Kind: mock.KindTask},
 	connectortest.WriteCall:  {Kind: mock.KindPatch, Path: "/deals/"},
 }
 

@@ -36,6 +36,8 @@ func endpoint(req *http.Request) string {
 		return "setup"
 	case parts[2] == "ContentDocumentLink":
 		return "link"
+	case parts[2] == "Task":
+		return "task"
 	case req.Method == http.MethodPatch:
 		return "update"
 	}

@@ -131,6 +131,7 @@ func (w *world) Traits() connectortest.Traits {
 			TransactionID: "DealSeal_Transaction_ID__c", Status: "DealSeal_Status__c", SignedAt: "DealSeal_Signed_At__c",
 			URL: "DealSeal_Document_URL__c", Audit: "DealSeal_Audit__c",
 		},
+		Owner:        "OwnerId",
 		NewWriteBack: deal.WriteBack{TransactionID: "Fresh_ID__c", Status: "Fresh_Status__c", SignedAt: "Fresh_At__c", URL: "Fresh_Link__c", Audit: "Fresh_Audit__c", Drift: "Fresh_Drift__c"},
 		Overlap:      10 * time.Minute, IdleCalls: 1,
 		Secrets: []string{testSecret}, SecretPrefix: w.org.ID()[:15] + "!",
@@ -216,6 +217,15 @@ func (w *world) Files(id string) []connectortest.StoredFile {
 	return files
 }
 
+func (w *world) Tasks(id string) (tasks []connectortest.StoredTask) {
+	for _, task := range w.org.Records("Task") {
+		if fields, ok := w.org.Record(task); ok && fields["WhatId"] == id {
+			tasks = append(tasks, connectortest.StoredTask{ID: task, Subject: fmt.Sprint(fields["Subject"]), Body: fmt.Sprint(fields["Description"]), Owner: fmt.Sprint(fields["OwnerId"])})
+		}
+	}
+	return tasks
+}
+
 func (w *world) Field(id, name string) string {
 	fields, ok := w.org.Record(id)
 	if !ok {
@@ -234,6 +244,7 @@ var where = map[connectortest.Call]mock.Fault{
 	connectortest.ReadCall:   {Kind: mock.KindQuery, Path: "FROM Opportunity WHERE"},
 	connectortest.UploadCall: {Kind: mock.KindUpload},
 	connectortest.WriteCall:  {Kind: mock.KindUpdate},
+	connectortest.TaskCall:   {Kind: mock.KindCreate},
 }
 
 var effects = map[connectortest.Effect]mock.Fault{

@@ -359,6 +359,30 @@ func (p *Portal) notes(dealID string) ([]Note, error) {
 	return out, nil
 }
 
+// Tasks lists the properties of a deal's tasks by ascending ID.
+func (p *Portal) Tasks(dealID string) (tasks []map[string]string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	deal, err := p.recordOf("deals", dealID)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range p.linked(deal.end(), p.objects["tasks"]) {
+		r := l.to.typ.records[l.to.id]
+		properties := map[string]string{"id": formatID(r.id)}
+		for _, name := range []string{"hs_task_subject", "hs_task_body", "hs_timestamp", "hs_task_status", "hubspot_owner_id"} {
+			properties[name] = r.value(name)
+		}
+		tasks = append(tasks, properties)
+	}
+	slices.SortFunc(tasks, func(a, b map[string]string) int {
+		x, _ := parseID(a["id"])
+		y, _ := parseID(b["id"])
+		return int(x - y)
+	})
+	return tasks, nil
+}
+
 // Files lists the files that a deal's notes carry, once for each note that does.
 func (p *Portal) Files(dealID string) ([]File, error) {
 	p.mu.Lock()

@@ -218,6 +218,11 @@ func salesObjects() []*object {
 				required(createOnly(ref("OpportunityId", "Opportunity", "Opportunity"))), required(ref("ContactId", "Contact", "Contact")),
 				picklist("Role"), typed("IsPrimary", TypeBoolean)},
 				systemFields())},
+		{name: "Task", label: "Task", plural: "Tasks", prefix: "00T",
+			fields: concat(idField(), []*Field{
+				ref("WhatId", "Opportunity", "What"), ref("OwnerId", "User", "Owner"), text("Subject", 255), {Name: "Description", Type: TypeTextArea, Length: 32000},
+				typed("ActivityDate", TypeDate), required(picklist("Status", "Not Started", "In Progress", "Completed")), required(picklist("Priority", "High", "Normal", "Low"))},
+				systemFields())},
 		{name: "Product2", label: "Product", plural: "Products", prefix: "01t",
 			fields: concat(idField(), []*Field{
 				required(text("Name", 255)), text("ProductCode", 255), picklist("Family"), typed("IsActive", TypeBoolean),
