@@ -23,6 +23,8 @@ func salesforceRoutes(mux *http.ServeMux, org *salesforce.Org) {
 		"POST /salesforce/records/{id}/files":       a.addFile,
 		"POST /salesforce/sessions/kill":            a.killSessions,
 		"PUT /salesforce/state":                     a.setState,
+		"GET /salesforce/events":                    a.events,
+		"POST /salesforce/events":                   a.spoilEvents,
 	} {
 		mux.Handle(pattern, f)
 	}
@@ -158,6 +160,19 @@ func (a salesforceAdmin) addFile(r *http.Request) (any, error) {
 
 func (a salesforceAdmin) killSessions(*http.Request) (any, error) {
 	a.org.KillSessions()
+	return nil, nil
+}
+
+func (a salesforceAdmin) events(*http.Request) (any, error) {
+	return map[string]any{"events": a.org.Events(), "streams": a.org.EventStreams()}, nil
+}
+
+func (a salesforceAdmin) spoilEvents(r *http.Request) (any, error) {
+	var f salesforce.EventFaults
+	if err := decode(r, &f); err != nil {
+		return nil, err
+	}
+	a.org.SpoilEvents(f)
 	return nil, nil
 }
 

@@ -22,7 +22,8 @@ A first walk:
 Salesforce clients log in at the Salesforce address: JWT bearer (issuer: the
 consumer key, subject: the user name, audience: the address or
 https://login.salesforce.com, signed with the printed private key) or client
-credentials. HubSpot clients send the token, or refresh the OAuth app's token at
+credentials. Changes of opportunities are told over the Pub/Sub API (gRPC) on the
+channel /data/OpportunityChangeEvent. HubSpot clients send the token, or refresh the OAuth app's token at
 /oauth/{version}/token; paths are served in the date-based form (2026-03, 2026-09)
 and in the numeric one (v3, v4, oauth/v1).
 
@@ -47,6 +48,11 @@ and {"error": "..."}. {id} is a record's ID.
   PUT    /salesforce/state                     any of {"usage":14000,"commitDelay":"5s","freeze":"2026-11-20T10:00:00Z",
                                                "hide":["Opportunity.Amount"],"show":[],"lock":["006..."],"unlock":[]}
                                                ("freeze":"" lets the clock go on)
+
+  GET    /salesforce/events                    {"events":[],"streams":1}: headers of change events, and open subscriptions
+  POST   /salesforce/events                    any of {"lose":1,"gap":1,"overflow":true,"repeat":1,"expire":true,"cut":true,
+                                               "off":true,"on":true}: the next transactions publish nothing, or gaps; the
+                                               newest event comes again; replay IDs get too old; streams end
 
   POST   /hubspot/deals                        {"properties":{},"lineItems":[{}],"companies":[{}],
                                                "contacts":[{"properties":{},"label":"Signer"}],"count":1} -> {"ids"}

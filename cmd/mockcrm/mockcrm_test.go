@@ -35,7 +35,7 @@ func start(t *testing.T, args ...string) *started {
 	ctx, stop := context.WithCancel(t.Context())
 	s := &started{t: t, stop: stop, code: make(chan int, 1)}
 	r, w := io.Pipe()
-	args = append([]string{"-salesforce", "127.0.0.1:0", "-hubspot", "localhost:0", "-admin", "127.0.0.1:0"}, args...)
+	args = append([]string{"-salesforce", "127.0.0.1:0", "-pubsub", "127.0.0.1:0", "-hubspot", "localhost:0", "-admin", "127.0.0.1:0"}, args...)
 	var stderr bytes.Buffer
 	go func() {
 		s.code <- run(ctx, args, w, &stderr)

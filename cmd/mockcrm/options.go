@@ -22,7 +22,7 @@ import (
 
 // options are the command line.
 type options struct {
-	salesforce, hubspot, admin string
+	salesforce, pubsub, hubspot, admin string
 
 	sfUsername, sfConsumerKey, sfClientSecret string
 	sfPublicKey                               string
@@ -44,6 +44,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		fs.PrintDefaults()
 	}
 	fs.StringVar(&o.salesforce, "salesforce", "127.0.0.1:8201", "loopback `address` of the Salesforce org; port 0 takes a free one")
+	fs.StringVar(&o.pubsub, "pubsub", "127.0.0.1:8204", "loopback `address` of the org's Pub/Sub API with TLS; without TLS it is at the org's own")
 	fs.StringVar(&o.hubspot, "hubspot", "127.0.0.1:8202", "loopback `address` of the HubSpot portal")
 	fs.StringVar(&o.admin, "admin", "127.0.0.1:8203", "loopback `address` of the admin endpoint")
 	fs.StringVar(&o.sfUsername, "sf-username", "integration@acme.example", "`name` of the integration user, the subject of JWT assertions")
@@ -69,7 +70,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	for _, a := range []struct {
 		flag string
 		addr *string
-	}{{"-salesforce", &o.salesforce}, {"-hubspot", &o.hubspot}, {"-admin", &o.admin}} {
+	}{{"-salesforce", &o.salesforce}, {"-pubsub", &o.pubsub}, {"-hubspot", &o.hubspot}, {"-admin", &o.admin}} {
 		if err := loopback(a.addr); err != nil {
 			return nil, fmt.Errorf("%s: %w", a.flag, err)
 		}
@@ -104,11 +105,14 @@ type credentials struct {
 
 type salesforceCredentials struct {
 	URL          string `json:"url"`
+	PubSub       string `json:"pubsub"`
 	OrgID        string `json:"org_id"`
 	Username     string `json:"username"`
 	ConsumerKey  string `json:"consumer_key"`
 	ClientSecret string `json:"client_secret"`
 	PrivateKey   string `json:"private_key,omitempty"` // PEM, PKCS #8; absent with -sf-public-key
+	// PubSubCertificate is that of PubSub, in PEM.
+	PubSubCertificate string `json:"pubsub_certificate"`
 }
 
 type hubspotCredentials struct {

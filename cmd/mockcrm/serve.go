@@ -2,11 +2,19 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"time"
@@ -50,20 +58,29 @@ func (o *options) serve(ctx context.Context, stdout io.Writer) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	c.Salesforce, c.HubSpot = sf, hs
+	tlsConfig, certificate, err := selfSigned()
+	if err != nil {
+		return err
+	}
+	c.Salesforce.PubSubCertificate = certificate
 	for _, s := range []struct {
-		addr    string
-		url     *string
-		handler http.Handler
+		addr, scheme string
+		url          *string
+		handler      http.Handler
 	}{
-		{o.salesforce, &c.Salesforce.URL, org},
-		{o.hubspot, &c.HubSpot.URL, portal},
-		{o.admin, &c.Admin, newAdmin(org, portal, &c)},
+		{o.salesforce, "http://", &c.Salesforce.URL, org},
+		{o.pubsub, "https://", &c.Salesforce.PubSub, org},
+		{o.hubspot, "http://", &c.HubSpot.URL, portal},
+		{o.admin, "http://", &c.Admin, newAdmin(org, portal, &c)},
 	} {
 		l, err := net.Listen("tcp", s.addr)
 		if err != nil {
 			return err
 		}
-		*s.url = "http://" + l.Addr().String()
+		*s.url = s.scheme + l.Addr().String()
+		if s.scheme == "https://" {
+			l = tls.NewListener(l, tlsConfig)
+		}
 		defer l.Close() // when a later address is taken; otherwise the server has closed it
 		g.Go(func() error { return listen(ctx, l, s.handler) })
 	}
@@ -75,12 +92,32 @@ func (o *options) serve(ctx context.Context, stdout io.Writer) error {
 	return g.Wait()
 }
 
+// selfSigned is for clients that speak gRPC over TLS only. The certificate is returned as PEM, too.
+func selfSigned() (*tls.Config, string, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, "", err
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "mockcrm"}, DNSNames: []string{"localhost"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, "", fmt.Errorf("making a certificate for the Pub/Sub API: %w", err)
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, NextProtos: []string{"h2", "http/1.1"}}
+	return config, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), nil
+}
+
 // grace is how long calls in flight may take to end after a signal.
 const grace = 2 * time.Second
 
 // listen serves l until ctx ends.
 func listen(ctx context.Context, l net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, Protocols: new(http.Protocols)}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetHTTP2(true)
+	s.Protocols.SetUnencryptedHTTP2(true) // the Pub/Sub API speaks nothing else
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)

@@ -241,6 +241,7 @@ func (c *call) allOrNone(requests []subCall) reply {
 	defer c.o.exclusive.Unlock()
 	c.o.mu.Lock()
 	t := c.o.begin(c.user)
+	t.origin = c.origin()
 	c.o.mu.Unlock()
 	committed := false
 	defer func() {
@@ -257,6 +258,9 @@ func (c *call) allOrNone(requests []subCall) reply {
 		}
 	}
 	committed = true
+	c.o.mu.Lock()
+	defer c.o.mu.Unlock()
+	t.commit()
 	return compositeReply(requests, replies)
 }
 

@@ -26,12 +26,7 @@ type Request struct {
 
 // record notes a request that was answered or cut.
 func (o *Org) record(c *call, status int) {
-	entry := Request{Kind: c.kind, Method: c.r.Method, Path: c.r.URL.Path, Query: c.r.URL.Query().Get("q"), Status: status, Sub: c.sub}
-	for part := range strings.SplitSeq(c.r.Header.Get("Sforce-Call-Options"), ",") {
-		if name, value, _ := strings.Cut(strings.TrimSpace(part), "="); strings.EqualFold(name, "client") {
-			entry.Client = value
-		}
-	}
+	entry := Request{Kind: c.kind, Method: c.r.Method, Path: c.r.URL.Path, Query: c.r.URL.Query().Get("q"), Status: status, Client: c.client(), Sub: c.sub}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	entry.Time = o.now()
@@ -40,6 +35,25 @@ func (o *Org) record(c *call, status int) {
 		o.log = slices.Delete(o.log, 0, maxLog/10)
 	}
 	o.log = append(o.log, entry)
+}
+
+// client is who the caller says it is.
+func (c *call) client() (name string) {
+	for part := range strings.SplitSeq(c.r.Header.Get("Sforce-Call-Options"), ",") {
+		if key, value, _ := strings.Cut(strings.TrimSpace(part), "="); strings.EqualFold(key, "client") {
+			name = value
+		}
+	}
+	return name
+}
+
+// origin is where a change comes from, as its event says.
+func (c *call) origin() string {
+	origin := "com/salesforce/api/rest/" + c.version
+	if name := c.client(); name != "" {
+		origin += ";client=" + name
+	}
+	return origin
 }
 
 // Requests returns the latest requests, oldest first.
@@ -80,6 +94,7 @@ func (o *Org) act(do func(*tx) *Error) error {
 		t.rollback(0)
 		return err
 	}
+	t.commit()
 	return nil
 }
 
@@ -371,6 +386,10 @@ func (o *Org) Commit() {
 			}
 		}
 	}
+	for i := range o.bus.events {
+		o.bus.events[i].visible = time.Time{}
+	}
+	o.bus.notify()
 }
 
 // FreezeStamp makes every change carry the same time, to the second; the zero

@@ -131,6 +131,10 @@ type endpoint struct {
 // ServeHTTP implements http.Handler. A connection that a fault cuts ends in a
 // panic with http.ErrAbortHandler, which net/http turns into a closed connection.
 func (o *Org) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, pubSubPath) {
+		o.pubSub.ServeHTTP(w, r)
+		return
+	}
 	c := &call{o: o, r: r}
 	rep := o.answer(c)
 	h := w.Header()

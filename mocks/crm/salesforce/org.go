@@ -53,6 +53,8 @@ type Options struct {
 	RequestLimit   int           // API calls per 24 hours; 0: 15000
 	MaxUpload      int64         // bytes of one request body; 0: 64 MiB
 
+	EventKeepAlive time.Duration // after which a stream of events says that it is there; 0: 270 s
+
 	// CustomFields are the custom fields by object name; nil: DealSealFields().
 	CustomFields map[string][]Field
 }
@@ -92,6 +94,9 @@ type Org struct {
 	usage    int
 	log      []Request
 	counts   map[Kind]int
+	bus      bus
+
+	pubSub http.Handler
 }
 
 // New makes an org with its standard objects, stages and two users.
@@ -109,7 +114,9 @@ func New(opt Options) *Org {
 		codes:    map[string]code{},
 		cursors:  map[string]*cursor{},
 		counts:   map[Kind]int{},
+		bus:      newBus(),
 	}
+	o.pubSub = o.pubSubHandler()
 	o.orgID, _ = canonicalID(o.opt.OrgID)
 	if o.orgID == "" {
 		o.orgID = ID18("00DWs000000TeSt")
@@ -135,6 +142,7 @@ func withDefaults(opt Options) Options {
 	setDefault(&opt.PageSize, maxPage)
 	setDefault(&opt.RequestLimit, 15000)
 	setDefault(&opt.MaxUpload, 64<<20)
+	setDefault(&opt.EventKeepAlive, defaultKeep)
 	if opt.Versions == nil {
 		for v := oldestVersion; v <= newestVersion; v++ {
 			opt.Versions = append(opt.Versions, strconv.Itoa(v)+".0")

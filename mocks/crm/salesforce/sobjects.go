@@ -20,11 +20,15 @@ func (c *call) transact(do func(*tx) *Error) *Error {
 	defer c.o.mu.Unlock()
 	if t == nil {
 		t = c.o.begin(c.user)
+		t.origin = c.origin()
 	}
 	mark := len(t.undo)
 	err := do(t)
-	if err != nil {
+	switch {
+	case err != nil:
 		t.rollback(mark)
+	case c.tx == nil:
+		t.commit()
 	}
 	return err
 }

@@ -101,6 +101,8 @@ type tx struct {
 	undo    []func()
 	rollUps []any  // Opportunities to be summed up at the end of the save; nil: at once
 	data    []byte // file bytes that came outside the JSON, for the next ContentVersion
+	changes []change
+	origin  string // of the changes, for their events
 }
 
 // begin opens a transaction that commits at once, as every API call's has
@@ -123,6 +125,7 @@ func (t *tx) insertRow(def *object, values map[string]any) *row {
 	tab := t.o.tables[def.name]
 	tab.insert(r)
 	t.undo = append(t.undo, func() { tab.remove(r) })
+	t.noteChange(r, nil, values)
 	return r
 }
 
@@ -147,4 +150,5 @@ func (t *tx) write(r *row, changes map[string]any) {
 	r.versions = append(kept, version{values: values, visible: t.visible})
 	t.o.tables[r.object.name].file(r, changes)
 	t.undo = append(t.undo, func() { r.versions = before })
+	t.noteChange(r, before[len(before)-1].values, values)
 }
