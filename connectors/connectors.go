@@ -126,6 +126,29 @@ type Direct interface {
 	EntriesOf(ctx context.Context, refs []deal.Ref, watches []deal.Watch) (deal.Page, error)
 }
 
+// Waker is the ability to be told by the CRM itself that records have changed, over a connection that the connector makes.
+type Waker interface {
+	// Wakes reports whether there is anything to listen to, by the configuration. Nothing else of a Waker that does not is
+	// called.
+	Wakes() bool
+	// Reach asks whether it could be listened to. It changes nothing.
+	Reach(ctx context.Context, account deal.Account) error
+	// Wake listens until ctx ends or the connection does, and returns why. The next call goes on where this one has stopped,
+	// also after a restart: everything that the CRM tells is heard at least once, unless the CRM does not keep it so long.
+	// Calls of one connector do not overlap.
+	Wake(ctx context.Context, account deal.Account, to Listener) error
+}
+
+// Listener is who is told. Its functions are called one at a time, except that Connected may be called beside the others.
+type Listener struct {
+	// Connected says that the CRM has accepted us.
+	Connected func()
+	// Heard takes what was told, or that the CRM is still there; what is taken is not told again once it has returned nil.
+	Heard func(ctx context.Context, h deal.Heard) error
+	// Lost says that something may have been missed for good.
+	Lost func()
+}
+
 // Metered is the ability to say how much of the CRM's allowance is used, without a call.
 type Metered interface {
 	Budget() deal.Budget

@@ -47,3 +47,29 @@ type PushedEvent struct {
 	// Wakes: the record should be looked at.
 	Wakes bool
 }
+
+// Heard is what a CRM has told over a connection of ours.
+type Heard struct {
+	// Events are those that wake, of N.
+	Events []PushedEvent
+	N      int
+	// All: everything is to be looked at, because more has happened than was named.
+	All bool
+	// At is when the newest of it was committed, by the CRM's clock; zero when there is none.
+	At time.Time
+}
+
+// Listening is how listening to a tenant's CRM goes.
+type Listening struct {
+	Connected bool
+	Since     time.Time // that it is as it is
+	// Err says why it is not connected; Refused, that the login is why.
+	Err     string
+	Refused bool
+	// At is when the CRM last said anything, and be it that it is there; Event, when it last told of a change; N, how often
+	// it did since the start.
+	At, Event time.Time
+	N         int64
+	// Lag is from the commit of the last change, by the CRM's clock, until it was heard of.
+	Lag time.Duration
+}

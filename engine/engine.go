@@ -77,6 +77,10 @@ type Engine struct {
 	// Stepped is told of every step that was tried: its name, one of StepResults and the time that it took. It must not
 	// block; nil is fine.
 	Stepped func(step, result string, took time.Duration)
+	// Inbox keeps what CRMs tell over connections of ours, before it wakes anything; nil when nothing of it is kept.
+	Inbox Inbox
+	// Lost is told that a CRM may have told of changes that were not heard; nil is fine. It must not block.
+	Lost func(deal.TenantID)
 	// Asked is told of every HTTP call to a tenant's CRM, if the connector tells. It must not block; nil is fine.
 	Asked func(tenant deal.TenantID, c connectors.Call)
 	// MayNotice is asked before each poll, MayWork before each step of a deal. An error says in words for people why that
@@ -98,6 +102,7 @@ type Engine struct {
 	reconciling                  passes
 	mended                       mended
 	calls                        calls
+	hearing                      hearing
 	started                      time.Time
 	// stopping is closed when the context of Run has ended: a deal goes no further than the step that it is in.
 	stopping chan struct{}

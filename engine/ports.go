@@ -60,6 +60,12 @@ type Ledger interface {
 	Epoch() time.Time
 }
 
+// Inbox keeps what was pushed. Safe for concurrent use.
+type Inbox interface {
+	// Receive is durable when it returns. wake are the records to look at, without those that were told of before.
+	Receive(ctx context.Context, a deal.Arrival) (wake []deal.Ref, replayed bool, err error)
+}
+
 // Files keeps the bytes of a sealing in flight, encrypted under its data key and fsynced when a method returns.
 type Files interface {
 	Stage(ctx context.Context, tx deal.TxID, name string, write func(io.Writer) error) (deal.FileFact, error)

@@ -114,13 +114,13 @@ func (ts *tenants) prove(t *Tenant, a deal.Account) {
 	}
 }
 
-// polling is a poller that runs.
+// polling is a poller that runs, with the listener beside it.
 type polling struct {
 	stop  context.CancelFunc
 	ended chan struct{}
 }
 
-// pollAll keeps one poller running for each tenant until ctx ends.
+// pollAll keeps one poller running for each tenant until ctx ends, and a listener where the CRM tells of changes.
 func (e *Engine) pollAll(ctx context.Context) error {
 	running := map[*Tenant]polling{}
 	for ctx.Err() == nil {
@@ -157,9 +157,12 @@ func (e *Engine) startPolling(ctx context.Context, t *Tenant) polling {
 	ctx, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	p := e.newPoller(t)
+	var both sync.WaitGroup
+	both.Go(func() { p.run(ctx) })
+	both.Go(func() { e.listenTo(ctx, t) })
 	go func() {
-		defer close(ended)
-		p.run(ctx)
+		both.Wait()
+		close(ended)
 	}()
 	return polling{stop, ended}
 }

@@ -74,6 +74,14 @@ func (b *bell) ring(refs []deal.Ref) {
 	b.strike()
 }
 
+// ringAll has everything looked at.
+func (b *bell) ringAll() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.full = true
+	b.strike()
+}
+
 func (b *bell) strike() {
 	select {
 	case b.rung <- struct{}{}:

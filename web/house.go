@@ -104,6 +104,8 @@ type Tenant struct {
 	Rules []string
 	// Poll is how the last poll went; its zero value means that there was none yet.
 	Poll deal.PollState
+	// Listening is how listening to the CRM goes, nil where it is not listened to.
+	Listening *deal.Listening
 }
 
 // Count is how many deals of a tenant are in a state.

@@ -195,12 +195,14 @@ func settle() *village {
 	}
 	for _, t := range []Tenant{
 		{ID: "acme", Name: "Acme Ltd", Kind: deal.Salesforce, Environment: "production", Every: time.Minute,
-			Poll: deal.PollState{Account: "salesforce:00D5g000004XyZAEA0", Name: "Acme Limited", At: noon.Add(-12 * time.Second), Budget: deal.Budget{Used: 12345, Max: 100000}}},
+			Poll:      deal.PollState{Account: "salesforce:00D5g000004XyZAEA0", Name: "Acme Limited", At: noon.Add(-12 * time.Second), Budget: deal.Budget{Used: 12345, Max: 100000}},
+			Listening: &deal.Listening{Connected: true, Since: noon.Add(-7 * time.Hour), At: noon.Add(-time.Minute), Event: noon.Add(-4 * time.Minute), N: 271, Lag: 1500 * time.Millisecond}},
 		{ID: "nordwind", Name: "Nordwind GmbH", Kind: deal.HubSpot, Environment: "production", Every: time.Minute,
 			Poll: deal.PollState{Account: "hubspot:147332109", Name: "nordwind.example", At: noon.Add(-31 * time.Second), Lag: 3 * time.Minute, Budget: deal.Budget{Used: 510233, Max: 625000}}},
 		{ID: "acme-test", Name: "Acme sandbox", Kind: deal.Salesforce, Environment: "sandbox", Every: time.Minute,
 			Poll: deal.PollState{Account: "salesforce:00D5g000009AbCdEAK", At: noon.Add(-3 * time.Hour), Since: noon.Add(-3*time.Hour + time.Minute),
-				Err: "Salesforce refuses the token: INVALID_SESSION_ID: log in again or renew the connected app's certificate"}},
+				Err: "Salesforce refuses the token: INVALID_SESSION_ID: log in again or renew the connected app's certificate"},
+			Listening: &deal.Listening{Since: noon.Add(-3 * time.Hour), Err: "salesforce: ask for the change events: log in: HTTP 400 invalid_grant"}},
 		{ID: "fabrikam", Name: "Fabrikam", Kind: deal.HubSpot, Environment: "sandbox", Every: time.Minute},
 	} {
 		t.Poll.Tenant, t.Poll.Kind = t.ID, t.Kind

@@ -95,6 +95,10 @@ var (
 	pollDesc       = desc("dealseal_poll_age_seconds", "Time since the last poll that succeeded, or since the start of the daemon when none has.", "tenant")
 	intervalDesc   = desc("dealseal_poll_interval_seconds", "Configured time between two polls.", "tenant")
 	budgetDesc     = desc("dealseal_crm_budget_used_ratio", "Used share of the CRM's API allowance, 0 to 1; absent until the CRM has said it.", "tenant")
+	heardDesc      = desc("dealseal_listening_connected", "1 while a CRM tells of changes over a connection of ours, else 0; absent for a tenant whose CRM is only polled.", "tenant")
+	quietDesc      = desc("dealseal_listening_silent_seconds", "Time since a CRM that is listened to last said anything, and be it that it is there, or since listening began.", "tenant")
+	heardLagDesc   = desc("dealseal_listening_lag_seconds", "From the commit of the last change that a CRM has told of, by its clock, until it was heard.", "tenant")
+	heardEvents    = desc("dealseal_listening_events_total", "Changes that a CRM has told of since listening began, of whatever kind.", "tenant")
 	untoldDesc     = desc("dealseal_records_untold", "Records in a CRM that have been showing something older than what is true for more than a minute.")
 	oddDesc        = desc("dealseal_quarantined_rows", "Rows of CRMs that could not be understood and that nobody has dealt with; behind each a deal may be waiting. Counted up to 1000.")
 	notAfterDesc   = desc("dealseal_certificate_not_after_seconds", "Unix time at which the certificate of a sealing key ends.", "key")
@@ -165,7 +169,7 @@ func (m *Metrics) Stamped(server string, took time.Duration, err error) {
 
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sealingsDesc, dealsDesc, depthDesc, oldestDesc, overdueDesc, waitingDesc, patienceDesc, guardDesc, failingDesc, pollDesc, intervalDesc, budgetDesc, untoldDesc, oddDesc, discrepantDesc, passDesc, mendedDesc,
+	for _, d := range []*prometheus.Desc{sealingsDesc, dealsDesc, depthDesc, oldestDesc, overdueDesc, waitingDesc, patienceDesc, guardDesc, failingDesc, pollDesc, intervalDesc, budgetDesc, heardDesc, quietDesc, heardLagDesc, heardEvents, untoldDesc, oddDesc, discrepantDesc, passDesc, mendedDesc,
 		notAfterDesc, revokedDesc, followsDesc, besideDesc, answeredDesc, usesDesc, spentDesc, stampUpDesc, quotaDesc, auditDesc, databaseDesc, walDesc, freeDesc, floorDesc, backupDesc, backupDBDesc} {
 		ch <- d
 	}
@@ -341,6 +345,16 @@ func (m *Metrics) collectPoll(t Tenant, ch chan<- prometheus.Metric) {
 	ch <- gauge(intervalDesc, t.Every.Seconds(), string(t.ID))
 	if t.Poll.Budget.Max > 0 {
 		ch <- gauge(budgetDesc, t.Poll.Budget.Share(), string(t.ID))
+	}
+	if l := t.Listening; l != nil {
+		last := l.At
+		if last.IsZero() {
+			last = l.Since
+		}
+		ch <- gauge(heardDesc, oneIf(l.Connected), string(t.ID))
+		ch <- gauge(quietDesc, m.since(last), string(t.ID))
+		ch <- gauge(heardLagDesc, l.Lag.Seconds(), string(t.ID))
+		ch <- metric(heardEvents, prometheus.CounterValue, float64(l.N), string(t.ID))
 	}
 }
 

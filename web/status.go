@@ -110,7 +110,16 @@ type tenantView struct {
 	Polled, Failing                                  *moment
 	Err                                              string
 	Lag                                              string
+	Heard                                            *heardView // nil where the CRM is only polled
 	Budget, BudgetShare                              string
+}
+
+// heardView is how listening to a tenant's CRM goes.
+type heardView struct {
+	State state
+	Err   string
+	Event *moment // when it last told of a change
+	Lag   string
 }
 
 type queueView struct {
@@ -529,6 +538,9 @@ func viewTenant(t Tenant, now time.Time) tenantView {
 	if t.Poll.Err != "" {
 		v.Failing = at(t.Poll.Since, now)
 	}
+	if t.Listening != nil {
+		v.Heard = viewHeard(*t.Listening, now)
+	}
 	switch {
 	case v.Silent || v.Polled == nil:
 		v.Lag = "not known"
@@ -540,6 +552,21 @@ func viewTenant(t Tenant, now time.Time) tenantView {
 	if b := t.Poll.Budget; b.Max > 0 {
 		v.Budget = number(int64(b.Used)) + " of " + number(int64(b.Max))
 		v.BudgetShare = fmt.Sprintf("%.0f %%", b.Share()*100)
+	}
+	return v
+}
+
+func viewHeard(l deal.Listening, now time.Time) *heardView {
+	v := &heardView{State: state{Mark: "done", Word: "changes are heard"}, Err: short(l.Err, 300), Event: at(l.Event, now)}
+	switch {
+	case l.Connected:
+	case l.Err == "":
+		v.State = state{Mark: "ended", Word: "not heard yet"}
+	default:
+		v.State = state{Mark: "retrying", Word: "not heard: polled only"}
+	}
+	if l.Lag >= time.Second {
+		v.Lag = age(l.Lag)
 	}
 	return v
 }

@@ -23,7 +23,8 @@ import (
 func TestRulesAndDashboardUseOnlyWhatADaemonTells(t *testing.T) {
 	t.Parallel()
 	// Nothing listens there: a channel that takes no messages.
-	s := newStage(t, worldOptions{house: "notify:\n  mail: {server: \"127.0.0.1:1\", security: none, from: seal@example.com}\n  channels: [{id: ops, mail: ops@example.com}]\n"})
+	s := newStage(t, worldOptions{tenants: []tenantOptions{{id: "acme", kind: deal.Salesforce, with: ", change_events: /data/OpportunityChangeEvent"}, usualTenant(deal.HubSpot)},
+		house: "notify:\n  mail: {server: \"127.0.0.1:1\", security: none, from: seal@example.com}\n  channels: [{id: ops, mail: ops@example.com}]\n"})
 	for _, c := range s.crms {
 		good, held := c.open(sale{quote: quotation(1)}), c.open(sale{nobody: true})
 		c.move(good, ruleMemo)

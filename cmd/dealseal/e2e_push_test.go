@@ -14,6 +14,7 @@ import (
 
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/mocks/crm/hubspot"
+	"github.com/dealseal/dealseal/mocks/crm/salesforce"
 	secrets "github.com/dealseal/dealseal/secret"
 	"github.com/dealseal/dealseal/webhooks"
 )
@@ -240,5 +241,61 @@ func TestAnOutboundMessageAndASignedRequestSealDealsOfSalesforce(t *testing.T) {
 	s.daemon.stop(t)
 	if strings.Contains(s.daemon.log(), secret) {
 		t.Error("the log holds the secret")
+	}
+}
+
+// TestChangeDataCaptureSealsADealThatNoPollWouldHaveFound is about what Salesforce tells over a connection of ours: no public
+// listener, and no poll for an hour.
+func TestChangeDataCaptureSealsADealThatNoPollWouldHaveFound(t *testing.T) {
+	t.Parallel()
+	s := newPushWorld(t, tenantOptions{id: "acme", kind: deal.Salesforce, with: ", change_events: /data/OpportunityChangeEvent"}).begin(t)
+	c := s.crms[0].(*salesforceCRM)
+	s.awaitPolled(t)
+	heard := func(want string) {
+		t.Helper()
+		eventually(t, "the metrics say "+want, func() (bool, string) {
+			text := s.daemon.get(t, "/metrics")
+			return strings.Contains(text, want), text
+		})
+	}
+	heard(`dealseal_listening_connected{tenant="acme"} 1`)
+	first := c.open(sale{quote: quotation(1)})
+	c.move(first, ruleMemo)
+	mustUseTheKey(t, awaitDone(t, s.ops, first), 1)
+	mustShow(t, c, first, deal.StatusSigned)
+
+	c.org.SpoilEvents(salesforce.EventFaults{Lose: 1})
+	second := c.open(sale{quote: quotation(1)}) // nobody is told of the deal, and then of its stage
+	c.move(second, ruleMemo)
+	mustUseTheKey(t, awaitDone(t, s.ops, second), 1)
+
+	// Cut off, too late to go on there, and with an ended session: it comes back by itself, and a gap is enough.
+	c.org.KillSessions()
+	c.org.SpoilEvents(salesforce.EventFaults{Cut: true, Expire: true})
+	eventually(t, "it is listened to again", func() (bool, string) { return c.org.EventStreams() == 1, s.daemon.log() })
+	c.org.SpoilEvents(salesforce.EventFaults{Gap: 1})
+	third := c.open(sale{quote: quotation(1)})
+	c.move(third, ruleMemo)
+	mustUseTheKey(t, awaitDone(t, s.ops, third), 1)
+	for _, record := range []string{first, second, third} {
+		if n := len(sealings(t, s.ops, record)); n != 1 {
+			t.Errorf("%d sealings of one entry", n)
+		}
+		mustBear(t, c, record, 1)
+	}
+	s.run(t, "check", "--online")
+	s.daemon.stop(t)
+
+	state := s.openState(t)
+	rows, err := state.Pushes(t.Context(), 100)
+	must(t, err)
+	taken := 0
+	for _, p := range rows {
+		if p.Source == "salesforce-events" && p.Verdict == deal.PushTaken {
+			taken += p.N
+		}
+	}
+	if taken < 3 {
+		t.Errorf("the log of pushes has %d that were taken: %v", taken, rows)
 	}
 }

@@ -198,7 +198,7 @@ func must(t *testing.T, err error) {
 
 // serve puts a mock behind the world's gates and notes the tokens that it is shown.
 func (w *world) serve(h http.Handler) string {
-	s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if _, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok {
 			w.mu.Lock()
 			w.tokens[token] = true
@@ -210,6 +210,10 @@ func (w *world) serve(h http.Handler) string {
 		}
 		h.ServeHTTP(rw, r)
 	}))
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetHTTP1(true)
+	s.Config.Protocols.SetUnencryptedHTTP2(true) // for what Salesforce tells
+	s.Start()
 	w.t.Cleanup(s.Close)
 	return s.URL
 }

@@ -33,6 +33,7 @@ type visit struct {
 	tenant
 	bundles map[string]*documents.Bundle
 	crm     connectors.CRM
+	account deal.Account // as of the login
 	report  func(doctor.Finding)
 }
 
@@ -48,6 +49,7 @@ func (x *examiner) examineTenant(t tenant) doctor.Examination {
 		v := &visit{tenant: t, bundles: x.bundles, crm: crm, report: report}
 		v.pushes()
 		if v.login(ctx) {
+			v.listens(ctx)
 			v.compare(ctx)
 			v.survey(ctx)
 			v.budget()
@@ -86,6 +88,22 @@ func (v *visit) pushes() {
 	}
 }
 
+// listens reports whether the CRM would tell of changes. That it does not costs time, and no deal.
+func (v *visit) listens(ctx context.Context) {
+	waker, ok := v.crm.(connectors.Waker)
+	if !ok || !waker.Wakes() {
+		return
+	}
+	subject := v.file.CRM.Kind + "-events"
+	if err := waker.Reach(ctx, v.account); err != nil {
+		f := failed(checkPush, err, "see docs/push.md; polling finds what happens meanwhile").On(subject)
+		f.Result = doctor.Warning
+		v.report(f)
+		return
+	}
+	v.report(doctor.Passed(checkPush, "the CRM tells of changes itself").On(subject))
+}
+
 // login asks who the account is. Nothing else can be asked when that fails.
 func (v *visit) login(ctx context.Context) bool {
 	began := time.Now()
@@ -94,6 +112,7 @@ func (v *visit) login(ctx context.Context) bool {
 		v.report(failed(checkLogin, err, "see that this machine reaches the CRM, and check crm.with in "+v.file.File))
 		return false
 	}
+	v.account = account
 	name := account.Name
 	if !strings.Contains(name, account.ID) {
 		name += ", account " + account.ID

@@ -207,8 +207,8 @@ func (t *tenant) decodeConnector() error {
 			return t.file.At("crm.with", "%v", err)
 		}
 		t.poll, t.account, t.with = c.Poll, "salesforce "+c.MyDomain, c
-		t.connect = func(log *slog.Logger, _ connectors.Memory) (connectors.CRM, error) {
-			return salesforce.New(c, salesforce.Deps{Log: log, HTTP: crashTransport(t.file.Tenant.ID)})
+		t.connect = func(log *slog.Logger, memory connectors.Memory) (connectors.CRM, error) {
+			return salesforce.New(c, salesforce.Deps{Log: log, HTTP: crashTransport(t.file.Tenant.ID), Memory: memory})
 		}
 	case deal.HubSpot:
 		var c hubspot.Config

@@ -29,7 +29,7 @@ const (
 func (d *service) reconcileNightly(ctx context.Context) error {
 	g := new(errgroup.Group)
 	g.SetLimit(passesAtOnce)
-	n := &nights{started: time.Now(), next: map[deal.TenantID]time.Time{}}
+	n := &d.nights
 	tick := time.NewTicker(everyDueLook)
 	defer tick.Stop()
 	for {
@@ -62,12 +62,24 @@ func (d *service) reconcileNightly(ctx context.Context) error {
 	}
 }
 
-// nights remembers which passes run, and when those that have stopped may go on.
+// nights remembers which passes run, when those that have stopped may go on, and which do not wait for their night.
 type nights struct {
 	started time.Time
 
-	mu   sync.Mutex
-	next map[deal.TenantID]time.Time
+	mu    sync.Mutex
+	next  map[deal.TenantID]time.Time
+	asked map[deal.TenantID]bool
+}
+
+func newNights(started time.Time) nights {
+	return nights{started: started, next: map[deal.TenantID]time.Time{}, asked: map[deal.TenantID]bool{}}
+}
+
+// ask has a pass made soon, because something may have been missed; not of a tenant that is never reconciled by itself.
+func (n *nights) ask(id deal.TenantID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.asked[id] = true
 }
 
 // never is further away than any process lives.
@@ -77,9 +89,11 @@ var never = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 func (n *nights) begin(id deal.TenantID, file *config.Tenant, last deal.Pass, now time.Time) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if now.Before(n.next[id]) || !passDue(file, last, n.started, now) {
+	asked := n.asked[id] && file.Reconcile.At != config.Never
+	if now.Before(n.next[id]) || !asked && !passDue(file, last, n.started, now) {
 		return false
 	}
+	delete(n.asked, id)
 	n.next[id] = never
 	return true
 }

@@ -33,7 +33,7 @@ import (
 
 // newPage puts the status page before the store, and has the engine's calls measured.
 func (d *service) newPage() http.Handler {
-	house := &pageHouse{Store: d.store, house: d.residents.house, keys: d.registry, log: d.log, checkup: d.checkups.latest, known: map[string]web.Key{}, spki: map[string]string{}, standIns: d.standIns, stamps: d.stamps}
+	house := &pageHouse{Store: d.store, house: d.residents.house, keys: d.registry, log: d.log, checkup: d.checkups.latest, known: map[string]web.Key{}, spki: map[string]string{}, standIns: d.standIns, stamps: d.stamps, listening: d.engine.Listening}
 	d.sessions = web.NewSessions(time.Now)
 	metrics := web.NewMetrics(house, machine{d}, version, time.Now)
 	d.measure(metrics)
@@ -83,6 +83,8 @@ type pageHouse struct {
 	standIns *signing.Failover
 	stamps   *tsa.Client // nil without a time-stamp server
 	log      *slog.Logger
+	// listening is how a tenant's CRM is listened to, if it is.
+	listening func(deal.TenantID) (deal.Listening, bool)
 	// checkup returns the newest one, nil before the first.
 	checkup func() *doctor.Report
 
@@ -121,7 +123,11 @@ func (p *pageHouse) Tenants(ctx context.Context) (out []web.Tenant, err error) {
 		for _, r := range t.rules {
 			rules = append(rules, r.Plan.Rule)
 		}
-		out = append(out, web.Tenant{Rules: rules, ID: id, Name: t.file.Tenant.Name, Kind: deal.Kind(t.file.CRM.Kind), Environment: t.file.Tenant.Environment,
+		var heard *deal.Listening
+		if l, listens := p.listening(id); listens {
+			heard = &l
+		}
+		out = append(out, web.Tenant{Listening: heard, Rules: rules, ID: id, Name: t.file.Tenant.Name, Kind: deal.Kind(t.file.CRM.Kind), Environment: t.file.Tenant.Environment,
 			Nightly: t.file.Reconcile.At != config.Never, Every: t.poll, Poll: byTenant[id]})
 	}
 	return out, nil

@@ -88,6 +88,7 @@ type service struct {
 	asked       time.Time // to stop
 
 	checkups checkups
+	nights   nights
 }
 
 func (d *service) close() error {
@@ -100,7 +101,7 @@ func (d *service) close() error {
 
 // assemble opens everything and refuses to guess: whatever is missing or does not fit is an error before the first poll.
 func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Logger) (d *service, err error) {
-	d = &service{house: h, log: log, level: level, supervisor: &supervisor{log: log}, checkups: checkups{due: make(chan struct{}, 1)}}
+	d = &service{house: h, log: log, level: level, supervisor: &supervisor{log: log}, checkups: checkups{due: make(chan struct{}, 1)}, nights: newNights(time.Now())}
 	d.reloads.note(nil, time.Now())
 	defer func() {
 		if err != nil {
@@ -171,7 +172,7 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	d.engine = &engine.Engine{
 		Tenants: tenants, Ledger: d.store, Books: d.store, Files: files{d.store}, Queue: d.queue,
 		Documents: renderer, Bundles: d.shelf, Sealer: d.sealer, Extender: h.newExtender(stamper, log), Checker: checker,
-		Log: log, Hook: crashHook(), MayNotice: d.disk.mayNotice, MayWork: d.disk.mayWork, Places: h.places(renderer), Limits: h.keyLimits(), Retry: engine.Retry{First: h.cfg.Retry.First, Max: h.cfg.Retry.Max, Attempts: h.cfg.Retry.Attempts},
+		Log: log, Inbox: d.store, Lost: d.nights.ask, Hook: crashHook(), MayNotice: d.disk.mayNotice, MayWork: d.disk.mayWork, Places: h.places(renderer), Limits: h.keyLimits(), Retry: engine.Retry{First: h.cfg.Retry.First, Max: h.cfg.Retry.Max, Attempts: h.cfg.Retry.Attempts},
 	}
 	if d.deliverer, err = h.newDeliverer(d.store, log); err != nil {
 		return d, err

@@ -40,6 +40,12 @@ type Config struct {
 	// itself refuses to store a file of ours twice. Optional; default none: the file's description is searched before
 	// each upload.
 	TxMarker string `yaml:"tx_marker"`
+	// ChangeEvents is a channel of Change Data Capture, such as /data/OpportunityChangeEvent: what it tells has the history
+	// read at once. Optional; default none: only the polls find what happens.
+	ChangeEvents string `yaml:"change_events"`
+	// PubSubURL is where the Pub/Sub API is, for ChangeEvents. Default https://api.pubsub.salesforce.com:7443, or MyDomain
+	// when that is a loopback address.
+	PubSubURL string `yaml:"pubsub_url"`
 	// Timeout is how long one call may take, a login included. Default 60s; 1s to 10m, for loopback addresses at least
 	// 100ms. A call that takes longer counts as failed: Salesforce may still carry it out, so dealseal looks before it
 	// tries again.
@@ -88,10 +94,20 @@ func (c Config) withDefaults() Config {
 	c.Overlap = cmp.Or(c.Overlap, 10*time.Minute)
 	c.Timeout = cmp.Or(c.Timeout, time.Minute)
 	c.TransferTimeout = cmp.Or(c.TransferTimeout, mostTime)
+	if c.PubSubURL = strings.TrimRight(c.PubSubURL, "/"); c.ChangeEvents != "" && c.PubSubURL == "" {
+		c.PubSubURL = c.pubSub()
+	}
 	if c.Auth.Flow == FlowJWT && c.Auth.Audience == "" {
 		c.Auth.Audience = c.audience()
 	}
 	return c
+}
+
+func (c Config) pubSub() string {
+	if u, err := url.Parse(c.MyDomain); err == nil && isLoopback(u) {
+		return c.MyDomain
+	}
+	return publicPubSub
 }
 
 func (c Config) audience() string {
@@ -108,6 +124,7 @@ func (c Config) audience() string {
 
 var (
 	versionForm = regexp.MustCompile(`^([0-9]{2,3})\.0$`)
+	channelForm = regexp.MustCompile(`^/data/[A-Za-z][A-Za-z0-9_]{0,80}$`)
 	customField = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,80}__c$`)
 )
 
@@ -143,6 +160,14 @@ func (c Config) Validate() error {
 		if d < leastTime || d > mostTime {
 			wrong(key, "%s is out of range: use %s to %s, or leave it out", d, leastTime, mostTime)
 		}
+	}
+	switch _, err := domain(c.PubSubURL); {
+	case c.ChangeEvents == "" && c.PubSubURL != "":
+		wrong("pubsub_url", "is for change_events only: name a channel there, such as /data/OpportunityChangeEvent, or leave it out")
+	case c.ChangeEvents != "" && !channelForm.MatchString(c.ChangeEvents):
+		wrong("change_events", "%q is no channel: it looks like /data/OpportunityChangeEvent", c.ChangeEvents)
+	case c.ChangeEvents != "" && err != nil:
+		wrong("pubsub_url", "%q is no address: leave it out, or write it as %s", c.PubSubURL, publicPubSub)
 	}
 	if c.TxMarker != "" && !customField.MatchString(c.TxMarker) {
 		wrong("tx_marker", "%q is no API name of a custom field: it looks like DealSeal_Key__c", c.TxMarker)

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/dealseal/dealseal/connectors"
@@ -33,6 +34,7 @@ var (
 	_ connectors.Prober   = (*Connector)(nil)
 	_ connectors.Retirer  = (*Connector)(nil)
 	_ connectors.Surveyor = (*Connector)(nil)
+	_ connectors.Waker    = (*Connector)(nil)
 
 	_ connectors.Provisioner = (*Connector)(nil)
 	_ connectors.Resolver    = (*Connector)(nil)
@@ -54,12 +56,21 @@ type Connector struct {
 	links   connectors.Line[string, []map[string]any]
 	patches connectors.Line[patch, time.Time]
 	uploads connectors.Line[[]piece, []connectors.Answer[contentFile]]
+
+	bus       *pubSub // nil when change events are not listened to
+	memory    connectors.Memory
+	schemasMu sync.Mutex
+	schemas   map[string]*eventSchema // by their IDs
 }
 
 // Deps are what a connector is given by the assembly.
 type Deps struct {
 	// HTTP carries the calls; nil means a transport with the usual time-outs. Redirects are never followed.
 	HTTP http.RoundTripper
+	// Streams carries what speaks HTTP/2 only, the Pub/Sub API; nil means a transport with the usual time-outs.
+	Streams http.RoundTripper
+	// Memory keeps how far change events were read. Without it they are heard from each start on.
+	Memory connectors.Memory
 	// Log takes what an operator should know; nil discards it.
 	Log *slog.Logger
 	// Now paces calls (how old a reading of the allowance is). No time from it ever enters a cursor or a record.
@@ -89,6 +100,7 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 		wire:     newWire(cfg, observer, deps.Now, log),
 		before:   newPredecessors(),
 		told:     newReceipts(),
+		memory:   deps.Memory,
 	}
 	c.schema = newSchema(c.describe, deps.Now)
 	c.slow = connectors.NewUnsettled(c.settle())
@@ -96,6 +108,9 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 	c.links.Most, c.links.Together = maxTogether, c.askLinks
 	c.patches.Most, c.patches.Together = maxSubCalls, c.writeAll
 	c.uploads.Most, c.uploads.Together = maxUploads, c.uploadAll
+	if cfg.ChangeEvents != "" {
+		c.bus, c.schemas = newPubSub(cfg, deps.Streams), map[string]*eventSchema{}
+	}
 	return c, nil
 }
 
@@ -103,7 +118,12 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 func (c *Connector) Poll() time.Duration { return c.cfg.Poll }
 
 // Retire implements connectors.Retirer.
-func (c *Connector) Retire() { c.observer.Retire() }
+func (c *Connector) Retire() {
+	c.observer.Retire()
+	if c.bus != nil {
+		c.bus.http.CloseIdleConnections()
+	}
+}
 
 // Budget implements connectors.Metered: the rolling 24-hour allowance of API calls as the last reply reported it.
 func (c *Connector) Budget() deal.Budget { return c.wire.gauge.read() }

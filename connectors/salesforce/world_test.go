@@ -58,11 +58,21 @@ func newWorld(t testing.TB, txMarker string) *world {
 	w.org = mock.New(mock.Options{
 		Now: w.Now, ConsumerKey: testKey, ClientSecret: testSecret, RequestLimit: dailyCalls,
 	})
-	server := httptest.NewServer(http.HandlerFunc(w.serve))
+	server := httptest.NewUnstartedServer(http.HandlerFunc(w.serve))
+	server.Config.Protocols = bothProtocols()
+	server.Start()
 	t.Cleanup(server.Close)
 	w.url = server.URL
 	w.secret = secretFile(t, testSecret)
 	return w
+}
+
+// bothProtocols are HTTP/1.1 and, for the Pub/Sub API, HTTP/2 without TLS.
+func bothProtocols() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	p.SetUnencryptedHTTP2(true)
+	return p
 }
 
 func secretFile(t testing.TB, value string) secret.Ref {
@@ -81,6 +91,10 @@ func secretFile(t testing.TB, value string) secret.Ref {
 // serve is the org behind a network that can damage an upload. The body is taken in first, because only then does
 // net/http notice that a client has gone away.
 func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 2 { // the Pub/Sub API, whose requests go on
+		w.org.ServeHTTP(rw, r)
+		return
+	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		panic(http.ErrAbortHandler)
