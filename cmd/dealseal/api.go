@@ -115,8 +115,11 @@ func (h *apiHouse) TenantOf(ctx context.Context, tx deal.TxID) (deal.TenantID, e
 
 func (h *apiHouse) Evidence(ctx context.Context, tx deal.TxID, who string) (func(context.Context, io.Writer) error, error) {
 	b, err := h.bundles.prepare(ctx, tx, who)
+	if err = said(err); err != nil && !errors.Is(err, web.ErrNotFound) && !errors.Is(err, web.ErrErased) && !errors.Is(err, web.ErrDamaged) {
+		return nil, fmt.Errorf("%w: %w", api.ErrBusy, err) // what is left is the key: an HSM that is away comes back
+	}
 	if err != nil {
-		return nil, said(err)
+		return nil, err
 	}
 	h.log.Info("an evidence bundle was fetched", "tx", tx, "who", who)
 	return b.write, nil

@@ -1,14 +1,22 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -26,6 +34,7 @@ import (
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/engine"
 	"github.com/dealseal/dealseal/secret"
+	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/store"
 	"github.com/dealseal/dealseal/web/api"
 	"github.com/dealseal/dealseal/webhooks"
@@ -55,6 +64,14 @@ const (
 	betasCompany = "Betas Own Record"
 )
 
+// keysAway are those of an HSM that does not answer.
+type keysAway struct{}
+
+func (keysAway) Open(context.Context, string) (signing.Key, error) {
+	return nil, errors.New("the HSM does not answer")
+}
+func (keysAway) Close() error { return nil }
+
 func apiTenant(id, environment string) tenant {
 	file := &config.Tenant{}
 	file.Tenant.ID, file.Tenant.Name, file.Tenant.Environment = id, strings.ToUpper(id), environment
@@ -74,7 +91,7 @@ func newCounter(t testing.TB) *counter {
 		h.cfg.Loaded = append(h.cfg.Loaded, *one.file)
 	}
 	c.store = s
-	c.house = &apiHouse{pageHouse: &pageHouse{Store: s, house: func() *house { return h }, log: log}, bundles: &bundleMaker{store: s},
+	c.house = &apiHouse{pageHouse: &pageHouse{Store: s, house: func() *house { return h }, log: log}, bundles: &bundleMaker{store: s, sealer: signing.NewSealer(keysAway{}, nil, time.Now)},
 		ops: &local{Store: s, configured: func() ([]config.Tenant, error) { return h.cfg.Loaded, nil }, deliverer: func() (*webhooks.Deliverer, error) {
 			return &webhooks.Deliverer{Guard: webhooks.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}), Log: log}, nil
 		}}}
@@ -578,6 +595,9 @@ func TestTheDocumentIsTrue(t *testing.T) {
 	} {
 		c.ask(r.method, r.path, "admin", r.body)
 	}
+	if got := c.ask("POST", c.at("/v1/deals/TX/evidence", "done"), "admin", ""); got.Code != http.StatusServiceUnavailable || got.Header().Get("Retry-After") == "" || strings.Contains(got.Body.String(), "HSM") {
+		t.Errorf("evidence while the HSM is away: %d %s", got.Code, got.Body)
+	}
 	c.withoutCheckpoint()
 	c.ok(c.store.Close())
 	for operation, w := range ways {
@@ -611,4 +631,173 @@ func (c *counter) withoutCheckpoint() {
 	if got := fresh.askOf(fresh.open(10, 10), "GET", "/v1/audit/checkpoint", "admin", "", nil); got.Code != http.StatusNotFound {
 		c.t.Errorf("without a checkpoint: %d", got.Code)
 	}
+}
+
+// TestWrongTokensUseUpTheLimitOfTheirAddress, so that guessing is slow and others' tokens stay good.
+func TestWrongTokensUseUpTheLimitOfTheirAddress(t *testing.T) {
+	t.Parallel()
+	c := newCounter(t)
+	a := c.open(100, 60)
+	for range 3 {
+		if got := c.askOf(a, "GET", "/v1/deals", "unknown", "", nil); got.Code != http.StatusUnauthorized || got.Header().Get("WWW-Authenticate") == "" {
+			t.Fatalf("a wrong token: %d", got.Code)
+		}
+	}
+	if got := c.askOf(a, "GET", "/v1/deals", "admin", "", nil); got.Code != http.StatusTooManyRequests {
+		t.Errorf("after three guesses of sixty requests: %d", got.Code)
+	}
+	if got := c.askOf(a, "GET", "/v1/deals", "admin", "", func(r *http.Request) { r.RemoteAddr = "192.0.2.8:1" }); got.Code != http.StatusOK {
+		t.Errorf("from elsewhere: %d", got.Code)
+	}
+}
+
+// TestACertificateIsKnownByItsFingerprintAlone goes through a handshake: whoever has not the key is not let in.
+func TestACertificateIsKnownByItsFingerprintAlone(t *testing.T) {
+	t.Parallel()
+	c := newCounter(t)
+	server := httptest.NewUnstartedServer(c.api)
+	server.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	known, namesake, over := clientCertificate(t, time.Hour), clientCertificate(t, time.Hour), clientCertificate(t, -time.Minute)
+	for name, one := range map[string]tls.Certificate{"etl": known, "over": over} {
+		token, err := certificateToken(deal.Token{Name: name, Live: true, Role: deal.RoleViewer, Until: time.Now().Add(24 * time.Hour)}, one.Certificate[0])
+		c.ok(err)
+		if name == "etl" && token.Until.After(one.Leaf.NotAfter) {
+			t.Errorf("the token of a certificate that ends at %s ends at %s", one.Leaf.NotAfter, token.Until)
+		}
+		token.Until = time.Now().Add(24 * time.Hour) // of the one that is over, too: the certificate counts
+		c.ok(c.store.AddToken(context.Background(), token, "test", "a test"))
+	}
+	asks := func(one *tls.Certificate, bearer string) int {
+		t.Helper()
+		conf := &tls.Config{RootCAs: x509.NewCertPool()}
+		conf.RootCAs.AddCert(server.Certificate())
+		if one != nil {
+			conf.Certificates = []tls.Certificate{*one}
+		}
+		transport := &http.Transport{TLSClientConfig: conf}
+		defer transport.CloseIdleConnections()
+		req, err := http.NewRequest("GET", server.URL+"/v1/token", nil)
+		c.ok(err)
+		if bearer != "" {
+			req.Header.Set("Authorization", "Bearer "+bearer)
+		}
+		resp, err := (&http.Client{Transport: transport}).Do(req)
+		c.ok(err)
+		resp.Body.Close()
+		if resp.Header.Get("Strict-Transport-Security") != "max-age=63072000; includeSubDomains; preload" {
+			t.Error("no HSTS")
+		}
+		return resp.StatusCode
+	}
+	for what, one := range map[string]struct {
+		certificate *tls.Certificate
+		bearer      string
+		want        int
+	}{
+		"the one that was entered":           {&known, "", 200},
+		"another of the same name":           {&namesake, "", 401},
+		"one that is over":                   {&over, "", 401},
+		"none":                               {nil, "", 401},
+		"a good one beside a wrong token":    {&known, newTokenText(true), 401},
+		"a token":                            {nil, c.tokens["viewer"], 200},
+		"the fingerprint itself, as a token": {nil, api.Fingerprint(known.Certificate[0]), 401},
+		"a token beside one that is unknown": {&namesake, c.tokens["viewer"], 200},
+	} {
+		if got := asks(one.certificate, one.bearer); got != one.want {
+			t.Errorf("%s: %d, want %d", what, got, one.want)
+		}
+	}
+	_, err := c.store.RevokeToken(context.Background(), "etl", "test", "it was stolen")
+	c.ok(err)
+	if got := asks(&known, ""); got != 401 {
+		t.Errorf("revoked: %d", got)
+	}
+}
+
+func clientCertificate(t testing.TB, lasts time.Duration) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "crm-integration-client"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(lasts), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	der, err := x509.CreateCertificate(rand.Reader, made, made, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+}
+
+// TestPagesFollowOneAnother of deals and of deliveries: each once, the newest first.
+func TestPagesFollowOneAnother(t *testing.T) {
+	t.Parallel()
+	c := newCounter(t)
+	for path, list := range map[string]string{"/v1/deals": "deals", "/v1/webhooks/acme/erp/deliveries": "deliveries"} {
+		read := func(query string) (rows []json.RawMessage, next string) {
+			t.Helper()
+			var page map[string]json.RawMessage
+			c.ok(json.Unmarshal(c.ask("GET", path+query, "viewer", "").Body.Bytes(), &page))
+			c.ok(json.Unmarshal(page[list], &rows))
+			if page["next_cursor"] != nil {
+				c.ok(json.Unmarshal(page["next_cursor"], &next))
+			}
+			return rows, next
+		}
+		whole, next := read("")
+		if len(whole) == 0 || next != "" {
+			t.Fatalf("%s: %d rows, and %q", path, len(whole), next)
+		}
+		var all []json.RawMessage
+		for query := "?limit=3"; ; query = "?limit=3&cursor=" + url.QueryEscape(next) {
+			var rows []json.RawMessage
+			rows, next = read(query)
+			all = append(all, rows...)
+			if next == "" {
+				break
+			}
+			if len(all) > len(whole) {
+				t.Fatalf("%s: pages without an end", path)
+			}
+		}
+		if !slices.EqualFunc(all, whole, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }) {
+			t.Errorf("%s: pages of three have %d rows, all at once %d", path, len(all), len(whole))
+		}
+	}
+}
+
+// FuzzAPI has any request answered as the document says: never with a 500.
+func FuzzAPI(f *testing.F) {
+	for operation, w := range ways {
+		method, _, _ := strings.Cut(operation, " ")
+		f.Add(method == "post", w.path, w.body)
+		f.Add(method == "post", w.other, w.body)
+	}
+	f.Add(false, "/v1/deals?q=%ff&limit=1&cursor=MTo5", "")
+	f.Add(false, "/v1/deals/TX/documents/%2e%2e/contract.pdf", "")
+	f.Add(true, "/v1/webhooks", `{"id":"acme/\u0000","url":"https://[::1","events":[null],"why":"x"}`)
+	f.Add(true, "/v1/webhooks/acme/erp/redeliver", `{"since":"9999-12-31T23:59:59Z","why":"x"}`)
+	c := newCounter(f)
+	f.Fuzz(func(t *testing.T, post bool, path, body string) {
+		c.t = t
+		method := map[bool]string{true: "POST", false: "GET"}[post]
+		if u, err := url.ParseRequestURI(c.at(path, "done")); err != nil || !strings.HasPrefix(path, "/") || u.Host != "" || strings.ContainsAny(path, " \r\n\x00") || c.refusesAddress(c.at(path, "done")) {
+			return // net/http does not let it in
+		}
+		if got := c.ask(method, c.at(path, "done"), "admin", body); got.Code == http.StatusInternalServerError {
+			t.Errorf("%s %q with %q: %d %s\n%s", method, path, body, got.Code, got.Body, c.log.String())
+		}
+		c.log.Reset()
+	})
+}
+
+// refusesAddress reports what httptest cannot make a request of.
+func (c *counter) refusesAddress(path string) bool {
+	_, err := http.ReadRequest(bufio.NewReader(strings.NewReader("GET " + path + " HTTP/1.0\r\n\r\n")))
+	return err != nil
 }

@@ -63,7 +63,8 @@ func (l *limiter) filled(b bucket, now time.Time) bucket {
 	return b
 }
 
-// makeRoom forgets who has all of its limit again; while there are none, anybody. The caller holds the lock.
+// makeRoom forgets who has all of its limit again, and if that is not a tenth, anybody until it is: a flood of new callers
+// looks through them all once in a while only. The caller holds the lock.
 func (l *limiter) makeRoom(now time.Time) {
 	if len(l.callers) < mostLimited {
 		return
@@ -74,7 +75,7 @@ func (l *limiter) makeRoom(now time.Time) {
 		}
 	}
 	for name := range l.callers {
-		if len(l.callers) < mostLimited {
+		if len(l.callers) < mostLimited*9/10 {
 			return
 		}
 		delete(l.callers, name)
