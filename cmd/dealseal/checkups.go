@@ -179,7 +179,7 @@ func (d *service) newExaminer() (*examiner, []doctor.Finding) {
 	default:
 		findings = append(findings, h.wellConfigured())
 	}
-	x := &examiner{house: h, log: d.log, http: &http.Client{}, endpoints: d.store.EndpointStates, serving: true}
+	x := &examiner{house: h, log: d.log, http: &http.Client{}, endpoints: d.store.EndpointStates, tokens: d.store.Tokens, serving: true}
 	keys := &lazy[*keyring]{make: func() (*keyring, error) { return h.newKeys(d.log) }}
 	x.key = func(ctx context.Context, name string) (signing.Key, error) {
 		if reflect.DeepEqual(h.cfg.Signing.Keys[name], d.house.cfg.Signing.Keys[name]) {

@@ -2,7 +2,11 @@ package main
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -12,6 +16,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/web/api"
@@ -102,6 +108,7 @@ func TestAProgramReadsDealsFetchesContractsAndDecides(t *testing.T) {
 	if stdout, _, _ := s.run(t, "tokens"); !strings.Contains(stdout, "auditor") || strings.Contains(stdout, "never") || strings.Contains(stdout, reader.token) {
 		t.Errorf("tokens: %s", stdout)
 	}
+	s.keepsWebhooksOverTheAPI(t)
 	s.decidesOverTheAPI(t, c)
 	s.documentedExamplesWork(t, tx)
 	if _, stderr, code := s.run(t, "tokens", "revoke", "erp", "--why", "its work is done"); code != exitOK {
@@ -136,6 +143,52 @@ func (s *stage) decidesOverTheAPI(t *testing.T, c crm) {
 		t.Errorf("the audit log has %+v", story.Trail)
 	}
 	operator.asks(409, "POST", "/v1/deals/"+string(tx)+"/drop", because)
+}
+
+// keepsWebhooksOverTheAPI adds a webhook in each of both ways, tries it, and has an event delivered once more.
+func (s *stage) keepsWebhooksOverTheAPI(t *testing.T) {
+	t.Helper()
+	admin := s.letIn(t, "hooks", "--role", "admin", "--tenant", "acme")
+	native, sdf := newReceiver(t, nil), newReceiver(t, nil)
+	var added api.AddedEndpoint
+	must(t, json.Unmarshal(admin.asks(201, "POST", "/v1/webhooks", fmt.Sprintf(`{"id":"acme/native","url":%q,"why":"a test"}`, native.URL+"/hooks?token=hidden")), &added))
+	const chosen = "a secret that the customer has chosen"
+	if text := admin.asks(201, "POST", "/admin/tenants/acme/webhooks", fmt.Sprintf(`{"url":%q,"secret":%q,"events":["document.signed"]}`, sdf.URL, chosen)); bytes.Contains(text, []byte(chosen)) {
+		t.Errorf("a secret that was chosen is shown: %s", text)
+	}
+	s.secrets = append(s.secrets, added.Secret, chosen)
+	var tested api.Tested
+	must(t, json.Unmarshal(admin.asks(200, "POST", "/v1/webhooks/test", fmt.Sprintf(`{"url":%q,"event":"document.signed"}`, native.URL+"/hooks?token=hidden")), &tested))
+	judge, err := standardwebhooks.NewWebhook(added.Secret)
+	must(t, err)
+	if got := native.seen(); tested.Status != 200 || tested.Endpoint != "acme/native" || len(got) != 1 || judge.Verify(got[0].body, got[0].header) != nil {
+		t.Errorf("a test: %+v, and %d arrived", tested, len(got))
+	}
+	tx := awaitDone(t, s.ops, s.enter(ruleMemo)).Sealing.Tx
+	eventually(t, "both are told", func() (bool, string) {
+		got := native.types(string(tx))
+		return len(got) == 5 && len(sdf.seen()) > 0, fmt.Sprint(got, len(sdf.seen()))
+	})
+	signed := sdf.seen()[0]
+	mac := hmac.New(sha256.New, []byte(chosen))
+	mac.Write(signed.body)
+	if signed.header.Get("X-SDF-Signature") != "sha256="+hex.EncodeToString(mac.Sum(nil)) || !bytes.Contains(signed.body, []byte("document.signed")) {
+		t.Errorf("by the compatible route it is told %s %s", signed.header, signed.body)
+	}
+	before := len(native.seen())
+	var page api.Deliveries
+	eventually(t, "its deliveries have ended", func() (bool, string) {
+		text := admin.asks(200, "GET", "/v1/webhooks/acme/native/deliveries?state=delivered", "")
+		must(t, json.Unmarshal(text, &page))
+		return len(page.Deliveries) == 5, string(text)
+	})
+	admin.asks(200, "POST", fmt.Sprintf("/v1/webhooks/acme/native/deliveries/%d/redeliver", page.Deliveries[0].ID), because)
+	eventually(t, "it arrives once more", func() (bool, string) { return len(native.seen()) > before, "" })
+	if got := native.seen(); got[len(got)-1].ID != page.Deliveries[0].Event {
+		t.Errorf("once more, %s has another id than %s", got[len(got)-1].ID, page.Deliveries[0].Event)
+	}
+	admin.asks(200, "POST", "/v1/webhooks/acme/native/remove", because)
+	admin.asks(404, "GET", "/v1/webhooks/acme/native", "")
 }
 
 func (p program) actions(tx deal.TxID) []string {

@@ -50,6 +50,8 @@ type examiner struct {
 	guards func(context.Context) ([]deal.GuardHold, error)
 	// endpoints returns how webhooks are doing.
 	endpoints func(ctx context.Context) ([]store.EndpointState, error)
+	// tokens returns who may use the API; nil for a command.
+	tokens func(ctx context.Context) ([]deal.Token, error)
 	// http asks OCSP responders and time-stamp servers.
 	http *http.Client
 	// serving is set in the daemon, which also knows of endpoints that no file names.
@@ -190,6 +192,12 @@ func (x *examiner) examinations() (all []doctor.Examination) {
 	channels, _ := x.channels() // what is wrong with them is a finding about the files
 	for _, c := range channels {
 		all = append(all, x.examineChannel(c))
+	}
+	for _, path := range slices.Sorted(maps.Keys(x.listeners())) {
+		all = append(all, x.examineListener(path, x.listeners()[path]))
+	}
+	if x.tokens != nil {
+		all = append(all, x.examineTokens())
 	}
 	return append(all, x.examineStateDir(), x.examineMasterKey(), x.examineTemplates())
 }
