@@ -248,7 +248,7 @@ type TSA struct {
 	// Policy is the policy OID that tokens must state. Default: any.
 	Policy string `yaml:"policy"`
 	// Quota is how many requests a day (UTC) it may be sent; then the others are asked, and if there is none, deals wait.
-	// The daemon counts its own since its start. Default 0: any number.
+	// The daemon counts in its database, and for "dealseal sign" and "extend" too while it runs. Default 0: any number.
 	Quota int `yaml:"quota"`
 }
 

@@ -30,10 +30,11 @@ func extendCommand(ctx context.Context, c *call) error {
 		return err
 	}
 	log := newLogQuiet(c.stderr)
-	stamper, err := h.newTimestamper(log)
+	stamper, release, err := h.newCommandStamper(ctx, c.stderr)
 	if err != nil {
 		return err
 	}
+	defer release()
 	if stamper == nil && to == pades.BLTA {
 		return cfg.At("signing.tsa", "level %s needs a time-stamp, and signing.tsa is empty: name a TSA", to)
 	}

@@ -160,5 +160,18 @@ func TestARestartGivesNoTSAMoreThanItsQuota(t *testing.T) {
 	conclude(t, s.ops, "release", story.Sealing.Tx)
 	awaitDone(t, s.ops, waiting)
 	mustContain(t, "the metrics", s.daemon.get(t, "/metrics"), `dealseal_tsa_up{server="`+server+`"} 1`, `dealseal_tsa_quota_used_ratio{server="`+server+`"} 1`)
+
+	// A command is no way around it while the daemon runs, and says when it counts alone.
+	must(t, os.WriteFile(w.path("in.pdf"), quotation(3), 0o600))
+	sign := []string{"sign", "--profile", "strict", w.path("in.pdf"), "-o", w.path("out.pdf")}
+	if _, stderr, code := s.run(t, sign...); code == exitOK || !strings.Contains(stderr, "its quota of 2 requests is used up") {
+		t.Errorf("sign: exit code %d\n%s", code, stderr)
+	}
+	if n := w.authority.Requests(pki.ServiceTSA); n != 2 {
+		t.Errorf("the TSA was asked %d times", n)
+	}
 	s.daemon.stop(t)
+	if _, stderr, code := s.run(t, sign...); code != exitOK || !strings.Contains(stderr, "counted for this command alone") {
+		t.Errorf("sign without a daemon: exit code %d\n%s", code, stderr)
+	}
 }

@@ -226,7 +226,7 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 	g.Go(func() error { return servePage(ctx, d.log, d.listen, d.page) })
 	g.Go(func() error {
 		ops := d.operations()
-		return serveControl(ctx, d.log, d.control, ops, d.examine, d.sessionRoutes, d.evidenceRoutes, d.reconcileRoutes, d.provisionRoutes, d.shadowRoutes, hookRoutes(d.log, ops), tokenRoutes(d.log, ops), channelRoutes(ops))
+		return serveControl(ctx, d.log, d.control, ops, d.examine, d.sessionRoutes, d.stampRoutes, d.evidenceRoutes, d.reconcileRoutes, d.provisionRoutes, d.shadowRoutes, hookRoutes(d.log, ops), tokenRoutes(d.log, ops), channelRoutes(ops))
 	})
 	g.Go(func() error { return d.servePublic(ctx) })
 	g.Go(func() error { return d.serveAPI(ctx) })

@@ -42,10 +42,11 @@ func signCommand(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	stamper, err := h.newTimestamper(log)
+	stamper, release, err := h.newCommandStamper(ctx, c.stderr)
 	if err != nil {
 		return err
 	}
+	defer release()
 	in, err := openFile(c.args[0])
 	if err != nil {
 		return err
