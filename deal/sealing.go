@@ -240,6 +240,9 @@ type Entry struct {
 	Detail map[string]string
 	// Events are put into the outbox in the same transaction.
 	Events []Event
+	// Then is what begins next, committed in the same transaction: its effect may begin right after. The step is that of the
+	// sealing, whatever the intent says.
+	Then *Intent
 }
 
 // Event is something that became true and that others may want to be told.

@@ -19,7 +19,7 @@ func (r *run) attach(ctx context.Context) error {
 	if left := s.Facts.AttachAfter.Sub(r.Now()); left > 0 && left < farFuture {
 		return &tooSoonError{left} // a person has had it tried again at once
 	}
-	if err := r.begin(ctx, deal.Intent{What: "attach", Digest: s.Facts.Contract.SHA256, Lease: transferLease}); err != nil {
+	if err := r.begin(ctx, *r.toAttach()); err != nil {
 		return err
 	}
 	pieces, closeAll, err := r.pieces(ctx)
@@ -75,7 +75,7 @@ func (r *run) put(ctx context.Context, pieces []connectors.Piece) (at []deal.Att
 	if err != nil {
 		return nil, err
 	}
-	err = r.call(ctx, "files", uploadLimit, func(ctx context.Context) (err error) {
+	err = r.ask(ctx, "files", uploadLimit, func(ctx context.Context) (err error) {
 		if b, ok := t.CRM.(connectors.Bundler); ok {
 			at, err = b.AttachAll(ctx, r.s.Change.Ref, r.s.Tx, pieces)
 			return err

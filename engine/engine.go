@@ -6,11 +6,13 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"time"
 
@@ -98,6 +100,7 @@ type Engine struct {
 	records keyed // serialises what is told about one record
 	// Turns at what there is little of.
 	rendering, signing, checking *turns
+	floor                        *floor
 	doubts                       doubts
 	reconciling                  passes
 	mended                       mended
@@ -124,6 +127,7 @@ func (e *Engine) init() {
 		e.observe(e.Tenants)
 		e.tenants.set(e.Tenants)
 		e.rendering, e.signing, e.checking = newTurns(e.Places.Render), newTurns(e.Places.Key), newTurns(e.Places.Check)
+		e.floor = newFloor(cmp.Or(e.Places.Processors, runtime.GOMAXPROCS(0)))
 		if e.Now == nil {
 			e.Now = time.Now
 		}
@@ -169,6 +173,8 @@ type run struct {
 	outdated <-chan struct{}
 	// made are the staged files that this worker has made itself, and given to nobody before the step at which it is now.
 	made map[string]bool
+	// begun was committed ahead; nil if nothing was.
+	begun *begun
 }
 
 func (r *run) steps(ctx context.Context) deal.Outcome {
@@ -181,6 +187,7 @@ func (r *run) steps(ctx context.Context) deal.Outcome {
 	}
 	rendered := r.rendering.expect(s.Tenant)
 	defer rendered()
+	defer r.floor.come(s.Tenant)()
 	for !s.Condition.Waiting() {
 		if !willRender(s) {
 			rendered()
@@ -198,7 +205,10 @@ func (r *run) steps(ctx context.Context) deal.Outcome {
 		if s.Facts.Times == nil {
 			s.Facts.Times = map[deal.Step]time.Time{}
 		}
-		if out, over := r.take(ctx); over {
+		r.floor.work(ctx, s.Tenant)
+		out, over := r.take(ctx)
+		r.floor.rest(s.Tenant)
+		if over {
 			return out
 		}
 	}
@@ -430,19 +440,10 @@ func (t Retry) after(attempts int, asked time.Duration, random func(int64) int64
 	return max(wait, asked)
 }
 
-// begin commits the intent to do something that others can see.
-func (r *run) begin(ctx context.Context, i deal.Intent) error {
-	p := r.step.name + ".begin." + i.What
-	r.hook(p + "/before")
-	i.Step = r.s.Step
-	if i.Lease == 0 {
-		i.Lease = usualLease
-	}
-	if err := r.Ledger.Begin(ctx, r.s, i); err != nil {
-		return &commitError{err}
-	}
-	r.hook(p + "/after")
-	return nil
+// ask makes a call to others, who do the work.
+func (r *run) ask(ctx context.Context, name string, limit time.Duration, f func(context.Context) error) error {
+	defer r.floor.away(r.s.Tenant)()
+	return r.call(ctx, name, limit, f)
 }
 
 // call makes an outside call under a deadline.
@@ -462,8 +463,8 @@ func (r *run) call(ctx context.Context, name string, limit time.Duration, f func
 	return err
 }
 
-// advance commits progress inside a step, or, with a next step, its end. What comes after it has the whole schedule of
-// attempts to itself.
+// advance commits progress inside a step, or, with a next step, its end, and what begins then. What comes after it has the
+// whole schedule of attempts to itself.
 func (r *run) advance(ctx context.Context, name string, next deal.Step, e deal.Entry) error {
 	s := r.s
 	p := r.step.name + ".advance." + name
@@ -476,13 +477,30 @@ func (r *run) advance(ctx context.Context, name string, next deal.Step, e deal.E
 	if e.Who == "" {
 		e.Who = "daemon"
 	}
-	if err := r.Ledger.Advance(ctx, s, e); err != nil {
-		return &commitError{err}
+	if e.Then == nil {
+		e.Then = r.following(next)
+	}
+	if err := r.advanceAndBegin(ctx, e); err != nil {
+		return err
 	}
 	if next != "" && next != deal.Done { // which has a line of its own
 		r.Log.InfoContext(ctx, string(next), "took", time.Since(r.began).Round(time.Microsecond))
 	}
 	r.hook(p + "/after")
+	return nil
+}
+
+func (r *run) advanceAndBegin(ctx context.Context, e deal.Entry) error {
+	if r.begun = nil; e.Then != nil {
+		e.Then.Step = r.s.Step
+		e.Then.Lease = cmp.Or(e.Then.Lease, usualLease)
+	}
+	if err := r.Ledger.Advance(ctx, r.s, e); err != nil {
+		return &commitError{err}
+	}
+	if e.Then != nil {
+		r.begun = &begun{*e.Then, r.Now()}
+	}
 	return nil
 }
 

@@ -128,7 +128,7 @@ func (r *run) filtered(ctx context.Context) (stop bool, err error) {
 	}
 	var ok bool
 	var misfit error
-	err = r.call(ctx, "record", crmLimit, func(ctx context.Context) (err error) {
+	err = r.ask(ctx, "record", crmLimit, func(ctx context.Context) (err error) {
 		ok, misfit, err = meets(ctx, t.CRM, f, s.Change.Ref)
 		return err
 	})

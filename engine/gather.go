@@ -99,7 +99,7 @@ func (r *run) gather(ctx context.Context) error {
 // announce lets the record show that the deal is in the works: right after it was read, which a connector need not do again.
 // A CRM that refuses is told again by the job of the receipt, which nothing else waits for.
 func (r *run) announce(ctx context.Context) {
-	if err := r.tell(ctx, r.s); err != nil {
+	if err := r.tellAway(ctx); err != nil {
 		r.Log.DebugContext(ctx, "the record could not be told that its deal is in the works", "err", err)
 	}
 }
@@ -169,7 +169,7 @@ func (r *run) read(ctx context.Context, name string) (rec deal.Record, shown sho
 			own = append(own, field)
 		}
 	}
-	err = r.call(ctx, name, crmLimit, func(ctx context.Context) error {
+	err = r.ask(ctx, name, crmLimit, func(ctx context.Context) error {
 		rec, err = t.CRM.Record(ctx, s.Change.Ref, slices.Concat(s.Plan.Fields, own))
 		return err
 	})
@@ -287,6 +287,7 @@ func (r *run) download(ctx context.Context, file deal.RecordFile, as string) (fa
 	if !ok {
 		return fact, deal.Hold("this CRM's files cannot be read by dealseal")
 	}
+	defer r.floor.away(r.s.Tenant)()
 	fact, err = r.Files.Stage(ctx, r.s.Tx, as, func(w io.Writer) error {
 		ctx, cancel := context.WithTimeout(ctx, uploadLimit)
 		defer cancel()

@@ -21,7 +21,7 @@ func (r *run) keep(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := r.begin(ctx, deal.Intent{What: "keep", Digest: s.Facts.Contract.SHA256}); err != nil {
+	if err := r.begin(ctx, *r.toKeep()); err != nil {
 		return err
 	}
 	evidence := map[string][]byte{"report.json": s.Private.Report}
@@ -103,7 +103,7 @@ func (r *run) stageTrail(ctx context.Context) error {
 	}
 	r.s.Facts.Trail = &fact
 	r.made[fileTrail] = true
-	return r.advance(ctx, "trail", "", deal.Entry{What: "audit-trail-made", Detail: map[string]string{"sha256": fact.SHA256}})
+	return r.advance(ctx, "trail", "", deal.Entry{What: "audit-trail-made", Detail: map[string]string{"sha256": fact.SHA256}, Then: r.toKeep()})
 }
 
 // trail is the record of an audit-trail bundle.

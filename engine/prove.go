@@ -31,7 +31,7 @@ func (r *run) collect(ctx context.Context, t *signing.Ticket, p part) error {
 		return err
 	}
 	var material revocation.Material
-	err = r.call(ctx, p.point+"revocation", evidenceLimit, func(ctx context.Context) (err error) {
+	err = r.ask(ctx, p.point+"revocation", evidenceLimit, func(ctx context.Context) (err error) {
 		material, err = r.Extender.Collect(ctx, subjects)
 		return err
 	})
@@ -150,7 +150,7 @@ func (r *run) stampArchive(ctx context.Context, stamp *pades.PreparedTimestamp) 
 		return err
 	}
 	var token []byte
-	err := r.call(ctx, "archive-tsa", stampLimit, func(ctx context.Context) (err error) {
+	err := r.ask(ctx, "archive-tsa", stampLimit, func(ctx context.Context) (err error) {
 		token, err = r.Extender.Stamp(ctx, stamp)
 		return err
 	})

@@ -17,11 +17,17 @@ func (r *run) report(ctx context.Context) error {
 	if err := r.begin(ctx, deal.Intent{What: "report"}); err != nil {
 		return err
 	}
-	err := r.call(ctx, "write-back", crmLimit, func(ctx context.Context) error { return r.tell(ctx, r.s) })
+	err := r.ask(ctx, "write-back", crmLimit, func(ctx context.Context) error { return r.tell(ctx, r.s) })
 	if err != nil {
 		return err
 	}
 	return r.advance(ctx, "reported", deal.Reported, deal.Entry{What: "reported", Why: "the record shows " + string(deal.ShownAs(r.s.Step, r.s.Condition))})
+}
+
+// tellAway is tell in the midst of a step.
+func (r *run) tellAway(ctx context.Context) error {
+	defer r.floor.away(r.s.Tenant)()
+	return r.tell(ctx, r.s)
 }
 
 // finish lets go of the staged bytes: the archive has them.

@@ -290,7 +290,7 @@ func (r *run) claim(ctx context.Context) {
 	if r.s.Plan.WriteBack.Audit == "" {
 		return
 	}
-	if err := r.tell(ctx, r.s); err != nil {
+	if err := r.tellAway(ctx); err != nil {
 		r.Log.DebugContext(ctx, "the record could not be claimed before the seal", "err", err)
 	}
 }
@@ -330,7 +330,7 @@ func (r *run) redeem(ctx context.Context, t *signing.Ticket, p part) error {
 	if *p.cert, err = certFact(t); err != nil {
 		return err
 	}
-	err = r.advance(ctx, p.point+"signature", "", deal.Entry{What: p.point + "signed", Why: "by " + (*p.cert).Subject + ", with key " + t.By, Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": *p.digest}})
+	err = r.advance(ctx, p.point+"signature", "", deal.Entry{What: p.point + "signed", Why: "by " + (*p.cert).Subject + ", with key " + t.By, Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": *p.digest}, Then: r.afterValue(t, p)})
 	if err == nil {
 		r.Mended(ctx, "", deal.WaitsForKey(t.Profile.Key)) // only now this deal itself does not wait for it any more
 	}
@@ -345,7 +345,7 @@ func (r *run) useKey(ctx context.Context, t *signing.Ticket, p part) (value []by
 		if err != nil {
 			return asSpent(t.Profile.Key, err)
 		}
-		err = r.call(ctx, p.point+"redeem", signLimit, func(ctx context.Context) (err error) {
+		err = r.ask(ctx, p.point+"redeem", signLimit, func(ctx context.Context) (err error) {
 			value, err = r.Sealer.Redeem(ctx, t)
 			return err
 		})
@@ -393,15 +393,14 @@ func keyKind(public any) string {
 
 // timestamp asks for the time-stamp that the level needs.
 func (r *run) timestamp(ctx context.Context, t *signing.Ticket, p part) error {
-	unstamped := r.s.Facts.Flagged != "" && len(r.s.Private.Token) == 0 // then a second seal need not be better than the first
-	if !t.Profile.Level.AtLeast(pades.BT) || len(*p.token) > 0 || unstamped {
+	if !r.lacksToken(t, p) {
 		return nil
 	}
 	if err := r.begin(ctx, deal.Intent{What: p.point + "timestamp"}); err != nil {
 		return err
 	}
 	var token []byte
-	err := r.call(ctx, p.point+"tsa", stampLimit, func(ctx context.Context) (err error) {
+	err := r.ask(ctx, p.point+"tsa", stampLimit, func(ctx context.Context) (err error) {
 		token, err = r.Sealer.Timestamp(ctx, t, *p.value)
 		return err
 	})
@@ -409,13 +408,19 @@ func (r *run) timestamp(ctx context.Context, t *signing.Ticket, p part) error {
 		return r.lacks(ctx, err, lack{"time-stamp" + p.which, "mend the TSA, then release: it is asked", pades.BB, p.point + "token"})
 	}
 	*p.token = token
-	return r.advance(ctx, p.point+"token", "", deal.Entry{What: p.point + "time-stamped", Why: fmt.Sprintf("token of %d bytes", len(token))})
+	return r.advance(ctx, p.point+"token", "", deal.Entry{What: p.point + "time-stamped", Why: fmt.Sprintf("token of %d bytes", len(token)), Then: r.afterToken(t, p)})
 }
 
 type permanentError struct{ error }
 
 func (e *permanentError) Permanent() bool { return true }
 func (e *permanentError) Unwrap() error   { return e.error }
+
+// lacksToken reports whether a time-stamp is to be asked for.
+func (r *run) lacksToken(t *signing.Ticket, p part) bool {
+	unstamped := r.s.Facts.Flagged != "" && len(r.s.Private.Token) == 0 // then a second seal need not be better than the first
+	return t.Profile.Level.AtLeast(pades.BT) && len(*p.token) == 0 && !unstamped
+}
 
 // assemble makes all that is appended to the staged bytes: the signature, during a rollover a second one, and what makes
 // them last. doc is unsigned.

@@ -15,6 +15,8 @@ type Places struct {
 	// Render is the number of documents that are made at once, Key of signatures, Check of sealed files that are read
 	// back; 4 when zero.
 	Render, Key, Check int
+	// Processors is how many deals can be worked on at the same time; those of the machine when zero.
+	Processors int
 }
 
 const usualPlaces = 4

@@ -214,7 +214,11 @@ func step(ctx context.Context, s *Store, sl *deal.Sealing) error {
 	default:
 		sl.Step = deal.Done
 	}
-	return s.Advance(ctx, sl, deal.Entry{Who: "daemon", What: string(sl.Step), Events: []deal.Event{{Type: "document." + string(sl.Step)}}})
+	e := deal.Entry{Who: "daemon", What: string(sl.Step), Events: []deal.Event{{Type: "document." + string(sl.Step)}}}
+	if sl.Step == deal.Gathered || sl.Step == deal.Sealed {
+		e.Then = &deal.Intent{What: "step", Lease: time.Minute}
+	}
+	return s.Advance(ctx, sl, e)
 }
 
 // tell delivers what is due.

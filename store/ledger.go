@@ -376,27 +376,13 @@ func (s *Store) Begin(ctx context.Context, sl *deal.Sealing, i deal.Intent) erro
 		if err != nil {
 			return err
 		}
-		if seal := sealOf(i.What); seal != 0 {
-			if err := t.guardSigning(r, sl, seal, i.Digest); err != nil {
-				return err
-			}
-			if err := t.countUse(sl.Tx, i); err != nil {
-				return err
-			}
-		}
-		until := t.now.Add(i.Lease)
-		if err := t.exec(`INSERT INTO intents (tx, version, step, what, digest, key, at, until) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-			sl.Tx, r.version+1, i.Step, i.What, i.Digest, i.Key, t.now.UnixMilli(), until.UnixMilli()); err != nil {
-			return err
-		}
-		n, err := t.appendLeaf(leaf{Tenant: sl.Tenant, Tx: sl.Tx, What: "begin " + i.What, Step: r.step, Condition: r.condition,
-			Version: r.version + 1, Digest: i.Digest, Key: i.Key}, testimony{Who: "daemon"}, key)
+		n, until, err := t.intend(sl, standing{r.step, r.condition, r.version + 1, r.signature}, i, key)
 		if err != nil {
 			return err
 		}
 		size = n + 1
 		return t.exec(`UPDATE sealings SET version = $2, lease_owner = $3, lease_until = $4, last_entry = $5 WHERE tx = $1`,
-			sl.Tx, r.version+1, owner, until.UnixMilli(), n)
+			sl.Tx, r.version+1, owner, until, n)
 	})
 	if err != nil {
 		return err
@@ -406,6 +392,34 @@ func (s *Store) Begin(ctx context.Context, sl *deal.Sealing, i deal.Intent) erro
 		return s.raiseHighWater(size)
 	}
 	return nil
+}
+
+// standing is how a sealing stands when something begins.
+type standing struct {
+	step      deal.Step
+	condition deal.Condition
+	version   int64
+	signature bool
+}
+
+// intend writes an intent. It returns the place of its audit entry, and when the lease ends.
+func (t *txn) intend(sl *deal.Sealing, at standing, i deal.Intent, key *dataKey) (n, until int64, err error) {
+	if seal := sealOf(i.What); seal != 0 {
+		if err := t.guardSigning(sl, seal, at.signature, i.Digest); err != nil {
+			return 0, 0, err
+		}
+		if err := t.countUse(sl.Tx, i); err != nil {
+			return 0, 0, err
+		}
+	}
+	until = t.now.Add(i.Lease).UnixMilli()
+	if err := t.exec(`INSERT INTO intents (tx, version, step, what, digest, key, at, until) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		sl.Tx, at.version, at.step, i.What, i.Digest, i.Key, t.now.UnixMilli(), until); err != nil {
+		return 0, 0, err
+	}
+	n, err = t.appendLeaf(leaf{Tenant: sl.Tenant, Tx: sl.Tx, What: "begin " + i.What, Step: at.step, Condition: at.condition,
+		Version: at.version, Digest: i.Digest, Key: i.Key}, testimony{Who: "daemon"}, key)
+	return n, until, err
 }
 
 // current reads the row behind sl and checks that sl is still what it was read as.
@@ -428,18 +442,19 @@ func (t *txn) current(sl *deal.Sealing, owner string) (*row, *dataKey, error) {
 }
 
 // Advance commits what became of a step: sl as it now is, with its audit entry, events, counters, receipt and next job,
-// in one transaction, and ends the lease. The staged documents of a sealing that has ended are removed. It compares and
-// raises sl.Version; deal.ErrStale means that someone else moved the sealing. A *RefusedError means that the change would
-// go back behind a signature or sign a second digest.
+// in one transaction, and ends the lease, or, with e.Then, begins the next effect as Begin does. The staged documents of a
+// sealing that has ended are removed. It compares and raises sl.Version; deal.ErrStale means that someone else moved the
+// sealing. A *RefusedError means that the change would go back behind a signature or sign a second digest.
 func (s *Store) Advance(ctx context.Context, sl *deal.Sealing, e deal.Entry) error {
 	owner := s.ownerOf(ctx)
 	next := clone(sl)
+	var size int64
 	err := s.update(ctx, "commit/advance", func(t *txn) error {
 		r, key, err := t.current(sl, owner)
 		if err != nil {
 			return err
 		}
-		if err := t.advance(r, next, key, e); err != nil {
+		if size, err = t.advanceAndBegin(r, next, key, e, owner); err != nil {
 			return err
 		}
 		return t.showUnlessGuarded(r, next)
@@ -448,6 +463,9 @@ func (s *Store) Advance(ctx context.Context, sl *deal.Sealing, e deal.Entry) err
 		return err
 	}
 	*sl = *next
+	if e.Then != nil && sealOf(e.Then.What) != 0 {
+		return s.raiseHighWater(size)
+	}
 	if sl.Condition == deal.Ended {
 		s.dispose(ctx, sl.Tx)
 	}
@@ -463,11 +481,18 @@ func clone(sl *deal.Sealing) *deal.Sealing {
 
 // advance writes a change of a sealing with all that belongs to it but its receipt.
 func (t *txn) advance(r *row, sl *deal.Sealing, key *dataKey, e deal.Entry) error {
+	_, err := t.advanceAndBegin(r, sl, key, e, "")
+	return err
+}
+
+// advanceAndBegin is advance for an entry that may say what begins then. owner has the lease of that. It returns how large
+// the audit tree has become.
+func (t *txn) advanceAndBegin(r *row, sl *deal.Sealing, key *dataKey, e deal.Entry, owner string) (size int64, err error) {
 	if err := guard(r, sl, e); err != nil {
-		return err
+		return 0, err
 	}
 	if err := t.guardDigests(r, sl, e); err != nil {
-		return err
+		return 0, err
 	}
 	sl.Version, sl.Updated = r.version+1, t.now
 	if sl.Step != r.step {
@@ -478,28 +503,42 @@ func (t *txn) advance(r *row, sl *deal.Sealing, key *dataKey, e deal.Entry) erro
 	}
 	n, events, err := t.testify(r, sl, key, e)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if err := t.save(r, sl, key, n, events); err != nil {
-		return err
+	var l lease
+	if e.Then != nil {
+		sl.Version++
+		l.owner = owner
+		if n, l.until, err = t.intend(sl, standing{sl.Step, sl.Condition, sl.Version, sl.Facts.Signature}, *e.Then, key); err != nil {
+			return 0, err
+		}
+	}
+	if err := t.save(r, sl, key, n, events, l); err != nil {
+		return 0, err
 	}
 	if r.step == deal.Noticed { // only now what was read of the record may be other than it was
 		if err := t.reindex(r.seq, sl.Private); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if err := t.tally(r, sl, false); err != nil {
-		return err
+		return 0, err
 	}
 	if err := t.calmDeals(sl.Tenant, r.condition, sl.Condition); err != nil {
-		return err
+		return 0, err
 	}
-	return t.schedule(sl)
+	return n + 1, t.schedule(sl)
 }
 
-// save writes the sealing's own row, once, with the place of its last audit entry and how many events it has, and ends the
-// lease.
-func (t *txn) save(r *row, sl *deal.Sealing, key *dataKey, n, events int64) error {
+// lease is who may be at an outside effect, and until when; the zero value is nobody.
+type lease struct {
+	owner string
+	until int64
+}
+
+// save writes the sealing's own row, once, with the place of its last audit entry, how many events it has, and the lease of
+// what begins now.
+func (t *txn) save(r *row, sl *deal.Sealing, key *dataKey, n, events int64, l lease) error {
 	_, facts, err := encode(sl)
 	if err != nil {
 		return err
@@ -514,9 +553,9 @@ func (t *txn) save(r *row, sl *deal.Sealing, key *dataKey, n, events int64) erro
 	}
 	return t.exec(`UPDATE sealings SET step = $2, condition = $3, reason = $4, attempts = $5, next = $6, updated = $7, step_at = $8,
 			version = $9, facts = $10, private = $11, signature = $12, adopted = $13, waited = $14, failures = $15,
-			last_entry = $16, events = $17, guarded = $18, lease_owner = '', lease_until = 0 WHERE tx = $1`,
+			last_entry = $16, events = $17, guarded = $18, lease_owner = $19, lease_until = $20 WHERE tx = $1`,
 		sl.Tx, sl.Step, sl.Condition, sl.Reason, sl.Attempts, millis(sl.Next), millis(sl.Updated), stepAt,
-		sl.Version, facts, private, sl.Facts.Signature, sl.Facts.Adopted, r.waited || sl.Condition.Waiting(), r.failuresOf(sl), n, events, sl.Facts.Guarded)
+		sl.Version, facts, private, sl.Facts.Signature, sl.Facts.Adopted, r.waited || sl.Condition.Waiting(), r.failuresOf(sl), n, events, sl.Facts.Guarded, l.owner, l.until)
 }
 
 // conclude writes what a new sealing ends with: the audit entry, the events, the next job.
@@ -609,6 +648,8 @@ func guard(r *row, sl *deal.Sealing, e deal.Entry) error {
 		return refuse(sl.Tx, "it can go back from %s to noticed only, not to %s", r.step, sl.Step)
 	case sl.Condition == deal.Retrying && sl.Next.IsZero():
 		return refuse(sl.Tx, "it is to be retried at no time")
+	case e.Then != nil && (sl.Condition != deal.Running || sl.Step == deal.Done):
+		return refuse(sl.Tx, "nothing begins that waits or is done")
 	}
 	return nil
 }
@@ -674,9 +715,8 @@ func (t *txn) giveUpDigest(tx deal.TxID) error {
 }
 
 // guardSigning lets only the committed digest of a seal go to the key, and only until its value is known.
-func (t *txn) guardSigning(r *row, sl *deal.Sealing, seal int, digest string) error {
+func (t *txn) guardSigning(sl *deal.Sealing, seal int, signed bool, digest string) error {
 	tx := sl.Tx
-	signed := r.signature
 	if seal == secondSeal {
 		signed = sl.Facts.Second != nil && sl.Facts.Second.Signature
 	}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -382,5 +383,81 @@ func TestEventsGetTheirPlaceInTheOutboxWithTheChange(t *testing.T) {
 	}
 	if d := cmp.Diff(want, story.Outbox); d != "" {
 		t.Fatal(d)
+	}
+}
+
+func TestAnEntryAndWhatBeginsThenAreOneCommit(t *testing.T) {
+	s, _ := newStore(t)
+	sl := one(t, s, "006A")
+	before, commits := sl.Version, 0
+	s.hook = func(point string) {
+		if strings.HasPrefix(point, "commit/") && strings.HasSuffix(point, ":after") {
+			commits++
+		}
+	}
+	sl.Step = deal.Gathered
+	err := s.Advance(t.Context(), sl, deal.Entry{Who: "daemon", What: "gathered", Then: &deal.Intent{What: "render", Digest: "d", Lease: time.Minute}})
+	s.hook = nil
+	if err != nil || commits != 1 || sl.Version != before+2 {
+		t.Fatalf("%d commits, version %d after %d: %v", commits, sl.Version, before, err)
+	}
+	if got := load(t, s, sl.Tx); got.Version != sl.Version || got.Step != deal.Gathered {
+		t.Errorf("the ledger has version %d at %s, want %d at gathered", got.Version, got.Step, sl.Version)
+	}
+	if n := query[int](t, s, `SELECT count(*) FROM intents WHERE what = 'render' AND step = 'gathered' AND digest = 'd' AND version = (SELECT version FROM sealings)`); n != 1 {
+		t.Errorf("%d intents of this version, want 1", n)
+	}
+	lines, err := s.Trail(t.Context(), sl.Tx)
+	if err != nil || len(lines) < 2 || lines[len(lines)-2].What != "gathered" || lines[len(lines)-1].What != "begin render" || lines[len(lines)-1].Step != deal.Gathered {
+		t.Errorf("the audit log ends with %+v: %v", lines, err)
+	}
+	if err := s.Begin(otherJob(t, s), load(t, s, sl.Tx), deal.Intent{Step: deal.Gathered, What: "render", Lease: time.Minute}); !errors.Is(err, deal.ErrStale) {
+		t.Errorf("another job may begin what has begun: %v", err)
+	}
+	verified(t, s)
+}
+
+func TestNothingBeginsWithAnEntryThatIsRefused(t *testing.T) {
+	for name, spoil := range map[string]func(*deal.Sealing, *deal.Intent){
+		"it waits":        func(sl *deal.Sealing, _ *deal.Intent) { sl.Condition = deal.Held },
+		"it is done":      func(sl *deal.Sealing, _ *deal.Intent) { sl.Step = deal.Done },
+		"another digest":  func(_ *deal.Sealing, i *deal.Intent) { i.Digest = "d2" },
+		"a signed digest": func(sl *deal.Sealing, _ *deal.Intent) { sl.Facts.Signature = true },
+		"a key that is spent": func(_ *deal.Sealing, i *deal.Intent) {
+			i.Limits = deal.KeyLimits{Total: 1}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := newStore(t)
+			if err := s.Begin(t.Context(), one(t, s, "006B"), signIntent("other", "key", deal.KeyLimits{})); err != nil {
+				t.Fatal(err)
+			}
+			sl := one(t, s, "006A")
+			sl.Step, sl.Facts.Digest = deal.Rendered, "d1"
+			then := signIntent("d1", "key", deal.KeyLimits{})
+			spoil(sl, &then)
+			size := query[int](t, s, `SELECT count(*) FROM audit`)
+			if err := s.Advance(t.Context(), sl, deal.Entry{Who: "daemon", What: "digest-committed", Then: &then}); err == nil {
+				t.Fatal("it was taken")
+			}
+			if n := query[int](t, s, `SELECT (SELECT count(*) FROM digests WHERE tx = $1) + (SELECT count(*) FROM intents WHERE tx = $1) + (SELECT count(*) FROM audit) - $2`, sl.Tx, size); n != 0 || load(t, s, sl.Tx).Step != deal.Noticed {
+				t.Errorf("%d rows remain", n)
+			}
+		})
+	}
+}
+
+// A signature that begins with the commit of its digest is marked outside of the database like any other.
+func TestADigestAndItsUseTogetherRaiseTheMark(t *testing.T) {
+	s, _ := newStore(t)
+	sl := one(t, s, "006A")
+	sl.Step, sl.Facts.Digest = deal.Rendered, "d1"
+	then := signIntent("d1", "key", deal.KeyLimits{})
+	if err := s.Advance(t.Context(), sl, deal.Entry{Who: "daemon", What: "digest-committed", Then: &then}); err != nil {
+		t.Fatal(err)
+	}
+	size := query[int64](t, s, `SELECT count(*) FROM audit`)
+	if mark, err := s.readHighWater(); err != nil || mark != size {
+		t.Errorf("the mark is %d, the tree has %d entries: %v", mark, size, err)
 	}
 }

@@ -136,7 +136,7 @@ func (s *Store) Compared(ctx context.Context, sl *deal.Sealing, c deal.Compariso
 				return err
 			}
 		}
-		if err := t.save(r, next, key, r.lastEntry, r.events); err != nil {
+		if err := t.save(r, next, key, r.lastEntry, r.events, lease{}); err != nil {
 			return err
 		}
 		if c.Resend || c.Contract != nil || next.Plan.WriteBack.DriftWords(next.Facts.Drift) != sl.Plan.WriteBack.DriftWords(sl.Facts.Drift) && next.Plan.WriteBack.Drift != "" {

@@ -51,7 +51,7 @@ func (w *world) startSalesforce(ctx context.Context, tenant string) (*crm, error
 	if c.url, err = serveHTTP(ctx, w.slowly(org)); err != nil {
 		return nil, err
 	}
-	c.with = fmt.Sprintf("{my_domain: %q, auth: {flow: jwt, consumer_key: bench, username: integration@acme.example, private_key: %q}, tx_marker: DealSeal_Key__c, poll: %s}", c.url, "file:"+key, w.Poll)
+	c.with = fmt.Sprintf("{my_domain: %q, auth: {flow: jwt, consumer_key: bench, username: integration@acme.example, private_key: %q}, tx_marker: DealSeal_Key__c, poll: %s}", c.url, "file:"+key, w.pollOf(tenant))
 	c.open = func(rule string, lines int) (string, error) { return openOpportunity(org, rule, lines) }
 	c.close = func(record, rule string) error { return org.MoveStage(record, c.stages[rule]) }
 	return c, nil
@@ -105,7 +105,7 @@ func (w *world) startHubSpot(ctx context.Context, tenant string) (*crm, error) {
 	if c.url, err = serveHTTP(ctx, w.slowly(portal)); err != nil {
 		return nil, err
 	}
-	c.with = fmt.Sprintf("{base_url: %q, auth: {flow: token, token: %q}, poll: %s, rate: 100000, search_rate: 10000}", c.url, "file:"+file, w.Poll)
+	c.with = fmt.Sprintf("{base_url: %q, auth: {flow: token, token: %q}, poll: %s, rate: 100000, search_rate: 10000}", c.url, "file:"+file, w.pollOf(tenant))
 	n := 0
 	c.open = func(rule string, lines int) (string, error) { n++; return openDealRecord(portal, rule, lines, n) }
 	c.close = func(record, rule string) error { return portal.MoveStage(record, c.stages[rule]) }

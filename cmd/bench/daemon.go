@@ -50,7 +50,7 @@ func (b *bench) newStageOn(ledger seedOptions, poll time.Duration, tenants ...sc
 
 // newStageIn is newStageOn in a scene of which tenants, poll and latency are given.
 func (b *bench) newStageIn(given scene, ledger seedOptions) (s *stage, err error) {
-	s = &stage{b: b, scene: scene{Tenants: given.Tenants, Poll: given.Poll, Latency: given.Latency, Renderer: b.options.renderer, Templates: b.templates, State: ledger.dir, MasterKey: ledger.key}}
+	s = &stage{b: b, scene: scene{Tenants: given.Tenants, Poll: given.Poll, Polls: given.Polls, Latency: given.Latency, Renderer: b.options.renderer, Templates: b.templates, State: ledger.dir, MasterKey: ledger.key}}
 	if s.scene.Dir, err = os.MkdirTemp("", "dealseal-bench-"); err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func (s *stage) startDaemon() error {
 
 // How often something is asked: soon where little is going on, seldom where the asking would be a part of the load.
 const (
-	soon   = 25 * time.Millisecond
+	soon   = 100 * time.Millisecond
 	seldom = 500 * time.Millisecond
 )
 

@@ -92,15 +92,18 @@ func (b *bench) legs(name string, all []*deal.Sealing) {
 	whole := seenToWritten(all[1:])
 	b.figure(name+", seen to fields written, p50", ms(whole.quantile(0.5)), "ms", nil, "%d order forms of 2 pages, B-T, SoftHSM P-256, audit trail attached", len(whole))
 	b.figure(name+", seen to fields written, p95", ms(whole.quantile(0.95)), "ms", atMost(1000), "the first deal of the daemon took %s ms", short(ms(seenToWritten(all[:1])[0])))
-	last := deal.Noticed
-	for _, step := range deal.Steps[1:] {
-		var leg sample
-		for _, sl := range all[1:] {
-			leg = append(leg, sl.Facts.Times[step].Sub(sl.Facts.Times[last]))
-		}
-		b.figure(fmt.Sprintf("%s, %s to %s, p50", name, last, step), ms(leg.quantile(0.5)), "ms", nil, "p95 %s ms", short(ms(leg.quantile(0.95))))
-		last = step
+	for i, step := range deal.Steps[1:] {
+		took := leg(all[1:], deal.Steps[i], step)
+		b.figure(fmt.Sprintf("%s, %s to %s, p50", name, deal.Steps[i], step), ms(took.quantile(0.5)), "ms", nil, "p95 %s ms", short(ms(took.quantile(0.95))))
 	}
+}
+
+// leg is how long deals took from one step to another.
+func leg(all []*deal.Sealing, from, to deal.Step) (took sample) {
+	for _, sl := range all {
+		took = append(took, sl.Facts.Times[to].Sub(sl.Facts.Times[from]))
+	}
+	return took
 }
 
 func seenToWritten(all []*deal.Sealing) (s sample) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"syscall"
@@ -20,12 +22,14 @@ import (
 // scene is what a daemon is put into: its tenants and how it is configured. It is handed to the process of the
 // surroundings as JSON.
 type scene struct {
-	Dir       string        `json:"dir"` // of configuration, token and state; must exist
-	Tenants   []sceneTenant `json:"tenants"`
-	Poll      time.Duration `json:"poll"`
-	Latency   time.Duration `json:"latency"` // that the CRMs take to answer
-	Renderer  string        `json:"renderer"`
-	Templates string        `json:"templates"`
+	Dir     string        `json:"dir"` // of configuration, token and state; must exist
+	Tenants []sceneTenant `json:"tenants"`
+	Poll    time.Duration `json:"poll"`
+	// Polls are of tenants that are polled otherwise.
+	Polls     map[string]time.Duration `json:"polls,omitempty"`
+	Latency   time.Duration            `json:"latency"` // that the CRMs take to answer
+	Renderer  string                   `json:"renderer"`
+	Templates string                   `json:"templates"`
 	// State and MasterKey are of a ledger that is there already; empty for a fresh one below Dir.
 	State     string `json:"state"`
 	MasterKey string `json:"master_key"`
@@ -40,6 +44,8 @@ const (
 	ruleAlone     = "alone"      // without the audit trail
 	ruleReady     = "ready"      // a PDF that is on the record already, without an audit trail
 )
+
+func (s scene) pollOf(tenant string) time.Duration { return cmp.Or(s.Polls[tenant], s.Poll) }
 
 func (s scene) path(name string) string { return filepath.Join(s.Dir, name) }
 
@@ -72,11 +78,16 @@ type hello struct {
 	Control string `json:"control"`
 }
 
+// mockGarbage lets the mocks, which hold thousands of deals in memory, look through them seldom: CRMs are elsewhere, and
+// what they take for themselves is not to be taken from the daemon.
+const mockGarbage = 800
+
 // surroundings is the process. It lives as long as its standard input.
 func surroundings(ctx context.Context, args []string) error {
 	if len(args) != 1 {
 		return errors.New("surroundings are started by the bench itself")
 	}
+	debug.SetGCPercent(mockGarbage)
 	w := &world{crms: map[string]*crm{}}
 	if err := json.Unmarshal([]byte(args[0]), &w.scene); err != nil {
 		return err
