@@ -260,7 +260,7 @@ func HoldName(reason string, epoch time.Time) string {
 // made here, and nothing is signed. What was staged here belongs to other bytes and is no evidence of these.
 func (r *run) adopt(ctx context.Context, rec deal.Record, file deal.RecordFile) error {
 	s := r.s
-	fact, err := r.download(ctx, file, fileContract)
+	fact, err := r.download(ctx, file, fileContract, io.Discard)
 	if err != nil {
 		return err
 	}
@@ -277,8 +277,9 @@ func (r *run) adopt(ctx context.Context, rec deal.Record, file deal.RecordFile) 
 		Detail: map[string]string{"file": file.ID, "sha256": fact.SHA256}})
 }
 
-// download stages a file that is attached to the record. It is the whole file or an error: half a document may be one.
-func (r *run) download(ctx context.Context, file deal.RecordFile, as string) (fact deal.FileFact, err error) {
+// download stages a file that is attached to the record, and shows it to whoever is beside. It is the whole file or an error:
+// half a document may be one.
+func (r *run) download(ctx context.Context, file deal.RecordFile, as string, beside io.Writer) (fact deal.FileFact, err error) {
 	t, err := r.tenant(ctx, r.s)
 	if err != nil {
 		return fact, err
@@ -291,7 +292,7 @@ func (r *run) download(ctx context.Context, file deal.RecordFile, as string) (fa
 	fact, err = r.Files.Stage(ctx, r.s.Tx, as, func(w io.Writer) error {
 		ctx, cancel := context.WithTimeout(ctx, uploadLimit)
 		defer cancel()
-		return files.Download(ctx, r.s.Change.Ref, file.ID, w, maxAttachment)
+		return files.Download(ctx, r.s.Change.Ref, file.ID, io.MultiWriter(w, beside), maxAttachment)
 	})
 	if err == nil && (file.Size > 0 && file.Size != fact.Size || file.MD5 != "" && !strings.EqualFold(file.MD5, fact.MD5)) {
 		err = fmt.Errorf("file %s arrived with other bytes than the CRM says that it has: it was cut on its way", file.ID)

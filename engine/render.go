@@ -94,20 +94,20 @@ func willRender(s *deal.Sealing) bool {
 
 func (r *run) fromRecord(ctx context.Context) (deal.FileFact, error) {
 	s := r.s
-	fact, err := r.download(ctx, deal.RecordFile{ID: s.Private.Source, Size: s.Private.SourceSize, MD5: s.Private.SourceMD5}, fileUnsigned)
-	if err != nil {
-		return fact, err
+	var head beginning
+	fact, err := r.download(ctx, deal.RecordFile{ID: s.Private.Source, Size: s.Private.SourceSize, MD5: s.Private.SourceMD5}, fileUnsigned, &head)
+	if err == nil && string(head) != "%PDF-" {
+		err = deal.Hold("the file on the record is not a PDF: replace it and release the deal")
 	}
-	head := make([]byte, 5)
-	f, closer, err := r.Files.OpenStaged(ctx, s.Tx, fileUnsigned, fact)
-	if err != nil {
-		return fact, err
-	}
-	defer closer.Close()
-	if _, err := f.ReadAt(head, 0); err != nil || string(head) != "%PDF-" {
-		return fact, deal.Hold("the file on the record is not a PDF: replace it and release the deal")
-	}
-	return fact, nil
+	return fact, err
+}
+
+// beginning keeps the first five bytes that are written to it.
+type beginning []byte
+
+func (b *beginning) Write(p []byte) (int, error) {
+	*b = append(*b, p[:min(len(p), 5-len(*b))]...)
+	return len(p), nil
 }
 
 // sealBox returns the box that the house's seal goes into, nil when the bundle has none.

@@ -102,11 +102,16 @@ func (s *Store) makeStaging(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	for _, parent := range []string{filepath.Dir(dir), s.dir} {
-		if err := s.syncDir("fsync/staging-dir", parent); err != nil {
-			return err
-		}
+	if err := s.syncDir("fsync/staging-dir", filepath.Dir(dir)); err != nil {
+		return err
 	}
+	if s.rooted.Load() {
+		return nil
+	}
+	if err := s.syncDir("fsync/staging-dir", s.dir); err != nil {
+		return err
+	}
+	s.rooted.Store(true)
 	return nil
 }
 
@@ -324,7 +329,7 @@ func evidenceSource(key *dataKey, name string, content []byte) (archive.Source, 
 }
 
 func (s *Store) manifest(ctx context.Context, sl *deal.Sealing, key *dataKey) (*archive.Manifest, error) {
-	private, err := sealPrivate(key, sl)
+	private, err := s.privates.seal(key, sl)
 	if err != nil {
 		return nil, err
 	}
@@ -409,6 +414,7 @@ func (s *Store) Erase(ctx context.Context, tx deal.TxID, who, why string) error 
 		return err
 	}
 	s.keys.forget(tx)
+	s.privates.forget(tx)
 	return errors.Join(s.Unstage(ctx, tx), s.truncateLog(ctx))
 }
 

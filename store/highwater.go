@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 const highWaterName = "high-water"
@@ -19,8 +20,9 @@ const highWaterName = "high-water"
 // cannot be undone. A database whose tree is smaller is an older one, even if it was restored in place and lives where it
 // always did.
 type highWater struct {
-	mu   sync.Mutex
-	size int64 // on stable storage
+	mu     sync.Mutex
+	size   int64        // on stable storage
+	wanted atomic.Int64 // the largest that is committed and that somebody waits for
 }
 
 // readHighWater returns 0 if there is no file yet. A file that cannot be understood is above every tree: that holds
@@ -47,14 +49,21 @@ func (s *Store) readHighWater() (int64, error) {
 	return size, nil
 }
 
-// raiseHighWater makes size durable outside of the database. It never lowers it.
+// raiseHighWater makes size durable outside of the database. It never lowers it. Those who wait meanwhile are served by one
+// writing.
 func (s *Store) raiseHighWater(size int64) error {
+	for {
+		wanted := s.mark.wanted.Load()
+		if size <= wanted || s.mark.wanted.CompareAndSwap(wanted, size) {
+			break
+		}
+	}
 	s.mark.mu.Lock()
 	defer s.mark.mu.Unlock()
 	if size <= s.mark.size {
 		return nil
 	}
-	return s.writeHighWater(size)
+	return s.writeHighWater(s.mark.wanted.Load())
 }
 
 // writeHighWater needs the lock.

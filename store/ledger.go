@@ -543,7 +543,7 @@ func (t *txn) save(r *row, sl *deal.Sealing, key *dataKey, n, events int64, l le
 	if err != nil {
 		return err
 	}
-	private, err := sealPrivate(key, sl)
+	private, err := t.s.privates.seal(key, sl)
 	if err != nil {
 		return err
 	}
@@ -592,9 +592,13 @@ func (t *txn) schedule(sl *deal.Sealing) error {
 		return t.unwant(deal.JobSeal, string(sl.Tx))
 	case sl.Condition == deal.Retrying:
 		return t.want(deal.JobSeal, string(sl.Tx), sl.Tenant, sl.Next)
-	default:
-		return t.want(deal.JobSeal, string(sl.Tx), sl.Tenant, t.now)
+	case t.isJob():
+		running, err := t.isRunning(deal.JobSeal, string(sl.Tx))
+		if err != nil || running {
+			return err // it goes on with it
+		}
 	}
+	return t.want(deal.JobSeal, string(sl.Tx), sl.Tenant, t.now)
 }
 
 // emit puts an event into the outbox and on its way to all endpoints that want it.

@@ -235,6 +235,16 @@ func (t *txn) forget(kind deal.JobKind, key string) error {
 	return t.exec(`DELETE FROM jobs WHERE kind = $1 AND key = $2`, kind, key)
 }
 
+// isJob reports whether a job makes this change.
+func (t *txn) isJob() bool { return t.ctx.Value(ownerKey{}) != nil }
+
+// isRunning reports whether the job of a key runs, and nobody has put it off or taken it back meanwhile.
+func (t *txn) isRunning(kind deal.JobKind, key string) (running bool, err error) {
+	_, err = t.get([]any{&running}, `SELECT r.state = 'running' AND j.due <> $3 AND j.due <= $4 FROM jobs j JOIN river_job r ON r.id = j.job
+		WHERE j.kind = $1 AND j.key = $2`, kind, key, never, t.now.UnixMilli())
+	return running, err
+}
+
 // unqueue removes the River job of a key unless it runs.
 func (t *txn) unqueue(kind deal.JobKind, key string) (running bool, err error) {
 	var state string

@@ -199,6 +199,49 @@ func TestAJobOfALiveSealingIsNeverDropped(t *testing.T) {
 	}
 }
 
+// A job that moves its sealing goes on with it by itself, and asks for no other; what it has put off or given up before it
+// changed its mind is asked for again.
+func TestAJobThatMovesItsSealingAsksForNoOther(t *testing.T) {
+	for name, c := range map[string]struct {
+		before []deal.Condition
+		asked  int64
+	}{
+		"it only moves":            {nil, 0},
+		"it was put off":           {[]deal.Condition{deal.Retrying}, 2},
+		"it waited for somebody":   {[]deal.Condition{deal.Held}, 2},
+		"it was put off and moved": {[]deal.Condition{deal.Retrying, deal.Running}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := wallStore(t)
+			asked := make(chan int64, 1)
+			stop := work(t, s, Workers{Tenants: []deal.TenantID{acme}}, seals(func(ctx context.Context, tx deal.TxID) deal.Outcome {
+				wants := func() int64 { return query[int64](t, s, `SELECT wants FROM jobs WHERE kind = 'seal' AND key = $1`, tx) }
+				sl, begun := load(t, s, tx), wants()
+				for _, condition := range append(c.before, deal.Running) {
+					sl.Condition, sl.Next = condition, time.Now().Add(time.Hour)
+					if condition == deal.Running && sl.Step == deal.Noticed {
+						sl.Step = deal.Gathered
+					}
+					if err := s.Advance(ctx, sl, deal.Entry{Who: "daemon", What: "moved"}); err != nil {
+						t.Error(err)
+					}
+				}
+				asked <- wants() - begun
+				return deal.Outcome{Again: time.Hour}
+			}))
+			sl := one(t, s, "006A")
+			if n := receive(t, asked, "the run"); n != c.asked {
+				t.Errorf("the job was asked for %d times, want %d", n, c.asked)
+			}
+			stop()
+			due := fromMillis(query[int64](t, s, `SELECT due FROM jobs WHERE kind = 'seal' AND key = $1`, sl.Tx))
+			if soon := time.Until(due) < time.Minute; soon != (c.asked > 0) {
+				t.Errorf("the job is due in %s", time.Until(due))
+			}
+		})
+	}
+}
+
 func TestAfterACrashEveryJobIsThereAgainAtOnce(t *testing.T) {
 	s := wallStore(t)
 	running := one(t, s, "006A")

@@ -71,6 +71,7 @@ type Store struct {
 	owners    owners
 	mark      highWater
 	keys      keyring
+	privates  privates
 	commits   commits
 	bell      *webhooks.Bell
 	// subscriptions are nil when they have to be read anew.
@@ -79,6 +80,7 @@ type Store struct {
 	blocked       atomic.Bool                                // another program's lock was met since the last write transaction began
 	backup        sync.Mutex                                 // one at a time
 	staging       sync.RWMutex                               // held by what changes staged documents; a backup needs it alone for a moment
+	rooted        atomic.Bool                                // the folder of staged documents is durable in its parent
 }
 
 // Open locks the state directory, brings its schema up to date and makes good what a crash left behind. The errors
@@ -165,6 +167,9 @@ var pragmas = [...]struct{ name, set, want string }{
 	{"foreign_keys", "1", "1"},
 	{"trusted_schema", "0", "0"},
 	{"secure_delete", "1", "1"},
+	// What a savepoint would be taken back with stays in memory: a file for that, for every group of changes, cost as much as
+	// writing the group to the log.
+	{"temp_store", "MEMORY", "2"},
 }
 
 func (s *Store) connect(ctx context.Context) error {
