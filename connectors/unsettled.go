@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/dealseal/dealseal/deal"
 )
 
 // Unsettled remembers the records with a write that got no answer in time. The CRM may still carry it out, and then it
@@ -59,3 +61,40 @@ func (e *UnsettledError) Error() string {
 
 // RetryAfter is how long the record should still be left alone.
 func (e *UnsettledError) RetryAfter() time.Duration { return e.left }
+
+// LateError is the failure of a write that the CRM may still be carrying out: whoever looked at once could find nothing, write
+// again, and have both.
+type LateError struct {
+	cause error
+	late  time.Duration
+}
+
+// Late marks such a failure. The error itself stays as it is: deals that share a call share its error, too.
+func Late(err error, late time.Duration) error {
+	var already *LateError
+	if errors.As(err, &already) && already.late >= late {
+		return err
+	}
+	return &LateError{err, late}
+}
+
+const lateCure = "it may still be carried out, so that dealseal waits before it looks and tries again"
+
+func (e *LateError) Error() string { return e.cause.Error() + "; " + lateCure }
+
+func (e *LateError) Unwrap() error { return e.cause }
+
+// Cure is what mends it. It is a part of the text, too.
+func (e *LateError) Cure() string {
+	var c interface{ Cure() string }
+	if errors.As(e.cause, &c) && c.Cure() != "" {
+		return c.Cure() + "; " + lateCure
+	}
+	return lateCure
+}
+
+// RetryAfter is how long the CRM should be left alone.
+func (e *LateError) RetryAfter() time.Duration { return max(deal.RetryAfter(e.cause), e.late) }
+
+// Unsettled is how long the CRM may still carry out the write; see deal.Unsettled.
+func (e *LateError) Unsettled() time.Duration { return e.late }

@@ -2,8 +2,10 @@ package connectors_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,4 +34,26 @@ func TestARecordIsLeftAloneAfterAWriteThatTookTooLong(t *testing.T) {
 			t.Errorf("after the pause: %v", err)
 		}
 	})
+}
+
+// Deals that share a call share its error, wrapped or not: what one of them makes of it is not seen by the others.
+func TestAWriteThatMayBeCarriedOutLateIsMarkedForOneDealOnly(t *testing.T) {
+	shared := fmt.Errorf("put the file on the record: %w", context.DeadlineExceeded)
+	text := shared.Error()
+	marked := make(chan error, 8)
+	for range cap(marked) {
+		go func() { marked <- connectors.Late(connectors.Late(shared, time.Minute), time.Minute) }()
+	}
+	for range cap(marked) {
+		err := <-marked
+		if deal.Unsettled(err) != time.Minute || deal.RetryAfter(err) != time.Minute || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v: to be left alone for %s", err, deal.Unsettled(err))
+		}
+		if strings.Count(err.Error(), "may still be carried out") != 1 {
+			t.Errorf("it is not said once: %v", err)
+		}
+	}
+	if shared.Error() != text || deal.Unsettled(shared) != 0 {
+		t.Errorf("the error that they share is another now: %v", shared)
+	}
 }

@@ -43,9 +43,7 @@ type Error struct {
 
 	class class
 	after time.Duration
-	// late is how long the call may still be carried out; see later.
-	late time.Duration
-	cure string
+	cure  string
 	// unclear says that the call may have been carried out all the same.
 	unclear bool
 	// login says that no call of this kind can succeed until the login is mended.
@@ -106,9 +104,6 @@ func (e *Error) Permanent() bool { return e.class == permanent }
 // RetryAfter is how long HubSpot should be left alone; 0 when it does not matter.
 func (e *Error) RetryAfter() time.Duration { return e.after }
 
-// Unsettled is how long HubSpot may still carry out the write; see deal.Unsettled.
-func (e *Error) Unsettled() time.Duration { return e.late }
-
 // Login reports whether the trouble is with the token, or with what the app was granted, and not with one record.
 func (e *Error) Login() bool { return e.login }
 
@@ -160,26 +155,14 @@ func (c *Connector) settle() time.Duration { return min(c.cfg.Timeout, settlePau
 // again, and have both. What got an answer, or has lost its connection, is not carried out for long; what is still being
 // waited for may be, and is given as long as a receipt that may arrive late.
 func (c *Connector) later(err error) error {
-	var e *Error
-	if errors.As(err, &e) && e.unclear {
-		if err == error(e) { // deals that share a call share its error, too
-			own := *e
-			e, err = &own, &own
-		}
-		e.late = c.settle()
-		if errors.Is(err, context.DeadlineExceeded) {
-			e.late = max(e.late, min(lateTimeouts*c.cfg.Timeout, latePause))
-		}
-		e.after = max(e.after, e.late)
-		const wait = "it may still be carried out, so that dealseal waits before it looks and tries again"
-		switch {
-		case e.cure == "":
-			e.cure = wait
-		case !strings.HasSuffix(e.cure, wait):
-			e.cure += "; " + wait
-		}
+	if !isUnclear(err) {
+		return err
 	}
-	return err
+	late := c.settle()
+	if errors.Is(err, context.DeadlineExceeded) {
+		late = max(late, min(lateTimeouts*c.cfg.Timeout, latePause))
+	}
+	return connectors.Late(err, late)
 }
 
 // isMissing reports whether err says that what the path names does not exist. A path that HubSpot does not serve, such as

@@ -161,3 +161,26 @@ func TestCancelledCallSaysSo(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// Deals that share a call share its error, also inside of another: marking it for one of them leaves it as it is. Under the
+// race detector this would not do otherwise.
+func TestAnErrorThatDealsShareIsMarkedForEachByItself(t *testing.T) {
+	c := &Connector{}
+	c.cfg.Timeout = time.Minute
+	inner := &Error{unclear: true, cause: context.DeadlineExceeded}
+	for name, shared := range map[string]error{"bare": inner, "wrapped": fmt.Errorf("upload: %w", inner)} {
+		text := shared.Error()
+		marked := make(chan error, 8)
+		for range cap(marked) {
+			go func() { marked <- c.later(shared) }()
+		}
+		for range cap(marked) {
+			if err := <-marked; deal.Unsettled(err) <= 0 || deal.RetryAfter(err) < deal.Unsettled(err) {
+				t.Errorf("%s: %v may be repeated in %s", name, err, deal.RetryAfter(err))
+			}
+		}
+		if shared.Error() != text || deal.RetryAfter(shared) != 0 {
+			t.Errorf("%s: the error that they share is another now: %v", name, shared)
+		}
+	}
+}
