@@ -2,7 +2,8 @@
 // on the record, exactly once, whatever crashes in between.
 //
 // The ledger is the authority and the queue only a scheduler. Around every effect stand two commits: Begin (intent and
-// lease) and Advance (result, audit entry, events and counters). A step that is run again looks before it acts.
+// lease) and Advance (result, audit entry, events and counters), of which one may be the end of an effect and the beginning of
+// the next. A step that is run again looks before it acts.
 package engine
 
 import (
@@ -205,10 +206,7 @@ func (r *run) steps(ctx context.Context) deal.Outcome {
 		if s.Facts.Times == nil {
 			s.Facts.Times = map[deal.Step]time.Time{}
 		}
-		r.floor.work(ctx, s.Tenant)
-		out, over := r.take(ctx)
-		r.floor.rest(s.Tenant)
-		if over {
+		if out, over := r.takeAtWork(ctx); over {
 			return out
 		}
 	}
@@ -241,6 +239,13 @@ func (r *run) awaitRoom(ctx context.Context) bool {
 		}
 	}
 	return true
+}
+
+// takeAtWork goes one step once the floor has room for it.
+func (r *run) takeAtWork(ctx context.Context) (out deal.Outcome, over bool) {
+	r.floor.work(ctx, r.s.Tenant)
+	defer r.floor.rest(r.s.Tenant)
+	return r.take(ctx)
 }
 
 // take goes one step; over means that the deal goes no further now.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -152,4 +153,26 @@ func TestNobodyWaitsOnTheFloorForLong(t *testing.T) {
 		big.end()
 		small.end()
 	})
+}
+
+// A step that panics does not stay at work for ever.
+func TestAStepThatPanicsLeavesTheFloor(t *testing.T) {
+	e := &Engine{Log: slog.New(slog.DiscardHandler)}
+	e.init()
+	defer e.floor.come("a")()
+	r := &run{Engine: e, s: &deal.Sealing{Tenant: "a"}, step: &step{name: "x", do: func(r *run, _ context.Context) error {
+		defer r.floor.away("a")()
+		panic("a step")
+	}}}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the panic is gone")
+			}
+		}()
+		r.takeAtWork(t.Context())
+	}()
+	if n := e.floor.atWork("a"); n != 0 {
+		t.Errorf("%d deals are at work", n)
+	}
 }
