@@ -132,14 +132,14 @@ func (b *browser) logIn(link string) {
 
 func TestEveryPageIsSoundInABrowser(t *testing.T) {
 	v := settle()
-	h, _, _ := open(v)
+	h, _, _ := open(v, func(o *Options) { o.Deeds, o.Hooks = &doer{}, office{} })
 	base, link := house(t, v, h)
 	d := v.deals[len(v.deals)-1]
 	d.Sealing.Private.Document = []byte(`{"customer":{"name":"Żółć GmbH","iban":"` + strings.Repeat("X", 120) + `"},"lines":[{"amount":"1.00"}],"note":null}`)
 	b := newBrowser(t)
 	pages := []struct{ name, path string }{{"gate", "/"}, {"login", ""}, {"no link", "/login?token=x"}, {"log in first", "/deals"}}
 	signed := []struct{ name, path string }{{"status", "/"}, {"list", "/deals"}, {"narrowed list", "/deals?state=held&tenant=acme"}, {"nothing found", "/deals?q=nobody"}, {"bad day", "/deals?day=x"},
-		{"done", path(d)}, {"fields", path(d) + "/fields"}, {"unknown", "/deals/aaaaaaaaaaaaaaaaaaaaaaaaaa"}}
+		{"done", path(d)}, {"fields", path(d) + "/fields"}, {"webhooks", "/webhooks"}, {"delivery", "/webhooks/deliveries/2"}, {"unknown", "/deals/aaaaaaaaaaaaaaaaaaaaaaaaaa"}}
 	for _, condition := range []deal.Condition{deal.Held, deal.Dead, deal.Retrying, deal.Running, deal.Ended} {
 		for _, x := range v.deals {
 			if s := x.Sealing; s.Condition == condition && s.Step == deal.Kept {
@@ -287,6 +287,31 @@ func TestAnOpenPageIsKeptCurrentAndSaysWhenItCannotBe(t *testing.T) {
 	}
 	h.(member).sessions.EndAll()
 	b.await("document.getElementById('live').textContent.includes('the session has ended')")
+}
+
+// TestAPersonDecidesWithTheKeyboardAlone also needs no JavaScript.
+func TestAPersonDecidesWithTheKeyboardAlone(t *testing.T) {
+	v, did := settle(), &doer{}
+	h, _, _ := open(v, func(o *Options) { o.Deeds = did })
+	base, link := house(t, v, h)
+	held := in(v, deal.Held)
+	b := newBrowser(t)
+	b.look(375, "light")
+	b.logIn(link)
+	b.do(chromedp.Navigate(base+path(held)), chromedp.WaitVisible(chromedp.CSS(".deed")))
+	if name := eval[string](b, "document.querySelector('#why').labels[0].textContent"); name != "Why" {
+		t.Errorf("the field is called %q", name)
+	}
+	b.tabTo("#why")
+	b.do(chromedp.KeyEvent("it was right"))
+	b.tabTo("button[value=release]")
+	b.scripts(false)
+	b.do(chromedp.KeyEvent(kb.Enter), chromedp.WaitVisible(chromedp.CSS(".timeline")))
+	b.scripts(true)
+	b.await(fmt.Sprintf("location.pathname === %q", path(held)))
+	if want := fmt.Sprintf("release %s by alice: it was right", held.Sealing.Tx); len(did.done) != 1 || did.done[0] != want {
+		t.Errorf("%v, want %s", did.done, want)
+	}
 }
 
 func (b *browser) await(predicate string) {

@@ -25,6 +25,7 @@ type dealView struct {
 	Commands []string
 	Prepare  string // makes the document anew, where that is possible
 	Erased   bool
+	Decide   *deedForm // nil where there is nothing to decide, or not for this person
 
 	Timeline []stepView
 	Total    string
@@ -127,7 +128,9 @@ func (s *server) deal(ctx context.Context, r *http.Request) (*frame, error) {
 	if err != nil {
 		return nil, noDeal(tx, err)
 	}
-	return &frame{Title: "Deal " + string(tx), Here: "deals", Live: true, Deal: viewDeal(d, s.Now())}, nil
+	v := viewDeal(d, s.Now())
+	v.Decide = s.decideForm(ctx, d)
+	return &frame{Title: "Deal " + string(tx), Here: "deals", Live: v.Decide == nil, Deal: v}, nil // nobody's words are lost while they are written
 }
 
 func viewDeal(d *Deal, now time.Time) *dealView {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/web/role"
 )
 
 // Hooks is what the pages need to know of webhooks. Its methods answer as those of the House do, and change nothing.
@@ -80,6 +81,7 @@ type deliveryView struct {
 
 type attemptsView struct {
 	ID   int64
+	Deed *deedForm // nil where it cannot be delivered once more from here
 	Rows []attemptView
 }
 
@@ -152,14 +154,13 @@ func (s *server) attempts(ctx context.Context, r *http.Request) (*frame, error) 
 	} else {
 		err = ErrNotFound
 	}
-	if errors.Is(err, ErrNotFound) {
-		return nil, &problem{status: http.StatusNotFound, Title: "There is no such delivery",
-			What: "Nothing is known of this delivery: it never was, or it ended more than thirty days ago.", Do: "/webhooks lists the newest."}
-	}
 	if err != nil {
-		return nil, fmt.Errorf("attempts: %w", err)
+		return nil, noDelivery(fmt.Errorf("attempts: %w", err))
 	}
 	v := &attemptsView{ID: id}
+	if who, _ := reader(ctx); s.Deeds != nil && role.May(who.Role, role.TryHooks) {
+		v.Deed = &deedForm{Action: "/webhooks/deliveries/" + strconv.FormatInt(id, 10) + "/redeliver", Buttons: []button{{"redeliver", "Deliver once more", "with all its attempts"}}}
+	}
 	for _, a := range all {
 		row := attemptView{N: a.N, At: at(a.At, s.Now()), Took: a.Took.Round(time.Millisecond).String(), Answer: a.Problem}
 		if a.Problem == "" && a.Status != 0 {
@@ -171,4 +172,13 @@ func (s *server) attempts(ctx context.Context, r *http.Request) (*frame, error) 
 		v.Rows = append(v.Rows, row)
 	}
 	return &frame{Title: "Delivery", Here: "webhooks", Attempts: v}, nil
+}
+
+// noDelivery puts into words that there is none.
+func noDelivery(err error) error {
+	if errors.Is(err, ErrNotFound) {
+		return &problem{status: http.StatusNotFound, Title: "There is no such delivery",
+			What: "Nothing is known of this delivery: it never was, or it ended more than thirty days ago.", Do: "/webhooks lists the newest."}
+	}
+	return err
 }

@@ -13,7 +13,7 @@ const loginCommand = "dealseal admin login"
 const maxForm = 4096
 
 // loginView is the page behind a link of loginCommand.
-type loginView struct{ Token, Who string }
+type loginView struct{ Token, Who, Role string }
 
 // gateView is the start page for those without a session: whether the daemon is well, and how to log in.
 type gateView struct {
@@ -75,7 +75,7 @@ func (s *server) askLogin(_ context.Context, r *http.Request) (*frame, error) {
 	if !ok {
 		return nil, linkOver()
 	}
-	return &frame{Title: "Log in", Login: &loginView{Token: token, Who: who}}, nil
+	return &frame{Title: "Log in", Login: &loginView{Token: token, Who: who.Who, Role: string(who.Role)}}, nil
 }
 
 func linkOver() *problem {

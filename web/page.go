@@ -33,6 +33,9 @@ type frame struct {
 	Live bool
 	// Hooked is set where there is a page of webhooks.
 	Hooked bool
+	// Deeds is set where people may decide, Role is that of the session.
+	Deeds bool
+	Role  string
 	// One of these is the content.
 	Gate     *gateView
 	Login    *loginView
@@ -73,6 +76,7 @@ func (s *server) page(show func(context.Context, *http.Request) (*frame, error))
 		now := s.Now()
 		who, _ := reader(ctx)
 		f.Version, f.At, f.Who, f.Hooked = s.Version, at(now, now), who.Who, s.Hooks != nil
+		f.Deeds, f.Role = s.Deeds != nil, string(who.Role)
 		var page bytes.Buffer
 		if err := templates.ExecuteTemplate(&page, "frame.html", f); err != nil {
 			s.Log.Error("a page could not be made", "path", r.URL.Path, "err", err)

@@ -8,11 +8,14 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/dealseal/dealseal/deal"
 )
 
 // How long things last.
@@ -45,6 +48,8 @@ type Session struct {
 	// ID tells sessions apart for people; it opens nothing.
 	ID  string `json:"id"`
 	Who string `json:"who"`
+	// Role says what the person may see and do.
+	Role deal.TokenRole `json:"role"`
 	// Since is when it began, Seen when the person last opened a page. Until is when it ends if nothing more is opened.
 	Since time.Time `json:"since"`
 	Seen  time.Time `json:"seen"`
@@ -61,40 +66,43 @@ func NewSessions(now func() time.Time) *Sessions {
 
 // Invite returns the path of a page on which the person can begin a session, once, within five minutes. Whoever calls it
 // knows for sure who asks.
-func (s *Sessions) Invite(who string) (path string, err error) {
+func (s *Sessions) Invite(who string, role deal.TokenRole) (path string, err error) {
 	if who == "" {
 		return "", errors.New("a session needs to know whose it is")
+	}
+	if !slices.Contains(deal.TokenRoles, role) {
+		return "", fmt.Errorf("there is no role %q: it must be one of %q", role, deal.TokenRoles)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sweep()
 	makeRoom(s.invites, maxInvites)
-	return "/login?token=" + s.add(s.invites, who), nil
+	return "/login?token=" + s.add(s.invites, who, role), nil
 }
 
 // add makes a secret; the caller holds the lock.
-func (s *Sessions) add(to map[secretHash]*Session, who string) string {
+func (s *Sessions) add(to map[secretHash]*Session, who string, role deal.TokenRole) string {
 	b := make([]byte, 32)
 	rand.Read(b)
 	token := base64.RawURLEncoding.EncodeToString(b)
 	h := hashOf(token)
 	now := s.now()
-	to[h] = &Session{ID: hex.EncodeToString(h[:4]), Who: who, Since: now, Seen: now}
+	to[h] = &Session{ID: hex.EncodeToString(h[:4]), Who: who, Role: role, Since: now, Seen: now}
 	return token
 }
 
 func hashOf(token string) secretHash { return sha256.Sum256([]byte(token)) }
 
 // invited reports who an invitation is for, without using it up.
-func (s *Sessions) invited(token string) (who string, ok bool) {
+func (s *Sessions) invited(token string) (who Session, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sweep()
 	in, ok := s.invites[hashOf(token)]
 	if !ok {
-		return "", false
+		return Session{}, false
 	}
-	return in.Who, true
+	return *in, true
 }
 
 // redeem uses an invitation up and begins its session.
@@ -108,7 +116,7 @@ func (s *Sessions) redeem(token string) (secret string, begun Session, ok bool) 
 	}
 	delete(s.invites, hashOf(token))
 	makeRoom(s.open, maxSessions)
-	secret = s.add(s.open, in.Who)
+	secret = s.add(s.open, in.Who, in.Role)
 	return secret, *s.open[hashOf(secret)], true
 }
 

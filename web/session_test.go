@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/mocks/hostile"
 )
 
@@ -197,7 +198,7 @@ func TestLinksLastFiveMinutes(t *testing.T) {
 	if _, _, ok := s.redeem(token); ok {
 		t.Error("it lasts too long")
 	}
-	if _, err := s.Invite(""); err == nil {
+	if _, err := s.Invite("", deal.RoleAdmin); err == nil {
 		t.Error("nobody was invited")
 	}
 }

@@ -2,7 +2,7 @@
 // can be searched, one page per deal with its documents and proofs; /healthz and /readyz for supervisors and /metrics for
 // Prometheus.
 //
-// The pages change nothing. Whoever reaches the port sees whether the daemon is well and no more: the rest is for people
+// The pages change nothing but what a person with a session decides, whose role allows it and who says why. Whoever reaches the port sees whether the daemon is well and no more: the rest is for people
 // with a session, which "dealseal admin login" begins on the daemon's machine. Even they see IDs, hashes, states and
 // certificates in every list; the values of a record and the files of the archive are shown on request only, and the audit
 // log says to whom. Pages are rendered on the server from embedded templates and work without JavaScript; one small script
@@ -19,6 +19,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/dealseal/dealseal/web/role"
 )
 
 // Options is what the pages are made of.
@@ -27,6 +29,8 @@ type Options struct {
 	House House
 	// Hooks answers how webhooks are doing; there is no page of them when nil.
 	Hooks Hooks
+	// Deeds does what people decide on the pages, which change nothing when nil.
+	Deeds Deeds
 	// Sessions are the people who may read; nobody can when nil.
 	Sessions *Sessions
 	// Hosts are further names under which the page is opened, such as that of a reverse proxy. Case and port do not
@@ -69,12 +73,18 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("POST /logout", s.logout)
 	mux.HandleFunc("GET /deals", s.forReaders(s.list))
 	mux.HandleFunc("GET /deals/{tx}", s.forReaders(s.deal))
-	mux.HandleFunc("GET /deals/{tx}/fields", s.forReaders(s.fields))
-	mux.HandleFunc("GET /deals/{tx}/files/{name...}", s.file)
-	mux.HandleFunc("GET /deals/{tx}/proof", s.proof)
+	mux.HandleFunc("GET /deals/{tx}/fields", s.forRole(role.Contracts, s.forReaders(s.fields)))
+	mux.HandleFunc("GET /deals/{tx}/files/{name...}", s.forRole(role.Contracts, s.file))
+	mux.HandleFunc("GET /deals/{tx}/proof", s.forRole(role.Audit, s.proof))
+	if o.Deeds != nil {
+		mux.HandleFunc("POST /deals/{tx}/decide", s.decide)
+	}
 	if o.Hooks != nil {
 		mux.HandleFunc("GET /webhooks", s.forReaders(s.hooks))
 		mux.HandleFunc("GET /webhooks/deliveries/{id}", s.forReaders(s.attempts))
+		if o.Deeds != nil {
+			mux.HandleFunc("POST /webhooks/deliveries/{id}/redeliver", s.redeliver)
+		}
 	}
 	mux.HandleFunc("GET /", s.page(s.nowhere))
 	mux.HandleFunc("GET /assets/{file}", func(w http.ResponseWriter, r *http.Request) {
@@ -87,5 +97,5 @@ func New(o Options) http.Handler {
 		ErrorHandling: promhttp.ContinueOnError,
 		ErrorLog:      slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 	}))
-	return guard(o.Hosts, s.recognise(mux))
+	return guard(o.Hosts, http.NewCrossOriginProtection().Handler(s.recognise(mux)))
 }

@@ -59,7 +59,7 @@ func open(v *village, change ...func(*Options)) (http.Handler, *Metrics, *bytes.
 }
 
 func invite(s *Sessions) string {
-	path, err := s.Invite("alice")
+	path, err := s.Invite("alice", deal.RoleAdmin)
 	if err != nil {
 		panic(err)
 	}

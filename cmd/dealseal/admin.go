@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/web"
 )
 
@@ -41,6 +43,8 @@ type invitation struct {
 	Page string `json:"page"` // asked for, or else where the daemon itself answers
 	Path string `json:"path"`
 	Who  string `json:"who"`
+	// Role is what the person may; empty: admin.
+	Role deal.TokenRole `json:"role,omitempty"`
 	// Unknown is set when the page does not answer to the name that was asked for.
 	Unknown bool `json:"unknown,omitempty"`
 }
@@ -50,7 +54,7 @@ func adminLogin(ctx context.Context, c *call, r *remote) error {
 	if err != nil {
 		return err
 	}
-	body, err := json.Marshal(invitation{Page: page})
+	body, err := json.Marshal(invitation{Page: page, Role: deal.TokenRole(c.role)})
 	if err != nil {
 		return err
 	}
@@ -90,9 +94,9 @@ func adminSessions(ctx context.Context, c *call, r *remote) error {
 		return err
 	}
 	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SESSION\tWHO\tBEGAN\tLAST USED\tENDS")
+	fmt.Fprintln(w, "SESSION\tWHO\tROLE\tBEGAN\tLAST USED\tENDS")
 	for _, s := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\tin %s\n", s.ID, s.Who, ago(s.Since), ago(s.Seen), time.Until(s.Until).Round(time.Minute))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\tin %s\n", s.ID, s.Who, s.Role, ago(s.Since), ago(s.Seen), time.Until(s.Until).Round(time.Minute))
 	}
 	return w.Flush()
 }
@@ -136,7 +140,7 @@ func (d *service) invite(r *http.Request) (in invitation, err error) {
 		_, host, _ := strings.Cut(in.Page, "://")
 		in.Unknown = !web.Answers(d.hosts(), host)
 	}
-	in.Path, err = d.sessions.Invite(in.Who)
+	in.Path, err = d.sessions.Invite(in.Who, cmp.Or(in.Role, deal.RoleAdmin))
 	return in, err
 }
 

@@ -31,16 +31,16 @@ type command struct {
 
 // options are the flags of all commands; each command registers those that it knows.
 type options struct {
-	config, profile, level, out, trust, record, checkpoint, why, tenant, passphrase, subject, page, masterKey, guard string
-	json, all, online, strict, vri                                                                                   bool
-	limit                                                                                                            int
-	backup                                                                                                           backupOptions
-	certs                                                                                                            certOptions
-	reconcile                                                                                                        reconcileOptions
-	provision                                                                                                        provisionOptions
-	shadow                                                                                                           shadowOptions
-	hooks                                                                                                            hookOptions
-	tokens                                                                                                           tokenOptions
+	config, profile, level, out, trust, record, checkpoint, why, tenant, passphrase, subject, page, masterKey, guard, role string
+	json, all, online, strict, vri                                                                                         bool
+	limit                                                                                                                  int
+	backup                                                                                                                 backupOptions
+	certs                                                                                                                  certOptions
+	reconcile                                                                                                              reconcileOptions
+	provision                                                                                                              provisionOptions
+	shadow                                                                                                                 shadowOptions
+	hooks                                                                                                                  hookOptions
+	tokens                                                                                                                 tokenOptions
 }
 
 // usualConfig is where the configuration is when no flag says otherwise.
@@ -117,8 +117,9 @@ func commands() []command {
 				fs.StringVar(&o.tenant, "tenant", "", "only deals of the tenant with this `id`")
 				fs.StringVar(&o.guard, "guard", "", "decide about all deals that the guard holds of this `tenant[/rule]`")
 			})},
-		{name: "admin", args: "login [--page URL] | sessions [--json] | logout", summary: "log in to the status page, list who is, or end all sessions", run: admin,
+		{name: "admin", args: "login [--page URL] [--role ROLE] | sessions [--json] | logout", summary: "log in to the status page, list who is, or end all sessions", run: admin,
 			flags: with(asJSON, func(fs *flag.FlagSet, o *options) {
+				fs.StringVar(&o.role, "role", "admin", "what the link is good for: viewer, operator, signer-admin, auditor or admin")
 				fs.StringVar(&o.page, "page", "", "the `address` of the page in the browser, where a proxy stands before it")
 			})},
 		{name: "explain", args: "TX", summary: "the whole story of one deal", run: explain, flags: with(asJSON, key)},

@@ -50,7 +50,7 @@ func (d *service) newPage() http.Handler {
 	d.deliverer.Attempted = hooks.attempted
 	registry.MustRegister(hooks.attempts, hooks.delay, d.countMessages(), notifyWatch{d.store})
 	registry.MustRegister(metrics, web.Readiness(checks), &d.checkups, keyWatch{d.keys.groups, d.standIns}, hookWatch{d.store, d.residents.house}, d.ingress, d.api, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return web.New(web.Options{House: house, Hooks: pageHooks{d.store}, Sessions: d.sessions, Hosts: d.hosts(), Metrics: registry, Version: version, Log: d.log, Checks: checks})
+	return web.New(web.Options{House: house, Hooks: pageHooks{d.store}, Deeds: pageDeeds{d.operations()}, Sessions: d.sessions, Hosts: d.hosts(), Metrics: registry, Version: version, Log: d.log, Checks: checks})
 }
 
 // databaseMoves reports why the database cannot be read or written.
@@ -296,4 +296,34 @@ func (p *pageHouse) key(ctx context.Context, name string) web.Key {
 	last := p.known[name]
 	last.Name, last.Silent = name, true
 	return last
+}
+
+// pageDeeds does what people decide on the pages, as the commands do it.
+type pageDeeds struct{ ops *local }
+
+func (p pageDeeds) Decide(ctx context.Context, verb string, tx deal.TxID, who, why string) error {
+	return refusedOnPage(p.ops.Decide(ctx, decision{Verb: verb, Tx: tx, Who: who, Why: why}))
+}
+
+func (p pageDeeds) Redeliver(ctx context.Context, delivery int64, who, why string) error {
+	_, err := p.ops.Redeliver(ctx, store.Redelivery{Delivery: delivery}, who, why)
+	return refusedOnPage(err)
+}
+
+// refusedOnPage turns what the store refuses into what the page understands.
+func refusedOnPage(err error) error {
+	var refused *store.RefusedError
+	var gone *store.NoDeliveryError
+	var endpoint *store.EndpointError
+	switch {
+	case errors.As(err, &refused):
+		return &web.RefusedError{Why: refused.Reason}
+	case errors.Is(err, deal.ErrStale):
+		return &web.RefusedError{Why: "a step of it is under way"}
+	case errors.As(err, &endpoint):
+		return &web.RefusedError{Why: endpoint.Error()}
+	case errors.As(err, &gone):
+		return web.ErrNotFound
+	}
+	return missing(err)
 }

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/dealseal/dealseal/deal"
 )
 
 // anything is an answer that is an object of its own kind.
@@ -96,9 +98,9 @@ func operationID(rt route) string {
 }
 
 func rolesWith(p permission) (roles []string) {
-	for role, all := range granted {
-		if slices.Contains(all, p) {
-			roles = append(roles, string(role))
+	for _, r := range deal.TokenRoles {
+		if may(r, p) {
+			roles = append(roles, string(r))
 		}
 	}
 	slices.Sort(roles)

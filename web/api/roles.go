@@ -1,32 +1,22 @@
 package api
 
 import (
-	"slices"
-
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/web/role"
 )
 
 // permission is what a route asks of a token.
-type permission string
+type permission = role.Permission
 
 const (
-	anyone    permission = "" // without a token
-	see       permission = "see states, hashes and reasons"
-	contracts permission = "see documents, evidence and the values that went into them"
-	audit     permission = "see the audit log and prove what it says"
-	decide    permission = "decide about deals that wait"
-	prepare   permission = "give up a digest that was committed"
-	tryHooks  permission = "test webhooks and deliver once more"
-	keepHooks permission = "add, change and remove webhooks"
+	anyone    = role.Anyone // without a token
+	see       = role.See
+	contracts = role.Contracts
+	audit     = role.Audit
+	decide    = role.Decide
+	prepare   = role.Prepare
+	tryHooks  = role.TryHooks
+	keepHooks = role.KeepHooks
 )
 
-// granted is what each role may.
-var granted = map[deal.TokenRole][]permission{
-	deal.RoleViewer:      {see},
-	deal.RoleOperator:    {see, decide, tryHooks},
-	deal.RoleSignerAdmin: {see, contracts, decide, prepare},
-	deal.RoleAuditor:     {see, contracts, audit},
-	deal.RoleAdmin:       {see, contracts, audit, decide, prepare, tryHooks, keepHooks},
-}
-
-func may(role deal.TokenRole, p permission) bool { return slices.Contains(granted[role], p) }
+func may(r deal.TokenRole, p permission) bool { return role.May(r, p) }
