@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -297,5 +298,41 @@ func TestChangeDataCaptureSealsADealThatNoPollWouldHaveFound(t *testing.T) {
 	}
 	if taken < 3 {
 		t.Errorf("the log of pushes has %d that were taken: %v", taken, rows)
+	}
+}
+
+// TestSalesforcesOutboundMessagesSealDeals has the org post them itself, twice each.
+func TestSalesforcesOutboundMessagesSealDeals(t *testing.T) {
+	t.Parallel()
+	s := newPushWorld(t, tenantOptions{id: "acme", kind: deal.Salesforce, push: func(*world) string {
+		return "  - {source: salesforce-outbound, addresses: [127.0.0.1/32]}\n"
+	}}).begin(t)
+	c := s.crms[0].(*salesforceCRM)
+	s.awaitPolled(t)
+	c.org.SetOutbound(salesforce.Outbound{Endpoint: senderURL + "/webhooks/acme/salesforce-outbound", Stage: c.stage(ruleMemo), Double: true, Client: s.daemon.sender(t)})
+	ctx, cancel := context.WithCancel(t.Context())
+	sent := make(chan struct{})
+	go func() { defer close(sent); c.org.Send(ctx) }()
+	record := c.open(sale{quote: quotation(1)})
+	c.move(record, ruleMemo)
+	mustUseTheKey(t, awaitDone(t, s.ops, record), 1)
+	mustShow(t, c, record, deal.StatusSigned)
+	eventually(t, "both were posted", func() (bool, string) { return len(c.org.OutboundAttempts()) >= 2, "one was" })
+	cancel()
+	<-sent
+	for _, a := range c.org.OutboundAttempts() {
+		if !a.Ack {
+			t.Errorf("an attempt was answered %d without an Ack", a.Status)
+		}
+	}
+	if n := len(sealings(t, s.ops, record)); n != 1 {
+		t.Errorf("%d sealings of one entry", n)
+	}
+	s.daemon.stop(t)
+	state := s.openState(t)
+	rows, err := state.Pushes(t.Context(), 100)
+	must(t, err)
+	if !slices.ContainsFunc(rows, func(p deal.Push) bool { return p.Verdict == deal.PushRepeated }) {
+		t.Errorf("the second message is not known again: %v", rows)
 	}
 }

@@ -31,6 +31,8 @@ func hubspotRoutes(mux *http.ServeMux, p *hubspot.Portal) {
 		"POST /hubspot/rules":                  a.addRule,
 		"POST /hubspot/tokens/expire":          a.expireTokens,
 		"POST /hubspot/tokens/revoke":          a.revokeApp,
+		"GET /hubspot/webhooks":                a.deliveries,
+		"PUT /hubspot/webhooks":                a.setWebhooks,
 		"PUT /hubspot/index":                   a.setIndexDelay,
 		"PUT /hubspot/limits":                  a.setLimits,
 	} {
@@ -251,6 +253,18 @@ func (a hubspotAdmin) expireTokens(*http.Request) (any, error) {
 func (a hubspotAdmin) revokeApp(*http.Request) (any, error) {
 	a.p.RevokeApp()
 	return nil, nil
+}
+
+func (a hubspotAdmin) deliveries(*http.Request) (any, error) {
+	return map[string]any{"deliveries": append([]hubspot.Delivery{}, a.p.Deliveries()...)}, nil
+}
+
+func (a hubspotAdmin) setWebhooks(r *http.Request) (any, error) {
+	var w hubspot.Webhooks
+	if err := decode(r, &w); err != nil {
+		return nil, err
+	}
+	return nil, a.p.SetWebhooks(w)
 }
 
 func (a hubspotAdmin) setIndexDelay(r *http.Request) (any, error) {

@@ -25,6 +25,8 @@ func salesforceRoutes(mux *http.ServeMux, org *salesforce.Org) {
 		"PUT /salesforce/state":                     a.setState,
 		"GET /salesforce/events":                    a.events,
 		"POST /salesforce/events":                   a.spoilEvents,
+		"GET /salesforce/outbound":                  a.outbound,
+		"PUT /salesforce/outbound":                  a.setOutbound,
 	} {
 		mux.Handle(pattern, f)
 	}
@@ -160,6 +162,19 @@ func (a salesforceAdmin) addFile(r *http.Request) (any, error) {
 
 func (a salesforceAdmin) killSessions(*http.Request) (any, error) {
 	a.org.KillSessions()
+	return nil, nil
+}
+
+func (a salesforceAdmin) outbound(*http.Request) (any, error) {
+	return map[string]any{"attempts": append([]salesforce.OutboundAttempt{}, a.org.OutboundAttempts()...)}, nil
+}
+
+func (a salesforceAdmin) setOutbound(r *http.Request) (any, error) {
+	var m salesforce.Outbound
+	if err := decode(r, &m); err != nil {
+		return nil, err
+	}
+	a.org.SetOutbound(m)
 	return nil, nil
 }
 

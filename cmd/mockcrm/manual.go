@@ -54,6 +54,13 @@ and {"error": "..."}. {id} is a record's ID.
                                                "off":true,"on":true}: the next transactions publish nothing, or gaps; the
                                                newest event comes again; replay IDs get too old; streams end
 
+  PUT    /salesforce/outbound                  {"endpoint":"http://127.0.0.1:8443/webhooks/acme/salesforce-outbound","stage":"Closed Won"}:
+                                               an outbound message, posted until it is answered with an Ack
+  GET    /salesforce/outbound                  {"attempts":[]}: what was posted
+  PUT    /hubspot/webhooks                     {"targetUrl":"","secret":"","properties":["dealstage"],"objects":false,"double":false}:
+                                               an app's webhooks, signed, posted until they are answered with 2xx
+  GET    /hubspot/webhooks                     {"deliveries":[]}: what was posted
+
   POST   /hubspot/deals                        {"properties":{},"lineItems":[{}],"companies":[{}],
                                                "contacts":[{"properties":{},"label":"Signer"}],"count":1} -> {"ids"}
   GET    /hubspot/deals                        {"ids":[]}

@@ -84,6 +84,8 @@ func (o *options) serve(ctx context.Context, stdout io.Writer) error {
 		defer l.Close() // when a later address is taken; otherwise the server has closed it
 		g.Go(func() error { return listen(ctx, l, s.handler) })
 	}
+	g.Go(func() error { org.Send(ctx); return nil })
+	g.Go(func() error { portal.Deliver(ctx); return nil })
 	enc := json.NewEncoder(stdout)
 	enc.SetIndent("", "  ")
 	if err := enc.Encode(c); err != nil {

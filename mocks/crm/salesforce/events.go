@@ -91,7 +91,11 @@ func (t *tx) noteChange(r *row, before, after map[string]any) {
 // commit publishes what the transaction has changed. The caller holds mu.
 func (t *tx) commit() {
 	b := &t.o.bus
-	if len(t.changes) == 0 || b.off {
+	if len(t.changes) == 0 {
+		return
+	}
+	t.notify()
+	if b.off {
 		return
 	}
 	if b.lose > 0 {

@@ -97,6 +97,7 @@ type Org struct {
 	bus      bus
 
 	pubSub http.Handler
+	outbox outbox // with a lock of its own, taken after mu
 }
 
 // New makes an org with its standard objects, stages and two users.
@@ -116,7 +117,7 @@ func New(opt Options) *Org {
 		counts:   map[Kind]int{},
 		bus:      newBus(),
 	}
-	o.pubSub = o.pubSubHandler()
+	o.pubSub, o.outbox.ready = o.pubSubHandler(), make(chan struct{}, 1)
 	o.orgID, _ = canonicalID(o.opt.OrgID)
 	if o.orgID == "" {
 		o.orgID = ID18("00DWs000000TeSt")
