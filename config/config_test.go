@@ -113,6 +113,8 @@ func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
 		{"an API nowhere", goodMain + "api: {per_token: 5}\n", []string{goodTenant}, []string{"dealseal.yaml:10", "api.listen is missing"}},
 		{"an API that answers nobody", goodMain + "api: {listen: \"127.0.0.1:8485\", per_token: -1}\n", []string{goodTenant}, []string{"dealseal.yaml:10", "api.per_token is -1"}},
 		{"no profile at all", strings.Replace(goodMain, "contract: {key: house}", "{}", 1), []string{goodTenant}, []string{`"contract", which is not under signing.profiles`}},
+		{"a mark on what counts", goodMain, []string{strings.Replace(strings.Replace(goodTenant, "environment: sandbox", "environment: production", 1), "{id: acme", "{id: acme, test_mark: TEST", 1)}, []string{"a.yaml:1", "production makes is never marked"}},
+		{"a mark of two lines", goodMain, []string{strings.Replace(goodTenant, "{id: acme", `{id: acme, test_mark: "A\nB"`, 1)}, []string{"a.yaml:1", "in one line"}},
 		{"tasks for nobody", goodMain, []string{goodTenant + "tasks: {due: 2}\n"}, []string{"a.yaml:11", "nobody is given a task"}},
 		{"a task due never", goodMain, []string{goodTenant + "tasks: {owner: true, due: 999}\n"}, []string{"a.yaml:11", "0 to 365"}},
 		{"no tenants", goodMain, nil, []string{"no tenant file"}},

@@ -7,7 +7,9 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
@@ -45,6 +47,9 @@ type Identity struct {
 	Name string `yaml:"name"`
 	// Environment is production or sandbox, and the CRM must agree. Required.
 	Environment string `yaml:"environment"`
+	// TestMark runs across every page of what is made from templates in a sandbox, such as "TEST – not a contract"; at most 60
+	// characters. Files that people have attached are sealed as they are. Default: none.
+	TestMark string `yaml:"test_mark"`
 	// TimeZone is an IANA name, for dates in documents. Default UTC.
 	TimeZone string `yaml:"time_zone"`
 	// Seller are details of the house for documents: seller.address in a template is address here.
@@ -317,6 +322,12 @@ func (c *Config) checkTenant(t *Tenant) (errs []error) {
 	}
 	if e := t.Tenant.Environment; e != "production" && e != "sandbox" {
 		fail("tenant.environment", "tenant.environment is %q: it must be production or sandbox", e)
+	}
+	if m := t.Tenant.TestMark; utf8.RuneCountInString(m) > 60 || strings.ContainsFunc(m, unicode.IsControl) {
+		fail("tenant.test_mark", "tenant.test_mark must be at most 60 characters in one line")
+	}
+	if t.Tenant.TestMark != "" && t.Tenant.Environment != "sandbox" {
+		fail("tenant.test_mark", "tenant.test_mark is for environment: sandbox: what production makes is never marked")
 	}
 	if _, err := time.LoadLocation(t.Tenant.TimeZone); err != nil {
 		fail("tenant.time_zone", "tenant.time_zone %q is not known: use an IANA name such as Europe/Paris", t.Tenant.TimeZone)

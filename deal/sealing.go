@@ -195,6 +195,8 @@ type Plan struct {
 	Overrides json.RawMessage `json:"overrides,omitempty"`
 	// Attachment is the file-name pattern of the attachment that is sealed instead of a rendered document.
 	Attachment string `json:"attachment,omitempty"`
+	// Mark runs across every page of what is made from a template: the account is none for contracts. Empty for none.
+	Mark string `json:"mark,omitempty"`
 	// Fields are the CRM paths to read.
 	Fields []string `json:"fields,omitempty"`
 	// Profile is the signing profile, encoded by the engine.

@@ -36,6 +36,11 @@ type Previewer interface {
 	Preview(ctx context.Context, b *Bundle, record []byte) (Output, error)
 }
 
+// Marker makes documents with a mark across every page, or fails: never without it.
+type Marker interface {
+	RenderMarked(ctx context.Context, b *Bundle, record []byte, mark string) (Output, error)
+}
+
 // Output is a rendered document.
 type Output struct {
 	PDF   []byte

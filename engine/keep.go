@@ -171,6 +171,6 @@ func (r *run) renderTrail(ctx context.Context, bundle *documents.Bundle, lines [
 	if err != nil {
 		return nil, err
 	}
-	out, err := r.Documents.Render(ctx, bundle, record)
+	out, err := r.layOut(ctx, bundle, record)
 	return out.PDF, err
 }

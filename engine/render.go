@@ -53,7 +53,7 @@ func (r *run) fromTemplate(ctx context.Context) (deal.FileFact, error) {
 	err = r.renderInTurn(ctx, b, func() (err error) {
 		ctx, cancel := context.WithTimeout(ctx, renderLimit)
 		defer cancel()
-		out, err = r.Documents.Render(ctx, b, s.Private.Document)
+		out, err = r.layOut(ctx, b, s.Private.Document)
 		return err
 	})
 	if err = aboutRecord(err); err != nil {
@@ -67,6 +67,19 @@ func (r *run) fromTemplate(ctx context.Context) (deal.FileFact, error) {
 		_, err := io.Copy(w, bytes.NewReader(out.PDF))
 		return err
 	})
+}
+
+// layOut renders a record, with the mark of the plan if it has one.
+func (r *run) layOut(ctx context.Context, b *documents.Bundle, record []byte) (documents.Output, error) {
+	mark := r.s.Plan.Mark
+	if mark == "" {
+		return r.Documents.Render(ctx, b, record)
+	}
+	m, ok := r.Documents.(documents.Marker)
+	if !ok {
+		return documents.Output{}, errors.New("the renderer cannot mark documents, and those of this tenant must be")
+	}
+	return m.RenderMarked(ctx, b, record, mark)
 }
 
 // aboutTemplate says how to go on when a document can never be made. A deal keeps the template that it was noticed with.

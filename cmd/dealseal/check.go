@@ -9,6 +9,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/dealseal/dealseal/config"
 )
 
 // checkCommand validates everything that needs no network: the files, what they name, soft keys, templates and field
@@ -76,10 +78,21 @@ func (h *house) checkSoftKeys(ctx context.Context, log *slog.Logger) error {
 	return errors.Join(errs...)
 }
 
+// markedInWords says of a sandbox whether its documents can be taken for contracts.
+func markedInWords(t config.Identity) string {
+	switch {
+	case t.Environment == "production":
+		return ""
+	case t.TestMark == "":
+		return " (its documents do not say that they are tests: name tenant.test_mark)"
+	}
+	return fmt.Sprintf(" (its documents are marked %q)", t.TestMark)
+}
+
 func (h *house) printSummary(w io.Writer) error {
 	fmt.Fprintf(w, "%s is good\ntemplates: %s\n", h.cfg.File, strings.Join(slices.Sorted(maps.Keys(h.bundles)), ", "))
 	for _, t := range h.tenants {
-		fmt.Fprintf(w, "tenant %s: %s, %s\n", t.file.Tenant.ID, t.file.CRM.Kind, t.file.Tenant.Environment)
+		fmt.Fprintf(w, "tenant %s: %s, %s%s\n", t.file.Tenant.ID, t.file.CRM.Kind, t.file.Tenant.Environment, markedInWords(t.file.Tenant))
 		for _, r := range t.file.Rules {
 			what := r.Document.Template
 			if what == "" {

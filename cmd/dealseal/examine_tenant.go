@@ -122,7 +122,7 @@ func (v *visit) login(ctx context.Context) bool {
 	if err := engine.CheckEnvironment(deal.TenantID(v.file.Tenant.ID), env == "production", account); err != nil {
 		v.report(failed(checkEnvironment, err, ""))
 	} else {
-		v.report(doctor.Passed(checkEnvironment, "%s, as configured", env))
+		v.report(doctor.Passed(checkEnvironment, "%s, as configured%s", env, markedInWords(v.file.Tenant)))
 	}
 	// A Date header is cut to the second.
 	v.report(clockFinding("the CRM's clock", account.Clock.Add(500*time.Millisecond), began, time.Now(), 500*time.Millisecond))

@@ -53,6 +53,9 @@ func printStory(out io.Writer, story *store.Story) error {
 	row("record", "%s  %s", s.Change.Ref, s.Facts.RecordURL)
 	row("entered", "%s at %s, %s", s.Plan.Stage, s.Change.At.Format(time.RFC3339Nano), s.Change.Occurrence)
 	row("rule", "%s: %s", s.Plan.Rule, source(s.Plan))
+	if s.Plan.Mark != "" {
+		row("marked", "%q: the account is a sandbox", s.Plan.Mark)
+	}
 	row("now", "%s", situation(s))
 	row("what next", "%s", whatNext(s))
 	row("CRM shows", "%s", told(story.Receipt))

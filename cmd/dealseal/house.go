@@ -251,6 +251,9 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 		WriteBack: deal.WriteBack{TransactionID: r.WriteBack.TransactionID, Status: r.WriteBack.Status.Field, Words: words,
 			SignedAt: r.WriteBack.SignedAt, URL: r.WriteBack.URL, Audit: r.WriteBack.Audit, Drift: r.WriteBack.Drift.Field, DriftText: r.WriteBack.Drift.Text},
 	}
+	if p.Attachment == "" || r.AuditTrail != "none" {
+		p.Mark = file.Tenant.TestMark
+	}
 	if w := file.Tasks; w.Owner {
 		p.WriteBack.Task = &deal.TaskWords{Subject: w.Subject, Days: w.Due}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/dealseal/dealseal/documents"
 	"github.com/dealseal/dealseal/pdf"
@@ -53,14 +54,20 @@ var spelledBreak = regexp.MustCompile(`(?i)200b|\bzws\b|from-unicode`)
 // markLabel is on every watermark, so that they can be counted: a template may set its own page foreground.
 const markLabel = "<dealseal-preview>"
 
-// watermark lies over every page.
-const watermark = `#set page(foreground: [
-  #metadata("preview") <dealseal-preview>
-  #place(center + horizon, rotate(-52deg, text(font: "Liberation Sans", size: 40pt, weight: "bold", fill: rgb(200, 30, 30, 80))[PREVIEW – NOT A CONTRACT]))
-])
-`
+// previewMark is the watermark of previews.
+const previewMark = "PREVIEW – NOT A CONTRACT"
 
-// checkMarks wants a watermark on every page of a preview.
+// watermark is a mark that lies over every page, from corner to corner.
+func watermark(mark string) string {
+	size := min(40, 960/max(utf8.RuneCountInString(mark), 1))
+	return fmt.Sprintf(`#set page(foreground: [
+  #metadata("preview") <dealseal-preview>
+  #place(center + horizon, rotate(-52deg, text(font: "Liberation Sans", size: %dpt, weight: "bold", fill: rgb(200, 30, 30, 80), %s)))
+])
+`, size, literal(mark))
+}
+
+// checkMarks wants a watermark on every page.
 func checkMarks(file, marks []byte) error {
 	var found []json.RawMessage
 	if err := json.Unmarshal(marks, &found); err != nil {
@@ -75,13 +82,13 @@ func checkMarks(file, marks []byte) error {
 		return err
 	}
 	if len(found) != pages {
-		return boxFault("the template sets a page foreground of its own, which hides the watermark of a preview")
+		return boxFault("the template sets a page foreground of its own, which hides the watermark")
 	}
 	return nil
 }
 
 // sources are all files of one document: the bundle's, the record and what joins them.
-func sources(b *documents.Bundle, p *documents.Prepared, families []string, preview bool) (map[string][]byte, error) {
+func sources(b *documents.Bundle, p *documents.Prepared, families []string, mark string) (map[string][]byte, error) {
 	files := map[string][]byte{libraryFile: library, recordFile: p.Print}
 	for _, name := range b.FileNames() {
 		if name == documents.ContractFile || strings.HasPrefix(name, "assets/") {
@@ -93,12 +100,12 @@ func sources(b *documents.Bundle, p *documents.Prepared, families []string, prev
 		return nil, err
 	}
 	files[fontsFile] = list
-	files[mainFile] = []byte(mainSource(b, p, preview, needsBreaks(files)))
+	files[mainFile] = []byte(mainSource(b, p, mark, needsBreaks(files)))
 	return files, nil
 }
 
 // mainSource wraps the contract, so that metadata, language and watermark do not depend on its author's memory.
-func mainSource(b *documents.Bundle, p *documents.Prepared, preview, breaking bool) string {
+func mainSource(b *documents.Bundle, p *documents.Prepared, mark string, breaking bool) string {
 	var s strings.Builder
 	lang, region, _ := strings.Cut(b.Locale, "-")
 	fmt.Fprintf(&s, "#set document(title: %s, author: %s, date: datetime(%s))\n", literal(p.Title), literal(p.Author),
@@ -111,8 +118,8 @@ func mainSource(b *documents.Bundle, p *documents.Prepared, preview, breaking bo
 	if breaking {
 		s.WriteString(breaks)
 	}
-	if preview {
-		s.WriteString(watermark)
+	if mark != "" {
+		s.WriteString(watermark(mark))
 	}
 	fmt.Fprintf(&s, "#include %s\n", literal("/"+documents.ContractFile))
 	return s.String()

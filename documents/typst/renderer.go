@@ -175,24 +175,32 @@ func (r *Renderer) repair(ctx context.Context) error {
 // Render makes the document. See documents.Renderer for the contract and the package documents for the errors that hold
 // a deal; *TemplateError is a fault of the template, *RunawayError one that takes too long or too much again and again.
 func (r *Renderer) Render(ctx context.Context, b *documents.Bundle, record []byte) (documents.Output, error) {
-	return r.render(ctx, b, record, false)
+	return r.render(ctx, b, record, "")
+}
+
+// RenderMarked implements documents.Marker. A template that sets a page foreground of its own is a *TemplateError.
+func (r *Renderer) RenderMarked(ctx context.Context, b *documents.Bundle, record []byte, mark string) (documents.Output, error) {
+	return r.render(ctx, b, record, mark)
 }
 
 // Preview is Render with a watermark on every page.
 func (r *Renderer) Preview(ctx context.Context, b *documents.Bundle, record []byte) (documents.Output, error) {
-	return r.render(ctx, b, record, true)
+	return r.render(ctx, b, record, previewMark)
 }
 
-func (r *Renderer) render(ctx context.Context, b *documents.Bundle, record []byte, preview bool) (documents.Output, error) {
+func (r *Renderer) render(ctx context.Context, b *documents.Bundle, record []byte, mark string) (documents.Output, error) {
 	p, err := b.Prepare(record)
 	if err != nil {
 		return documents.Output{}, err
+	}
+	if mark != "" {
+		p.Texts = append(p.Texts, documents.Text{Text: mark})
 	}
 	used, err := r.fonts.need(p.Texts)
 	if err != nil {
 		return documents.Output{}, err
 	}
-	files, err := sources(b, p, families(used, p.Texts), preview)
+	files, err := sources(b, p, families(used, p.Texts), mark)
 	if err != nil {
 		return documents.Output{}, err
 	}
@@ -200,7 +208,7 @@ func (r *Renderer) render(ctx context.Context, b *documents.Bundle, record []byt
 	if err != nil {
 		return documents.Output{}, err
 	}
-	frame, err := call(files, attached, used, request{Clock: p.Time, Signers: b.Signers, Preview: preview, Origin: r.origin(b, p, used)})
+	frame, err := call(files, attached, used, request{Clock: p.Time, Signers: b.Signers, Preview: mark != "", Origin: r.origin(b, p, used)})
 	if err != nil {
 		return documents.Output{}, err
 	}
@@ -218,7 +226,7 @@ func (r *Renderer) render(ctx context.Context, b *documents.Bundle, record []byt
 	if err != nil {
 		return documents.Output{}, fmt.Errorf("render %s: %w", b.Name(), err)
 	}
-	return r.output(b, p, used, files, answer)
+	return r.output(b, p, used, files, mark, answer)
 }
 
 // call builds the frame that carries a document to a child.
@@ -240,7 +248,7 @@ func call(files map[string][]byte, attached []byte, used []*fontFile, request re
 	return f, err
 }
 
-func (r *Renderer) output(b *documents.Bundle, p *documents.Prepared, used []*fontFile, files map[string][]byte, f worker.Frame) (documents.Output, error) {
+func (r *Renderer) output(b *documents.Bundle, p *documents.Prepared, used []*fontFile, files map[string][]byte, mark string, f worker.Frame) (documents.Output, error) {
 	var answer reply
 	if err := json.Unmarshal(f.Header, &answer); err != nil {
 		return documents.Output{}, fmt.Errorf("render %s: reply: %w", b.Name(), err)
@@ -263,7 +271,7 @@ func (r *Renderer) output(b *documents.Bundle, p *documents.Prepared, used []*fo
 	if len(out.PDF) == 0 {
 		return documents.Output{}, fmt.Errorf("render %s: %w", b.Name(), &TrapError{Reason: "there is no document"})
 	}
-	out.Key = documents.RenderKey(b.Hash(), p.Record, r.rendererHash(used))
+	out.Key = documents.RenderKey(b.Hash(), p.Record, r.rendererHash(used)+mark)
 	return out, nil
 }
 

@@ -606,6 +606,16 @@ func TestAPreviewIsMarkedOnEveryPage(t *testing.T) {
 	if n := strings.Count(strings.Join(strings.Fields(tool(t, "poppler-utils", "pdftotext", "-raw", writeFile(t, out.PDF), "-")), ""), "NOTACONTRACT"); n != 2 {
 		t.Errorf("%d marks on 2 pages", n)
 	}
+	marked, err := r.RenderMarked(t.Context(), bundle(t, "one\n#pagebreak()\ntwo"), []byte(`{}`), `ESSAI "nul" – ne vaut pas contrat`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(strings.Join(strings.Fields(tool(t, "poppler-utils", "pdftotext", "-raw", writeFile(t, marked.PDF), "-")), ""), `ESSAI"nul"`); n != 2 {
+		t.Errorf("%d marks on 2 pages of a test", n)
+	}
+	if plain, err := r.Render(t.Context(), bundle(t, "one\n#pagebreak()\ntwo"), []byte(`{}`)); err != nil || plain.Key == marked.Key {
+		t.Errorf("with and without a mark the document has the same key (%v)", err)
+	}
 	_, err = r.Preview(t.Context(), bundle(t, "#set page(foreground: [mine])\none"), []byte(`{}`))
 	var fault *TemplateError
 	if !errors.As(err, &fault) || !strings.Contains(err.Error(), "watermark") {

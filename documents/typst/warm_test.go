@@ -46,7 +46,7 @@ func sample(t *testing.T, b *documents.Bundle, record []byte) (files map[string]
 	if err != nil {
 		t.Fatal(err)
 	}
-	if files, err = sources(b, p, nil, false); err != nil {
+	if files, err = sources(b, p, nil, ""); err != nil {
 		t.Fatal(err)
 	}
 	return files, p.Time
