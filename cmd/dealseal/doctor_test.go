@@ -27,11 +27,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/doctor"
 	"github.com/dealseal/dealseal/mocks/crm/hubspot"
 	"github.com/dealseal/dealseal/mocks/crm/salesforce"
 	"github.com/dealseal/dealseal/mocks/pki"
+	"github.com/dealseal/dealseal/web"
+	"github.com/dealseal/dealseal/webhooks"
 )
 
 // patientHouse is everything around one configuration, to be spoilt in one place before it is built. Its key is a soft one that
@@ -712,7 +715,24 @@ func TestAnAnswerSaysOnlyWhatWasFound(t *testing.T) {
 			return slices.DeleteFunc(found, func(f doctor.Finding) bool { return f.Check == check })
 		}
 	}
-	const revocation, attached = 2, 3
+	const hooks, revocation, attached = 1, 2, 3
+	for dialect, want := range map[string]string{"hubspot": yes, "hubspot-v2": no, "x-signature": no, "": no} {
+		x.tenants[0].senders = []*web.Sender{{Tenant: "acme", Source: "it"}}
+		if dialect != "" {
+			x.tenants[0].senders[0].Dialects = []*webhooks.Dialect{webhooks.Find(dialect)}
+		}
+		if a := answer(hooks, slices.Clone); a.Answer != want || (want == no) != strings.Contains(a.Reason, `"it" of tenant "acme"`) {
+			t.Errorf("a sender of dialect %q: %+v", dialect, a)
+		}
+	}
+	x.tenants[0].senders = nil
+	for dialect, want := range map[string]string{"standard-webhooks": yes, "sdf": no, "custom": no} {
+		x.tenants[0].file.Webhooks = []config.Webhook{{ID: "erp", Dialect: dialect}}
+		if a := answer(hooks, slices.Clone); a.Answer != want {
+			t.Errorf("deliveries of dialect %q: %+v", dialect, a)
+		}
+	}
+	x.tenants[0].file.Webhooks = nil
 	if a := answer(revocation, slices.Clone); a.Answer != notYet || !strings.Contains(a.Reason, "the responder was asked") {
 		t.Errorf("%+v", a)
 	}
@@ -757,7 +777,7 @@ func TestDoctorWithAndWithoutADaemon(t *testing.T) {
 		for _, a := range r.Questions {
 			answers = append(answers, a.Answer)
 		}
-		if diff := cmp.Diff([]string{yes, notYet, notYet, yes, notYet}, answers); diff != "" {
+		if diff := cmp.Diff([]string{yes, yes, notYet, yes, notYet}, answers); diff != "" {
 			t.Errorf("answers (-want +got):\n%s", diff)
 		}
 		return &r

@@ -91,7 +91,7 @@ func (x *examiner) examineCertificate(name string, key signing.Key, report func(
 		report(doctor.Failed(checkCertificate, fmt.Sprintf("install the next certificate (signing.keys.%s), or lower signing.profiles.%s.min_validity: until then the profile's deals are held", name, profile),
 			"%s, and profile %s asks for %d", text, profile, int(least/(24*time.Hour))))
 	} else if days < fewDays {
-		report(doctor.Warned(checkCertificate, "order the next certificate now: renewal is not automatic in this version", "%s", text))
+		report(doctor.Warned(checkCertificate, "order the next certificate now, and have it take over at its time (dealseal certs rollover)", "%s", text))
 	} else {
 		report(doctor.Passed(checkCertificate, "%s", text))
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/doctor"
 	"github.com/dealseal/dealseal/signing/pades"
+	"github.com/dealseal/dealseal/webhooks"
 )
 
 // The answers.
@@ -23,8 +24,7 @@ const (
 func (x *examiner) questions(found []doctor.Finding) []doctor.Answer {
 	return []doctor.Answer{
 		x.keysAreProtected(found),
-		{Question: "Are webhooks signed, time-stamped and protected against replay?", Answer: notYet,
-			Reason: "this version neither takes nor sends any: it asks the CRM itself, over a connection that it opens, and believes nobody who calls"},
+		x.webhooksAreProven(),
 		x.revocationIsKept(found),
 		x.resultsAreAttached(found),
 		certificatesAreRenewed(found),
@@ -61,6 +61,33 @@ func (x *examiner) keysAreProtected(found []doctor.Finding) doctor.Answer {
 			reasons = append(reasons, fmt.Sprintf("%s is kept by a key service, which is given digests and returns signatures; whether it is in an HSM there is the service's to say", quotedList(distant)))
 		}
 		a.Answer, a.Reason = yes, strings.Join(reasons, "; ")
+	}
+	return a
+}
+
+// webhooksAreProven goes by the files: endpoints that were added by command are signed as their dialects say.
+func (x *examiner) webhooksAreProven() doctor.Answer {
+	a := doctor.Answer{Question: "Are webhooks signed, time-stamped and protected against replay?", Answer: yes,
+		Reason: "what is taken is verified, refused more than 5 minutes from our time, and taken once; what is sent is signed anew, with its time, for each attempt"}
+	var weak []string
+	for _, t := range x.tenants {
+		for _, s := range t.senders {
+			name := fmt.Sprintf("%q of tenant %q", s.Source, s.Tenant)
+			switch {
+			case len(s.Dialects) == 0:
+				weak = append(weak, name+" bears no signature, only an address or a certificate")
+			case slices.ContainsFunc(s.Dialects, func(d *webhooks.Dialect) bool { return !d.Timed() }):
+				weak = append(weak, name+" may come with a signature that proves no time, and is known when it comes again only for seven days")
+			}
+		}
+		for _, w := range t.file.Webhooks {
+			if w.Dialect == "sdf" || w.Dialect == "custom" && !strings.Contains(w.Signed, "{timestamp") {
+				weak = append(weak, fmt.Sprintf("the deliveries to %q of tenant %q prove no time: their dialect signs the body alone", w.ID, t.file.Tenant.ID))
+			}
+		}
+	}
+	if len(weak) > 0 {
+		a.Answer, a.Reason = no, strings.Join(weak, "; ")
 	}
 	return a
 }
@@ -157,7 +184,7 @@ func (x *examiner) resultsAreAttached(found []doctor.Finding) doctor.Answer {
 
 func certificatesAreRenewed(found []doctor.Finding) doctor.Answer {
 	a := doctor.Answer{Question: "Are certificates renewed and keys rotated by a plan?", Answer: notYet,
-		Reason: fmt.Sprintf("the days left are watched (this report, the status page, a metric; a warning from %d days on), but renewal is by hand before a later version", fewDays)}
+		Reason: fmt.Sprintf("the days left are watched (this report, the status page, a metric; a warning from %d days on), and the next certificate takes over at its time (dealseal certs rollover), but a person has to order it", fewDays)}
 	if bad := subjects(found, checkCertificate); len(bad) > 0 {
 		a.Answer, a.Reason = no, fmt.Sprintf("the certificate of %s needs somebody now: see above", quotedList(bad))
 	}
