@@ -437,6 +437,10 @@ func (l simLedger) Told(ctx context.Context, tx deal.TxID, sequence int64, again
 	})
 }
 
+func (l simLedger) Refused(ctx context.Context, tx deal.TxID, sequence int64, reason string) error {
+	return l.in.commit(func() error { return l.Store.Refused(ctx, tx, sequence, reason) })
+}
+
 func (l simLedger) SetPoll(ctx context.Context, p deal.PollState) error {
 	return l.in.commit(func() error { return l.Store.SetPoll(ctx, p) })
 }
