@@ -47,11 +47,12 @@ type incarnation struct {
 	wires *http.Transport
 
 	closing atomic.Bool
+	steps   simSteps
 }
 
 // begin opens the state directory and lets a daemon run on it.
 func (w *simWorld) begin() (*incarnation, error) {
-	in := &incarnation{w: w, ended: make(chan struct{})}
+	in := &incarnation{w: w, ended: make(chan struct{}), steps: simSteps{seen: map[deal.TxID]int64{}, under: map[deal.TxID]simStep{}}}
 	in.life, in.die = context.WithCancel(context.Background())
 	in.run, in.stop = context.WithCancel(in.life)
 	logger := slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: withoutTime}))
@@ -248,6 +249,8 @@ func (s simSealer) Redeem(ctx context.Context, t *signing.Ticket) ([]byte, error
 	w.mu.Unlock()
 	if !second { // which is over the first, whatever the record says by then
 		s.in.mustBeCurrent(tx)
+		s.in.mustNotBear(tx)
+		s.in.slowly(ctx, tx)
 	}
 	return s.Sealer.Redeem(ctx, t)
 }
@@ -407,12 +410,17 @@ func (l simLedger) Load(ctx context.Context, tx deal.TxID) (*deal.Sealing, error
 }
 
 func (l simLedger) Begin(ctx context.Context, s *deal.Sealing, i deal.Intent) error {
-	return l.in.commit(func() error { return l.Store.Begin(ctx, s, i) })
+	return l.in.commit(func() error { return l.intend(ctx, s, i) })
 }
 
 func (l simLedger) Advance(ctx context.Context, s *deal.Sealing, e deal.Entry) error {
 	return l.in.commit(func() error {
-		err := l.Store.Advance(ctx, s, e)
+		l.in.steps.over(s.Tx, workerOf(ctx))
+		at := time.Now()
+		err := l.change(ctx, s, e.What, func() error { return l.Store.Advance(ctx, s, e) })
+		if err == nil && e.Then != nil {
+			l.in.steps.begun(ctx, s.Tx, at.Add(e.Then.Lease))
+		}
 		if err == nil {
 			l.in.took(s)
 		}

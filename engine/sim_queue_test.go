@@ -81,6 +81,8 @@ func (q *simQueue) work(ctx context.Context, job *simJob, work func(context.Cont
 		q.workers.Go(func() {
 			ctx, end := q.in.store.AsJob(late)
 			defer end()
+			ctx, leave := q.in.asWorker(ctx, job.Job)
+			defer leave()
 			work(ctx, job.Job)
 		})
 	}
@@ -88,6 +90,8 @@ func (q *simQueue) work(ctx context.Context, job *simJob, work func(context.Cont
 	q.done(job, func() deal.Outcome {
 		ctx, end := q.in.store.AsJob(ctx)
 		defer end()
+		ctx, leave := q.in.asWorker(ctx, job.Job)
+		defer leave()
 		return work(ctx, job.Job)
 	}())
 }
@@ -139,6 +143,7 @@ func (in *incarnation) moved(tx deal.TxID) {
 // took takes note of what the ledger has just taken.
 func (in *incarnation) took(s *deal.Sealing) {
 	q := in.queue
+	in.steps.saw(s.Tx, s.Version)
 	if alive(s) {
 		q.want(deal.Job{Kind: deal.JobSeal, Tx: s.Tx}, s.Next)
 	}

@@ -67,7 +67,7 @@ func (w *simWorld) play() {
 	}
 	w.key.fail(0, nil)
 	w.mu.Lock()
-	w.disk, w.crash, w.double = simEvent{}, simEvent{}, 0
+	w.disk, w.crash, w.slow, w.double = simEvent{}, simEvent{}, simEvent{}, 0
 	w.sever, w.deaf = map[deal.Kind]simEvent{}, map[deal.Kind]time.Time{}
 	w.mu.Unlock()
 }
@@ -96,7 +96,7 @@ func (w *simWorld) happen(e simEvent) error {
 		w.authority.SetFault(pki.ServiceTSA, pki.Fault(e.What), e.With)
 	case doKey:
 		w.key.fail(e.With, &downError{wait: e.For})
-	case doClock, doDisk, doDouble, doCrash, doSever:
+	case doClock, doDisk, doDouble, doCrash, doSever, doSlow:
 		w.arm(e)
 	case doRestore:
 		return w.restore(e)
@@ -125,6 +125,8 @@ func (w *simWorld) arm(e simEvent) {
 		w.crash = e
 	case doSever:
 		w.sever[e.CRM] = e
+	case doSlow:
+		w.slow = e
 	}
 }
 
@@ -225,6 +227,7 @@ func (in *incarnation) decide(s store.Summary, what string) {
 		return
 	}
 	ctx, tx, hold := in.life, s.Tx, HoldName(s.Reason, in.store.Epoch())
+	_, under := in.steps.now(tx)
 	var err error
 	switch what {
 	case "retry":
@@ -243,6 +246,9 @@ func (in *incarnation) decide(s store.Summary, what string) {
 		if err = in.store.PrepareAgain(ctx, tx, "alice", "simulated"); err == nil {
 			in.w.forget(tx)
 		}
+	}
+	if err == nil && what != "retry" && in.steps.isUnderWay(tx, under) { // a retry may be of the receipt alone
+		in.w.violation("%s: a person's decision to %s came between an intent and what became of it", tx, what)
 	}
 	if err == nil {
 		in.w.trace("a person decides: %s %s, which was %s at %s", what, tx, s.Condition, s.Step)

@@ -77,6 +77,7 @@ const (
 	doTSA      verb = "tsa"
 	doEvidence verb = "evidence"
 	doKey      verb = "key"
+	doSlow     verb = "slow"
 	doDisk     verb = "disk"
 	// What becomes of the daemon: killed where it stands, killed at a point, stopped in order.
 	doKill  verb = "kill"
@@ -127,6 +128,7 @@ func newScript(seed uint64) simScript {
 	a.disaster()
 	a.operators()
 	a.pushes()
+	a.impatience()
 	slices.SortStableFunc(a.events, func(x, y simEvent) int { return int(x.At - y.At) })
 	s.Events = a.events
 	return s
@@ -286,6 +288,13 @@ func (a *author) pushes() {
 				a.add(simEvent{At: e.At + pick(a, 0, a.within(time.Second), a.within(10*time.Minute)), Verb: doPush, CRM: e.CRM, Deal: e.Deal})
 			}
 		}
+	}
+}
+
+// impatience writes a key that is slow, and a person who does not wait for it.
+func (a *author) impatience() {
+	if a.chance(40) {
+		a.add(simEvent{At: a.within(troubleTime / 2), Verb: doSlow, With: a.IntN(2), For: time.Second + a.within(signLimit/2)})
 	}
 }
 

@@ -187,23 +187,16 @@ func (w *simWorld) oneContractEach(in *incarnation) {
 // files are the markers on a record, and the transactions that its sealed files name.
 func (w *simWorld) files(crm deal.Kind, d *simDeal) (marked []string, sealed []deal.TxID) {
 	var contents [][]byte
+	marked = w.markers(crm, d)
 	if crm == deal.HubSpot {
-		notes, err := w.portal.Notes(d.id)
-		if err != nil {
-			return nil, nil // deleted
-		}
-		for _, n := range notes {
-			marked = append(marked, n.Body)
-		}
-		files, _ := w.portal.Files(d.id)
+		files, _ := w.portal.Files(d.id) // none of a deal that was deleted
 		for _, f := range files {
 			contents = append(contents, f.Content)
 		}
 	} else {
 		for _, f := range w.org.Files(d.id) {
 			for _, v := range f.Versions {
-				description, _ := v.Fields["Description"].(string)
-				marked, contents = append(marked, description), append(contents, v.Content)
+				contents = append(contents, v.Content)
 			}
 		}
 	}
@@ -213,6 +206,23 @@ func (w *simWorld) files(crm deal.Kind, d *simDeal) (marked []string, sealed []d
 		}
 	}
 	return marked, sealed
+}
+
+func (w *simWorld) markers(crm deal.Kind, d *simDeal) (marked []string) {
+	if crm == deal.HubSpot {
+		notes, _ := w.portal.Notes(d.id) // none of a deal that was deleted
+		for _, n := range notes {
+			marked = append(marked, n.Body)
+		}
+		return marked
+	}
+	for _, f := range w.org.Files(d.id) {
+		for _, v := range f.Versions {
+			description, _ := v.Fields["Description"].(string)
+			marked = append(marked, description)
+		}
+	}
+	return marked
 }
 
 // recordsTellTheTruth: what each record shows is what the ledger holds of its newest entry.

@@ -57,6 +57,8 @@ type simWorld struct {
 	disk    simEvent                      // the commits that still fail
 	double  int                           // the jobs that are still handed out twice
 	crash   simEvent                      // the point at which the daemon dies
+	slow    simEvent                      // the key, for the transaction that it has just failed for
+	bears   map[deal.TxID]time.Time       // since when a record bears the contract
 	sever   map[deal.Kind]simEvent        // the write after which the daemon dies or is deaf
 	deaf    map[deal.Kind]time.Time       // until when nothing arrives of what a CRM says
 	clocked map[deal.Kind]bool            // whose clock was set
@@ -118,7 +120,7 @@ var simStart = time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC)
 func newSimWorld(t *testing.T, s simScript, k simKit) *simWorld {
 	time.Sleep(time.Until(simStart))
 	w := &simWorld{script: s, kit: k, start: time.Now(), people: make(chan struct{}, 1), pipes: map[string]pipeListener{}, deals: map[deal.Kind][]*simDeal{}, noticed: map[deal.TxID]bool{},
-		digests: map[deal.TxID]map[string]bool{}, seconds: map[deal.TxID]map[string]bool{}, shown: map[string]int64{}, sever: map[deal.Kind]simEvent{}, deaf: map[deal.Kind]time.Time{}, clocked: map[deal.Kind]bool{}, lag: map[deal.Kind]time.Duration{}, skew: map[deal.Kind]time.Duration{deal.Salesforce: s.Skew[0], deal.HubSpot: s.Skew[1]}}
+		bears: map[deal.TxID]time.Time{}, digests: map[deal.TxID]map[string]bool{}, seconds: map[deal.TxID]map[string]bool{}, shown: map[string]int64{}, sever: map[deal.Kind]simEvent{}, deaf: map[deal.Kind]time.Time{}, clocked: map[deal.Kind]bool{}, lag: map[deal.Kind]time.Duration{}, skew: map[deal.Kind]time.Duration{deal.Salesforce: s.Skew[0], deal.HubSpot: s.Skew[1]}}
 	w.world, w.dice = &world{t: t, now: time.Now}, rand.New(rand.NewPCG(s.Seed, 0xd1ce))
 	w.org = mock.New(mock.Options{Sandbox: true, Now: w.clockOf(deal.Salesforce), ConsumerKey: "engine", ClientSecret: k.secret, RequestLimit: 10_000})
 	none := portal.Limits{TenSecondly: -1, Daily: -1, SearchSecondly: -1, Associations: -1}
@@ -182,6 +184,9 @@ func (w *simWorld) watching(crm deal.Kind, h http.Handler) http.Handler {
 		}()
 		rw.Header().Set("Date", w.clockOf(crm)().UTC().Format(http.TimeFormat)) // not net/http's, which knows the machine's clock only
 		h.ServeHTTP(rw, r)
+		if write := writeOf(r); write == "upload" || write == "note" {
+			w.borne(crm)
+		}
 		w.hear(crm, in, r)
 	})
 }
