@@ -1,6 +1,7 @@
 package salesforce
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
@@ -447,9 +449,28 @@ func TestTheStreamsMessages(t *testing.T) {
 	if err := got.decode(nil); err != nil || !cmp.Equal(got, fetchResponse{}, cmp.AllowUnexported(fetchResponse{}, busEvent{})) {
 		t.Errorf("an empty message: %+v, %v", got, err)
 	}
-	for _, bad := range []string{"\x0a", "\x0a\x05ab", "\x08", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "\x0a\x02\x0a\x05"} {
+	long := protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), make([]byte, maxReplay+1))
+	of := func(event []byte) string {
+		return string(protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), event))
+	}
+	for name, bad := range map[string]string{"cut": "\x0a", "cut inside": "\x0a\x05ab", "no number": "\x08", "no tag": "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "an event that is cut": "\x0a\x02\x0a\x05",
+		"more events than anybody asked for": strings.Repeat(of(nil), mostEvents+1), "a place that is too long": string(long), "an event's place that is too long": of(long)} {
 		if err := new(fetchResponse).decode([]byte(bad)); err == nil {
-			t.Errorf("%q is read", bad)
+			t.Errorf("%s is read", name)
 		}
+	}
+}
+
+// TestWhatWasReadOutlivesTheNextMessage does as connect does, which reads all messages into the same bytes.
+func TestWhatWasReadOutlivesTheNextMessage(t *testing.T) {
+	place := []byte("a place")
+	wire := protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), place)
+	var got fetchResponse
+	if err := (codec{}).Unmarshal(wire, &got); err != nil {
+		t.Fatal(err)
+	}
+	clear(wire)
+	if !bytes.Equal(got.latest, place) {
+		t.Errorf("the place has become %q", got.latest)
 	}
 }

@@ -1,6 +1,7 @@
 package salesforce
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,9 @@ const (
 	publicPubSub = "https://api.pubsub.salesforce.com:7443"
 	// maxMessage is what gRPC servers send at most to clients that ask for no more.
 	maxMessage = 4 << 20
+	// mostEvents are far more than were asked for, maxReplay far longer than a replay ID, which is kept.
+	mostEvents = 10 * mostWanted
+	maxReplay  = 1 << 10
 	// What is not answered for so long is dead: the transport asks, and the server speaks at least every 270 s.
 	pingAfter, pingLimit = 30 * time.Second, 15 * time.Second
 )
@@ -111,8 +115,14 @@ func (m *fetchResponse) decode(b []byte) error {
 			if err := e.decode(content); err != nil {
 				return err
 			}
+			if len(m.events) == mostEvents {
+				return errProto
+			}
 			m.events = append(m.events, e)
 		case 2:
+			if len(content) > maxReplay {
+				return errProto
+			}
 			m.latest = content
 		case 4:
 			m.pending = int(min(v, mostWanted))
@@ -135,6 +145,9 @@ func (e *busEvent) decode(b []byte) error {
 				return nil
 			})
 		case 2:
+			if len(content) > maxReplay {
+				return errProto
+			}
 			e.replay = content
 		}
 		return nil
@@ -198,7 +211,7 @@ func (codec) Marshal(v any) ([]byte, error) {
 func (codec) Unmarshal(b []byte, v any) error {
 	switch m := v.(type) {
 	case interface{ decode(b []byte) error }:
-		return m.decode(b)
+		return m.decode(bytes.Clone(b)) // what is decoded are parts of it, and connect reads the next message into b
 	case proto.Message:
 		return proto.Unmarshal(b, m)
 	}
