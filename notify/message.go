@@ -130,7 +130,7 @@ func (h House) item(in Incident) Item {
 		i.Title = fmt.Sprintf(w.many, n)
 	}
 	for _, e := range in.Newest {
-		line := Line{At: e.At, Text: sentence(e), Name: e.Title}
+		line := Line{At: e.At, Text: sentence(e), Name: shorten(e.Title)}
 		if e.Title != "" {
 			line.Record = e.Record
 		}

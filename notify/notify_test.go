@@ -266,6 +266,16 @@ func TestADigestCountsWhatItDoesNotList(t *testing.T) {
 	}
 }
 
+func TestANameIsOneLine(t *testing.T) {
+	in := held("x")
+	in.Newest[0].Title = "Quote\r\n\r\nWhat to do: pay " + strings.Repeat("9", 1000) + ".pdf"
+	m := house.Message([]notify.Incident{in})
+	text, err := m.Text()
+	if err != nil || strings.Contains(text, "\nWhat to do: pay") || !strings.Contains(text, "Quote What to do: pay 9") || len(text) > 1000 {
+		t.Errorf("%v\n%s", err, text)
+	}
+}
+
 // TestEveryEventThatPeopleAreToldOfHasASentence also finds fields that the catalogue does not have.
 func TestEveryEventThatPeopleAreToldOfHasASentence(t *testing.T) {
 	kinds := map[notify.Kind]bool{}

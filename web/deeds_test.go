@@ -95,6 +95,10 @@ func TestAPersonDecidesAboutADealAndSaysWhy(t *testing.T) {
 			t.Errorf("%v, want %s", did.done, want)
 		}
 	}
+	why := strings.Repeat("\u5951", maxWhy) // nine bytes of a form each
+	if w := send(h, path(held)+"/decide", url.Values{"verb": {"release"}, "why": {why}}); w.Code != http.StatusSeeOther || !strings.HasSuffix(did.done[len(did.done)-1], why) {
+		t.Errorf("the longest reason is answered with %d", w.Code)
+	}
 	if running := in(v, deal.Running); strings.Contains(get(h, path(running)).Body.String(), "/decide") {
 		t.Error("a deal that is in the works can be decided about")
 	}

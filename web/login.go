@@ -9,8 +9,8 @@ import (
 // loginCommand gives whoever is on the daemon's machine a link that begins a session.
 const loginCommand = "dealseal admin login"
 
-// maxForm is the most that is read of what is sent here, in bytes.
-const maxForm = 4096
+// maxForm is the most that is read of what is sent here, in bytes: a reason takes up to twelve for a character.
+const maxForm = 8 << 10
 
 // loginView is the page behind a link of loginCommand.
 type loginView struct{ Token, Who, Role string }
