@@ -80,6 +80,25 @@ func TestAGoodConfigurationGetsItsDefaults(t *testing.T) {
 	}
 }
 
+func TestWhatIsMadeInASandboxIsMarkedUnlessThatIsSwitchedOff(t *testing.T) {
+	for name, c := range map[string]struct{ identity, want string }{
+		"usual":       {"environment: sandbox", "TEST – not a contract"},
+		"empty":       {`environment: sandbox, test_mark: ""`, "TEST – not a contract"},
+		"other words": {"environment: sandbox, test_mark: ESSAI", "ESSAI"},
+		"off":         {"environment: sandbox, test_mark: off", ""},
+		"production":  {"environment: production", ""},
+	} {
+		loaded, err := load(t, fallBack("fall_back: [spare], ", ""), strings.Replace(goodTenant, "environment: sandbox", c.identity, 1)) // production takes no soft key
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got := loaded.Loaded[0].Tenant.Mark(); got != c.want {
+			t.Errorf("%s: the mark is %q, want %q", name, got, c.want)
+		}
+	}
+}
+
 func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
 	cases := []struct {
 		name, main string
@@ -114,6 +133,7 @@ func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
 		{"an API that answers nobody", goodMain + "api: {listen: \"127.0.0.1:8485\", per_token: -1}\n", []string{goodTenant}, []string{"dealseal.yaml:10", "api.per_token is -1"}},
 		{"no profile at all", strings.Replace(goodMain, "contract: {key: house}", "{}", 1), []string{goodTenant}, []string{`"contract", which is not under signing.profiles`}},
 		{"a mark on what counts", goodMain, []string{strings.Replace(strings.Replace(goodTenant, "environment: sandbox", "environment: production", 1), "{id: acme", "{id: acme, test_mark: TEST", 1)}, []string{"a.yaml:1", "production makes is never marked"}},
+		{"a mark that nobody sees", goodMain, []string{strings.Replace(goodTenant, "{id: acme", `{id: acme, test_mark: " "`, 1)}, []string{"a.yaml:1", "warns nobody"}},
 		{"a mark of two lines", goodMain, []string{strings.Replace(goodTenant, "{id: acme", `{id: acme, test_mark: "A\nB"`, 1)}, []string{"a.yaml:1", "in one line"}},
 		{"tasks for nobody", goodMain, []string{goodTenant + "tasks: {due: 2}\n"}, []string{"a.yaml:11", "nobody is given a task"}},
 		{"a task due never", goodMain, []string{goodTenant + "tasks: {owner: true, due: 999}\n"}, []string{"a.yaml:11", "0 to 365"}},

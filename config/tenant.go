@@ -47,8 +47,8 @@ type Identity struct {
 	Name string `yaml:"name"`
 	// Environment is production or sandbox, and the CRM must agree. Required.
 	Environment string `yaml:"environment"`
-	// TestMark runs across every page of what is made from templates in a sandbox, such as "TEST – not a contract"; at most 60
-	// characters. Files that people have attached are sealed as they are. Default: none.
+	// TestMark runs across every page of what is made from templates in a sandbox: words of at most 60 characters, or "off".
+	// Files that people have attached are sealed as they are. Default in a sandbox "TEST – not a contract".
 	TestMark string `yaml:"test_mark"`
 	// TimeZone is an IANA name, for dates in documents. Default UTC.
 	TimeZone string `yaml:"time_zone"`
@@ -56,6 +56,20 @@ type Identity struct {
 	Seller map[string]string `yaml:"seller"`
 	// Currency is the ISO 4217 code of money that the CRM gives without one. Default: none, such a document is held.
 	Currency string `yaml:"currency"`
+}
+
+// Unmarked is Identity.TestMark for a sandbox whose documents look as those of production do.
+const Unmarked = "off"
+
+// usualTestMark is for readers who have never heard of a sandbox.
+const usualTestMark = "TEST – not a contract"
+
+// Mark is what runs across every page; empty for nothing.
+func (i Identity) Mark() string {
+	if i.TestMark == Unmarked {
+		return ""
+	}
+	return i.TestMark
 }
 
 // Never is Reconcile.At for a tenant that is reconciled only when somebody asks for it.
@@ -278,6 +292,9 @@ func loadTenant(file string) (Tenant, error) {
 func (t *Tenant) defaults() {
 	orDefault(&t.Tenant.Name, t.Tenant.ID)
 	orDefault(&t.Tenant.TimeZone, "UTC")
+	if t.Tenant.Environment == "sandbox" {
+		orDefault(&t.Tenant.TestMark, usualTestMark)
+	}
 	orDefault(&t.Reconcile.At, "03:00")
 	orDefault(&t.Reconcile.Days, 3)
 	for i := range t.Rules {
@@ -325,6 +342,9 @@ func (c *Config) checkTenant(t *Tenant) (errs []error) {
 	}
 	if m := t.Tenant.TestMark; utf8.RuneCountInString(m) > 60 || strings.ContainsFunc(m, unicode.IsControl) {
 		fail("tenant.test_mark", "tenant.test_mark must be at most 60 characters in one line")
+	}
+	if m := t.Tenant.TestMark; m != "" && !strings.ContainsFunc(m, unicode.IsLetter) {
+		fail("tenant.test_mark", "tenant.test_mark is %q, which warns nobody: write words, or off", m)
 	}
 	if t.Tenant.TestMark != "" && t.Tenant.Environment != "sandbox" {
 		fail("tenant.test_mark", "tenant.test_mark is for environment: sandbox: what production makes is never marked")

@@ -183,7 +183,7 @@ signing:
 }
 
 func (w *world) tenantFile(t sceneTenant, c *crm) string {
-	out := fmt.Sprintf("tenant: {id: %s, name: Bench, environment: sandbox, time_zone: Europe/London, currency: EUR}\ncrm: {kind: %s, with: %s}\nguard: {per_hour: off, per_day: off}\nrules:\n", t.ID, t.Kind, c.with)
+	out := fmt.Sprintf("tenant: {id: %s, name: Bench, environment: sandbox, test_mark: off, time_zone: Europe/London, currency: EUR}\ncrm: {kind: %s, with: %s}\nguard: {per_hour: off, per_day: off}\nrules:\n", t.ID, t.Kind, c.with)
 	for _, r := range []struct{ id, document, trail string }{
 		{ruleOrderForm, "{template: order-form@1}", "audit-trail@1"},
 		{ruleAlone, "{template: order-form@1}", "none"},

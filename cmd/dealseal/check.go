@@ -83,10 +83,10 @@ func markedInWords(t config.Identity) string {
 	switch {
 	case t.Environment == "production":
 		return ""
-	case t.TestMark == "":
-		return " (its documents do not say that they are tests: name tenant.test_mark)"
+	case t.Mark() == "":
+		return " (its documents do not say that they are tests: tenant.test_mark is off)"
 	}
-	return fmt.Sprintf(" (its documents are marked %q)", t.TestMark)
+	return fmt.Sprintf(" (its documents are marked %q)", t.Mark())
 }
 
 func (h *house) printSummary(w io.Writer) error {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -34,6 +35,7 @@ func TestJudgesOfOthersAcceptWhatTheDaemonSealedAndRefuseItWithOneOtherByte(t *t
 				judged++
 				e := evidenceOf(t, f.content)
 				bench.judge(t, f.content, e)
+				mustBeMarked(t, f.content, rule == ruleContract) // both accounts are sandboxes
 				if rule == ruleQuote {
 					bench.mustRefuseOtherBytes(t, f.content, e)
 				}
@@ -43,6 +45,19 @@ func TestJudgesOfOthersAcceptWhatTheDaemonSealedAndRefuseItWithOneOtherByte(t *t
 			}
 		}
 	})
+}
+
+// mustBeMarked wants on every page what a sandbox's documents say, or on none of a file that people have attached.
+func mustBeMarked(t *testing.T, sealed []byte, made bool) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "sealed.pdf")
+	must(t, os.WriteFile(file, sealed, 0o600))
+	text := tool(t, os.Environ(), "pdftotext", "-raw", file, "-")
+	pages := strings.Count(string(text), "\f") // ends each
+	marks := strings.Count(strings.Join(strings.Fields(string(text)), ""), "TEST–notacontract")
+	if want := map[bool]int{true: pages}[made]; pages == 0 || marks != want {
+		t.Errorf("%d of %d pages say that they are no contract, want %d", marks, pages, want)
+	}
 }
 
 // mustRefuseOtherBytes changes one byte of a sealed quotation at a time: a judge that accepts everything proves nothing.

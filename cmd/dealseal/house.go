@@ -252,7 +252,7 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 			SignedAt: r.WriteBack.SignedAt, URL: r.WriteBack.URL, Audit: r.WriteBack.Audit, Drift: r.WriteBack.Drift.Field, DriftText: r.WriteBack.Drift.Text},
 	}
 	if p.Attachment == "" || r.AuditTrail != "none" {
-		p.Mark = file.Tenant.TestMark
+		p.Mark = file.Tenant.Mark()
 	}
 	if w := file.Tasks; w.Owner {
 		p.WriteBack.Task = &deal.TaskWords{Subject: w.Subject, Days: w.Due}

@@ -112,6 +112,7 @@ func (s *screen) places(w *world, results []result, link string) {
 	for _, r := range results {
 		s.say("                   %s  PAdES %s", r.File, r.Level)
 	}
+	s.say("                   their pages say that they are tests: both accounts are sandboxes (tenant.test_mark)")
 	s.say("Trust them with    %s", w.path("trust/root.pem"))
 	s.say("Check one          %s verify --trust %s %s", w.dealseal, w.path("trust/root.pem"), w.path(results[0].File))
 	s.say("Status page        %s", w.page)

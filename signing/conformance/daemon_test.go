@@ -235,7 +235,7 @@ func (h *house) configureDaemon(t *testing.T, dir, crm, token string, v variant)
 	write("dealseal.yaml", fmt.Sprintf("state_dir: %q\nmaster_key: %q\ntemplates: %q\nlisten: {admin: \"127.0.0.1:0\"}\nrenderer: {wasm: %q, children: 1, timeout: 5m}\nsigning:\n"+
 		"  keys: {house: {kind: soft, file: %q, passphrase: %q}}\n  tsa: [{url: %q}]\n  trust: [%q]\n  profiles:\n%s",
 		path("state"), "file:"+path("master-key"), path("templates"), wasm, path("seal.key"), "file:"+path("passphrase"), h.authority.URL(pki.PathTSA), h.root, profiles.String()))
-	write("tenants/example.yaml", fmt.Sprintf("tenant: {id: example, name: Example, environment: sandbox, time_zone: Europe/Paris, currency: EUR, seller: {address: \"1 Harbour Street, Bristol\"}}\n"+
+	write("tenants/example.yaml", fmt.Sprintf("tenant: {id: example, name: Example, environment: sandbox, test_mark: off, time_zone: Europe/Paris, currency: EUR, seller: {address: \"1 Harbour Street, Bristol\"}}\n"+
 		"crm: {kind: hubspot, with: {base_url: %q, auth: {flow: token, token: %q}, poll: 1s}}\nrules:\n%s", crm, "file:"+path("token"), rules.String()))
 }
 
