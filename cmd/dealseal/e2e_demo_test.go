@@ -1,26 +1,24 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/json"
+	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
 // TestTheDemoSealsADealInEachCRMAndEveryJudgeAcceptsTheFiles runs what "make demo ARGS=--once" runs.
 func TestTheDemoSealsADealInEachCRMAndEveryJudgeAcceptsTheFiles(t *testing.T) {
 	t.Parallel()
-	bin, dir := t.TempDir(), t.TempDir()
-	touch(t, "../demo", "../../mocks")
-	for _, pkg := range []string{"dealseal", "demo"} {
-		if out, err := exec.Command("go", "build", "-o", filepath.Join(bin, pkg), "../"+pkg).CombinedOutput(); err != nil {
-			t.Fatalf("go build: %v\n%s", err, out)
-		}
-	}
-	tool(t, nil, filepath.Join(bin, "demo"), "--once", "--dir", dir, "--dealseal", filepath.Join(bin, "dealseal"),
-		"--renderer", "../../build/typst.wasm", "--templates", "../../templates")
+	dir, command := t.TempDir(), demo(t)
+	tool(t, nil, command[0], append(command[1:], "--once", "--dir", dir)...)
 	text, err := os.ReadFile(filepath.Join(dir, "result.json"))
 	must(t, err)
 	var results []struct {
@@ -50,6 +48,54 @@ func TestTheDemoSealsADealInEachCRMAndEveryJudgeAcceptsTheFiles(t *testing.T) {
 	if len(results) != 2 || !seen["salesforce"] || !seen["hubspot"] {
 		t.Errorf("result.json is about %v", seen)
 	}
+}
+
+// TestTheDemoStaysAndItsLinkLogsIn runs what "make demo" runs, until somebody has looked at the status page and leaves.
+func TestTheDemoStaysAndItsLinkLogsIn(t *testing.T) {
+	t.Parallel()
+	command := append(demo(t), "--soft-key", "--dir", t.TempDir())
+	c := exec.Command(command[0], command[1:]...)
+	out, err := c.StdoutPipe()
+	must(t, err)
+	var complaints bytes.Buffer
+	c.Stderr = &complaints
+	in, err := c.StdinPipe() // at whose end the demo goes on
+	must(t, err)
+	defer in.Close()
+	must(t, c.Start())
+	defer c.Process.Kill()
+	link, said := "", strings.Builder{}
+	for lines := bufio.NewScanner(out); link == "" && lines.Scan(); {
+		said.WriteString(lines.Text() + "\n")
+		if rest, found := strings.CutPrefix(lines.Text(), "Log in to it"); found {
+			link = strings.TrimSpace(rest)
+		}
+	}
+	if link == "" {
+		t.Fatalf("there is no link:\n%s%s", said.String(), complaints.String())
+	}
+	page, _, _ := strings.Cut(link, "/login")
+	if shown := fetch(t, followLogin(t, link), page+"/", http.StatusOK); !strings.Contains(shown, "contoso") {
+		t.Errorf("who has followed the link is shown no tenant:\n%s", shown)
+	}
+	must(t, c.Process.Signal(os.Interrupt))
+	_, _ = io.Copy(io.Discard, out)
+	if err := c.Wait(); err != nil {
+		t.Errorf("it ends with %v: %s", err, complaints.String())
+	}
+}
+
+// demo builds what the demo needs and returns its command.
+func demo(t *testing.T) []string {
+	t.Helper()
+	bin := t.TempDir()
+	touch(t, "../demo", "../../mocks")
+	for _, pkg := range []string{"dealseal", "demo"} {
+		if out, err := exec.Command("go", "build", "-o", filepath.Join(bin, pkg), "../"+pkg).CombinedOutput(); err != nil {
+			t.Fatalf("go build: %v\n%s", err, out)
+		}
+	}
+	return []string{filepath.Join(bin, "demo"), "--dealseal", filepath.Join(bin, "dealseal"), "--renderer", "../../build/typst.wasm", "--templates", "../../templates"}
 }
 
 // touch looks at the files of what is built here and not imported, so that a change to them ends a cached result.

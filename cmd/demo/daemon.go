@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
 
@@ -152,16 +154,16 @@ func (d *dealsealDaemon) story(ctx context.Context, tx string) (*store.Story, er
 // login asks for a link that begins a session of the status page, as "dealseal admin login" does.
 func (d *dealsealDaemon) login(ctx context.Context) (link string, err error) {
 	var in struct{ Page, Path string }
-	err = d.send(ctx, "POST", "/admin/login", &in)
+	err = d.send(ctx, "POST", "/admin/login", strings.NewReader("{}"), &in)
 	return in.Page + in.Path, err
 }
 
 func (d *dealsealDaemon) ask(ctx context.Context, path string, into any) error {
-	return d.send(ctx, "GET", path, into)
+	return d.send(ctx, "GET", path, nil, into)
 }
 
-func (d *dealsealDaemon) send(ctx context.Context, method, path string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://dealseal"+path, nil)
+func (d *dealsealDaemon) send(ctx context.Context, method, path string, body io.Reader, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://dealseal"+path, body)
 	if err != nil {
 		return err
 	}
