@@ -76,9 +76,9 @@ type verdict struct {
 	err error // it could not be judged
 }
 
-// judgeAll reads and judges the records of entries.
-func judgeAll(ctx context.Context, crm connectors.CRM, account deal.AccountID, filters map[string]*deal.Filter, entries []deal.Change, patient bool) (map[deal.TxID]verdict, error) {
-	ctx, cancel := context.WithTimeout(ctx, filterLimit)
+// judgeAll reads and judges the records of entries. Without patience those count as not judged that are not read in time.
+func judgeAll(whole context.Context, crm connectors.CRM, account deal.AccountID, filters map[string]*deal.Filter, entries []deal.Change, patient bool) (map[deal.TxID]verdict, error) {
+	ctx, cancel := context.WithTimeout(whole, filterLimit)
 	defer cancel()
 	verdicts := map[deal.TxID]verdict{}
 	var mu sync.Mutex
@@ -87,7 +87,7 @@ func judgeAll(ctx context.Context, crm connectors.CRM, account deal.AccountID, f
 	for _, c := range entries {
 		g.Go(func() error {
 			ok, misfit, err := meets(ctx, crm, filters[c.Rule], c.Ref)
-			if err != nil && (ctx.Err() != nil || connectors.IsLogin(err) || patient && !deal.IsPermanent(err)) {
+			if err != nil && (whole.Err() != nil || connectors.IsLogin(err) || patient && !deal.IsPermanent(err)) {
 				return fmt.Errorf("read %s for the filter of rule %s: %w", c.Ref, c.Rule, err)
 			}
 			mu.Lock()

@@ -1,10 +1,14 @@
 package engine
 
 import (
+	"context"
+	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 	mock "github.com/dealseal/dealseal/mocks/crm/salesforce"
 	"github.com/dealseal/dealseal/store"
@@ -124,6 +128,46 @@ func TestARecordThatCannotBeJudgedKeepsNoOtherWaiting(t *testing.T) {
 		}
 	}
 	w.wantUses(1)
+}
+
+// silent is a CRM that answers nothing about records.
+type silent struct{ connectors.CRM }
+
+func (silent) Record(ctx context.Context, _ deal.Ref, _ []string) (deal.Record, error) {
+	<-ctx.Done()
+	return deal.Record{}, ctx.Err()
+}
+
+// A page of records that all take too long is taken in nevertheless once patience is over, and not asked about for ever.
+func TestManyRecordsThatAreNotReadInTimeKeepNoPageFromBeingTakenIn(t *testing.T) {
+	filter, err := deal.ParseFilter("Amount > 1")
+	must(t, err)
+	var entries []deal.Change
+	for i := range 2 * filterReaders * int(filterLimit/crmLimit) {
+		entries = append(entries, deal.Change{Ref: deal.Ref{Object: "Opportunity", ID: fmt.Sprint(i)}, Rule: "memo", Occurrence: "h1"})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		judge := func(ctx context.Context, patient bool) (map[deal.TxID]verdict, error) {
+			return judgeAll(ctx, silent{}, "salesforce:00D", map[string]*deal.Filter{"memo": filter}, entries, patient)
+		}
+		if _, err := judge(t.Context(), true); err == nil {
+			t.Error("patience is over at once")
+		}
+		verdicts, err := judge(t.Context(), false)
+		if err != nil || len(verdicts) != len(entries) {
+			t.Errorf("there are verdicts on %d of %d entries: %v", len(verdicts), len(entries), err)
+		}
+		for _, v := range verdicts {
+			if v.out || v.err == nil {
+				t.Errorf("a record that was not read is judged: %+v", v)
+			}
+		}
+		stopped, stop := context.WithCancel(t.Context())
+		stop()
+		if _, err := judge(stopped, false); err == nil {
+			t.Error("a stop lets everything through")
+		}
+	})
 }
 
 func TestALoginThatFailsLeavesThePageToTheNextPoll(t *testing.T) {
