@@ -4,6 +4,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -140,6 +141,33 @@ func TestARestoredStateHoldsWhatNothingProves(t *testing.T) {
 	d.finish()
 	d.wantDone(d.load(tx))
 	w.wantContracts(record, 1)
+}
+
+// In a copy of the state a deal does not wait while its record is looked at, and what people were told of it is over. When it
+// waits again they are told once more.
+func TestWhatWaitsAgainInACopyIsToldAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.daemon()
+	record := w.deal()
+	for _, f := range w.org.Files(record) {
+		must(t, w.org.Delete(f.DocumentID))
+	}
+	w.move(record, stageWon)
+	s := first.run()
+	first.want(s, deal.Held, deal.Noticed, "no file")
+	d := first.copyState()
+	d.finish()
+	d.want(d.load(s.Tx), deal.Held, deal.Noticed, s.Reason)
+	var told []string
+	for _, e := range d.story(s.Tx).Outbox {
+		if e.Type == "document.held" {
+			told = append(told, e.Data["reason"])
+		}
+	}
+	if !slices.Equal(told, []string{s.Reason, s.Reason}) {
+		t.Errorf("it was told to wait with %q, want %q twice", told, s.Reason)
+	}
 }
 
 // Two copies of a state that has committed a digest: neither may make a second contract of it.

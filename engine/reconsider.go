@@ -63,12 +63,17 @@ func (r *run) resume(ctx context.Context, why string) error {
 	return r.advance(ctx, "gathered", "", deal.Entry{What: "resumed", Why: why})
 }
 
-// waitAgain also has the record told: what it shows may be from before the copy.
+// waitAgain also has the record told: what it shows may be from before the copy. People are told once more, too: while the
+// record was looked at, the deal did not wait, and what was told of that was over. Of what the guard holds, they are told together.
 func (r *run) waitAgain(ctx context.Context, waited deal.Waited) error {
 	s := r.s
 	s.Facts.Waited = nil
 	s.Condition, s.Reason = waited.Condition, waited.Reason
-	if err := r.Ledger.Advance(ctx, s, deal.Entry{Who: "daemon", What: string(s.Condition), Why: s.Reason}); err != nil {
+	e := deal.Entry{Who: "daemon", What: string(s.Condition), Why: s.Reason}
+	if !s.Facts.Guarded {
+		e.Events = waitingEvents(s)
+	}
+	if err := r.Ledger.Advance(ctx, s, e); err != nil {
 		return &commitError{err}
 	}
 	return nil
