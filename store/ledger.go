@@ -547,6 +547,9 @@ func (t *txn) save(r *row, sl *deal.Sealing, key *dataKey, n, events int64, l le
 	if err != nil {
 		return err
 	}
+	if sl.Step == deal.Done || sl.Condition.Waiting() {
+		t.s.privates.forget(sl.Tx)
+	}
 	stepAt := r.stepAt
 	if sl.Step != r.step {
 		stepAt = t.now.UnixMilli()

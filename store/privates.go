@@ -8,9 +8,9 @@ import (
 	"github.com/dealseal/dealseal/deal"
 )
 
-// privates remembers the private parts of the sealings that are being worked, as they were stored last. Most changes leave
-// them alone, and what is in them at the end, such as the verification report, need not be put into words and encrypted anew
-// for each: the same ciphertext says the same. The zero value is ready; it is safe for concurrent use.
+// privates remembers the private parts of the sealings that are being worked, as they were stored last, and no others. Most
+// changes leave them alone, and what is in them at the end, such as the verification report, need not be put into words and
+// encrypted anew for each: the same ciphertext says the same. The zero value is ready; it is safe for concurrent use.
 type privates struct {
 	mu    sync.Mutex
 	known map[deal.TxID]storedPrivate

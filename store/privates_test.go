@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"testing"
 
@@ -48,6 +49,29 @@ func TestAnUnchangedPrivatePartIsNotEncryptedAnew(t *testing.T) {
 	s.privates.forget(sl.Tx)
 	if anew := move(deal.Done, func() {}); bytes.Equal(anew, last) {
 		t.Error("it was forgotten, and yet is the same ciphertext")
+	}
+}
+
+// What a customer has agreed to is in memory for as long as it is worked on, and not until the next start.
+func TestThePrivatePartOfWhatIsNotWorkedOnIsForgotten(t *testing.T) {
+	s, _ := newStore(t)
+	for i, over := range []func(*deal.Sealing){
+		func(sl *deal.Sealing) { sl.Step = deal.Done },
+		func(sl *deal.Sealing) { sl.Condition = deal.Held },
+		func(sl *deal.Sealing) { sl.Condition = deal.Ended },
+	} {
+		sl := one(t, s, fmt.Sprintf("006%d", i))
+		sl.Private.Values = json.RawMessage(`{}`)
+		sl.Step = deal.Gathered
+		advance(t, s, sl, "gathered")
+		if len(s.privates.known) != 1 {
+			t.Fatalf("%d are remembered while one is worked on", len(s.privates.known))
+		}
+		over(sl)
+		advance(t, s, sl, "over")
+		if len(s.privates.known) != 0 {
+			t.Errorf("%s, %s: it is remembered", sl.Step, sl.Condition)
+		}
 	}
 }
 
