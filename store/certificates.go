@@ -126,6 +126,11 @@ func (s *Store) AddCertificate(ctx context.Context, c deal.Certificate, who, why
 			c.Key, c.SHA256, c.SPKI, c.Serial, c.Subject, c.Issuer, c.Purpose, millis(c.From), millis(c.Until), string(chain), c.State, t.now.UnixMilli()); err != nil {
 			return err
 		}
+		if c.State == deal.CertActive {
+			if err := t.calmRevoked(c.Key); err != nil {
+				return err
+			}
+		}
 		what := map[deal.CertState]string{deal.CertNext: "certificate-imported", deal.CertActive: "certificate-adopted"}[c.State]
 		return t.auditCertificate(c, what, who, why, nil)
 	})
@@ -229,12 +234,24 @@ func (t *txn) announceCertificate(c deal.Certificate, kind, once string, more ma
 }
 
 func (t *txn) setCertificateState(c deal.Certificate, state deal.CertState) error {
-	if state != deal.CertActive { // what was told of its end is over: another one takes its place, or it is gone
-		if err := t.calm(notify.Certificate, "", c.SHA256); err != nil {
-			return err
-		}
+	// What was told of its end is over: another one takes its place, or it is gone.
+	over := func() error { return t.calm(notify.Certificate, "", c.SHA256) }
+	if state == deal.CertActive {
+		over = func() error { return t.calmRevoked(c.Key) }
+	}
+	if err := over(); err != nil {
+		return err
 	}
 	return t.exec(`UPDATE certificates SET state = $3, since = $4, activate_at = 0, beside_until = 0 WHERE key = $1 AND sha256 = $2`, c.Key, c.SHA256, state, t.now.UnixMilli())
+}
+
+// calmRevoked ends what is told of certificates of a key that were revoked: another one takes their place.
+func (t *txn) calmRevoked(key string) error {
+	revoked, err := t.certificates(`WHERE key = $1 AND state = 'revoked'`, key)
+	for _, c := range revoked {
+		err = errors.Join(err, t.calm(notify.Certificate, "", c.SHA256))
+	}
+	return err
 }
 
 // settled is the point of what every start finds out anew about certificates: losing it costs another look. It is that of the

@@ -257,7 +257,7 @@ func (t *txn) judgeEndpoint(o webhooks.Outcome, row endpointRow) error {
 	now := t.now.UnixMilli()
 	switch o.Fate {
 	case webhooks.Delivered:
-		if row.shown.Failures > 0 {
+		if row.shown.Failures > 0 || row.shown.Succeeded.Before(row.shown.Since) { // whoever enables an endpoint sets its failures to none
 			if err := t.calm(notify.Endpoint, row.shown.Tenant, o.Endpoint); err != nil {
 				return err
 			}

@@ -253,6 +253,26 @@ func TestPeopleAreToldWhenAReceiverFailsAndWhenADocumentHasFailedThreeTimes(t *t
 	want(t, "once it takes events", toldTo(t, s, ends), "endpoint acme 0 of 5 over;")
 }
 
+// Whoever enables an endpoint begins to count its failures anew: the first event that it takes says that the trouble is over.
+func TestTheIncidentOfAnEndpointThatIsEnabledAgainEndsWithWhatItTakes(t *testing.T) {
+	s, clock := withChannels(t, "ops")
+	if err := s.ConfigureEndpoints(t.Context(), []webhooks.Endpoint{testEndpoint("erp")}); err != nil {
+		t.Fatal(err)
+	}
+	one(t, s, "006A")
+	concluded(t, s, "acme/erp", taken(t, s, "acme/erp")[0], webhooks.Held, clock.Now())
+	clock.advance(time.Minute)
+	want(t, "once it is disabled", toldTo(t, s, everything), "endpoint acme 1 of 1;")
+	if err := s.SetEndpoint(t.Context(), "acme/erp", true, "anna", "it is back"); err != nil {
+		t.Fatal(err)
+	}
+	ends := everything
+	ends.Ends = true
+	want(t, "once it is enabled", toldTo(t, s, ends), "")
+	concluded(t, s, "acme/erp", taken(t, s, "acme/erp")[0], webhooks.Delivered, time.Time{})
+	want(t, "once it takes events", toldTo(t, s, ends), "endpoint acme 0 of 1 over;")
+}
+
 // TestOnlyThoseWhoseDealsAKeySealsAreToldOfItsCertificates: a certificate may have the name of another tenant.
 func TestOnlyThoseWhoseDealsAKeySealsAreToldOfItsCertificates(t *testing.T) {
 	s, clock := withChannels(t, "ops")
@@ -294,6 +314,34 @@ func TestOnlyThoseWhoseDealsAKeySealsAreToldOfItsCertificates(t *testing.T) {
 	clock.advance(time.Hour)
 	if n, err := s.Redeliver(t.Context(), Redelivery{Endpoint: "acme/erp", Since: start}, "anna", "lost there"); err != nil || n != 0 {
 		t.Errorf("%d are made again while they are under way, %v", n, err)
+	}
+}
+
+func TestARevocationIsOverWhenAnotherCertificateTakesItsPlace(t *testing.T) {
+	for name, follow := range map[string]func(*testing.T, *Store) error{
+		"one that was imported": func(t *testing.T, s *Store) error {
+			register(t, s, certificate("new", 400, deal.CertNext))
+			return s.ActivateCertificate(t.Context(), "house", "new", time.Time{}, time.Time{}, "anna", "the old one was revoked")
+		},
+		"one that is taken over as it is": func(t *testing.T, s *Store) error {
+			return s.AddCertificate(t.Context(), certificate("new", 400, deal.CertActive), "anna", "it is on the token")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, clock := withChannels(t, "ops")
+			register(t, s, certificate("old", 200, deal.CertActive))
+			if _, err := s.RevokeCertificate(t.Context(), "old", "daemon", "key compromise"); err != nil {
+				t.Fatal(err)
+			}
+			clock.advance(time.Minute)
+			want(t, "the revocation", toldTo(t, s, everything), "certificate  1 of 1;")
+			if err := follow(t, s); err != nil {
+				t.Fatal(err)
+			}
+			ends := everything
+			ends.Ends = true
+			want(t, "once there is another", toldTo(t, s, ends), "certificate  0 of 1 over;")
+		})
 	}
 }
 
@@ -370,6 +418,29 @@ func TestAReceiptThatTheCRMDoesNotTakeIsToldOnce(t *testing.T) {
 	}
 	toldTo(t, s, everything)
 	if err := s.Told(t.Context(), sl.Tx, shown.Sequence, 0); err != nil {
+		t.Fatal(err)
+	}
+	ends := everything
+	ends.Ends = true
+	want(t, "once it is taken", toldTo(t, s, ends), "write-back acme 0 of 1 over;")
+}
+
+// Two records become one in the CRM, and their receipts one, which goes on with what was refused of either.
+func TestAReceiptThatWasRefusedAndBecameAnothersEndsWithThat(t *testing.T) {
+	s, clock := withChannels(t, "ops")
+	first, second := one(t, s, "006A"), one(t, s, "006B")
+	if err := s.Refused(t.Context(), second.Tx, receipt(t, s, second.Tx).Sequence, "the field is gone"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Identify(t.Context(), first, []string{"006B"}); err != nil {
+		t.Fatal(err)
+	}
+	if n := query[int](t, s, `SELECT count(*) FROM receipts`); n != 1 {
+		t.Fatalf("there are %d receipts", n)
+	}
+	clock.advance(time.Minute)
+	want(t, "the refusal", toldTo(t, s, everything), "write-back acme 1 of 1;")
+	if err := s.Told(t.Context(), first.Tx, receipt(t, s, first.Tx).Sequence, 0); err != nil {
 		t.Fatal(err)
 	}
 	ends := everything

@@ -175,6 +175,7 @@ func (t *txn) joinReceipts(id, other int64) error {
 		return err
 	}
 	if err := t.exec(`UPDATE receipts SET sequence = 1 + max(sequence, (SELECT sequence FROM receipts WHERE id = $2)),
+		refused = max(refused, (SELECT refused FROM receipts WHERE id = $2)),
 		due = CASE WHEN sent < sequence THEN due ELSE $3 END WHERE id = $1`, id, other, t.now.UnixMilli()); err != nil {
 		return err
 	}
