@@ -172,7 +172,7 @@ func sentence(e webhooks.Event) string {
 	case "certificate.revoked":
 		return fmt.Sprintf("the certificate %s of key %s was revoked: %s", short(d("certificate")), d("key"), d("reason"))
 	case "key.limit_reached":
-		return fmt.Sprintf("%s documents, its limit %s", d("limit"), d("period"))
+		return fmt.Sprintf("the key with public key %s has sealed %s documents, its limit %s", short(d("spki")), d("limit"), d("period"))
 	case "house.summary":
 		return fmt.Sprintf("%s to %s: %s deals came, %s were sealed, %s ended well, %s were held, %s were given up; %s of calls to CRMs succeeded; half of the deals took %s or less, 95 %% took %s or less",
 			d("from"), d("until"), d("noticed"), d("sealed"), d("done"), d("held"), d("dead"), d("success"), d("p50"), d("p95"))

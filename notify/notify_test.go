@@ -297,6 +297,9 @@ func TestEveryEventThatPeopleAreToldOfHasASentence(t *testing.T) {
 		if _, err := m.HTML(); err != nil {
 			t.Errorf("%s: %v", event.Name, err)
 		}
+		if event.Name == "key.limit_reached" && !strings.Contains(text, "value-of-spki") {
+			t.Errorf("it is not said which key has sealed enough: %s", text)
+		}
 		if strings.Contains(text, "%!") {
 			t.Errorf("%s: %s", event.Name, text)
 		}
