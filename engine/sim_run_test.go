@@ -258,11 +258,12 @@ func (in *incarnation) decide(s store.Summary, what string) {
 	in.moved(tx)
 }
 
-// forget lets a transaction have another digest: a person has answered for the one that was.
+// forget lets a transaction have another digest: a person has answered for the one that was. Whether that is used or another,
+// it had one.
 func (w *simWorld) forget(tx deal.TxID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.digests, tx)
+	w.digests[tx] = map[string]bool{}
 	delete(w.seconds, tx)
 }
 

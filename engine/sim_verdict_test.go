@@ -139,8 +139,8 @@ func (w *simWorld) oneDigestEach() {
 		}
 	}
 	for tx, digests := range w.seconds {
-		if len(digests) > 1 || len(w.digests[tx]) == 0 {
-			w.wrong = append(w.wrong, fmt.Sprintf("%s had %d digests signed for its second seal, and %d for the first", tx, len(digests), len(w.digests[tx])))
+		if _, first := w.digests[tx]; len(digests) > 1 || !first {
+			w.wrong = append(w.wrong, fmt.Sprintf("%s had %d digests signed for its second seal; for the first: %t", tx, len(digests), first))
 		}
 	}
 }
