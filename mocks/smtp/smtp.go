@@ -86,7 +86,7 @@ func (s *Server) Close() error {
 	return err
 }
 
-// Fail has so many messages refused for now (451), all for a negative number.
+// Fail has so many messages refused with 451, which asks the sender to try again; all of them for a negative number.
 func (s *Server) Fail(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
