@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/dealseal/dealseal/deal"
@@ -36,14 +37,8 @@ func (c *Connector) task(ctx context.Context, record string, t deal.Task) (strin
 	if err != nil {
 		return "", err
 	}
-	tasks, err := c.readObjects(ctx, "tasks", idsOf(ends), []string{"hs_task_subject"})
-	if err != nil {
-		return "", err
-	}
-	for _, o := range tasks {
-		if strings.HasSuffix(value(o.Properties, "hs_task_subject"), t.Mark()) {
-			return o.ID, nil
-		}
+	if id, err := c.madeTask(ctx, idsOf(ends), t.Mark()); err != nil || id != "" {
+		return id, err
 	}
 	properties := map[string]string{"hs_timestamp": stampOf(t.Due), "hs_task_subject": t.Title(), "hs_task_body": htmlText.Replace(t.Body),
 		"hs_task_status": "NOT_STARTED", "hs_task_priority": "HIGH", "hs_task_type": "TODO"}
@@ -63,6 +58,27 @@ func (c *Connector) task(ctx context.Context, record string, t deal.Task) (strin
 		return "", malformed("the task that was made has no ID")
 	}
 	return made.ID, nil
+}
+
+// mostTasks is how many tasks of a deal are looked through. What was made before is looked for within hours of making it, and
+// IDs grow: so many people and workflows do not give a deal meanwhile.
+const mostTasks = 10 * objectBatch
+
+// madeTask finds the task with a mark among the newest of a deal, which are read by the hundred.
+func (c *Connector) madeTask(ctx context.Context, ids []string, mark string) (string, error) {
+	slices.Reverse(ids)
+	for batch := range slices.Chunk(ids[:min(len(ids), mostTasks)], objectBatch) {
+		tasks, err := c.readObjects(ctx, "tasks", batch, []string{"hs_task_subject"})
+		if err != nil {
+			return "", err
+		}
+		for _, o := range tasks {
+			if strings.HasSuffix(value(o.Properties, "hs_task_subject"), mark) {
+				return o.ID, nil
+			}
+		}
+	}
+	return "", nil
 }
 
 // htmlText makes plain text of what HubSpot takes for HTML.
