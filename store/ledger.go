@@ -315,6 +315,7 @@ type row struct {
 	condition  deal.Condition
 	version    int64
 	signature  bool
+	second     bool // a value of its second seal exists
 	stepAt     int64
 	noticed    int64
 	receipt    int64 // 0 when the plan writes nothing back
@@ -346,8 +347,8 @@ func (r *row) failuresOf(sl *deal.Sealing) int {
 
 func (t *txn) row(tx deal.TxID) (*row, error) {
 	var r row
-	found, err := t.get([]any{&r.seq, &r.tenant, &r.account, &r.step, &r.condition, &r.version, &r.signature, &r.stepAt, &r.noticed, &r.receipt, &r.events, &r.lastEntry, &r.leaseOwner, &r.leaseUntil, &r.legalHold, &r.waited, &r.guarded, &r.failures, &r.wrapped},
-		`SELECT seq, tenant, account, step, condition, version, signature, step_at, noticed, coalesce(receipt, 0), events, last_entry, lease_owner, lease_until, legal_hold, waited, guarded, failures,
+	found, err := t.get([]any{&r.seq, &r.tenant, &r.account, &r.step, &r.condition, &r.version, &r.signature, &r.second, &r.stepAt, &r.noticed, &r.receipt, &r.events, &r.lastEntry, &r.leaseOwner, &r.leaseUntil, &r.legalHold, &r.waited, &r.guarded, &r.failures, &r.wrapped},
+		`SELECT seq, tenant, account, step, condition, version, signature, CASE signature WHEN 1 THEN coalesce(json_extract(facts, '$.second.signature'), 0) ELSE 0 END, step_at, noticed, coalesce(receipt, 0), events, last_entry, lease_owner, lease_until, legal_hold, waited, guarded, failures,
 			(SELECT wrapped FROM data_keys k WHERE k.tx = sealings.tx)
 		 FROM sealings WHERE tx = $1`, tx)
 	if err == nil && !found {
@@ -376,7 +377,7 @@ func (s *Store) Begin(ctx context.Context, sl *deal.Sealing, i deal.Intent) erro
 		if err != nil {
 			return err
 		}
-		n, until, err := t.intend(sl, standing{r.step, r.condition, r.version + 1, r.signature}, i, key)
+		n, until, err := t.intend(sl, standing{r.step, r.condition, r.version + 1, r.signature, r.second}, i, key)
 		if err != nil {
 			return err
 		}
@@ -399,13 +400,14 @@ type standing struct {
 	step      deal.Step
 	condition deal.Condition
 	version   int64
-	signature bool
+	// signature and second are set once a value of its seals exists.
+	signature, second bool
 }
 
 // intend writes an intent. It returns the place of its audit entry, and when the lease ends.
 func (t *txn) intend(sl *deal.Sealing, at standing, i deal.Intent, key *dataKey) (n, until int64, err error) {
 	if seal := sealOf(i.What); seal != 0 {
-		if err := t.guardSigning(sl, seal, at.signature, i.Digest); err != nil {
+		if err := t.guardSigning(sl.Tx, seal, at, i.Digest); err != nil {
 			return 0, 0, err
 		}
 		if err := t.countUse(sl.Tx, i); err != nil {
@@ -509,7 +511,7 @@ func (t *txn) advanceAndBegin(r *row, sl *deal.Sealing, key *dataKey, e deal.Ent
 	if e.Then != nil {
 		sl.Version++
 		l.owner = owner
-		if n, l.until, err = t.intend(sl, standing{sl.Step, sl.Condition, sl.Version, sl.Facts.Signature}, *e.Then, key); err != nil {
+		if n, l.until, err = t.intend(sl, standing{sl.Step, sl.Condition, sl.Version, sl.Facts.Signature, secondSigned(sl)}, *e.Then, key); err != nil {
 			return 0, err
 		}
 	}
@@ -649,6 +651,8 @@ func guard(r *row, sl *deal.Sealing, e deal.Entry) error {
 		return refuse(sl.Tx, "an entry must say who and what")
 	case r.signature && !sl.Facts.Signature:
 		return refuse(sl.Tx, "a signature value exists and cannot be forgotten")
+	case r.second && !secondSigned(sl) && !sl.Facts.Adopted: // then the file comes from the record, with whatever seals it bears
+		return refuse(sl.Tx, "a signature value of the second seal exists and cannot be forgotten")
 	case r.signature && sl.Step.Before(r.step):
 		return refuse(sl.Tx, "a signature value exists, it cannot go back from %s to %s", r.step, sl.Step)
 	case sl.Step.Before(r.step) && sl.Step != deal.Noticed:
@@ -721,17 +725,20 @@ func (t *txn) giveUpDigest(tx deal.TxID) error {
 	return t.exec(`UPDATE digests SET superseded = $2 WHERE tx = $1 AND seal = 1 AND superseded IS NULL`, tx, t.now.UnixMilli())
 }
 
-// guardSigning lets only the committed digest of a seal go to the key, and only until its value is known.
-func (t *txn) guardSigning(sl *deal.Sealing, seal int, signed bool, digest string) error {
-	tx := sl.Tx
-	if seal == secondSeal {
-		signed = sl.Facts.Second != nil && sl.Facts.Second.Signature
-	}
-	if digest == "" {
+func secondSigned(sl *deal.Sealing) bool {
+	return sl.Facts.Second != nil && sl.Facts.Second.Signature
+}
+
+// guardSigning lets only the committed digest of a seal go to the key, and only until its value is known. What is known is
+// what the row says, or what is written into it in the same transaction: nothing that a caller only claims.
+func (t *txn) guardSigning(tx deal.TxID, seal int, at standing, digest string) error {
+	switch {
+	case digest == "":
 		return refuse(tx, "an intent to sign must name the digest")
-	}
-	if signed {
+	case seal == firstSeal && at.signature, seal == secondSeal && at.second:
 		return refuse(tx, "a signature value exists already")
+	case seal == secondSeal && !at.signature:
+		return refuse(tx, "a second seal is over the first, which is not made")
 	}
 	committed, err := t.digest(tx, seal)
 	switch {

@@ -271,6 +271,12 @@ func TestTheLedgerRefuses(t *testing.T) {
 			return s.Begin(t.Context(), sl, deal.Intent{Step: sl.Step, What: "second-sign", Digest: digest, Lease: time.Minute})
 		}
 	}
+	twice := func(t *testing.T, s *Store, sl *deal.Sealing) {
+		seconded(t, s, sl)
+		begin(t, s, sl, "second-sign", d2)
+		sl.Facts.Second = &deal.SecondSeal{Digest: d2, Signature: true}
+		advance(t, s, sl, "signed")
+	}
 	for _, c := range []struct {
 		name  string
 		given func(*testing.T, *Store, *deal.Sealing)
@@ -311,12 +317,14 @@ func TestTheLedgerRefuses(t *testing.T) {
 			seconded(t, s, sl)
 			begin(t, s, sl, "second-sign", d2)
 		}, signingSecond(d2), true},
-		{"to sign the second seal once more", func(t *testing.T, s *Store, sl *deal.Sealing) {
-			seconded(t, s, sl)
-			begin(t, s, sl, "second-sign", d2)
-			sl.Facts.Second = &deal.SecondSeal{Digest: d2, Signature: true}
-			advance(t, s, sl, "signed")
-		}, signingSecond(d2), false},
+		{"to sign the second seal once more", twice, signingSecond(d2), false},
+		{"to sign the second seal once more for somebody who says that it was not", twice, func(s *Store, t *testing.T, sl *deal.Sealing) error {
+			sl.Facts.Second.Signature = false
+			return signingSecond(d2)(s, t, sl)
+		}, false},
+		{"to forget the signature of the second seal", twice, advancing("x", "", func(sl *deal.Sealing) { sl.Facts.Second.Signature = false }), false},
+		{"to forget the second seal", twice, advancing("x", "", func(sl *deal.Sealing) { sl.Facts.Second = nil }), false},
+		{"not to take over a contract of the record instead", twice, advancing("adopted", "", func(sl *deal.Sealing) { sl.Facts.Second, sl.Facts.Adopted = nil, true }), true},
 		{"to forget a signature", signed, advancing("x", "", func(sl *deal.Sealing) { sl.Facts.Signature = false }), false},
 		{"to go back behind a signature", signed, advancing("x", "", func(sl *deal.Sealing) { sl.Step = deal.Noticed }), false},
 		{"not to go back before a signature", prepared, advancing("x", "", func(sl *deal.Sealing) { sl.Step = deal.Noticed }), true},
