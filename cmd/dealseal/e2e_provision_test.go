@@ -1,6 +1,7 @@
 package main
 
 import (
+	"database/sql"
 	"encoding/json"
 	"encoding/xml"
 	"os"
@@ -56,6 +57,7 @@ func TestWhatACRMLacksIsShownMadeAndThenUsed(t *testing.T) {
 		}
 	}
 	s.daemon.stop(t)
+	s.logTellsWhoProvisioned(t)
 	s.daemon = w.start(t) // which compares the configuration with the CRM at once
 	for _, c := range s.crms {
 		r := c.open(sale{quote: quotation(1)})
@@ -68,6 +70,22 @@ func TestWhatACRMLacksIsShownMadeAndThenUsed(t *testing.T) {
 		}
 	}
 	s.daemon.stop(t)
+}
+
+// logTellsWhoProvisioned looks into the audit log of a daemon that has stopped.
+func (s *stage) logTellsWhoProvisioned(t *testing.T) {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(s.stateDir, "dealseal.db"))
+	must(t, err)
+	defer db.Close()
+	count := func(what string) (n int) {
+		must(t, db.QueryRow(`SELECT count(*) FROM audit WHERE json_extract(leaf, '$.what') = $1`, what).Scan(&n))
+		return n
+	}
+	begun, made, failed := count("provisioning"), count("provisioned"), count("provision-failed")
+	if made < 2 || failed != 1 || begun != made+failed {
+		t.Errorf("%d things were begun, %d made and %d not", begun, made, failed)
+	}
 }
 
 func TestFoldersForAdministratorsAreWrittenFromTheConfiguration(t *testing.T) {

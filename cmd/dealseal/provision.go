@@ -165,7 +165,7 @@ func (d *service) provisionRoutes(mux *http.ServeMux) {
 }
 
 // provision makes what was ordered and is still lacking, in the connector's order, and stops at the first failure: what
-// comes behind it needs it.
+// comes behind it needs it. The audit log says who has each thing made before it is, and what came of it after.
 func (d *service) provision(ctx context.Context, o provisionOrder, who string) ([]provisioned, error) {
 	now := d.residents.now.Load()
 	t, ok := now.house.tenant(o.Tenant)
@@ -188,16 +188,30 @@ func (d *service) provision(ctx context.Context, o provisionOrder, who string) (
 	for _, x := range lacking {
 		made := provisioned{What: x.What, Cure: x.Cure}
 		if ordered[x.What] && x.Make != nil && !failed {
-			if err := x.Make(ctx); err != nil {
+			err := d.makeInCRM(ctx, o.Tenant, x, who)
+			if made.Made = err == nil; !made.Made {
 				made.Err, failed = err.Error(), true
-			} else {
-				made.Made = true
-				d.log.InfoContext(ctx, "made in the CRM", "tenant", o.Tenant, "what", x.What, "who", who)
 			}
 		}
 		list = append(list, made)
 	}
 	return list, nil
+}
+
+func (d *service) makeInCRM(ctx context.Context, tenant deal.TenantID, x connectors.Provision, who string) error {
+	note := func(ctx context.Context, what, why string) error {
+		return d.store.Witness(ctx, "", deal.Entry{Who: who, What: what, Why: why, Detail: map[string]string{"tenant": string(tenant), "made": x.What}})
+	}
+	if err := note(ctx, "provisioning", ""); err != nil {
+		return err
+	}
+	err := x.Make(ctx)
+	ctx = context.WithoutCancel(ctx) // it is made, or was tried, even if nobody waits for the answer any more
+	if err != nil {
+		return errors.Join(err, note(ctx, "provision-failed", err.Error()))
+	}
+	d.log.InfoContext(ctx, "made in the CRM", "tenant", tenant, "what", x.What, "who", who)
+	return note(ctx, "provisioned", "")
 }
 
 // tenant finds a tenant by its id.
