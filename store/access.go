@@ -19,22 +19,24 @@ const (
 // that concerns none. The entry does not go with the sealing's data key: who has read a contract is still known when
 // nobody can read it any more. It is durable when Witness returns.
 func (s *Store) Witness(ctx context.Context, tx deal.TxID, e deal.Entry) error {
+	return s.update(ctx, "commit/operate", func(t *txn) error { return t.witness(tx, e) })
+}
+
+func (t *txn) witness(tx deal.TxID, e deal.Entry) error {
 	if e.Who == "" || e.What == "" {
 		return fmt.Errorf("an entry must say who and what")
 	}
-	return s.update(ctx, "commit/operate", func(t *txn) error {
-		var tenant deal.TenantID
-		if tx != "" {
-			found, err := t.get([]any{&tenant}, `SELECT tenant FROM sealings WHERE tx = $1`, tx)
-			if err != nil {
-				return err
-			}
-			if !found {
-				return &NotFoundError{tx}
-			}
+	var tenant deal.TenantID
+	if tx != "" {
+		found, err := t.get([]any{&tenant}, `SELECT tenant FROM sealings WHERE tx = $1`, tx)
+		if err != nil {
+			return err
 		}
-		return t.auditShared(tenant, tx, e)
-	})
+		if !found {
+			return &NotFoundError{tx}
+		}
+	}
+	return t.auditShared(tenant, tx, e)
 }
 
 // Values returns what was read of a sealing's record, after putting into the audit log who asked. The error is a

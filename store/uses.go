@@ -38,6 +38,41 @@ func (t *txn) countUse(tx deal.TxID, i deal.Intent) error {
 	return nil
 }
 
+// attestShare is the part of a key's limits that signatures over no document may use up: the rest is left to contracts.
+const attestShare = 10
+
+// Attesting commits that a key is about to sign something about a sealing that is no document, with an entry of the audit
+// log, and counts it. Above the limits, or a tenth of one, the error is a *deal.SpentError, and the key must not be used.
+func (s *Store) Attesting(ctx context.Context, tx deal.TxID, e deal.Entry, i deal.Intent) error {
+	return s.update(ctx, "commit/operate", func(t *txn) error {
+		if err := t.countAttestation(tx, i); err != nil {
+			return err
+		}
+		return t.witness(tx, e)
+	})
+}
+
+func (t *txn) countAttestation(tx deal.TxID, i deal.Intent) error {
+	if err := t.countUse(tx, i); err != nil {
+		return err
+	}
+	if err := t.exec(`UPDATE key_uses SET attested = attested + 1 WHERE key = $1 AND day = $2`, i.Key, dayOf(t.now)); err != nil {
+		return err
+	}
+	var total, today int64
+	if _, err := t.get([]any{&total, &today}, `SELECT coalesce(sum(attested), 0), coalesce(sum(CASE WHEN day = $2 THEN attested END), 0) FROM key_uses WHERE key = $1`, i.Key, dayOf(t.now)); err != nil {
+		return err
+	}
+	share := func(limit int64) int64 { return max(limit/attestShare, 1) }
+	switch {
+	case i.Limits.Total > 0 && total > share(i.Limits.Total):
+		return &deal.SpentError{Limit: share(i.Limits.Total)}
+	case i.Limits.Day > 0 && today > share(i.Limits.Day):
+		return &deal.SpentError{Limit: share(i.Limits.Day), Daily: true}
+	}
+	return nil
+}
+
 // tellLimit says that the last use was taken that a limit has.
 func (t *txn) tellLimit(tx deal.TxID, i deal.Intent, limit int64, period string) error {
 	var tenant deal.TenantID

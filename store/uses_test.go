@@ -59,3 +59,44 @@ func TestAKeysLimitsCountDigestsAndRefuseTheNextOne(t *testing.T) {
 	mustRefuse(3, deal.SpentError{Limit: 3})
 	mustUse(deal.KeyUses{Total: 3})
 }
+
+// TestManifestsUseUpATenthOfAKeysLimits has somebody fetch evidence until there is none any more.
+func TestManifestsUseUpATenthOfAKeysLimits(t *testing.T) {
+	s, c := newStore(t)
+	limits := deal.KeyLimits{Total: 30, Day: 20}
+	sl := one(t, s, "006A")
+	attest := func(limits deal.KeyLimits) error {
+		return s.Attesting(t.Context(), sl.Tx, deal.Entry{Who: "alice", What: "attesting"}, deal.Intent{What: "attest", Digest: "ee", Key: "key", Limits: limits})
+	}
+	refused := func(err error, want deal.SpentError) {
+		t.Helper()
+		before := query[int64](t, s, `SELECT count(*) FROM audit`)
+		var spent *deal.SpentError
+		if !errors.As(err, &spent) || *spent != want {
+			t.Errorf("%v, want %+v", err, want)
+		}
+		if after := query[int64](t, s, `SELECT count(*) FROM audit`); after != before {
+			t.Error("the audit log tells of a use that was refused")
+		}
+	}
+	for range 2 {
+		if err := attest(limits); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused(attest(limits), deal.SpentError{Limit: 2, Daily: true})
+	c.advance(24 * time.Hour)
+	if err := attest(limits); err != nil {
+		t.Fatal(err)
+	}
+	refused(attest(limits), deal.SpentError{Limit: 3})
+	uses, err := s.KeyUses(t.Context())
+	if err != nil || uses["key"] != (deal.KeyUses{Total: 3, Today: 1}) {
+		t.Errorf("the key has %+v: %v", uses["key"], err)
+	}
+	// Contracts have the rest, and count what was attested.
+	if err := s.Begin(t.Context(), sl, signIntent("aa", "key", deal.KeyLimits{Total: 4})); err != nil {
+		t.Error(err)
+	}
+	refused(attest(deal.KeyLimits{Total: 4}), deal.SpentError{Limit: 4})
+}

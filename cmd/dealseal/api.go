@@ -56,7 +56,7 @@ func (h *house) listenAPI(log *slog.Logger) (*apiListener, error) {
 // newAPI puts the API before the same house that the page shows.
 func (d *service) newAPI(page *pageHouse) *api.API {
 	c := d.house.cfg.API
-	return api.New(api.Options{House: &apiHouse{pageHouse: page, ops: d.operations(), bundles: &bundleMaker{store: d.store, sealer: d.sealer}}, Tokens: d.store,
+	return api.New(api.Options{House: &apiHouse{pageHouse: page, ops: d.operations(), bundles: d.bundles()}, Tokens: d.store,
 		PerToken: c.PerToken, PerAddress: c.PerAddress, Version: version, Now: time.Now, Log: d.log})
 }
 

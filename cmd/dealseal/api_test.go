@@ -598,6 +598,15 @@ func TestTheDocumentIsTrue(t *testing.T) {
 	if got := c.ask("POST", c.at("/v1/deals/TX/evidence", "done"), "admin", ""); got.Code != http.StatusServiceUnavailable || got.Header().Get("Retry-After") == "" || strings.Contains(got.Body.String(), "HSM") {
 		t.Errorf("evidence while the HSM is away: %d %s", got.Code, got.Body)
 	}
+	limited := 0
+	for range 11 {
+		if got := c.ask("POST", c.at("/v1/deals/TX/evidence", "done"), "auditor", ""); got.Code == http.StatusTooManyRequests && strings.Contains(got.Body.String(), "evidence") && got.Header().Get("Retry-After") != "" {
+			limited++
+		}
+	}
+	if got := c.ask("GET", c.at("/v1/deals/TX", "done"), "auditor", ""); limited == 0 || got.Code != http.StatusOK {
+		t.Errorf("%d of 11 requests for evidence were refused, want at least one, and the deal is still told: %d", limited, got.Code)
+	}
 	c.withoutCheckpoint()
 	c.ok(c.store.Close())
 	for operation, w := range ways {

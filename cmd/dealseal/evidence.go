@@ -84,8 +84,7 @@ func (d *service) evidenceRoutes(mux *http.ServeMux) {
 			answer(w, nil, errNoPeer)
 			return
 		}
-		m := &bundleMaker{store: d.store, sealer: d.sealer}
-		b, err := m.prepare(r.Context(), deal.TxID(r.PathValue("tx")), who)
+		b, err := d.bundles().prepare(r.Context(), deal.TxID(r.PathValue("tx")), who)
 		if err != nil {
 			answer(w, nil, err)
 			return
@@ -104,6 +103,11 @@ func (d *service) evidenceRoutes(mux *http.ServeMux) {
 type bundleMaker struct {
 	store  *store.Store
 	sealer *signing.Sealer
+	limits map[string]deal.KeyLimits // of keys, by name
+}
+
+func (d *service) bundles() *bundleMaker {
+	return &bundleMaker{store: d.store, sealer: d.sealer, limits: d.house.keyLimits()}
 }
 
 // outgoing is a bundle that is ready to be written.
@@ -163,7 +167,8 @@ func (m *bundleMaker) prepare(ctx context.Context, tx deal.TxID, who string) (*o
 	return out, out.sign(ctx, s, who)
 }
 
-// sign has the key of the deal's profile sign the manifest.
+// sign has the key of the deal's profile sign the manifest. A bundle goes out unsigned, and says so, where the certificate has
+// ended, maybe years ago, or the key has no use left for it: the contract proves itself.
 func (o *outgoing) sign(ctx context.Context, s *deal.Sealing, who string) error {
 	var profile signing.Profile
 	if err := json.Unmarshal(s.Plan.Profile, &profile); err != nil {
@@ -174,17 +179,18 @@ func (o *outgoing) sign(ctx context.Context, s *deal.Sealing, who string) error 
 		return err
 	}
 	a, err := o.sealer.PrepareAttestation(ctx, profile, text)
-	if signing.IsUnusable(err) { // its certificate may have ended years ago: the contract proves itself, and the bundle says so
+	if err == nil {
+		digest, key := hex.EncodeToString(a.Digest()), hex.EncodeToString(a.SPKISHA256)
+		err = o.store.Attesting(ctx, s.Tx, deal.Entry{Who: who, What: "attesting", Why: "the manifest of the evidence bundle is signed: " + bundleFileOf(text).SHA256, Cert: hex.EncodeToString(a.CertSHA256),
+			Detail: map[string]string{"digest": digest, "key": key}}, deal.Intent{What: "attest", Digest: digest, Key: key, Limits: o.limits[profile.Key]})
+	}
+	var spent *deal.SpentError
+	switch {
+	case signing.IsUnusable(err), errors.As(err, &spent):
 		o.manifest.Unsigned = true
 		o.own[bundleManifest], err = json.MarshalIndent(o.manifest, "", "  ")
 		return err
-	}
-	if err != nil {
-		return err
-	}
-	err = o.store.Witness(ctx, s.Tx, deal.Entry{Who: who, What: "attesting", Why: "the manifest of the evidence bundle is signed: " + bundleFileOf(text).SHA256, Cert: hex.EncodeToString(a.CertSHA256),
-		Detail: map[string]string{"digest": hex.EncodeToString(a.Digest()), "key": hex.EncodeToString(a.SPKISHA256)}})
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	o.own[bundleManifest] = text

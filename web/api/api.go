@@ -59,6 +59,7 @@ type API struct {
 	routes            []route
 	openapi           []byte
 	tokens, addresses limiter
+	bundles           limiter // of each token: they use the sealing key
 	foreign           *http.CrossOriginProtection
 	requests          *prometheus.CounterVec
 }
@@ -70,12 +71,15 @@ const (
 	maxBearer     = 256
 	// guessCosts is what a wrong token uses up of its address's limit.
 	guessCosts = 20
+	// bundlesPerMinute is how many evidence bundles a token is given.
+	bundlesPerMinute = 10
 )
 
 // New returns the handler of everything under /v1.
 func New(o Options) *API {
 	a := &API{Options: o, mux: http.NewServeMux(), foreign: http.NewCrossOriginProtection(),
 		tokens: limiter{perMinute: o.PerToken, callers: map[string]bucket{}}, addresses: limiter{perMinute: o.PerAddress, callers: map[string]bucket{}},
+		bundles:  limiter{perMinute: min(o.PerToken, bundlesPerMinute), callers: map[string]bucket{}},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dealseal_api_requests_total", Help: "Requests of the API, by the status that they were answered with."}, []string{"status"})}
 	a.routes = a.table()
 	a.openapi = describe(a.routes, o.Version)

@@ -362,6 +362,9 @@ func (a *API) makeEvidence(ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if l := a.bundles.take(r.token.Fingerprint, 1, a.Now()); !l.ok {
+		return nil, tooMany(l, "token, for evidence bundles, which the sealing key signs,")
+	}
 	write, err := a.House.Evidence(ctx, tx, r.token.Who())
 	if err != nil {
 		return nil, err
