@@ -1,22 +1,27 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 )
 
 // draft is a copy of a file, beside what is to be made of it. It is made in the background, and brought to the disk: what
 // is put behind it takes as long to make, for it reads the file too.
 type draft struct {
-	in     *file
-	out    string
-	temp   *os.File
-	copied chan struct{} // closed when err is final
-	err    error
+	in       *file
+	out      string
+	temp     *os.File
+	reading  *os.File      // the same file for those who may only read it: children
+	copied   chan struct{} // closed when err is final
+	err      error
+	syncing  sync.WaitGroup
+	unsynced error // final when nothing is syncing
 }
 
 func newDraft(in *file, out string) (*draft, error) {
@@ -27,34 +32,40 @@ func newDraft(in *file, out string) (*draft, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &draft{in: in, out: out, temp: temp, copied: make(chan struct{})}
-	go func() {
-		defer close(d.copied)
+	reading, err := os.Open(temp.Name())
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(temp.Name()), temp.Close())
+	}
+	d := &draft{in: in, out: out, temp: temp, reading: reading, copied: make(chan struct{})}
+	d.syncing.Go(func() {
 		d.err = d.copy()
-	}()
+		close(d.copied)
+		d.unsynced = d.temp.Sync() // most of the work; what is wrong with the disk is told once
+	})
 	return d, nil
 }
 
 // copy leaves the copying to the kernel, which knows both files.
 func (d *draft) copy() error {
-	if _, err := d.in.Seek(0, io.SeekStart); err != nil {
+	if _, err := d.in.open.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	n, err := io.Copy(d.temp, io.LimitReader(d.in.File, d.in.size))
+	n, err := io.Copy(d.temp, io.LimitReader(d.in.open, d.in.size))
 	if err == nil && n < d.in.size {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
 		return fmt.Errorf("copy the file: %w", err)
 	}
-	return d.temp.Sync()
+	return nil
 }
 
 // close removes what has not got its name.
 func (d *draft) close() {
-	<-d.copied
+	d.syncing.Wait()
 	_ = os.Remove(d.temp.Name()) // after the file got its name this is nobody's
 	_ = d.temp.Close()
+	_ = d.reading.Close()
 }
 
 // with is the file with the tail behind it, until the next call.
@@ -69,24 +80,29 @@ func (d *draft) with(tail []byte) (*file, error) {
 	if _, err := d.temp.WriteAt(tail, d.in.size); err != nil {
 		return nil, err
 	}
-	return &file{d.temp, d.in.size + int64(len(tail))}, nil
+	return &file{d.reading, d.in.size + int64(len(tail))}, nil
 }
 
-// finish gives the file with the tail behind it its name, if check has nothing against it.
+// finish gives the file with the tail behind it its name, if check has nothing against it and it is on the disk: the one need not
+// wait for the other.
 func (d *draft) finish(tail []byte, check func(*file) error) error {
 	made, err := d.with(tail)
 	if err != nil {
 		return err
 	}
-	info, err := d.in.Stat()
+	info, err := d.in.open.Stat()
 	if err != nil {
 		return err
 	}
 	// Who may read the file that was made is who may read the one that it was made of.
-	if err := errors.Join(d.temp.Chmod(info.Mode().Perm()), d.temp.Sync()); err != nil {
+	if err := d.temp.Chmod(info.Mode().Perm()); err != nil {
 		return err
 	}
-	if err := check(made); err != nil {
+	var unsynced error
+	d.syncing.Go(func() { unsynced = d.temp.Sync() })
+	err = check(made)
+	d.syncing.Wait()
+	if err := cmp.Or(err, d.unsynced, unsynced); err != nil {
 		return err
 	}
 	return os.Rename(d.temp.Name(), d.out)

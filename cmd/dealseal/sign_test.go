@@ -85,3 +85,35 @@ func TestSignRehearsesBeforeItUsesTheKey(t *testing.T) {
 		})
 	}
 }
+
+// TestReadersOfADraftCannotWriteIt has what a child is handed be the file itself, for reading: a copy would be memory of the
+// file's size, and whoever took the child over must not change what it has called good.
+func TestReadersOfADraftCannotWriteIt(t *testing.T) {
+	t.Parallel()
+	in, err := openFile("testdata/contract.pdf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out := filepath.Join(t.TempDir(), "out.pdf")
+	d, err := newDraft(in, out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	if err := d.finish([]byte("tail"), func(made *file) error {
+		handed := pades.Document(made).(interface{ File() *os.File }).File()
+		if _, err := handed.WriteAt([]byte("x"), 0); err == nil {
+			t.Error("the file of a draft can be written by who reads it")
+		}
+		if b, err := io.ReadAll(io.NewSectionReader(handed, in.size, 100)); err != nil || string(b) != "tail" {
+			t.Errorf("behind the original stands %q (%v)", b, err)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(out); err != nil || info.Size() != in.size+4 {
+		t.Errorf("what was made: %v, %v", info, err)
+	}
+}

@@ -103,13 +103,16 @@ func printBundle(out io.Writer, name string, r *bundleReport) error {
 	return w.err
 }
 
-// file is an open file of known size.
+// file is an open file of known size. Readers in children are handed it rather than a copy (see verify.Checker).
 type file struct {
-	*os.File
+	open *os.File
 	size int64
 }
 
-func (f *file) Size() int64 { return f.size }
+func (f *file) Size() int64                            { return f.size }
+func (f *file) File() *os.File                         { return f.open }
+func (f *file) ReadAt(b []byte, at int64) (int, error) { return f.open.ReadAt(b, at) }
+func (f *file) Close() error                           { return f.open.Close() }
 
 func openFile(path string) (*file, error) {
 	f, err := os.Open(path)
