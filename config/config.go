@@ -51,6 +51,9 @@ type Config struct {
 	Retry    Retry    `yaml:"retry"`
 	Outbound Outbound `yaml:"outbound"`
 	Notify   Notify   `yaml:"notify"`
+	// SignIn is an OpenID provider at which people sign in to the status page, beside the links of "dealseal admin login".
+	// Default: none.
+	SignIn *SignIn `yaml:"sign_in"`
 
 	// File is the path that was read; Loaded are the tenants, by file name.
 	File   string   `yaml:"-"`
@@ -485,6 +488,7 @@ func (c *Config) defaults() {
 	orDefault(&c.Retry.Max, 30*time.Minute)
 	orDefault(&c.Retry.Attempts, 12)
 	c.Notify.defaults()
+	c.SignIn.defaults()
 }
 
 func orDefault[T comparable](p *T, value T) {
@@ -581,6 +585,7 @@ func (c *Config) check() (errs []error) {
 	errs = append(errs, c.checkFallBacks()...)
 	errs = append(errs, c.checkOutbound()...)
 	errs = append(errs, c.checkNotify()...)
+	errs = append(errs, c.checkSignIn()...)
 	for name, p := range c.Signing.Profiles {
 		path := "signing.profiles." + name
 		if _, ok := c.Signing.Keys[p.Key]; !ok {

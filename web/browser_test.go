@@ -22,6 +22,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/web/signin"
 )
 
 //go:embed audit_test.js
@@ -234,6 +235,27 @@ func TestAPersonLogsInAndOutUnderANameWithoutTLS(t *testing.T) {
 	if title := eval[string](b, "document.title"); !strings.Contains(title, "dealseal is") {
 		t.Errorf("logged out, the page is %q", title)
 	}
+}
+
+// A browser keeps its cookies from pages that another site leads to, and follows no form to another site.
+func TestAPersonSignsInAtAnotherSiteInABrowser(t *testing.T) {
+	g := newGatehouse(t)
+	g.mock.Say(map[string]any{"groups": "seal-operators", "email": strings.Repeat("anna.", 12) + "@example.com", "email_verified": true, "sub": strings.Repeat("s", 200)})
+	b := newBrowser(t)
+	for _, scheme := range []string{"light", "dark"} {
+		b.judge(375, scheme, "gate with a provider", g.page, "")
+		b.judge(375, scheme, "not let in", g.page+signin.Back+"?code=x", "")
+	}
+	b.do(chromedp.Navigate(g.page+"/deals"), chromedp.Click(chromedp.CSS("main a.button")), chromedp.WaitVisible(chromedp.CSS(".narrow")))
+	if at := eval[string](b, "location.pathname + location.search"); at != "/deals" {
+		t.Errorf("signed in, the browser is at %s", at)
+	}
+	if who := eval[string](b, "document.querySelector('.out').textContent"); !strings.Contains(who, "@example.com (oidc:ssss") || !strings.Contains(who, ", operator") {
+		t.Errorf("signed in as %s", who)
+	}
+	b.judge(375, "light", "a person with a long name", g.page, "")
+	b.do(chromedp.Click(chromedp.CSS(".out button")), chromedp.WaitVisible(chromedp.CSS("main a.button")))
+	g.mustHide()
 }
 
 // tabTo presses Tab until the element has the focus, which must be visible there.

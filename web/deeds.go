@@ -134,7 +134,7 @@ func (s *server) deed(w http.ResponseWriter, r *http.Request, do func(ctx contex
 	fail := func(err error) {
 		s.page(func(context.Context, *http.Request) (*frame, error) { return nil, err })(w, r)
 	}
-	if p := mustLogIn(r); p != nil {
+	if p := s.mustLogIn(r); p != nil {
 		fail(p)
 		return
 	}

@@ -20,12 +20,14 @@ type gateView struct {
 	State   state
 	Trouble []finding
 	Command string
+	// SignIn is where one signs in instead; empty for nowhere.
+	SignIn string
 }
 
 // gate answers the start page to those without a session.
 func (s *server) gate(ctx context.Context) *frame {
 	well := s.check(ctx)
-	v := &gateView{State: state{Mark: "done", Word: "healthy"}, Trouble: well.trouble(), Command: loginCommand}
+	v := &gateView{State: state{Mark: "done", Word: "healthy"}, Trouble: well.trouble(), Command: loginCommand, SignIn: s.signInAt("/")}
 	switch {
 	case !well.Ready:
 		v.State = state{Mark: "dead", Word: "not ready"}
@@ -46,7 +48,7 @@ func (s *server) start(ctx context.Context, r *http.Request) (*frame, error) {
 // forReaders lets only those with a session see a page.
 func (s *server) forReaders(show func(context.Context, *http.Request) (*frame, error)) http.HandlerFunc {
 	return s.page(func(ctx context.Context, r *http.Request) (*frame, error) {
-		if p := mustLogIn(r); p != nil {
+		if p := s.mustLogIn(r); p != nil {
 			return nil, p
 		}
 		return show(ctx, r)
@@ -55,13 +57,17 @@ func (s *server) forReaders(show func(context.Context, *http.Request) (*frame, e
 
 // mustLogIn is what those without a session get. A link on another site, such as the CRM, leads here without the cookie,
 // which browsers send only for what was clicked on our own pages.
-func mustLogIn(r *http.Request) *problem {
+func (s *server) mustLogIn(r *http.Request) *problem {
 	if _, ok := reader(r.Context()); ok {
 		return nil
 	}
+	to := r.URL.Path
+	if r.Method != http.MethodGet {
+		to = "/" // what was to be done has to be said anew
+	}
 	p := &problem{status: http.StatusForbidden, Title: "Log in to see this",
 		What: "Deals and documents are shown to people with a session only.",
-		Do:   "Give this command on the daemon's machine and open the link that it prints:", Command: loginCommand}
+		Do:   "Give this command on the daemon's machine and open the link that it prints:", Command: loginCommand, SignIn: s.signInAt(to)}
 	if r.Header.Get("Sec-Fetch-Site") == "cross-site" {
 		p.Again = r.URL.RequestURI()
 	}

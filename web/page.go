@@ -39,6 +39,7 @@ type frame struct {
 	// One of these is the content.
 	Gate     *gateView
 	Login    *loginView
+	SignedIn *signedInView
 	Status   *statusView
 	List     *listView
 	Deal     *dealView
@@ -54,6 +55,8 @@ type problem struct {
 	Title    string
 	What, Do string
 	Command  string
+	// SignIn is where one signs in instead; empty for nowhere.
+	SignIn string
 	// Again is the page itself, to be opened once more.
 	Again string
 	// cause is for the log only.

@@ -54,6 +54,8 @@ type Session struct {
 	Since time.Time `json:"since"`
 	Seen  time.Time `json:"seen"`
 	Until time.Time `json:"until"`
+
+	ends time.Time // however much is opened
 }
 
 // NewSessions returns an empty set. now is the clock; time.Now when nil.
@@ -77,17 +79,17 @@ func (s *Sessions) Invite(who string, role deal.TokenRole) (path string, err err
 	defer s.mu.Unlock()
 	s.sweep()
 	makeRoom(s.invites, maxInvites)
-	return "/login?token=" + s.add(s.invites, who, role), nil
+	return "/login?token=" + s.add(s.invites, who, role, inviteLasts), nil
 }
 
 // add makes a secret; the caller holds the lock.
-func (s *Sessions) add(to map[secretHash]*Session, who string, role deal.TokenRole) string {
+func (s *Sessions) add(to map[secretHash]*Session, who string, role deal.TokenRole, lasts time.Duration) string {
 	b := make([]byte, 32)
 	rand.Read(b)
 	token := base64.RawURLEncoding.EncodeToString(b)
 	h := hashOf(token)
 	now := s.now()
-	to[h] = &Session{ID: hex.EncodeToString(h[:4]), Who: who, Role: role, Since: now, Seen: now}
+	to[h] = &Session{ID: hex.EncodeToString(h[:4]), Who: who, Role: role, Since: now, Seen: now, ends: now.Add(lasts)}
 	return token
 }
 
@@ -115,9 +117,23 @@ func (s *Sessions) redeem(token string) (secret string, begun Session, ok bool) 
 		return "", Session{}, false
 	}
 	delete(s.invites, hashOf(token))
+	secret, begun = s.enter(in.Who, in.Role, sessionLasts)
+	return secret, begun, true
+}
+
+// begin begins the session of somebody who is known for sure. It lasts no longer than others.
+func (s *Sessions) begin(who string, role deal.TokenRole, lasts time.Duration) (secret string, begun Session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sweep()
+	return s.enter(who, role, min(lasts, sessionLasts))
+}
+
+// enter makes a session; the caller holds the lock.
+func (s *Sessions) enter(who string, role deal.TokenRole, lasts time.Duration) (secret string, begun Session) {
 	makeRoom(s.open, maxSessions)
-	secret = s.add(s.open, in.Who, in.Role)
-	return secret, *s.open[hashOf(secret)], true
+	secret = s.add(s.open, who, role, lasts)
+	return secret, *s.open[hashOf(secret)]
 }
 
 // find returns the session of a secret. Only what a person does keeps it from ending, not a page that keeps itself current.
@@ -161,8 +177,8 @@ func (s *Sessions) List() (list []Session) {
 	for _, o := range s.open {
 		one := *o
 		one.Until = o.Seen.Add(idleLasts)
-		if end := o.Since.Add(sessionLasts); end.Before(one.Until) {
-			one.Until = end
+		if o.ends.Before(one.Until) {
+			one.Until = o.ends
 		}
 		list = append(list, one)
 	}
@@ -174,12 +190,12 @@ func (s *Sessions) List() (list []Session) {
 func (s *Sessions) sweep() {
 	now := s.now()
 	for h, i := range s.invites {
-		if now.Sub(i.Since) >= inviteLasts {
+		if !now.Before(i.ends) {
 			delete(s.invites, h)
 		}
 	}
 	for h, o := range s.open {
-		if now.Sub(o.Since) >= sessionLasts || now.Sub(o.Seen) >= idleLasts {
+		if !now.Before(o.ends) || now.Sub(o.Seen) >= idleLasts {
 			delete(s.open, h)
 		}
 	}

@@ -3,7 +3,7 @@
 // Prometheus.
 //
 // The pages change nothing but what a person with a session decides, whose role allows it and who says why. Whoever reaches the port sees whether the daemon is well and no more: the rest is for people
-// with a session, which "dealseal admin login" begins on the daemon's machine. Even they see IDs, hashes, states and
+// with a session, which "dealseal admin login" begins on the daemon's machine, or an OpenID provider. Even they see IDs, hashes, states and
 // certificates in every list; the values of a record and the files of the archive are shown on request only, and the audit
 // log says to whom. Pages are rendered on the server from embedded templates and work without JavaScript; one small script
 // keeps an open page current.
@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/dealseal/dealseal/web/role"
+	"github.com/dealseal/dealseal/web/signin"
 )
 
 // Options is what the pages are made of.
@@ -33,6 +34,9 @@ type Options struct {
 	Deeds Deeds
 	// Sessions are the people who may read; nobody can when nil.
 	Sessions *Sessions
+	// SignIn is where people may sign in beside the links of Sessions, for SignInLasts; nowhere when nil.
+	SignIn      *signin.Provider
+	SignInLasts time.Duration
 	// Hosts are further names under which the page is opened, such as that of a reverse proxy. Case and port do not
 	// matter. "localhost", loopback addresses and the address that a request arrived at are always answered.
 	Hosts []string
@@ -71,6 +75,10 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("GET /login", s.page(s.askLogin))
 	mux.HandleFunc("POST /login", s.login)
 	mux.HandleFunc("POST /logout", s.logout)
+	if o.SignIn != nil {
+		mux.HandleFunc("GET /sign-in", s.beginSignIn)
+		mux.HandleFunc("GET "+signin.Back, s.signedIn)
+	}
 	mux.HandleFunc("GET /deals", s.forReaders(s.list))
 	mux.HandleFunc("GET /deals/{tx}", s.forReaders(s.deal))
 	mux.HandleFunc("GET /deals/{tx}/fields", s.forRole(role.Contracts, s.forReaders(s.fields)))

@@ -27,7 +27,7 @@ func checkCommand(ctx context.Context, c *call) error {
 		return err
 	}
 	log := newLogQuiet(c.stderr)
-	if err := errors.Join(h.checkMasterKey(), h.checkRenderer(), h.checkTimestampers(log), h.checkSoftKeys(ctx, log), h.checkWebhooks(), h.checkChannels()); err != nil {
+	if err := errors.Join(h.checkMasterKey(), h.checkRenderer(), h.checkTimestampers(log), h.checkSoftKeys(ctx, log), h.checkWebhooks(), h.checkChannels(), h.checkProvider()); err != nil {
 		return err
 	}
 	return h.printSummary(c.stdout)
@@ -42,6 +42,11 @@ func (h *house) checkMasterKey() error {
 
 func (h *house) checkChannels() error {
 	_, err := h.channels()
+	return err
+}
+
+func (h *house) checkProvider() error {
+	_, err := h.signIn()
 	return err
 }
 

@@ -193,6 +193,9 @@ func (x *examiner) examinations() (all []doctor.Examination) {
 	for _, c := range channels {
 		all = append(all, x.examineChannel(c))
 	}
+	if p, err := x.signIn(); p != nil && err == nil {
+		all = append(all, x.examineSignIn(p))
+	}
 	for _, path := range slices.Sorted(maps.Keys(x.listeners())) {
 		all = append(all, x.examineListener(path, x.listeners()[path]))
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -116,20 +115,8 @@ func (h *house) mailbox(to string) (*notify.Mailbox, error) {
 		return nil, h.cfg.At("notify.mail.server", "notify.mail.server: %v", err)
 	}
 	b := &notify.Mailbox{Host: host, Port: port, Security: m.Security, User: m.User, Password: m.Password, From: m.From, To: to}
-	if m.CA == "" {
-		return b, nil
-	}
-	if b.Roots, err = x509.SystemCertPool(); err != nil {
-		b.Roots = x509.NewCertPool() // a bare machine has none
-	}
-	extra, err := readCertificates(relativeTo(h.cfg.File, m.CA))
-	if err != nil {
-		return nil, h.cfg.At("notify.mail.ca", "notify.mail.ca: %v", err)
-	}
-	for _, c := range extra {
-		b.Roots.AddCert(c)
-	}
-	return b, nil
+	b.Roots, err = h.rootsWith("notify.mail.ca", m.CA)
+	return b, err
 }
 
 // names is whom messages come from.

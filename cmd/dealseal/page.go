@@ -50,7 +50,7 @@ func (d *service) newPage() http.Handler {
 	d.deliverer.Attempted = hooks.attempted
 	registry.MustRegister(hooks.attempts, hooks.delay, d.countMessages(), notifyWatch{d.store})
 	registry.MustRegister(metrics, web.Readiness(checks), &d.checkups, keyWatch{d.keys.groups, d.standIns}, hookWatch{d.store, d.residents.house}, d.ingress, d.api, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return web.New(web.Options{House: house, Hooks: pageHooks{d.store}, Deeds: pageDeeds{d.operations()}, Sessions: d.sessions, Hosts: d.hosts(), Metrics: registry, Version: version, Log: d.log, Checks: checks})
+	return web.New(web.Options{House: house, Hooks: pageHooks{d.store}, Deeds: pageDeeds{d.operations()}, Sessions: d.sessions, SignIn: d.signIn, SignInLasts: d.signInLasts(), Hosts: d.hosts(), Metrics: registry, Version: version, Log: d.log, Checks: checks})
 }
 
 // databaseMoves reports why the database cannot be read or written.
@@ -65,12 +65,15 @@ func (d *service) databaseMoves(ctx context.Context) error {
 	return err
 }
 
-// hosts are the names under which the page may be opened: those configured, and the name that it listens on.
+// hosts are the names under which the page may be opened: those configured, the name that it listens on, and where people sign in.
 func (d *service) hosts() []string {
 	listen := d.house.cfg.Listen
 	hosts := slices.Clone(listen.Hosts)
 	if name, _, err := net.SplitHostPort(listen.Admin); err == nil && name != "" {
 		hosts = append(hosts, name)
+	}
+	if d.signIn != nil {
+		hosts = append(hosts, d.signIn.Host())
 	}
 	return hosts
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/dealseal/dealseal/store"
 	"github.com/dealseal/dealseal/web"
 	"github.com/dealseal/dealseal/web/api"
+	"github.com/dealseal/dealseal/web/signin"
 	"github.com/dealseal/dealseal/webhooks"
 )
 
@@ -76,7 +77,8 @@ type service struct {
 	residents   residents
 	reloads     reloads
 	page        http.Handler
-	sessions    *web.Sessions // who may read the page
+	sessions    *web.Sessions    // who may read the page
+	signIn      *signin.Provider // where they sign in beside the link; nil for nowhere
 	listen      net.Listener
 	control     net.Listener
 	public      net.Listener // nil without one
@@ -194,6 +196,9 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	}
 	for _, t := range tenants {
 		d.goOn(ctx, t.ID, readAnew, false, engine.HoldUnconfigured, engine.HoldSpent)
+	}
+	if d.signIn, err = h.signIn(); err != nil {
+		return d, err
 	}
 	d.ingress = d.newIngress()
 	d.page = d.newPage()
