@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,9 @@ func (r *run) attach(ctx context.Context) error {
 	at, err := r.put(ctx, pieces)
 	if err != nil {
 		return err
+	}
+	if len(at) != len(pieces) || slices.ContainsFunc(at, func(a deal.Attachment) bool { return a.ID == "" }) {
+		return errors.New("the connector says that the files are on the record, and not of each where: this is a mistake in the program, please report it")
 	}
 	contract := at[0]
 	s.Facts.Attachment = &contract

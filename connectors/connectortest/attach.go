@@ -210,3 +210,34 @@ func oneFileAfter(t *testing.T, w World, call Call, effect Effect) {
 	attach(t, w.Connector(quiet()), ref(w, id), txFor(id), deal.RoleContract, f)
 	stored(t, w, id, f)
 }
+
+// testSeveralFilesReplyLost holds that of files which go onto a record together none is forgotten when the reply to one is
+// lost, whether small ones travel in one call or large ones each by itself.
+func testSeveralFilesReplyLost(t *testing.T, w World) {
+	if _, ok := w.Connector(quiet()).(connectors.Bundler); !ok {
+		t.Skip("the connector attaches one file at a time")
+	}
+	for _, effect := range []Effect{LoseReply, CutBefore} {
+		for _, size := range []int{5_000, 400_000} {
+			id := w.CreateDeals(1, w.Traits().Stage)[0]
+			contract, trail := file(t, "contract.pdf", size), file(t, "contract - audit trail.pdf", size+1)
+			pieces := []connectors.Piece{{Role: deal.RoleContract, File: contract, New: true}, {Role: deal.RoleAuditTrail, File: trail, New: true}}
+			supported(t, w.Fail(UploadCall, effect, 1))
+			var at []deal.Attachment
+			err := attempts(t, 5, func() (err error) {
+				at, err = w.Connector(quiet()).(connectors.Bundler).AttachAll(callContext(t), ref(w, id), txFor(id), pieces)
+				return err
+			})
+			w.Heal()
+			if err != nil {
+				t.Fatalf("%s, %d bytes: AttachAll: %v", effect, size, err)
+			}
+			for i, a := range at {
+				if a.ID == "" || a.URL == "" {
+					t.Errorf("%s, %d bytes: the %s is said to be on the record as %+v", effect, size, pieces[i].Role, a)
+				}
+			}
+			stored(t, w, id, contract, trail)
+		}
+	}
+}

@@ -47,6 +47,7 @@ var cases = []testCase{
 	{"DamagedUploadIsNoticedAndMended", testCorruptedUpload},
 	{"UploadWhoseReplyIsLostIsNotRepeated", testUploadReplyLost},
 	{"LinkWhoseReplyIsLostIsNotRepeated", testLinkReplyLost},
+	{"NoneOfSeveralFilesIsForgottenWhenAReplyIsLost", testSeveralFilesReplyLost},
 	{"UploadCutBeforeCommitIsRepeated", testUploadCut},
 	{"UploadWithoutAnAnswerIsGivenTime", testUploadUnanswered},
 

@@ -247,11 +247,15 @@ func (c *Connector) attachAll(ctx context.Context, id string, tx deal.TxID, piec
 		}
 		missing = append(missing, missingPiece{Piece: p, place: i, entity: c.newVersion(id, damaged, tx, p.Role, p.File)})
 	}
-	for i, outcome := range c.store(ctx, missing) {
-		m := missing[i]
-		if stored[m.place], err = c.settled(ctx, id, tx, m.Piece, outcome); err != nil {
-			return nil, err
+	for len(missing) > 0 {
+		outcomes := c.store(ctx, missing)
+		for i, outcome := range outcomes {
+			m := missing[i]
+			if stored[m.place], err = c.settled(ctx, id, tx, m.Piece, outcome); err != nil {
+				return nil, err
+			}
 		}
+		missing = missing[len(outcomes):]
 	}
 	return stored, nil
 }
@@ -263,19 +267,20 @@ type missingPiece struct {
 	entity map[string]string
 }
 
-// store puts files on a record: small ones together, others one by one until one fails. A file without a date was stored
-// and not read back.
+// store puts files on a record: small ones together, others one by one until one fails. Those that come after that one have
+// no outcome; of a call for all of them, each has the call's own, as each may have been stored or not. A file without a date
+// was stored and not read back.
 func (c *Connector) store(ctx context.Context, missing []missingPiece) (outcomes []connectors.Answer[contentFile]) {
-	if len(missing) == 0 {
-		return nil
-	}
 	if small, err := smallPieces(missing); err != nil || small != nil {
 		if err == nil {
 			outcomes, err = c.uploads.Ask(ctx, "", small)
 			outcomes, err = asked(ctx, outcomes, err)
 		}
 		if err != nil {
-			return []connectors.Answer[contentFile]{{Err: err}}
+			outcomes = make([]connectors.Answer[contentFile], len(missing))
+			for i := range outcomes {
+				outcomes[i].Err = ownCopy(err)
+			}
 		}
 		return outcomes
 	}
