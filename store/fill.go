@@ -35,9 +35,9 @@ type Happening struct {
 	Intent *deal.Intent
 }
 
-// Fill writes sealings with their histories, oldest first, into a ledger that has none, as if they had been worked here:
-// encrypted under keys of their own, in the audit tree, with counters, events and receipts that were told. Those that
-// should go on get their jobs at the next Open.
+// Fill writes sealings with their histories, oldest first, into a ledger, as if they had been worked here: encrypted under
+// keys of their own, in the audit tree, with counters, events and receipts that were told. Those that should go on get
+// their jobs at the next Open. What the ledger has already must come from Fill and Multiply.
 //
 // It exists so that a ledger can be measured that has grown for years. For the sake of speed it takes no care of a crash:
 // a state directory in which it did not return nil is to be thrown away.
@@ -72,6 +72,7 @@ const fillBatch = 2000
 // filler keeps what goes on from one sealing to the next.
 type filler struct {
 	s         *Store
+	seq       int64          // of the newest sealing
 	size      int64          // of the audit tree
 	edge      [64]storedHash // the newest of each level
 	indexes   []string       // as they are made again
@@ -114,14 +115,14 @@ func (f *filler) commit(ctx context.Context, do func(*txn) error) error {
 	return f.s.explain(tx.Commit())
 }
 
-// begin reads the edge of the audit tree and takes away the indexes: they are faster made at the end.
+// begin reads the edge of the audit tree and, of an empty ledger, takes away the indexes: they are faster made at the end.
 func (f *filler) begin(t *txn) (err error) {
-	var found bool
-	if _, err := t.get([]any{&found}, `SELECT EXISTS (SELECT 1 FROM sealings)`); err != nil {
+	var receipts int64
+	if _, err := t.get([]any{&f.seq, &receipts}, `SELECT coalesce(max(seq), 0), (SELECT coalesce(max(id), 0) FROM receipts) FROM sealings`); err != nil {
 		return err
 	}
-	if found {
-		return fmt.Errorf("the ledger of %s has sealings: only an empty one can be filled", f.s.dir)
+	if receipts > f.seq {
+		return fmt.Errorf("the ledger of %s has been worked with: only an empty one, and what was filled, can be filled", f.s.dir)
 	}
 	if f.size, err = t.treeSize(); err != nil {
 		return err
@@ -133,6 +134,9 @@ func (f *filler) begin(t *txn) (err error) {
 			return err
 		}
 		f.edge[level] = storedHash{index, h[0]}
+	}
+	if f.seq > 0 {
+		return nil
 	}
 	const ours = ` FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL AND tbl_name NOT LIKE 'river%' ORDER BY name`
 	if f.indexes, err = column[string](t, `SELECT sql`+ours); err != nil {
@@ -148,22 +152,22 @@ func (f *filler) begin(t *txn) (err error) {
 // finish writes the counters and makes the indexes.
 func (f *filler) finish(t *txn) error {
 	for k, n := range f.counts {
-		if err := t.exec(`INSERT INTO counts (tenant, step, condition, n) VALUES ($1, $2, $3, $4)`, k[0], k[1], k[2], n); err != nil {
+		if err := t.exec(`INSERT INTO counts (tenant, step, condition, n) VALUES ($1, $2, $3, $4) ON CONFLICT DO UPDATE SET n = n + excluded.n`, k[0], k[1], k[2], n); err != nil {
 			return err
 		}
 	}
 	for k, n := range f.days {
-		if err := t.exec(`INSERT INTO daily (day, tenant, name, n) VALUES ($1, $2, $3, $4)`, k[0], k[1], k[2], n); err != nil {
+		if err := t.exec(`INSERT INTO daily (day, tenant, name, n) VALUES ($1, $2, $3, $4) ON CONFLICT DO UPDATE SET n = n + excluded.n`, k[0], k[1], k[2], n); err != nil {
 			return err
 		}
 	}
 	for k, n := range f.latencies {
-		if err := t.exec(`INSERT INTO latency (day, tenant, step, bucket, n) VALUES ($1, $2, $3, $4, $5)`, k.day, k.tenant, k.step, k.bucket, n); err != nil {
+		if err := t.exec(`INSERT INTO latency (day, tenant, step, bucket, n) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO UPDATE SET n = n + excluded.n`, k.day, k.tenant, k.step, k.bucket, n); err != nil {
 			return err
 		}
 	}
 	for k, n := range f.flows {
-		if err := t.exec(`INSERT INTO flows (day, bucket, n) VALUES ($1, $2, $3)`, k.day, k.bucket, n); err != nil {
+		if err := t.exec(`INSERT INTO flows (day, bucket, n) VALUES ($1, $2, $3) ON CONFLICT DO UPDATE SET n = n + excluded.n`, k.day, k.bucket, n); err != nil {
 			return err
 		}
 	}
@@ -185,7 +189,7 @@ func (f *filler) encodeAll(ctx context.Context, all iter.Seq[Past]) <-chan chan 
 	out := make(chan chan fillRows, runtime.GOMAXPROCS(0))
 	go func() {
 		defer close(out)
-		seq, n := int64(1), f.size
+		seq, n := f.seq+1, f.size
 		send := func(batch []Past) bool {
 			result := make(chan fillRows, 1)
 			go func(seq, n int64) { result <- f.s.encodePast(batch, seq, n) }(seq, n)

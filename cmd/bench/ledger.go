@@ -36,6 +36,16 @@ func (b *bench) ledger() error {
 	if err != nil {
 		return err
 	}
+	for _, o := range []struct {
+		seedOptions
+		shape string
+	}{{small, "as the daemon leaves them"}, {large, fmt.Sprintf("the newest %d as the daemon leaves them, of the older 4 of %d audit entries and no intents; most are copies", large.full, len(way))}} {
+		size, err := o.size()
+		if err != nil {
+			return err
+		}
+		b.figure(fmt.Sprintf("database with %d deals, of each", o.deals), float64(size)/float64(o.deals), "bytes", nil, "%s", o.shape)
+	}
 	many, err := b.costs(large)
 	if err != nil {
 		return err
@@ -49,7 +59,7 @@ func (b *bench) ledger() error {
 // largeLedger is the state directory with many deals, made if it is not there.
 func (b *bench) largeLedger() (seedOptions, error) {
 	dir := filepath.Join(b.work, fmt.Sprintf("deals-%d", b.deals))
-	o := seedOptions{dir: dir, key: dir + ".master-key", deals: b.deals, full: min(30_000, b.deals), open: 60, seed: 1}
+	o := seedOptions{dir: dir, key: dir + ".master-key", deals: b.deals, full: min(block, b.deals), open: 60, seed: 1}
 	whole := dir + ".whole" // says that filling was not interrupted
 	if _, err := os.Stat(whole); err == nil {
 		return o, nil

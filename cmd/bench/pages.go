@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/store"
 )
 
@@ -23,7 +24,7 @@ func (b *bench) pages() error {
 	if err != nil {
 		return err
 	}
-	txs, err := b.someDeals(large)
+	fresh, oldest, record, err := b.someDeals(large)
 	if err != nil {
 		return err
 	}
@@ -36,7 +37,7 @@ func (b *bench) pages() error {
 	if err != nil {
 		return err
 	}
-	old, tenant := txs[len(txs)-1], string(houses[1].tenant)
+	old, tenant := string(oldest), string(houses[1].tenant)
 	for _, page := range []struct{ name, path string }{
 		{"status", "/"},
 		{"list", "/deals"},
@@ -49,8 +50,8 @@ func (b *bench) pages() error {
 		{"search, a word of many", "/deals?q=Ltd"},
 		{"search, no such name", "/deals?q=Nonesuch"},
 		{"search, half a transaction", "/deals?q=" + old[:8]},
-		{"search, CRM record", "/deals?q=" + fmt.Sprintf(houses[1].recordPlaces, large.deals/3)},
-		{"deal, new", "/deals/" + txs[0]},
+		{"search, CRM record", "/deals?q=" + record},
+		{"deal, new", "/deals/" + string(fresh)},
 		{"deal, old", "/deals/" + old},
 		{"deal, fields", "/deals/" + old + "/fields"},
 		{"deal, audit proof", "/deals/" + old + "/proof"},
@@ -66,25 +67,26 @@ func (b *bench) pages() error {
 	return nil
 }
 
-// someDeals are the newest finished deal and one from the middle of the ledger.
-func (b *bench) someDeals(o seedOptions) (txs []string, err error) {
+// someDeals are the newest finished deal, one of the oldest, and the record of one in between: see block.
+func (b *bench) someDeals(o seedOptions) (fresh, old deal.TxID, record string, err error) {
 	master, err := masterKey(o.key)
 	if err != nil {
-		return nil, err
+		return "", "", "", err
 	}
 	s, err := store.Open(b.ctx, store.Options{Dir: o.dir, MasterKey: master})
 	if err != nil {
-		return nil, err
+		return "", "", "", err
 	}
 	defer s.Close()
-	for _, before := range []int64{0, int64(o.deals / 2)} {
-		list, err := s.List(b.ctx, store.Filter{Step: "done", Limit: 1, Before: before})
+	var found [3]store.Summary
+	for i, before := range []int64{0, block, int64(o.deals / 2)} {
+		list, err := s.List(b.ctx, store.Filter{Step: deal.Done, Limit: 1, Before: before})
 		if err != nil || len(list) != 1 {
-			return nil, fmt.Errorf("no finished deal was found (%v)", err)
+			return "", "", "", fmt.Errorf("no finished deal was found (%v)", err)
 		}
-		txs = append(txs, string(list[0].Tx))
+		found[i] = list[0]
 	}
-	return txs, nil
+	return found[0].Tx, found[1].Tx, found[2].Ref.ID, nil
 }
 
 // logIn begins a session as a person would.

@@ -23,7 +23,7 @@ type account struct {
 	share          int // of ten deals
 	writeBack      deal.WriteBack
 	recordURL      string
-	recordPlaces   string // of the record's ID, for fmt
+	recordPlaces   string // of the record's ID, for fmt; five zeros are left for the number of a copy
 	occurrenceForm string
 }
 
@@ -54,16 +54,14 @@ func (a *account) plan() deal.Plan {
 		Bundle: hexOf("bundle"), Profile: profile, WriteBack: a.writeBack, IfLeft: "hold", ReEntry: "hold", Retention: "contract"}
 }
 
-// pasts makes up the deals of three years.
+// pasts makes up deals, evenly over a span of time.
 type pasts struct {
-	seedOptions
-	rand  *rand.Rand
-	first time.Time
-	span  time.Duration
-}
-
-func newPasts(o seedOptions, now time.Time) *pasts {
-	return &pasts{o, rand.New(rand.NewPCG(o.seed, 0)), now.AddDate(-3, 0, 0), now.Sub(now.AddDate(-3, 0, 0)) - time.Minute}
+	rand       *rand.Rand
+	from       int // the number of the first
+	deals      int
+	full, open int // of the newest
+	first      time.Time
+	span       time.Duration
 }
 
 // all yields them, oldest first.
@@ -75,18 +73,18 @@ func (p *pasts) all(yield func(store.Past) bool) {
 	}
 }
 
-// one makes up the deal number i.
+// one makes up the deal that so many are before.
 func (p *pasts) one(i int) store.Past {
 	h := &houses[0]
 	if p.rand.IntN(10) >= h.share {
 		h = &houses[1]
 	}
 	at := p.first.Add(time.Duration(float64(p.span) * float64(i) / float64(p.deals))).Truncate(time.Millisecond)
-	record := fmt.Sprintf(h.recordPlaces, i)
+	record := fmt.Sprintf(h.recordPlaces, p.from+i)
 	c := deal.Change{Rule: "order-form", Ref: deal.Ref{Object: h.object, ID: record}, Stage: h.stage, At: at.Add(-time.Duration(p.rand.IntN(30_000)) * time.Millisecond)}
 	c.Occurrence = c.Stage + "@" + c.At.Format("2006-01-02T15:04:05.000Z")
 	if h.salesforce {
-		c.Occurrence = fmt.Sprintf(h.occurrenceForm, i)
+		c.Occurrence = fmt.Sprintf(h.occurrenceForm, p.from+i)
 	}
 	s := &deal.Sealing{Tx: deal.NewTxID(h.account, c.Ref, c.Rule, c.Occurrence), Tenant: h.tenant, Account: h.account, Change: c, Plan: h.plan()}
 	s.Facts.RecordURL = fmt.Sprintf(h.recordURL, record)

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,6 +28,10 @@ type seedOptions struct {
 	seed     uint64
 }
 
+// block is how many deals are made up of a ledger that has many: the oldest, and the newest. What is between them are copies
+// of the oldest, because making up each of a million takes a quarter of an hour, and copying a minute or two.
+const block = 2000
+
 // seed fills a fresh state directory with deals that a daemon could have sealed over three years.
 func seed(ctx context.Context, args []string) error {
 	var o seedOptions
@@ -34,7 +39,7 @@ func seed(ctx context.Context, args []string) error {
 	flags.StringVar(&o.dir, "dir", "", "the state `directory`, which must not exist or be empty")
 	flags.StringVar(&o.key, "key", "", "the `file` of the master key, made if it does not exist (default: DIR.master-key)")
 	flags.IntVar(&o.deals, "deals", 1_000_000, "how many deals")
-	flags.IntVar(&o.full, "full", 30_000, "how many of the newest have every audit entry and intent; the others have four entries")
+	flags.IntVar(&o.full, "full", block, "how many of the newest have every audit entry and intent; the others have four entries")
 	flags.IntVar(&o.open, "open", 60, "how many of the newest are held, dead, retrying or running")
 	flags.Uint64Var(&o.seed, "seed", 1, "where the random choices begin")
 	if err := flags.Parse(args); err != nil {
@@ -58,7 +63,35 @@ func seed(ctx context.Context, args []string) error {
 	return nil
 }
 
-func (o seedOptions) fill(ctx context.Context) (err error) {
+// years is the time in which the deals were sealed, in days.
+const years = 3 * 365
+
+func (o seedOptions) fill(ctx context.Context) error {
+	if there, err := os.ReadDir(o.dir); len(there) > 0 {
+		return fmt.Errorf("%s is not empty: only a fresh state directory can be filled", o.dir)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	p := &pasts{rand: mathrand.New(mathrand.NewPCG(o.seed, 0)), deals: o.deals, full: o.full, open: o.open}
+	if o.deals < 4*block {
+		return o.write(ctx, p, now, years)
+	}
+	blocks := o.deals / block
+	days := max(1, years/blocks)
+	oldest := &pasts{rand: p.rand, deals: block}
+	if err := o.write(ctx, oldest, now.AddDate(0, 0, -days*(blocks-1)), days); err != nil {
+		return err
+	}
+	if err := store.Multiply(ctx, o.dir, blocks-2, days); err != nil {
+		return err
+	}
+	p.from, p.deals = 2*block, block+o.deals%block
+	return o.write(ctx, p, now, days)
+}
+
+// write adds deals of the days before a moment to the ledger.
+func (o seedOptions) write(ctx context.Context, p *pasts, until time.Time, days int) (err error) {
 	master, err := masterKey(o.key)
 	if err != nil {
 		return err
@@ -70,14 +103,27 @@ func (o seedOptions) fill(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	for _, h := range houses {
-		if _, err := s.Activate(ctx, h.tenant, h.account, h.watch(), now.AddDate(-3, 0, -1)); err != nil {
+		if _, err := s.Activate(ctx, h.tenant, h.account, h.watch(), now.AddDate(0, 0, -years-1)); err != nil {
 			return err
 		}
 		if err := s.SetPoll(ctx, deal.PollState{Tenant: h.tenant, Account: h.account, Kind: h.kind(), Name: h.name, At: now, Budget: deal.Budget{Used: 1234, Max: 100_000, At: now}}); err != nil {
 			return err
 		}
 	}
-	return s.Fill(ctx, newPasts(o, now).all)
+	p.first, p.span = until.AddDate(0, 0, -days), time.Duration(days)*24*time.Hour-time.Minute
+	return s.Fill(ctx, p.all)
+}
+
+// size is that of the database, in bytes.
+func (o seedOptions) size() (n int64, err error) {
+	files, err := filepath.Glob(filepath.Join(o.dir, "*.db*"))
+	for _, file := range files {
+		info, failed := os.Stat(file)
+		if err = errors.Join(err, failed); failed == nil {
+			n += info.Size()
+		}
+	}
+	return n, err
 }
 
 // masterKey reads a master key as "dealseal keygen master" makes it, and makes it where there is none.

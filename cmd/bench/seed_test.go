@@ -69,3 +69,47 @@ func TestSeedingAnUsedDirectoryIsRefused(t *testing.T) {
 		t.Error("a state directory with deals was filled again")
 	}
 }
+
+// Of many deals most are copies; they are found all the same, and the oldest and the newest can be read.
+func TestALargeLedgerIsMadeOfCopies(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state")
+	b := &bench{ctx: t.Context()}
+	o := seedOptions{dir: dir, key: dir + ".master-key", deals: 4*block + 1, full: 5, open: 20, seed: 1}
+	if err := o.fill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	fresh, old, record, err := b.someDeals(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	master, err := masterKey(o.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.Open(t.Context(), store.Options{Dir: dir, MasterKey: master})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, tx := range []deal.TxID{fresh, old} {
+		if sl, err := s.Load(t.Context(), tx); err != nil || len(sl.Private.Document) == 0 {
+			t.Errorf("%s cannot be read: %v", tx, err)
+		}
+	}
+	if found, err := s.Find(t.Context(), store.Query{Text: record}); err != nil || found.By != "record" || len(found.Sealings) != 1 {
+		t.Errorf("record %s: %+v, %v", record, found, err)
+	}
+	var n int64
+	counts, err := s.Counts(t.Context())
+	for _, c := range counts {
+		n += c.N
+	}
+	if err != nil || n != int64(o.deals) {
+		t.Errorf("%d deals are counted, %d were made (%v)", n, o.deals, err)
+	}
+	list, err := s.List(t.Context(), store.Filter{Limit: 1})
+	if err != nil || len(list) != 1 || time.Since(list[0].Noticed) > 24*time.Hour {
+		t.Errorf("the newest deal: %+v, %v", list, err)
+	}
+}
