@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dealseal/dealseal/secret"
 )
@@ -17,6 +18,7 @@ type Push struct {
 	//
 	//	hubspot              the webhooks of a HubSpot app
 	//	hubspot-workflow     a HubSpot workflow's "Send a webhook"
+	//	hubspot-action       a HubSpot workflow's custom action, which waits for the sealed contract
 	//	salesforce-outbound  an Outbound Message
 	//	salesforce-flow      an HTTP callout of a Flow
 	//	opportunity          {"opportunityId": …, "data": …}, also at {listen.url}/webhook/opportunity
@@ -35,18 +37,25 @@ type Push struct {
 	// ClientCA is a PEM file with the roots of client certificates, ClientNames whom they must be for. Default: none is asked for.
 	ClientCA    string   `yaml:"client_ca"`
 	ClientNames []string `yaml:"client_names"`
+	// Block is how long the workflow of a hubspot-action stands still at most: whole hours, 1h to 720h. Default 168h. Shortly
+	// before that it is told how the deal stands. It is for workflows that come from then on.
+	Block time.Duration `yaml:"block"`
 }
+
+// UsualBlock is the default of Push.Block.
+const UsualBlock = 7 * 24 * time.Hour
 
 // Sources of pushes.
 const (
 	PushHubSpot         = "hubspot"
 	PushHubSpotWorkflow = "hubspot-workflow"
+	PushHubSpotAction   = "hubspot-action"
 	PushOutbound        = "salesforce-outbound"
 	PushFlow            = "salesforce-flow"
 	PushOpportunity     = "opportunity"
 )
 
-var pushSources = []string{PushHubSpot, PushHubSpotWorkflow, PushOutbound, PushFlow, PushOpportunity}
+var pushSources = []string{PushHubSpot, PushHubSpotWorkflow, PushHubSpotAction, PushOutbound, PushFlow, PushOpportunity}
 
 // checkListen looks at the public listener.
 func (c *Config) checkListen() (errs []error) {
@@ -121,6 +130,13 @@ func (c *Config) checkPushes(t *Tenant) (errs []error) {
 			fail("dialect", "dialect is missing: say how the callout is signed, such as standard-webhooks")
 		case p.Source != PushOutbound && len(p.Secrets)+len(p.PublicKeys) == 0:
 			fail("secrets", "secrets is missing: nothing is taken that is not signed")
+		}
+		switch {
+		case p.Block == 0:
+		case p.Source != PushHubSpotAction:
+			fail("block", "block is for source hubspot-action only: no other sender waits")
+		case p.Block < time.Hour || p.Block > 720*time.Hour || p.Block%time.Hour != 0:
+			fail("block", "block is %s: it must be whole hours, 1h to 720h", p.Block)
 		}
 		if (p.ClientCA == "") != (len(p.ClientNames) == 0) {
 			fail("client_ca", "client_ca and client_names belong together: many have a certificate of a public authority")

@@ -161,6 +161,29 @@ type Tasker interface {
 	Task(ctx context.Context, ref deal.Ref, t deal.Task) (id string, err error)
 }
 
+// Completer is the ability to let a workflow of the CRM go on that waits for what becomes of a deal.
+type Completer interface {
+	// Complete says what became of it. IsNoCallback when the CRM does not know the workflow: it was told before, has gone on by
+	// itself, or is not yet known to wait.
+	Complete(ctx context.Context, callback string, outcome deal.CallbackOutcome, tx deal.TxID) error
+}
+
+// NoCallback marks an error that says that the CRM knows no workflow of that name which waits.
+func NoCallback(err error) error { return &noCallbackError{err} }
+
+type noCallbackError struct{ error }
+
+func (e *noCallbackError) Error() string {
+	return "the CRM knows no such workflow that waits: " + e.error.Error()
+}
+func (e *noCallbackError) Unwrap() error { return e.error }
+
+// IsNoCallback reports whether err was marked by NoCallback.
+func IsNoCallback(err error) bool {
+	var e *noCallbackError
+	return errors.As(err, &e)
+}
+
 // Priced is the ability to say what a deal costs.
 type Priced interface {
 	// Price is how many calls a deal takes beside the two readings of its record, when it is alone and all goes well: to show

@@ -37,6 +37,9 @@ type Arrival struct {
 	Until time.Time
 	// Events are what it tells.
 	Events []PushedEvent
+	// Callbacks are workflows that wait for what it leads to, each with ID, Ref and Rule; Block is for how long.
+	Callbacks []Callback
+	Block     time.Duration
 }
 
 // PushedEvent is one thing that a push tells.

@@ -82,6 +82,8 @@ type Engine struct {
 	Stepped func(step, result string, took time.Duration)
 	// Inbox keeps what CRMs tell over connections of ours, before it wakes anything; nil when nothing of it is kept.
 	Inbox Inbox
+	// Callbacks are the workflows that wait for a deal; nil when none can.
+	Callbacks Callbacks
 	// Lost is told that a CRM may have told of changes that were not heard; nil is fine. It must not block.
 	Lost func(deal.TenantID)
 	// Asked is told of every HTTP call to a tenant's CRM, if the connector tells. It must not block; nil is fine.

@@ -66,6 +66,21 @@ type Inbox interface {
 	Receive(ctx context.Context, a deal.Arrival) (wake []deal.Ref, replayed bool, err error)
 }
 
+// Callbacks keeps the workflows of CRMs that stand still until they are told what has become of a deal. Safe for concurrent
+// use. Every method is durable when it returns.
+type Callbacks interface {
+	// LookedAt takes note that all entries of a record are known that it had at a time: workflows that came before wait for the
+	// newest sealing of it, and where there is none are to be told so. It returns how many.
+	LookedAt(ctx context.Context, tenant deal.TenantID, account deal.AccountID, ref deal.Ref, at time.Time) (n int, err error)
+	// Callbacks returns those for which there is something to do now, at most limit, and how many wait in all.
+	Callbacks(ctx context.Context, tenant deal.TenantID, limit int) (due []deal.Callback, open int64, err error)
+	// BeginCallback commits what a workflow is told, the first time, and that the CRM is being told it. deal.ErrStale when
+	// the workflow waits no more, or is told something else.
+	BeginCallback(ctx context.Context, c deal.Callback, outcome deal.CallbackOutcome) error
+	// EndCallback commits what became of that.
+	EndCallback(ctx context.Context, c deal.Callback, e deal.CallbackEnd) error
+}
+
 // Files keeps the bytes of a sealing in flight, encrypted under its data key and fsynced when a method returns.
 type Files interface {
 	Stage(ctx context.Context, tx deal.TxID, name string, write func(io.Writer) error) (deal.FileFact, error)

@@ -114,7 +114,7 @@ func (ts *tenants) prove(t *Tenant, a deal.Account) {
 	}
 }
 
-// polling is a poller that runs, with the listener beside it.
+// polling is a poller that runs, with what listens and what answers workflows beside it.
 type polling struct {
 	stop  context.CancelFunc
 	ended chan struct{}
@@ -160,6 +160,7 @@ func (e *Engine) startPolling(ctx context.Context, t *Tenant) polling {
 	var both sync.WaitGroup
 	both.Go(func() { p.run(ctx) })
 	both.Go(func() { e.listenTo(ctx, t) })
+	both.Go(func() { e.answerWorkflows(ctx, t) })
 	go func() {
 		both.Wait()
 		close(ended)

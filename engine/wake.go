@@ -50,6 +50,8 @@ func (e *Engine) Account(tenant deal.TenantID) (deal.Account, bool) {
 // bell is rung by pushes and heard by one poller.
 type bell struct {
 	rung chan struct{} // holds a value while there is something to look at
+	// called holds a value once a workflow has something to wait for.
+	called chan struct{}
 
 	mu   sync.Mutex
 	refs []deal.Ref
@@ -57,7 +59,7 @@ type bell struct {
 	full bool
 }
 
-func newBell() *bell { return &bell{rung: make(chan struct{}, 1)} }
+func newBell() *bell { return &bell{rung: make(chan struct{}, 1), called: make(chan struct{}, 1)} }
 
 func (b *bell) ring(refs []deal.Ref) {
 	b.mu.Lock()
@@ -185,5 +187,8 @@ func (p *poller) look(ctx context.Context, direct connectors.Direct) (full bool,
 		return true, nil // a rule was activated meanwhile and moved the cursor: a poll sorts it out
 	}
 	p.Log.DebugContext(ctx, "looked at what pushes have named", "records", len(refs), "fresh", fresh)
-	return full, err
+	if err != nil {
+		return full, err
+	}
+	return full, p.lookedAt(whole, refs, page)
 }

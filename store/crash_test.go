@@ -255,6 +255,9 @@ func aside(ctx context.Context, s *Store, tx deal.TxID) error {
 	if err := errors.Join(err, s.LogPushes(ctx, []deal.Push{{Tenant: acme, Source: "hubspot", Verdict: deal.PushRefused, N: 2}})); err != nil {
 		return err
 	}
+	if err := callback(ctx, s, sl); err != nil {
+		return err
+	}
 	if _, err := s.ForgetPushes(ctx); err != nil {
 		return err
 	}
@@ -278,6 +281,28 @@ func aside(ctx context.Context, s *Store, tx deal.TxID) error {
 	}
 	_, counted := s.CountStamp(ctx, "https://tsa.example", "2026-03-04", 3)
 	return errors.Join(s.Identify(ctx, sl, []string{"006B"}), s.Told(ctx, tx, r.Sequence, 0), m.Put(ctx, "token", []byte("t"), version), s.SetPoll(ctx, deal.PollState{Tenant: acme}), counted)
+}
+
+// callback tells a workflow, from wherever an earlier life has left it.
+func callback(ctx context.Context, s *Store, sl *deal.Sealing) error {
+	_, _, err := s.Receive(ctx, deal.Arrival{Tenant: acme, Source: "hubspot-action", Block: 48 * time.Hour, Callbacks: []deal.Callback{{ID: "w", Ref: sl.Change.Ref}}})
+	if err != nil {
+		return err
+	}
+	if _, err := s.LookedAt(ctx, acme, org, sl.Change.Ref, s.now()); err != nil {
+		return err
+	}
+	due, open, err := s.Callbacks(ctx, acme, 10)
+	if err != nil || open == 0 {
+		return err
+	}
+	if len(due) != 1 {
+		return fmt.Errorf("of %d workflows that wait for a deal that is done, %d are to be told", open, len(due))
+	}
+	if err := s.BeginCallback(ctx, due[0], due[0].Decide(s.now())); err != nil {
+		return err
+	}
+	return s.EndCallback(ctx, due[0], deal.CallbackEnd{Fate: deal.CallbackTold})
 }
 
 // crash runs a life in a process of its own that is killed at a point; it reports whether it came there.

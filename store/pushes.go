@@ -36,6 +36,12 @@ func (s *Store) Receive(ctx context.Context, a deal.Arrival) (wake []deal.Ref, r
 		if replayed = !fresh; replayed {
 			return t.logPush(deal.Push{Tenant: a.Tenant, Source: a.Source, Verdict: deal.PushReplayed, N: 1})
 		}
+		for _, c := range a.Callbacks {
+			c.At, c.AnswerBy, c.Expires = t.now, deal.AnswerBy(t.now, a.Block), t.now.Add(a.Block)
+			if err := t.call(a.Tenant, c); err != nil {
+				return err
+			}
+		}
 		var rows []deal.Push
 		for _, e := range a.Events {
 			p := deal.Push{Tenant: a.Tenant, Source: a.Source, Verdict: deal.PushIgnored, Ref: e.Ref, N: 1}
@@ -144,6 +150,7 @@ func (s *Store) ForgetPushes(ctx context.Context) (n int64, err error) {
 				{`DELETE FROM nonces WHERE nonce IN (SELECT nonce FROM nonces WHERE until < $1 LIMIT $2)`, []any{t.now.UnixMilli(), forgetAtOnce}},
 				// The oldest rows have the lowest numbers.
 				{`DELETE FROM pushes WHERE seq IN (SELECT seq FROM (SELECT seq, at FROM pushes ORDER BY seq LIMIT $2) WHERE at < $1)`, []any{t.now.Add(-keepPushes).UnixMilli(), forgetAtOnce}},
+				{`DELETE FROM callbacks WHERE (tenant, callback) IN (SELECT tenant, callback FROM callbacks WHERE fate <> '' AND ended < $1 OR expires < $1 LIMIT $2)`, []any{t.now.Add(-keepPushes).UnixMilli(), forgetAtOnce}},
 				{`DELETE FROM pushes WHERE seq IN (SELECT seq FROM pushes WHERE seq <= (SELECT max(seq) FROM pushes) - $1 ORDER BY seq LIMIT $2)`, []any{mostPushes, forgetAtOnce}},
 			} {
 				r, err := t.ExecContext(t.ctx, d.query, d.args...)

@@ -19,6 +19,8 @@ type Story struct {
 	Receipt deal.ReceiptState
 	Outbox  []OutboxLine
 	Earlier []deal.TxID
+	// Callbacks are workflows of the CRM that wait, or have waited, for it.
+	Callbacks []deal.Callback `json:",omitempty"`
 }
 
 // IntentLine is one effect that was about to happen.
@@ -57,6 +59,9 @@ func (s *Store) Story(ctx context.Context, tx deal.TxID) (story *Story, err erro
 			return err
 		}
 		if story.Outbox, err = t.outbox(tx, key); err != nil {
+			return err
+		}
+		if story.Callbacks, err = t.callbacks(sl.Tenant, callbacksOfQuery, tx); err != nil {
 			return err
 		}
 		story.Earlier, err = t.earlierThan(sl)

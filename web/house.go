@@ -106,6 +106,19 @@ type Tenant struct {
 	Poll deal.PollState
 	// Listening is how listening to the CRM goes, nil where it is not listened to.
 	Listening *deal.Listening
+	// Workflows are those of the CRM that wait for deals.
+	Workflows Workflows
+}
+
+// Workflows is how those are doing that stand still until they are told what has become of a deal.
+type Workflows struct {
+	// Waiting are open; Failing of these could not be told three times, the last time because of Problem.
+	Waiting, Failing int64
+	Problem          string
+	// Oldest is when the oldest of those that wait came.
+	Oldest time.Time
+	// Lost are those of the last day that were not told.
+	Lost int64
 }
 
 // Count is how many deals of a tenant are in a state.

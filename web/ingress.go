@@ -39,11 +39,15 @@ type Sender struct {
 	// Read says what a body tells. The account is the tenant's, zero while it is not known. An error names no part of the body.
 	Read   func(body []byte, account deal.Account) (Pushed, error)
 	Answer Answer
+	// Block is how long its workflows stand still, as Answer tells them.
+	Block time.Duration
 }
 
 // Pushed is what a push tells.
 type Pushed struct {
 	Events []deal.PushedEvent
+	// Callbacks are workflows that wait for what it leads to.
+	Callbacks []deal.Callback
 }
 
 // Answer is how a sender expects to be answered.
@@ -222,7 +226,7 @@ func (in *Ingress) take(w http.ResponseWriter, r *http.Request, senders []*Sende
 		in.turnAway(w, s, err, false)
 		return
 	}
-	a := deal.Arrival{Tenant: s.Tenant, Source: s.Source, Until: verified.Until, Events: pushed.Events}
+	a := deal.Arrival{Tenant: s.Tenant, Source: s.Source, Until: verified.Until, Events: pushed.Events, Callbacks: pushed.Callbacks, Block: s.Block}
 	if len(s.Dialects) > 0 {
 		a.Nonce = verified.Nonce[:]
 	}

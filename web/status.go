@@ -110,7 +110,8 @@ type tenantView struct {
 	Polled, Failing                                  *moment
 	Err                                              string
 	Lag                                              string
-	Heard                                            *heardView // nil where the CRM is only polled
+	Heard                                            *heardView     // nil where the CRM is only polled
+	Workflows                                        *workflowsView // nil where none waits
 	Budget, BudgetShare                              string
 }
 
@@ -120,6 +121,14 @@ type heardView struct {
 	Err   string
 	Event *moment // when it last told of a change
 	Lag   string
+}
+
+// workflowsView are workflows that wait for deals.
+type workflowsView struct {
+	State state // of those that cannot be told, or were not
+	Wait  string
+	Since *moment
+	Err   string
 }
 
 type queueView struct {
@@ -541,6 +550,7 @@ func viewTenant(t Tenant, now time.Time) tenantView {
 	if t.Listening != nil {
 		v.Heard = viewHeard(*t.Listening, now)
 	}
+	v.Workflows = viewWorkflows(t.Workflows, now)
 	switch {
 	case v.Silent || v.Polled == nil:
 		v.Lag = "not known"
@@ -567,6 +577,23 @@ func viewHeard(l deal.Listening, now time.Time) *heardView {
 	}
 	if l.Lag >= time.Second {
 		v.Lag = age(l.Lag)
+	}
+	return v
+}
+
+func viewWorkflows(w Workflows, now time.Time) *workflowsView {
+	if w.Waiting+w.Lost == 0 {
+		return nil
+	}
+	v := &workflowsView{Wait: number(w.Waiting) + " workflows wait", Since: at(w.Oldest, now), Err: short(w.Problem, 300)}
+	if w.Waiting == 1 {
+		v.Wait = "1 workflow waits"
+	}
+	switch {
+	case w.Failing > 0:
+		v.State = state{Mark: "dead", Word: number(w.Failing) + " cannot be told"}
+	case w.Lost > 0:
+		v.State = state{Mark: "retrying", Word: number(w.Lost) + " not told in time"}
 	}
 	return v
 }

@@ -196,7 +196,7 @@ func (d *service) newExaminer() (*examiner, []doctor.Finding) {
 		return membersOf{edited, edited.group(name)}.Open(ctx, name)
 	}
 	x.stamps = func() (stampCounter, error) { return d.store, nil }
-	x.guards = d.store.Guards
+	x.guards, x.callbacks = d.store.Guards, d.store.CallbackFigures
 	var own passing
 	x.connect = func(_ context.Context, t tenant) (connectors.CRM, error) {
 		if crm, runs := d.residents.connector(t); runs {

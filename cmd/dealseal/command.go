@@ -173,7 +173,7 @@ func commands() []command {
 				fs.BoolVar(&o.provision.dryRun, "dry-run", false, "show what is missing, make nothing")
 				fs.BoolVar(&o.provision.yes, "yes", false, "make it without asking")
 				fs.StringVar(&o.provision.sfdx, "sfdx", "", "write a Salesforce source `folder` to be deployed by an administrator, and make nothing")
-				fs.StringVar(&o.provision.project, "project", "", "write the files of a HubSpot project `folder`: an app with the least scopes, and with --url its webhooks")
+				fs.StringVar(&o.provision.project, "project", "", "write the files of a HubSpot project `folder`: an app with the least scopes, its workflow action if the tenant has a sender hubspot-action, and with --url its webhooks")
 				fs.StringVar(&o.provision.url, "url", "", "the `address` that HubSpot posts webhooks to, as it is set up for dealseal")
 			})},
 		{name: "recover", summary: "rebuild missing ledger entries from the archive", run: recoverCommand, flags: with(key)},

@@ -200,7 +200,7 @@ func (c *chain) plunges() (list []plunge) {
 				d.awaitReady(t)
 				must(t, d.cmd.Process.Signal(syscall.SIGTERM))
 			}
-		case "commit/memory", "commit/erase", "rename/manifest", "commit/receive", "commit/refused", "commit/forget":
+		case "commit/memory", "commit/erase", "rename/manifest", "commit/receive", "commit/refused", "commit/forget", "commit/callback":
 			way.alone = []string{operation}
 		case "commit/recover":
 			continue // see recoverWithCrashes
@@ -372,6 +372,14 @@ func operateOn(file, operation string, tx deal.TxID) error {
 		return s.LogPushes(ctx, []deal.Push{{Tenant: sealing.Tenant, Source: "hubspot", Verdict: deal.PushRefused, N: 1}})
 	case operation == "commit/forget":
 		_, err := s.ForgetPushes(ctx)
+		return err
+	case operation == "commit/callback":
+		// What comes of it at a CRM is e2e_workflow_test.go's.
+		_, _, err := s.Receive(ctx, deal.Arrival{Tenant: "nobody", Source: "hubspot-action", Block: time.Hour, Callbacks: []deal.Callback{{ID: at, Ref: sealing.Change.Ref}}})
+		if err != nil {
+			return err
+		}
+		_, err = s.LookedAt(ctx, "nobody", sealing.Account, sealing.Change.Ref, time.Now())
 		return err
 	case operation == "commit/memory":
 		m := s.Memory(sealing.Tenant)

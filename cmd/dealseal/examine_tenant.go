@@ -41,6 +41,7 @@ func (x *examiner) examineTenant(t tenant) doctor.Examination {
 	id := t.file.Tenant.ID
 	e := examination(doctor.TenantGroup(id), checkLogin, "", tenantLimit, func(ctx context.Context, report func(doctor.Finding)) {
 		x.examineGuard(ctx, t, report)
+		x.examineWorkflows(ctx, t, report)
 		crm, err := x.connect(ctx, t)
 		if err != nil {
 			report(failed(checkLogin, err, "see crm.with and the state directory; if a process that uses it does not answer, wait for its end"))

@@ -48,6 +48,8 @@ type examiner struct {
 	stamps func() (stampCounter, error)
 	// guards returns what the guard holds; nil for a command, which leaves the state directory to the daemon.
 	guards func(context.Context) ([]deal.GuardHold, error)
+	// callbacks returns how workflows are doing that wait for deals; nil for a command.
+	callbacks func(context.Context) (map[deal.TenantID]store.CallbackFigures, error)
 	// endpoints returns how webhooks are doing.
 	endpoints func(ctx context.Context) ([]store.EndpointState, error)
 	// tokens returns who may use the API; nil for a command.

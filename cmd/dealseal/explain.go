@@ -76,6 +76,9 @@ func printStory(out io.Writer, story *store.Story) error {
 	for _, tx := range story.Earlier {
 		row("earlier entry", "%s", tx)
 	}
+	for _, c := range story.Callbacks {
+		row("workflow", "%s", workflowLine(c))
+	}
 	if err := w.Flush(); err != nil {
 		return err
 	}

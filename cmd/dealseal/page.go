@@ -120,6 +120,10 @@ func (p *pageHouse) Tenants(ctx context.Context) (out []web.Tenant, err error) {
 	for _, s := range polls {
 		byTenant[s.Tenant] = s
 	}
+	workflows, err := p.CallbackFigures(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for _, t := range p.house().tenants {
 		id := deal.TenantID(t.file.Tenant.ID)
 		var rules []string
@@ -130,7 +134,7 @@ func (p *pageHouse) Tenants(ctx context.Context) (out []web.Tenant, err error) {
 		if l, listens := p.listening(id); listens {
 			heard = &l
 		}
-		out = append(out, web.Tenant{Listening: heard, Rules: rules, ID: id, Name: t.file.Tenant.Name, Kind: deal.Kind(t.file.CRM.Kind), Environment: t.file.Tenant.Environment,
+		out = append(out, web.Tenant{Listening: heard, Workflows: web.Workflows(workflows[id]), Rules: rules, ID: id, Name: t.file.Tenant.Name, Kind: deal.Kind(t.file.CRM.Kind), Environment: t.file.Tenant.Environment,
 			Nightly: t.file.Reconcile.At != config.Never, Every: t.poll, Poll: byTenant[id]})
 	}
 	return out, nil

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/connectors/hubspot"
 	"github.com/dealseal/dealseal/connectors/salesforce"
@@ -257,7 +258,13 @@ func (c *call) writeFolder() error {
 		if err := checkPublic(c.provision.url); err != nil {
 			return err
 		}
-		files, err = hubspot.Project(c.tenant, c.provision.url)
+		to := hubspot.Addresses{Webhooks: c.provision.url}
+		for _, s := range t.senders {
+			if s.Source == config.PushHubSpotAction {
+				to.Action = h.cfg.Listen.URL + s.Path
+			}
+		}
+		files, err = hubspot.Project(c.tenant, to)
 		next = "hs project upload, then install the app and use its token"
 	}
 	if err != nil {

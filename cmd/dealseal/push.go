@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/x509"
 	"encoding/json"
@@ -52,6 +53,13 @@ var pushSources = map[string]pushSource{
 		p, err := hubspot.ReadWorkflow(body)
 		return web.Pushed(p), err
 	}, web.Answer{Status: http.StatusOK}},
+	config.PushHubSpotAction: {[]string{"hubspot", "hubspot-v2"}, jsonBody, func(body []byte, account deal.Account) (web.Pushed, error) {
+		p, err := hubspot.ReadAction(body, account.ID)
+		if errors.Is(err, hubspot.ErrOtherPortal) {
+			err = webhooks.Refuse(webhooks.Stranger, "%v", err)
+		}
+		return web.Pushed(p), err
+	}, web.Answer{Status: http.StatusOK, ContentType: "application/json"}}, // its body says for how long: see understandPushes
 	config.PushOutbound: {nil, outboundBody, func(body []byte, account deal.Account) (web.Pushed, error) {
 		events, err := salesforce.ReadOutbound(body, account.ID)
 		if errors.Is(err, salesforce.ErrOtherOrg) {
@@ -77,6 +85,10 @@ func (h *house) understandPushes(t *tenant) error {
 			Origin: web.Origin{Addresses: p.Addresses, Names: p.ClientNames}, MaxBody: kind.body, Read: kind.read, Answer: kind.answer}
 		if s.Read == nil {
 			s.Read = opportunityReader(deal.Kind(t.file.CRM.Kind))
+		}
+		if p.Source == config.PushHubSpotAction {
+			s.Block = cmp.Or(p.Block, config.UsualBlock)
+			s.Answer.Body = hubspot.Blocked(int(s.Block / time.Hour))
 		}
 		names := kind.dialects
 		if p.Dialect != "" {

@@ -2,6 +2,7 @@ package hubspot
 
 import (
 	"encoding/json"
+	"slices"
 )
 
 // leastScopes are what an app needs that does all that dealseal does; making properties needs SetUpScope, too, for as long
@@ -14,18 +15,27 @@ var leastScopes = []string{
 // SetUpScope lets an app make properties.
 const SetUpScope = "crm.schemas.deals.write"
 
-// Project is the files of a HubSpot project, by their paths: an app of one account with a static token and the least scopes.
-// With an address it also tells of stage changes there.
-func Project(tenant, address string) (map[string][]byte, error) {
+// Addresses are where a HubSpot app posts to; what has none is not part of the app.
+type Addresses struct{ Webhooks, Action string }
+
+// Project is the files of a HubSpot project, by their paths: an app of one account with a static token and the least scopes,
+// that tells of stage changes and has a workflow action where it is given an address for them. The API takes definitions of
+// actions only with a key of the developer account, which dealseal has no other use for.
+func Project(tenant string, to Addresses) (map[string][]byte, error) {
 	files := map[string]any{
 		"hsproject.json": map[string]any{"name": "dealseal-" + tenant, "srcDir": "src", "platformVersion": "2025.2"},
 	}
-	if address != "" {
-		files["src/app/webhooks/webhooks-hsmeta.json"] = webhooks(address)
+	scopes := leastScopes
+	if to.Webhooks != "" {
+		files["src/app/webhooks/webhooks-hsmeta.json"] = webhooks(to.Webhooks)
+	}
+	if to.Action != "" {
+		files["src/app/workflow-actions/dealseal-wait-hsmeta.json"] = action(to.Action)
+		scopes = append(slices.Clone(scopes), AutomationScope)
 	}
 	files["src/app/app-hsmeta.json"] = map[string]any{"uid": "dealseal_app", "type": "app", "config": map[string]any{
 		"name": "dealseal", "description": "Puts sealed contracts on deals", "distribution": "private",
-		"auth": map[string]any{"type": "static", "requiredScopes": leastScopes, "optionalScopes": []string{SetUpScope}},
+		"auth": map[string]any{"type": "static", "requiredScopes": scopes, "optionalScopes": []string{SetUpScope}},
 	}}
 	out := map[string][]byte{}
 	for name, v := range files {

@@ -37,6 +37,8 @@ func (n *number) UnmarshalJSON(b []byte) error {
 // Push is what a request tells.
 type Push struct {
 	Events []deal.PushedEvent
+	// Callbacks are workflows that wait for what it leads to.
+	Callbacks []deal.Callback
 }
 
 // ReadWebhook reads the events of an app's subscriptions, in both of their forms. portal is ours, empty when it is not known

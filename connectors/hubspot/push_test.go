@@ -2,6 +2,7 @@ package hubspot
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"testing"
 
@@ -14,6 +15,10 @@ import (
 func TestWhatHubSpotPostsNamesDeals(t *testing.T) {
 	ref := func(id string) deal.Ref { return deal.Ref{Object: Object, ID: id} }
 	wakes := func(id, key string) deal.PushedEvent { return deal.PushedEvent{Ref: ref(id), Key: key, Wakes: true} }
+	action := func(body []byte) (Push, error) { return ReadAction(body, "33") }
+	call := func(callback string, portal int, id, kind, input string) string {
+		return fmt.Sprintf(`{"callbackId":%q,"origin":{"portalId":%d,"actionDefinitionId":10646377,"actionDefinitionVersion":1},"context":{"source":"WORKFLOWS","workflowId":192814114},"object":{"objectId":%s,"objectType":%q,"properties":{"dealname":"x"}},"inputFields":%s}`, callback, portal, id, kind, input)
+	}
 	webhook := func(body []byte) (Push, error) { return ReadWebhook(body, "33") }
 	for name, c := range map[string]struct {
 		read func([]byte) (Push, error)
@@ -34,6 +39,13 @@ func TestWhatHubSpotPostsNamesDeals(t *testing.T) {
 		"all of a deal":    {ReadWorkflow, `{"objectId":42,"properties":{"dealname":{"value":"x"}}}`, []deal.PushedEvent{wakes("42", "")}},
 		"nested":           {ReadWorkflow, `{"properties":{"hs_object_id":{"value":"42","timestamp":1}}}`, []deal.PushedEvent{wakes("42", "")}},
 		"no deal":          {ReadWorkflow, `{"dealname":"x"}`, nil},
+		"an action":        {action, call("ap-33-5-7-0", 33, "904", "DEAL", `{}`), []deal.PushedEvent{wakes("904", "ap-33-5-7-0")}},
+		"of a rule":        {action, call("ap-33-5-7-0", 33, `"904"`, "DEAL", `{"rule":"memo","stage":"x"}`), []deal.PushedEvent{wakes("904", "ap-33-5-7-0")}},
+		"of an account":    {action, call("ap-33-5-7-0", 34, "904", "DEAL", `{}`), nil},
+		"of a contact":     {action, call("ap-33-5-7-0", 33, "904", "CONTACT", `{}`), nil},
+		"of a path":        {action, call("../complete", 33, "904", "DEAL", `{}`), nil},
+		"of a strange one": {action, call("ap-33-5-7-0", 33, "904", "DEAL", `{"rule":"a b"}`), nil},
+		"without a name":   {action, `{"origin":{"portalId":33},"object":{"objectId":904,"objectType":"DEAL"}}`, nil},
 	} {
 		got, err := c.read([]byte(c.body))
 		if (err != nil) != (c.want == nil) {
@@ -64,6 +76,7 @@ func TestTheBodiesOfHubSpotsSignatureVectorsAreRead(t *testing.T) {
 func FuzzPush(f *testing.F) {
 	f.Add([]byte(`[{"subscriptionType":"deal.merge","portalId":33,"objectId":1,"newObjectId":9}]`))
 	f.Add([]byte(`{"properties":{"hs_object_id":{"value":"7"}}}`))
+	f.Add([]byte(`{"callbackId":"ap-33-1","origin":{"portalId":33},"object":{"objectId":904,"objectType":"DEAL"},"inputFields":{"rule":"memo"}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		hostile.Budget(t)
 		if len(body) > maxFuzz {
@@ -71,10 +84,16 @@ func FuzzPush(f *testing.F) {
 		}
 		for _, read := range []func() (Push, error){
 			func() (Push, error) { return ReadWebhook(body, "33") }, func() (Push, error) { return ReadWorkflow(body) },
+			func() (Push, error) { return ReadAction(body, "33") },
 		} {
 			p, err := read()
 			if err != nil {
 				continue
+			}
+			for _, c := range p.Callbacks {
+				if !callbackForm.MatchString(c.ID) || len(c.Rule) > 63 || len(p.Events) != 1 || p.Events[0].Ref != c.Ref {
+					t.Fatalf("it waits as %+v", c)
+				}
 			}
 			for _, e := range p.Events {
 				if e.Wakes && (e.Ref.Object != Object || e.Ref.ID == "" || len(e.Ref.ID) > 30) {

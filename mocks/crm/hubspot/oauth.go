@@ -31,7 +31,7 @@ type OAuthApp struct {
 
 // AllScopes lists the scopes that the portal's routes ask for.
 func AllScopes() []string {
-	out := []string{"oauth", "crm.objects.owners.read", "crm.schemas.deals.read", "crm.schemas.deals.write", "files"}
+	out := []string{"oauth", "crm.objects.owners.read", "crm.schemas.deals.read", "crm.schemas.deals.write", "files", "automation"}
 	for _, name := range []string{"deals", "contacts", "companies", "line_items"} {
 		out = append(out, "crm.objects."+name+".read", "crm.objects."+name+".write")
 	}
@@ -116,6 +116,8 @@ func (c *call) scopes(need access) [][]string {
 		return [][]string{{"files", "files.read"}}
 	case filesWrite:
 		return [][]string{{"files", "files.write"}}
+	case automation:
+		return [][]string{{"automation"}}
 	}
 	return nil
 }

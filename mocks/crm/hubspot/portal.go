@@ -71,6 +71,7 @@ type Portal struct {
 	faultID      int // of the newest fault
 	log          requestLog
 	hooks        webhooks // has a lock of its own
+	flows        workflows
 }
 
 // New returns a portal without records. It panics when o.TimeZone is not a known

@@ -47,6 +47,7 @@ const (
 	KindFileDelete       Kind = "file_delete"
 	KindSignedURL        Kind = "signed_url"
 	KindDownload         Kind = "download" // what a signed or public URL serves
+	KindComplete         Kind = "complete" // of a workflow action
 	KindUnknown          Kind = "unknown"
 )
 
@@ -56,7 +57,7 @@ func Kinds() []Kind {
 		KindToken, KindIntrospect, KindRevoke, KindAccount, KindSearch, KindList, KindGet, KindCreate, KindPatch, KindDelete, KindMerge,
 		KindNote, KindTask, KindBatchRead, KindBatchCreate, KindBatchUpdate, KindBatchUpsert, KindBatchArchive, KindAssociations,
 		KindAssociationWrite, KindProperties, KindPropertyWrite, KindPipelines, KindOwners, KindUpload, KindFileGet, KindFileSearch,
-		KindFileStat, KindFileWrite, KindFileDelete, KindSignedURL, KindDownload, KindUnknown,
+		KindFileStat, KindFileWrite, KindFileDelete, KindSignedURL, KindDownload, KindComplete, KindUnknown,
 	}
 }
 
@@ -73,6 +74,7 @@ const (
 	ownersRead
 	filesRead
 	filesWrite
+	automation
 )
 
 // bucket is the rate limit that a route counts against.
@@ -187,6 +189,7 @@ func accountRoutes() []route {
 		{"GET /{version}/access-tokens/{token}", KindIntrospect, public, unlimited, (*call).describeToken, false},
 		{"GET /{version}/account/details", KindAccount, anyToken, general, (*call).accountDetails, false},
 		{"GET /{version}/account/api-usage/daily/private-apps", KindAccount, anyToken, general, (*call).apiUsage, false},
+		{"POST /{version}/callbacks/{callback}/complete", KindComplete, automation, general, (*call).complete, false},
 	}
 }
 
@@ -232,6 +235,15 @@ func canonical(escaped string) string {
 		return join(s[1], s[2], s[3:], s[2] == "files")
 	case "account-info":
 		return join(s[1], "account", s[2:], true)
+	case "automation": // the numeric form has the version before "actions"
+		if len(s) != 6 || s[5] != "complete" {
+			return "/unknown"
+		}
+		version, kind := s[3], s[1]+" "+s[2]
+		if !isDate(version) {
+			version, kind = s[1], s[2]+" "+s[3]
+		}
+		return join(version, "callbacks", s[4:], kind == "actions callbacks")
 	case "hubfs":
 		return "/content/public/" + strings.Join(s[2:], "/")
 	case "signed-content":
@@ -254,9 +266,9 @@ func supported(version, family string, rest []string) bool {
 	case "v1":
 		return family == "token" && len(rest) == 0 || family == "access-tokens"
 	case "v3":
-		return !isAssociation(family, rest)
+		return !isAssociation(family, rest) && family != "callbacks"
 	case "v4":
-		return isAssociation(family, rest)
+		return isAssociation(family, rest) || family == "callbacks"
 	}
 	return false
 }
