@@ -116,7 +116,7 @@ func (t *txn) nextDue(endpoint string) (now bool, next time.Time, err error) {
 	return due <= t.now.UnixMilli(), fromMillis(due), nil
 }
 
-// due reads deliveries with their events.
+// due reads deliveries with their events. One whose event cannot be read is given up, and the others go on.
 func (t *txn) due(row endpointRow, n int) (out []webhooks.Delivery, err error) {
 	type found struct {
 		webhooks.Delivery
@@ -134,12 +134,29 @@ func (t *txn) due(row endpointRow, n int) (out []webhooks.Delivery, err error) {
 		return nil, err
 	}
 	for _, f := range all {
-		if f.Event, err = t.event(f.event, row.shown.Tenant, row.endpoint.Title); err != nil {
+		f.Event, err = t.event(f.event, row.shown.Tenant, row.endpoint.Title)
+		if errors.Is(err, errDamaged) {
+			if err := t.setAside(f.Delivery, row, err); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err != nil {
 			return nil, err
 		}
 		out = append(out, f.Delivery)
 	}
 	return out, nil
+}
+
+// setAside gives a delivery up that no attempt can be made of.
+func (t *txn) setAside(d webhooks.Delivery, row endpointRow, cause error) error {
+	t.s.log.Error("an event cannot be delivered", "endpoint", row.shown.ID, "delivery", d.ID, "err", cause)
+	o := webhooks.Outcome{Delivery: d.ID, Attempt: d.Attempt + 1, Endpoint: row.shown.ID, Fate: webhooks.Failed, Problem: "nothing was sent: " + errDamaged.Error()}
+	return errors.Join(
+		t.exec(`UPDATE deliveries SET tries = tries + 1 WHERE seq = $1`, o.Delivery),
+		t.exec(`INSERT INTO delivery_attempts (delivery, n, at, took, status, problem, answer) VALUES ($1, $2, $3, 1, 0, $4, x'')`, o.Delivery, o.Attempt, t.now.UnixMilli(), o.Problem),
+		t.moveOn(o, row))
 }
 
 // event reads one of the outbox. What is told of it never changes, but that its data is gone once the deal is erased. One that

@@ -171,3 +171,62 @@ func TestAddressesSecretsAndAnswersAreEncrypted(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsDamagedIsSetAsideAndTheRestGoesOn damages an event and an endpoint behind the store's back.
+func TestWhatIsDamagedIsSetAsideAndTheRestGoesOn(t *testing.T) {
+	s, clock := newStore(t)
+	if err := s.ConfigureChannels(t.Context(), []string{"ops"}); err != nil {
+		t.Fatal(err)
+	}
+	hooks, other := testEndpoint("hooks"), testEndpoint("other")
+	if err := s.ConfigureEndpoints(t.Context(), []webhooks.Endpoint{hooks, other}); err != nil {
+		t.Fatal(err)
+	}
+	first, second := one(t, s, "006A"), one(t, s, "006B")
+	stop(t, s, second, deal.Dead, "the PIN was refused")
+	damaged := deal.EventID(first.Tx, 1, "envelope.created")
+	tamper(t, s, `UPDATE outbox SET data = x'00' WHERE id IN ($1, $2)`, damaged, deal.EventID(second.Tx, 2, "document.failed"))
+	due := taken(t, s, "acme/hooks")
+	if len(due) != 1 || due[0].Event.Transaction != string(second.Tx) || due[0].Event.Type != "envelope.created" {
+		t.Fatalf("beside what is damaged there is %+v", due)
+	}
+	failed, err := s.Deliveries(t.Context(), "acme/hooks", "failed", 10)
+	if err != nil || len(failed) != 2 || failed[1].Event != damaged || failed[1].Attempts != 1 || !strings.Contains(failed[1].Problem, "damaged") {
+		t.Errorf("%+v, %v", failed, err)
+	}
+	clock.advance(time.Minute)
+	told, words := alerts(t, s, everything)
+	want(t, "people", words, "failure acme 1 of 1;dead-letter acme 2 of 2;")
+	if len(told) == 0 || !strings.Contains(told[0].Newest[0].Data["reason"], "damaged") || told[0].Newest[0].Type != "document.failed" {
+		t.Errorf("%+v", told)
+	}
+	verified(t, s)
+
+	tamper(t, s, `UPDATE endpoints SET endpoint = x'00' WHERE id = 'acme/hooks'`)
+	s.forgetSubscriptions()
+	one(t, s, "006C") // whose commit needs to know who wants its events
+	if due := taken(t, s, "acme/other"); len(due) != 2 {
+		t.Errorf("the endpoint beside it is told %d events", len(due))
+	}
+	all, err := s.Endpoints(t.Context())
+	if err != nil || len(all) != 1 || all[0].ID != "acme/other" {
+		t.Errorf("%+v, %v", all, err)
+	}
+	state, err := s.EndpointState(t.Context(), "acme/hooks")
+	if err != nil || state.State != EndpointDisabled || !strings.Contains(state.Reason, "damaged") || state.Failed != 2 {
+		t.Errorf("%+v, %v", state, err)
+	}
+	var refused *EndpointError
+	if err := s.SetEndpoint(t.Context(), "acme/hooks", true, "anna", "it looks well"); !errors.As(err, &refused) {
+		t.Errorf("it is enabled as if it could be read: %v", err)
+	}
+	if err := s.ConfigureEndpoints(t.Context(), []webhooks.Endpoint{hooks, other}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Redeliver(t.Context(), Redelivery{Endpoint: "acme/hooks", Since: clock.Now().Add(-time.Hour)}, "anna", "it was read anew"); err != nil || n != 3 { // of the second nobody knows yet
+		t.Errorf("%d are made again, %v", n, err)
+	}
+	if due := taken(t, s, "acme/hooks"); len(due) != 2 || due[1].Attempt != 1 || due[1].Event.Record != "006C" {
+		t.Errorf("after a reload it is told %+v, want what it has missed", due)
+	}
+}

@@ -25,6 +25,10 @@ const (
 // notConfigured is why an endpoint is disabled whose tenant file does not have it any more.
 const notConfigured = "it is not in the configuration any more"
 
+// damagedEndpoint is why an endpoint counts as disabled whose row cannot be read. Nothing is put on its way there: nobody knows
+// what it wants.
+const damagedEndpoint = "what is kept of it is damaged in the database: a reload mends one of a tenant's file, any other is removed and added again; then deliver once more what it has missed"
+
 // rotation is how long two secrets count.
 const rotation = 24 * time.Hour
 
@@ -122,6 +126,12 @@ func (t *txn) endpointRows(where string, args ...any) (all []endpointRow, err er
 		}
 		e, err := t.unboxEndpoint(s.ID, s.Tenant, boxed)
 		s.Since, s.Succeeded, s.Tried = fromMillis(since), fromMillis(succeeded), fromMillis(tried)
+		if errors.Is(err, errDamaged) { // the others go on
+			t.s.log.Error("an endpoint of webhooks cannot be read", "endpoint", s.ID, "err", err)
+			s.State, s.Reason = EndpointDisabled, damagedEndpoint
+			all = append(all, endpointRow{webhooks.Endpoint{ID: s.ID, Tenant: string(s.Tenant)}, s})
+			return nil
+		}
 		s.Host, s.Dialect, s.Format, s.Events = e.Host(), e.Dialect, e.Format, e.Events
 		for _, one := range e.Secrets {
 			if one.Until.IsZero() || one.Until.After(t.now) {
@@ -150,7 +160,9 @@ func (s *Store) Endpoints(ctx context.Context) (all []webhooks.Endpoint, err err
 	err = s.view(ctx, func(t *txn) error {
 		rows, err := t.endpointRows(`WHERE state = 'active'`)
 		for _, r := range rows {
-			all = append(all, r.endpoint)
+			if r.shown.State == EndpointActive {
+				all = append(all, r.endpoint)
+			}
 		}
 		return err
 	})
@@ -301,6 +313,8 @@ func (s *Store) SetEndpoint(ctx context.Context, id string, enable bool, who, wh
 		switch {
 		case enable && row.shown.Reason == notConfigured:
 			return &EndpointError{ID: id, Reason: notConfigured + ": put it back there, and reload"}
+		case row.shown.Reason == damagedEndpoint:
+			return &EndpointError{ID: id, Reason: damagedEndpoint}
 		case enable:
 			return errors.Join(t.enable(id), t.auditEndpoint(row.endpoint, "webhook.endpoint_enabled", who, why))
 		}
@@ -325,6 +339,9 @@ func (s *Store) RotateEndpoint(ctx context.Context, id string, value secret.Secr
 	return s.decideEndpoint(ctx, id, who, why, func(t *txn, row endpointRow) error {
 		if row.shown.Configured {
 			return &EndpointError{ID: id, Reason: "its secret is where the tenant's file says: change it there, and reload"}
+		}
+		if row.shown.Reason == damagedEndpoint {
+			return &EndpointError{ID: id, Reason: damagedEndpoint}
 		}
 		e := row.endpoint
 		e.Secrets = rotated(e.Secrets, value, t.now)

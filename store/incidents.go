@@ -83,6 +83,7 @@ func (t *txn) announced(id string, tenant deal.TenantID) (e webhooks.Event, err 
 		return e, err
 	}
 	var a storedAnnouncement
+	e.ID, e.At, e.Created = id, fromMillis(at), fromMillis(at)
 	text, err := unbox(t.s.master.shared(), "outbox/"+id, data)
 	if err == nil {
 		err = json.Unmarshal(text, &a)
@@ -90,7 +91,7 @@ func (t *txn) announced(id string, tenant deal.TenantID) (e webhooks.Event, err 
 	if err != nil || !found {
 		return e, fmt.Errorf("event %s: %w", id, errDamaged)
 	}
-	e.ID, e.At, e.Created, e.Tenant, e.Subject, e.Data = id, fromMillis(at), fromMillis(at), string(a.Tenant), a.Subject, a.Data
+	e.Tenant, e.Subject, e.Data = string(a.Tenant), a.Subject, a.Data
 	if e.Tenant == "" {
 		e.Tenant = string(tenant)
 	}
@@ -314,11 +315,15 @@ func (t *txn) untoldIncidents(f notify.Filter, since int64) (all []untoldInciden
 	return all, err
 }
 
-// newest reads the newest of an incident's new events.
+// newest reads the newest of an incident's new events. Of one that cannot be read it is told that it was.
 func (t *txn) newest(in notify.Incident, named bool) (out []webhooks.Event, err error) {
 	ids, err := column[string](t, `SELECT event FROM incident_events WHERE incident = $1 AND n > $2 ORDER BY n DESC LIMIT $3`, in.ID, in.Events-in.New, notify.MostListed)
 	for _, id := range ids {
 		e, err := t.event(id, "", named)
+		if errors.Is(err, errDamaged) {
+			t.s.log.Error("an event cannot be told in full", "event", id, "err", err)
+			e.Data, err = map[string]string{"reason": "what was said of it is damaged in the database"}, nil
+		}
 		if err != nil {
 			return nil, err
 		}
