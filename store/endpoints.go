@@ -394,7 +394,7 @@ func (s *Store) ConfigureEndpoints(ctx context.Context, configured []webhooks.En
 		}
 		for _, id := range slices.Sorted(maps.Keys(known)) {
 			if row := known[id]; row.shown.Configured && row.shown.Reason != notConfigured {
-				if err := errors.Join(t.disable(id, notConfigured), t.auditEndpoint(row.endpoint, "webhook.endpoint_disabled", "daemon", notConfigured)); err != nil {
+				if err := errors.Join(t.disable(id, notConfigured), t.calm(notify.Endpoint, row.shown.Tenant, id), t.auditEndpoint(row.endpoint, "webhook.endpoint_disabled", "daemon", notConfigured)); err != nil {
 					return err
 				}
 			}

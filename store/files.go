@@ -408,6 +408,9 @@ func (s *Store) Erase(ctx context.Context, tx deal.TxID, who, why string) error 
 				return err
 			}
 		}
+		if err := t.calmDeals(sl.Tenant, sl.Condition); err != nil {
+			return err
+		}
 		return t.auditShared(sl.Tenant, tx, deal.Entry{Who: who, What: "erased", Why: why})
 	})
 	if err != nil {

@@ -145,18 +145,22 @@ func (t *txn) ended(kind notify.Kind, tenant deal.TenantID, subject string) (boo
 	return t.execOne(`UPDATE incidents SET closed = $4 WHERE kind = $1 AND tenant = $2 AND subject = $3 AND closed = 0`, kind, tenant, subject, t.now.UnixMilli())
 }
 
-// calmDeals ends what is told of a tenant's deals that wait, when none of them waits any more for what this one has waited for.
-func (t *txn) calmDeals(tenant deal.TenantID, was, is deal.Condition) error {
+// calmDeals ends what is told of a tenant's deals that wait, when none of them waits any more as one has that is changed. Of
+// those that the guard holds it is not told, and nobody can decide about those that are erased.
+func (t *txn) calmDeals(tenant deal.TenantID, was deal.Condition) error {
 	kind, told := map[deal.Condition]notify.Kind{deal.Dead: notify.Failure, deal.Held: notify.Hold}[was]
-	if !told || is == was {
+	if !told {
 		return nil
 	}
-	var left int64
-	if _, err := t.get([]any{&left}, `SELECT coalesce(sum(n), 0) FROM counts WHERE tenant = $1 AND condition = $2`, tenant, was); err != nil || left > 0 {
+	var left int
+	found, err := t.get([]any{&left}, stillWaiting, tenant, was)
+	if err != nil || found {
 		return err
 	}
 	return t.calm(kind, tenant, "")
 }
+
+const stillWaiting = `SELECT 1 FROM sealings s WHERE tenant = $1 AND state = $2 AND guarded = 0 AND EXISTS (SELECT 1 FROM data_keys k WHERE k.tx = s.tx) LIMIT 1`
 
 // heldByGuard reports whether an event is about a deal that the guard holds: of all of them there is one that says so.
 func heldByGuard(e deal.Event) bool {
@@ -443,6 +447,10 @@ func (t *txn) calmReceipts(receipt int64) error {
 	if err := t.exec(`UPDATE receipts SET refused = 0 WHERE id = $1 AND sent >= refused`, receipt); err != nil {
 		return err
 	}
+	return t.calmTenantsReceipts(tenant)
+}
+
+func (t *txn) calmTenantsReceipts(tenant deal.TenantID) error {
 	var left int
 	if _, err := t.get([]any{&left}, `SELECT count(*) FROM receipts WHERE sent < sequence AND refused > 0 AND tenant = $1`, tenant); err != nil || left > 0 {
 		return err
@@ -474,6 +482,21 @@ func (t *txn) warnOfDocument(o webhooks.Outcome, row endpointRow) error {
 	}
 	return t.announce(announcement{kind: "webhook.document_failing", tenant: row.shown.Tenant, subject: o.Endpoint, once: tx + "/" + event,
 		data: map[string]string{"endpoint": o.Endpoint, "event": kind, "transaction": tx, "attempts": fmt.Sprint(FailingAfter), "problem": o.Problem}})
+}
+
+// KeepTenants takes note of which tenants there are from now on. Of others it is not known any more how their polls went, nor
+// of one that is still under way, and that their login is refused is over: nobody tries it.
+func (s *Store) KeepTenants(ctx context.Context, now []deal.TenantID) error {
+	list, err := json.Marshal(append([]deal.TenantID{}, now...))
+	if err != nil {
+		return err
+	}
+	return s.update(ctx, settled, func(t *txn) error {
+		s.kept.Store(&now)
+		return errors.Join(
+			t.exec(`DELETE FROM polls WHERE tenant NOT IN (SELECT value FROM json_each($1))`, string(list)),
+			t.exec(`UPDATE incidents SET closed = $2 WHERE kind = $3 AND closed = 0 AND tenant NOT IN (SELECT value FROM json_each($1))`, string(list), t.now.UnixMilli(), notify.Login))
+	})
 }
 
 // loginChanged tells when a CRM begins to refuse the daemon, and when it lets it in again.

@@ -487,3 +487,123 @@ func TestIncidentsThatWereOverLongAgoAreForgotten(t *testing.T) {
 		t.Errorf("%d rows are left", n)
 	}
 }
+
+// TestAnIncidentEndsWithItsCause has causes end that nobody decides about one by one.
+func TestAnIncidentEndsWithItsCause(t *testing.T) {
+	ends := everything
+	ends.Ends = true
+	for _, c := range []struct {
+		name, told string
+		begin, end func(t *testing.T, s *Store)
+	}{
+		{"a deal is released while the guard holds another", "hold acme", func(t *testing.T, s *Store) {
+			stop(t, s, one(t, s, "006A"), deal.Held, "look at it")
+			n := page(t, s, change("006G", "g1"), change("006H", "h1"))
+			n.Guard = deal.Guard{Rules: map[string]deal.RuleGuard{ruleA: {Caps: deal.Caps{Hour: 1}}}}
+			if _, err := s.Notice(t.Context(), n); err != nil {
+				t.Fatal(err)
+			}
+			if held := query[int](t, s, `SELECT count(*) FROM sealings WHERE guarded = 1`); held == 0 {
+				t.Fatal("the guard holds nothing")
+			}
+		}, func(t *testing.T, s *Store) {
+			tx := deal.TxID(query[string](t, s, `SELECT tx FROM sealings WHERE condition = 'held' AND guarded = 0`))
+			if err := s.Release(t.Context(), tx, "", "anna", "it is well"); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"the only one is erased", "failure acme", func(t *testing.T, s *Store) { stop(t, s, one(t, s, "006A"), deal.Dead, "x") }, func(t *testing.T, s *Store) {
+			if err := s.Erase(t.Context(), deal.TxID(query[string](t, s, `SELECT tx FROM sealings`)), "anna", "as asked"); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"another is erased, and the last released", "hold acme", func(t *testing.T, s *Store) {
+			stop(t, s, one(t, s, "006A"), deal.Held, "x")
+			sl := one(t, s, "006B")
+			stop(t, s, sl, deal.Held, "x")
+			if err := s.Erase(t.Context(), sl.Tx, "anna", "as asked"); err != nil {
+				t.Fatal(err)
+			}
+		}, func(t *testing.T, s *Store) {
+			if err := s.Release(t.Context(), deal.TxID(query[string](t, s, `SELECT tx FROM sealings ORDER BY seq LIMIT 1`)), "", "anna", "it is well"); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"the tenant is taken out", "login acme", func(t *testing.T, s *Store) {
+			if err := s.SetPoll(t.Context(), deal.PollState{Tenant: acme, Err: "refused", Refused: true}); err != nil {
+				t.Fatal(err)
+			}
+		}, func(t *testing.T, s *Store) {
+			if err := s.KeepTenants(t.Context(), []deal.TenantID{"globex"}); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"the endpoint is taken out", "endpoint acme", func(t *testing.T, s *Store) {
+			if err := s.ConfigureEndpoints(t.Context(), []webhooks.Endpoint{testEndpoint("erp")}); err != nil {
+				t.Fatal(err)
+			}
+			one(t, s, "006A")
+			concluded(t, s, "acme/erp", taken(t, s, "acme/erp")[0], webhooks.Held, start)
+		}, func(t *testing.T, s *Store) {
+			if err := s.ConfigureEndpoints(t.Context(), nil); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"a deal of another tenant takes the record over", "write-back acme", func(t *testing.T, s *Store) {
+			sl := one(t, s, "006A")
+			shown, err := s.Receipt(t.Context(), sl.Tx)
+			if err == nil {
+				err = s.Refused(t.Context(), sl.Tx, shown.Sequence, "the field is gone")
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}, func(t *testing.T, s *Store) {
+			// The account has moved to another tenant's file.
+			activate(t, s, "globex", ruleA)
+			tamper(t, s, `UPDATE receipts SET account = $1`, account("globex"))
+			tamper(t, s, `UPDATE record_ids SET account = $1`, account("globex"))
+			if _, err := s.Notice(t.Context(), pageOf(t, s, "globex", change("006A", "h9"))); err != nil {
+				t.Fatal(err)
+			}
+			if tenant := query[string](t, s, `SELECT tenant FROM receipts`); tenant != "globex" {
+				t.Fatalf("the receipt is still %s's", tenant)
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, clock := withChannels(t, "ops")
+			c.begin(t, s)
+			clock.advance(time.Minute)
+			if words := toldTo(t, s, ends); !strings.Contains(words, c.told) || strings.Contains(words, c.told+" 0 of") {
+				t.Fatalf("told is %q", words)
+			}
+			c.end(t, s)
+			if words := toldTo(t, s, ends); !strings.Contains(words, c.told+" 0 of") || !strings.Contains(words, "over") {
+				t.Errorf("after its end it is %q", words)
+			}
+		})
+	}
+	t.Run("and begins anew", func(t *testing.T) {
+		s, clock := withChannels(t, "ops")
+		refused := func() {
+			t.Helper()
+			if err := s.SetPoll(t.Context(), deal.PollState{Tenant: acme, Err: "refused", Refused: true}); err != nil {
+				t.Fatal(err)
+			}
+			clock.advance(time.Hour)
+		}
+		refused()
+		toldTo(t, s, everything)
+		if err := s.KeepTenants(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		refused() // a poll that was still under way
+		if err := s.KeepTenants(t.Context(), []deal.TenantID{acme}); err != nil {
+			t.Fatal(err)
+		}
+		want(t, "while it is away", toldTo(t, s, everything), "")
+		refused()
+		want(t, "a tenant that is back and still refused", toldTo(t, s, everything), "login acme 1 of 1;")
+	})
+}

@@ -526,8 +526,10 @@ func (t *txn) advanceAndBegin(r *row, sl *deal.Sealing, key *dataKey, e deal.Ent
 	if err := t.tally(r, sl, false); err != nil {
 		return 0, err
 	}
-	if err := t.calmDeals(sl.Tenant, r.condition, sl.Condition); err != nil {
-		return 0, err
+	if sl.Condition != r.condition && !r.guarded {
+		if err := t.calmDeals(sl.Tenant, r.condition); err != nil {
+			return 0, err
+		}
 	}
 	return n + 1, t.schedule(sl)
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -155,7 +155,13 @@ func (s *Store) SetPoll(ctx context.Context, p deal.PollState) error {
 		return fmt.Errorf("poll of tenant %s: %w", p.Tenant, err)
 	}
 	return s.update(ctx, "commit/poll", func(t *txn) error {
-		if err := errors.Join(t.tallyCalls(p), t.loginChanged(p)); err != nil {
+		if err := t.tallyCalls(p); err != nil {
+			return err
+		}
+		if now := s.kept.Load(); now != nil && !slices.Contains(*now, p.Tenant) {
+			return nil
+		}
+		if err := t.loginChanged(p); err != nil {
 			return err
 		}
 		return t.exec(`INSERT INTO polls (tenant, state) VALUES ($1, $2) ON CONFLICT (tenant) DO UPDATE SET state = excluded.state`, p.Tenant, string(text))

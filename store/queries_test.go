@@ -64,6 +64,7 @@ func TestNoQueryReadsWholeTables(t *testing.T) {
 		retryingQuery: nil,
 		earlierQuery:  {1},
 		untoldQuery:   {1},
+		stillWaiting:  {acme, "held"},
 		`SELECT n, tx, shared, leaf, private FROM audit WHERE tx = $1 ORDER BY n`: {"t"},
 	}
 	for _, f := range []Filter{{}, {Tenant: acme}, {Condition: deal.Held}, {Tenant: acme, Condition: deal.Held}, {Step: deal.Kept}, {Tenant: acme, Step: deal.Kept},

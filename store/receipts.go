@@ -101,6 +101,9 @@ func (t *txn) own(r *row, sl *deal.Sealing) error {
 	if err := t.exec(`UPDATE sealings SET receipt = $2 WHERE seq = $1`, r.seq, id); err != nil {
 		return err
 	}
+	if err := t.takeOver(id, sl); err != nil {
+		return err
+	}
 	if err := t.exec(`UPDATE receipts SET owner = $2, owner_at = $3, owner_seq = $4, tenant = $5
 		WHERE id = $1 AND (owner_at < $3 OR (owner_at = $3 AND owner_seq < $4))`, id, sl.Tx, millis(sl.Change.At), r.seq, sl.Tenant); err != nil {
 		return err
@@ -109,6 +112,17 @@ func (t *txn) own(r *row, sl *deal.Sealing) error {
 		return t.moveTelling(id)
 	}
 	return t.desire(id, sl.Tx, deal.ShownAs(sl.Step, sl.Condition), t.tellingTime(sl))
+}
+
+// takeOver ends what was told of a receipt to people of another tenant, whose deal it does not speak of any more. If the CRM
+// does not take it from this one either, that is told anew.
+func (t *txn) takeOver(id int64, sl *deal.Sealing) error {
+	var before deal.TenantID
+	found, err := t.get([]any{&before}, `UPDATE receipts SET refused = 0 WHERE id = $1 AND tenant <> $2 AND refused > 0 AND owner_at <= $3 RETURNING tenant`, id, sl.Tenant, millis(sl.Change.At))
+	if err != nil || !found {
+		return err
+	}
+	return t.calmTenantsReceipts(before)
 }
 
 // flowTells is how long the flow has to tell what its own steps have changed, which it does right away, before the job of

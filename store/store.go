@@ -77,6 +77,7 @@ type Store struct {
 	// subscriptions are nil when they have to be read anew.
 	subscriptions atomic.Pointer[subscriptions]
 	audience      atomic.Pointer[map[string][]deal.TenantID] // of keys, by their names
+	kept          atomic.Pointer[[]deal.TenantID]            // that there are; nil: any
 	blocked       atomic.Bool                                // another program's lock was met since the last write transaction began
 	backup        sync.Mutex                                 // one at a time
 	staging       sync.RWMutex                               // held by what changes staged documents; a backup needs it alone for a moment

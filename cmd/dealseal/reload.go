@@ -175,7 +175,7 @@ func (d *service) readAnew(ctx context.Context) (report reloadReport, err error)
 	}
 	keys, templates := next.audience()
 	d.store.Audience(keys)
-	if err := d.store.PublishTemplates(ctx, templates); err != nil {
+	if err := errors.Join(d.store.PublishTemplates(ctx, templates), d.store.KeepTenants(ctx, ids(tenants))); err != nil {
 		return report, err
 	}
 	report = d.residents.compare(moved)

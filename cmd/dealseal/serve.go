@@ -181,7 +181,7 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	}
 	keys, templates := h.audience()
 	d.store.Audience(keys)
-	if err := d.store.PublishTemplates(ctx, templates); err != nil {
+	if err := errors.Join(d.store.PublishTemplates(ctx, templates), d.store.KeepTenants(ctx, ids(tenants))); err != nil {
 		return d, err
 	}
 	if err := d.newNotifier(ctx); err != nil {
