@@ -181,6 +181,15 @@ func (w *simWorld) oneContractEach(in *incarnation) {
 		if s.Step == deal.Done && !w.isGone(s) && (onRecord[place{s.Tx, deal.RoleContract}] != 1 || onRecord[place{s.Tx, "sealed file"}] != 1) {
 			w.violation("%s is done, and its record has %d contracts and %d sealed files of it", s.Tx, onRecord[place{s.Tx, deal.RoleContract}], onRecord[place{s.Tx, "sealed file"}])
 		}
+		if s.Step != deal.Done || w.isGone(s) {
+			continue
+		}
+		full, err := in.store.Load(context.Background(), s.Tx)
+		if err != nil {
+			w.violation("%s cannot be loaded: %v", s.Tx, err)
+		} else if trails := onRecord[place{s.Tx, deal.RoleAuditTrail}]; full.Plan.AuditTrail != "" && trails != 1 {
+			w.violation("%s is done, and its record has %d audit trails", s.Tx, trails)
+		}
 	}
 }
 
