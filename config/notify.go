@@ -15,7 +15,8 @@ import (
 	"github.com/dealseal/dealseal/secret"
 )
 
-// Notify says who is told of what needs a person (docs/notify.md). Without channels nobody is.
+// Notify says who is told of what needs a person (docs/notify.md). Without channels nobody is. A reload takes
+// all of it.
 type Notify struct {
 	// Page is the address of the status page that messages link to, without a slash at its end. Default: http:// and
 	// listen.admin.

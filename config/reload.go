@@ -9,7 +9,7 @@ import (
 )
 
 // Reload reads everything anew for a daemon that runs with c. What a reload takes is new in next: the tenant files, the
-// folders templates and tenants, and log.level. All else in next is as it is in c; restart names the keys of dealseal.yaml
+// folders templates and tenants, notify, and log.level. All else in next is as it is in c; restart names the keys of dealseal.yaml
 // that have changed and take a restart, as dotted paths. Tenant files are judged by what the daemon runs with: one that
 // needs a profile that takes a restart is an error. All complaints are returned, joined; c is never changed.
 func (c *Config) Reload() (next *Config, restart []string, err error) {
@@ -21,6 +21,7 @@ func (c *Config) Reload() (next *Config, restart []string, err error) {
 	taken := *c
 	taken.root, taken.file = file.root, file
 	taken.Templates, taken.Tenants, taken.Log.Level = file.Templates, file.Tenants, file.Log.Level
+	taken.Notify = file.Notify
 	if taken.Loaded, err = loadTenants(file.Tenants); err != nil {
 		errs = append(errs, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -35,13 +36,13 @@ func edited(t *testing.T, main string, tenants map[string]string) (running, next
 }
 
 func TestAReloadTakesTenantFilesFoldersAndTheLogLevel(t *testing.T) {
-	main := goodMain + "templates: /srv/templates\nlog: {level: debug}\n"
+	main := goodMain + "templates: /srv/templates\nlog: {level: debug}\nnotify: {gather: 5s, channels: [{id: ops, shape: slack, url: \"https://chat.example.com/hook\"}]}\n"
 	other := strings.Replace(goodTenant, "id: acme", "id: other", 1)
 	running, next, restart, err := edited(t, main, map[string]string{"a.yaml": strings.Replace(goodTenant, "Closed Won", "Signed Off", 1), "b.yaml": other})
 	if err != nil || len(restart) > 0 {
 		t.Fatal(restart, err)
 	}
-	if next.Templates != "/srv/templates" || next.Log.Level != "debug" || len(next.Loaded) != 2 || next.Loaded[0].Rules[0].When.Stage != "Signed Off" {
+	if next.Templates != "/srv/templates" || next.Log.Level != "debug" || next.Notify.Gather != 5*time.Second || len(next.Notify.Channels) != 1 || len(next.Loaded) != 2 || next.Loaded[0].Rules[0].When.Stage != "Signed Off" {
 		t.Errorf("not taken: %+v", next)
 	}
 	if running.Log.Level != "info" || len(running.Loaded) != 1 || running.Loaded[0].Rules[0].When.Stage != "Closed Won" {

@@ -123,14 +123,37 @@ type Channel struct {
 	Sender Sender
 }
 
-// Notifier tells all channels.
+// Notifier tells all channels. New makes one.
 type Notifier struct {
-	Ledger   Ledger
-	Channels []Channel
-	House    House
-	Log      *slog.Logger
+	Ledger Ledger
+	Log    *slog.Logger
 	// Sent is told of each attempt; nil tells nobody.
 	Sent func(channel string, ok bool)
+
+	mu       sync.Mutex
+	house    House
+	channels []Channel
+	changed  chan struct{} // closed by the next Set
+}
+
+// New returns one that tells nobody yet.
+func New(l Ledger, log *slog.Logger) *Notifier {
+	return &Notifier{Ledger: l, Log: log, changed: make(chan struct{})}
+}
+
+// Set says who is told from now on, and in whose name.
+func (n *Notifier) Set(house House, channels []Channel) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.house, n.channels = house, channels
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+func (n *Notifier) now() (House, []Channel, <-chan struct{}) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.house, n.channels, n.changed
 }
 
 const (
@@ -142,16 +165,29 @@ const (
 
 // Run tells until ctx ends, and lets a message that is under way end.
 func (n *Notifier) Run(ctx context.Context) error {
-	var all sync.WaitGroup
-	for _, c := range n.Channels {
-		all.Go(func() { n.serve(ctx, c) })
+	for ctx.Err() == nil {
+		n.runAsSet(ctx)
 	}
-	all.Wait()
-	<-ctx.Done()
 	return ctx.Err()
 }
 
-func (n *Notifier) serve(ctx context.Context, c Channel) {
+// runAsSet tells those who are to be told now, until others are. So a channel is never told by two at once.
+func (n *Notifier) runAsSet(ctx context.Context) {
+	house, channels, changed := n.now()
+	ctx, cancel := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	for _, c := range channels {
+		all.Go(func() { n.serve(ctx, house, c) })
+	}
+	select {
+	case <-ctx.Done():
+	case <-changed:
+	}
+	cancel()
+	all.Wait()
+}
+
+func (n *Notifier) serve(ctx context.Context, house House, c Channel) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -160,12 +196,12 @@ func (n *Notifier) serve(ctx context.Context, c Channel) {
 			return
 		case <-timer.C:
 		}
-		timer.Reset(n.Round(ctx, c))
+		timer.Reset(n.round(ctx, house, c))
 	}
 }
 
-// Round tells a channel what is due, and returns after how long to look again.
-func (n *Notifier) Round(ctx context.Context, c Channel) time.Duration {
+// round tells a channel what is due, and returns after how long to look again.
+func (n *Notifier) round(ctx context.Context, house House, c Channel) time.Duration {
 	due, next, err := n.Ledger.Alerts(ctx, c.Filter)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -178,7 +214,7 @@ func (n *Notifier) Round(ctx context.Context, c Channel) time.Duration {
 		if d := c.Sender.Digest(); d > 0 {
 			some = due[:min(d, len(due))]
 		}
-		if !n.tell(ctx, c, some) {
+		if !n.tell(ctx, house, c, some) {
 			return look
 		}
 		due = due[len(some):]
@@ -190,11 +226,11 @@ func (n *Notifier) Round(ctx context.Context, c Channel) time.Duration {
 }
 
 // tell sends one message. A stop lets it end.
-func (n *Notifier) tell(ctx context.Context, c Channel, some []Incident) (ok bool) {
+func (n *Notifier) tell(ctx context.Context, house House, c Channel, some []Incident) (ok bool) {
 	ctx = context.WithoutCancel(ctx)
 	name := c.Filter.Channel
 	limited, cancel := context.WithTimeout(ctx, sendLimit)
-	err := c.Sender.Send(limited, n.House.Message(some))
+	err := c.Sender.Send(limited, house.Message(some))
 	cancel()
 	if n.Sent != nil {
 		n.Sent(name, err == nil)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -58,8 +59,29 @@ func TestPeopleAreMailedOnceWhateverCrashes(t *testing.T) {
 	if stdout, stderr, code := w.run(t, "notify"); code != exitOK || !strings.Contains(stdout, "ops ") {
 		t.Errorf("%s%s", stdout, stderr)
 	}
+	// Others are told from a reload on, of what is not over, and with a mistake nothing changes.
+	rewrite := func(old, new string) {
+		text, err := os.ReadFile(w.config)
+		must(t, err)
+		must(t, os.WriteFile(w.config, []byte(strings.Replace(string(text), old, new, 1)), 0o600))
+	}
+	rewrite("{id: ops, mail: ops@example.com}", "{id: desk, mail: desk@example.com, kinds: [noise]}")
+	if _, stderr, code := w.run(t, "reload"); code != exitFailed || !strings.Contains(stderr, "noise") {
+		t.Errorf("exit %d, a kind that there is not: %s", code, stderr)
+	}
+	rewrite(", kinds: [noise]", "")
+	if stdout, stderr, code := w.run(t, "reload"); code != exitOK || !strings.Contains(stdout, "changed: notify") {
+		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
+	}
+	eventually(t, "who is new is told", func() (bool, string) { return len(server.Taken()) > 2, d.log() })
+	if m := server.Taken()[2]; m.To != "desk@example.com" || !strings.Contains(m.Body, string(story.Sealing.Tx)) {
+		t.Errorf("%+v", m)
+	}
+	if all, err := ops.Channels(t.Context()); err != nil || len(all) != 1 || all[0].Name != "desk" {
+		t.Errorf("the channels are %+v: %v", all, err)
+	}
 	d.stop(t)
-	if n := len(server.Taken()); n != 2 {
-		t.Errorf("%d messages, want the incident and the test", n)
+	if n := len(server.Taken()); n != 3 {
+		t.Errorf("%d messages, want the incident, the test, and the incident for who is new", n)
 	}
 }

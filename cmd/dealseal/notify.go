@@ -130,12 +130,30 @@ func (d *service) newNotifier(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.messages = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dealseal_notify_messages_total", Help: "Messages to people, by whether they were taken: sent or failed."}, []string{"channel", "result"})
+	d.notifier = notify.New(d.store, d.log)
+	d.notifier.Sent = func(channel string, ok bool) { d.messages.WithLabelValues(channel, sentOrFailed[ok]).Inc() }
+	return d.tellThese(ctx, d.house, channels)
+}
+
+var sentOrFailed = map[bool]string{true: "sent", false: "failed"}
+
+// tellThese has channels told from now on, and no others.
+func (d *service) tellThese(ctx context.Context, h *house, channels []notify.Channel) error {
 	var names []string
 	for _, c := range channels {
 		names = append(names, c.Filter.Channel)
 	}
-	d.notifier = &notify.Notifier{Ledger: d.store, Channels: channels, House: d.house.names(), Log: d.log}
-	return d.store.ConfigureChannels(ctx, names)
+	if err := d.store.ConfigureChannels(ctx, names); err != nil {
+		return err
+	}
+	for _, name := range names {
+		for _, result := range sentOrFailed {
+			d.messages.WithLabelValues(name, result)
+		}
+	}
+	d.notifier.Set(h.names(), channels)
+	return nil
 }
 
 // audience tells the ledger whom certificates and templates concern.
@@ -188,8 +206,9 @@ const summaryGrace = 24 * time.Hour
 
 // summarise tells of the seven days before the last time that a summary was due. What was told is not told again.
 func (d *service) summarise(ctx context.Context, now time.Time) error {
-	day, clock, on, err := d.house.cfg.Notify.WeeklyAt()
-	if err != nil || !on || len(d.house.cfg.Notify.Channels) == 0 {
+	wanted := d.residents.house().cfg.Notify
+	day, clock, on, err := wanted.WeeklyAt()
+	if err != nil || !on || len(wanted.Channels) == 0 {
 		return err
 	}
 	midnight := now.Truncate(24*time.Hour).AddDate(0, 0, -int((now.Weekday()-day+7)%7))
@@ -250,20 +269,6 @@ func (w notifyWatch) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// countMessages counts what is sent.
-func (d *service) countMessages() prometheus.Collector {
-	sent := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dealseal_notify_messages_total", Help: "Messages to people, by whether they were taken: sent or failed."}, []string{"channel", "result"})
-	for _, c := range d.notifier.Channels {
-		for _, result := range []string{"sent", "failed"} {
-			sent.WithLabelValues(c.Filter.Channel, result)
-		}
-	}
-	d.notifier.Sent = func(channel string, ok bool) {
-		sent.WithLabelValues(channel, map[bool]string{true: "sent", false: "failed"}[ok]).Inc()
-	}
-	return sent
-}
-
 // channelsAnswer reports which channels take no messages.
 func (d *service) channelsAnswer(ctx context.Context) error {
 	all, err := d.store.Channels(ctx)
@@ -290,7 +295,7 @@ func (x *examiner) examineChannel(c notify.Channel) doctor.Examination {
 	return examination(doctor.Machine, checkChannel, name, keyLimit, func(ctx context.Context, report func(doctor.Finding)) {
 		f := doctor.Passed(checkChannel, "it answers; \"dealseal notify test %s\" sends something", name)
 		if err := c.Sender.Probe(ctx); err != nil {
-			f = doctor.Failed(checkChannel, "mend notify in dealseal.yaml, or what it names, and restart: nobody is told of trouble here", "%s", notify.Problem(err))
+			f = doctor.Failed(checkChannel, "mend notify in dealseal.yaml, or what it names, and reload: nobody is told of trouble here", "%s", notify.Problem(err))
 		}
 		f.Subject = name
 		report(f)
@@ -326,7 +331,7 @@ func listChannels(ctx context.Context, c *call) error {
 		return printJSON(c.stdout, all)
 	}
 	if len(all) == 0 {
-		_, err := fmt.Fprintln(c.stdout, "nobody is told: name channels under notify in dealseal.yaml, and restart")
+		_, err := fmt.Fprintln(c.stdout, "nobody is told: name channels under notify in dealseal.yaml, and reload")
 		return err
 	}
 	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)

@@ -28,6 +28,8 @@ type reloadReport struct {
 	Changed []string `json:"changed,omitempty"`
 	Removed []string `json:"removed,omitempty"`
 	Same    int      `json:"same"`
+	// Notify says that others are told of trouble, or otherwise.
+	Notify bool `json:"notify,omitempty"`
 	// Restart are keys of dealseal.yaml that have changed and take a restart.
 	Restart []string `json:"restart,omitempty"`
 }
@@ -117,6 +119,7 @@ func (r *residents) compare(next *residence) (report reloadReport) {
 		}
 		delete(was, id)
 	}
+	report.Notify = !reflect.DeepEqual(now.house.cfg.Notify, next.house.cfg.Notify)
 	for id := range was {
 		report.Removed = append(report.Removed, id)
 	}
@@ -170,12 +173,19 @@ func (d *service) readAnew(ctx context.Context) (report reloadReport, err error)
 	if err != nil {
 		return report, err
 	}
+	channels, err := next.channels()
+	if err != nil {
+		return report, err
+	}
 	if err := d.store.ConfigureEndpoints(ctx, endpoints); err != nil {
 		return report, err
 	}
 	keys, templates := next.audience()
 	d.store.Audience(keys)
 	if err := errors.Join(d.store.PublishTemplates(ctx, templates), d.store.KeepTenants(ctx, ids(tenants))); err != nil {
+		return report, err
+	}
+	if err := d.tellThese(ctx, next, channels); err != nil {
 		return report, err
 	}
 	report = d.residents.compare(moved)
@@ -338,6 +348,9 @@ func (r reloadReport) print(w io.Writer) error {
 		}
 	}
 	fmt.Fprintf(&b, "as before: %d\n", r.Same)
+	if r.Notify {
+		b.WriteString("changed: notify\n")
+	}
 	for _, key := range r.Restart {
 		fmt.Fprintf(&b, "takes a restart: %s\n", key)
 	}

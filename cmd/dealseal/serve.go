@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -68,6 +69,7 @@ type service struct {
 	disk        *diskWatch
 	deliverer   *webhooks.Deliverer
 	notifier    *notify.Notifier
+	messages    *prometheus.CounterVec // of notifier
 	keys        *keyring
 	standIns    *signing.Failover // over keys
 	sealer      *signing.Sealer
