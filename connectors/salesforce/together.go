@@ -296,13 +296,14 @@ type piece struct {
 	data   []byte
 }
 
-// MarshalJSON writes the file as Salesforce takes it in JSON.
-func (p piece) MarshalJSON() ([]byte, error) {
+// body is the file as Salesforce takes it in JSON. It is no json.Marshaler, whose result would be read through once more: all of
+// the file.
+func (p piece) body() map[string]any {
 	all := map[string]any{"VersionData": p.data}
 	for name, value := range p.entity {
 		all[name] = value
 	}
-	return json.Marshal(all)
+	return all
 }
 
 // uploadAll stores the pieces of several deals and reads back what was stored, all in one call. An answer has one outcome
@@ -314,7 +315,7 @@ func (c *Connector) uploadAll(ctx context.Context, _ string, sets [][]piece) []c
 	for _, pieces := range sets {
 		for _, p := range pieces {
 			ids = append(ids, fmt.Sprintf("'@{r%d.id}'", len(calls)))
-			calls = append(calls, subCall{Method: http.MethodPost, URL: "sobjects/ContentVersion", Body: p})
+			calls = append(calls, subCall{Method: http.MethodPost, URL: "sobjects/ContentVersion", Body: p.body()})
 		}
 	}
 	columns := append([]string{"Id", "ContentDocumentId"}, c.versionColumns()...)
