@@ -112,14 +112,22 @@ func (b *bench) ratesOf(keyType, name string, limits map[int]*limit, contract []
 // largeSize is that of the large files, in bytes.
 const largeSize = 20 << 20
 
-// large seals a large file, with the package that writes seals alone, with the product, and with what others wrote.
+// large seals a large file, with the package that writes seals alone, with what others wrote, and with the product.
 func (b *bench) large() error {
+	file := filler(largeSize)
+	if err := b.withinProcess(file); err != nil {
+		return err
+	}
+	return b.wholeCommand(file)
+}
+
+// withinProcess seals a large file without the product's processes.
+func (b *bench) withinProcess(file []byte) error {
 	c, err := b.newCore(rsa2048)
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	file := filler(largeSize)
 	stub, err := c.stub()
 	if err != nil {
 		return err
@@ -142,10 +150,7 @@ func (b *bench) large() error {
 	b.figure("20 MB, B-LTA, signing/pades", ratio(lasting.quantile(0), floor), "x", atMost(1.4), "%s ms, of SHA-256 (%s ms) + C_Sign (%s ms); time-stamps of a stub; the fastest of 15 each",
 		short(ms(lasting.quantile(0))), short(ms(hashed.quantile(0))), short(ms(signed.quantile(0))))
 	b.figure("20 MB, digitorus/pdfsign, of our B-B", ratio(others.quantile(0), ours.quantile(0)), "x", atLeast(4), "%s ms, ours %s ms, from file to file with the same key, without the agent", short(ms(others.quantile(0))), short(ms(ours.quantile(0))))
-	if err := b.compareOnAForm(c); err != nil {
-		return err
-	}
-	return b.wholeCommand(file)
+	return b.compareOnAForm(c)
 }
 
 func ratio(a, b time.Duration) float64 { return float64(a) / float64(b) }
