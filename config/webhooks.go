@@ -49,6 +49,9 @@ type Webhook struct {
 	Secret secret.Ref `yaml:"secret"`
 	// Events are those that are delivered, by their names in the format; * stands for any end, as in document.*. Default: all.
 	Events []string `yaml:"events"`
+	// Callbacks has the endpoint told only of contracts that a program has asked for with a callback_url at URL or below it, and
+	// there (docs/api.md). Default false.
+	Callbacks bool `yaml:"callbacks"`
 	// Title has the contract's file name in events. It may hold names of people. Default false.
 	Title bool `yaml:"title"`
 	// Asymmetric signs with Ed25519 (v1a) instead of a shared secret; standard-webhooks only. Default false.

@@ -206,10 +206,12 @@ func fingerprint(rec deal.Record, p deal.Plan) (string, error) {
 	return deal.Record{Values: map[string]any{"file": f.ID, "md5": f.MD5, "size": fmt.Sprint(f.Size)}}.Fingerprint()
 }
 
-// mayBeSealedAgain holds a second entry of a record that the rule has already sealed.
+// mayBeSealedAgain holds a second entry of a record that the rule has already sealed. Where the rule seals a record again, it
+// holds an entry that came while a contract that a program had asked for was in the works, and a request beside an entry: one
+// of the two may be meant for the other.
 func (r *run) mayBeSealedAgain(ctx context.Context) error {
 	s := r.s
-	if s.Plan.ReEntry == "seal" || r.released(holdReEntry) {
+	if r.released(holdReEntry) {
 		return nil
 	}
 	earlier, err := r.Ledger.Earlier(ctx, s)
@@ -221,11 +223,19 @@ func (r *run) mayBeSealedAgain(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if other.Condition != deal.Ended || other.Facts.Signature || other.Facts.Adopted {
+		switch {
+		case other.Condition == deal.Ended && !other.Facts.Signature && !other.Facts.Adopted:
+		case s.Plan.ReEntry != "seal" || meet(s, other):
 			return held(holdReEntry, "rule %q has already made %s of this record: release to seal it again, or drop", s.Plan.Rule, tx)
 		}
 	}
 	return nil
+}
+
+// meet reports whether one of two sealings was asked for by a program, and the other was not over when s was noticed.
+func meet(s, other *deal.Sealing) bool {
+	over := other.Step == deal.Done && other.Facts.Times[deal.Done].Before(s.Noticed) || other.Condition == deal.Ended && other.Updated.Before(s.Noticed)
+	return !over && s.Change.Requested() != other.Change.Requested()
 }
 
 // held makes a hold with a name by which it can be released.

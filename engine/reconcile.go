@@ -12,8 +12,14 @@ import (
 	"github.com/dealseal/dealseal/deal"
 )
 
-// Books is what a reconciliation reads and writes beside the ledger of the flow.
+// Books is what a reconciliation, and a request, read and write beside the ledger of the flow.
 type Books interface {
+	// Requested returns the transaction of a request that was taken in before, empty if there is none, and Request takes one in,
+	// as the one entry of n. A *deal.RequestError when the key was used for something else, or the record has such a contract,
+	// or is about to get it.
+	Requested(ctx context.Context, tenant deal.TenantID, q deal.Request) (deal.TxID, error)
+	Request(ctx context.Context, n deal.Noticing, q deal.Request) (deal.TxID, error)
+
 	// Pass returns the newest pass of a tenant, the zero value when there was none; KeepPass replaces it.
 	Pass(ctx context.Context, tenant deal.TenantID) (deal.Pass, error)
 	KeepPass(ctx context.Context, p deal.Pass) error

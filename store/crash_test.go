@@ -108,11 +108,18 @@ func intake(ctx context.Context, s *Store) (deal.TxID, error) {
 		return "", err
 	}
 	entry := change("006A", "h1")
-	_, err = s.Notice(ctx, deal.Noticing{Tenant: acme, Account: org, Previous: c, Plans: map[string]deal.Plan{ruleA: plan()},
+	n := deal.Noticing{Tenant: acme, Account: org, Previous: c, Plans: map[string]deal.Plan{ruleA: plan()},
 		Watches: map[string]deal.Watch{ruleA: watch(ruleA)},
 		Page:    deal.Page{Entries: []deal.Change{entry, change("006G", "h1"), change("006H", "h1")}, Next: deal.Cursor{Since: start}},
-		Guard:   deal.Guard{Rules: map[string]deal.RuleGuard{ruleA: {Second: 1}}}})
+		Guard:   deal.Guard{Rules: map[string]deal.RuleGuard{ruleA: {Second: 1}}}}
+	_, err = s.Notice(ctx, n)
 	if err != nil {
+		return "", err
+	}
+	// What a program asks for is held with them.
+	q := deal.Request{Key: "order 4711", Asked: "006R", Who: "api:erp (0)"}
+	n.Page = deal.Page{Entries: []deal.Change{change("006R", q.Occurrence())}}
+	if _, err := s.Request(ctx, n, q); err != nil {
 		return "", err
 	}
 	tx := entry.TxIDs(org)[0]
@@ -344,6 +351,22 @@ func TestAPowerCutAtAnyPointLosesAndDoublesNothing(t *testing.T) {
 	}
 }
 
+func TestARequestIsOneDealWhereverItIsCutOff(t *testing.T) {
+	for _, point := range []string{"commit/notice:before", "commit/notice:after"} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), "state")
+			if !crash(t, dir, point, crashCount+"=2") { // the first is a page's
+				t.Fatal("this point was never reached")
+			}
+			if err := life(t.Context(), dir, nil); err != nil {
+				t.Fatalf("the next start does not end: %v", err)
+			}
+			whole(t, dir)
+		})
+	}
+}
+
 // lostLedger makes a state directory whose contract is kept and whose database is gone.
 func lostLedger(t *testing.T, dir string) {
 	t.Helper()
@@ -369,20 +392,20 @@ func whole(t *testing.T, dir string) {
 	t.Helper()
 	s := open(t, options(dir, nil))
 	verified(t, s)
-	if n := query[int](t, s, `SELECT count(*) FROM sealings`); n != 3 {
-		t.Errorf("%d sealings, want 3", n)
+	if n := query[int](t, s, `SELECT count(*) FROM sealings`); n != 4 {
+		t.Errorf("%d sealings, want 4", n)
 	}
 	if n := query[int](t, s, `SELECT count(*) FROM digests`); n != 1 {
 		t.Errorf("%d digests, want 1", n)
 	}
-	if n := query[int](t, s, `SELECT count(*) FROM data_keys`); n != 2 {
-		t.Errorf("%d data keys are left, want those of the two that were dropped", n)
+	if n := query[int](t, s, `SELECT count(*) FROM data_keys`); n != 3 {
+		t.Errorf("%d data keys are left, want those of the three that were dropped", n)
 	}
 	// One deal is released twice: from the guard, and from a hold.
 	if n := query[int](t, s, `SELECT count(*) FROM (SELECT 1 FROM outbox GROUP BY tx, type HAVING count(*) > CASE type WHEN 'document.resumed' THEN 2 ELSE 1 END)`); n != 0 {
 		t.Errorf("%d events are doubled", n)
 	}
-	if n := query[int](t, s, `SELECT count(*) FROM counts WHERE n < 0 OR (step <> 'done' AND n > 0 AND (condition, n) <> ('ended', 2))`); n != 0 {
+	if n := query[int](t, s, `SELECT count(*) FROM counts WHERE n < 0 OR (step <> 'done' AND n > 0 AND (condition, n) <> ('ended', 3))`); n != 0 {
 		t.Errorf("%d wrong counts", n)
 	}
 	if n := query[int](t, s, `SELECT count(*) FROM discrepancies`); n != 0 {

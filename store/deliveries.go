@@ -52,6 +52,11 @@ func (t *txn) address(tenant deal.TenantID, id, kind string) error {
 		if !e.Wants(kind) {
 			continue
 		}
+		if called, err := t.called(id, e); err != nil {
+			return err
+		} else if !called {
+			continue
+		}
 		if err := t.exec(`INSERT INTO deliveries (event, endpoint, state, sending, due, tries, failures, ended) VALUES ($1, $2, 'pending', 0, $3, 0, 0, 0)`, id, e.ID, t.now.UnixMilli()); err != nil {
 			return err
 		}
@@ -135,6 +140,9 @@ func (t *txn) due(row endpointRow, n int) (out []webhooks.Delivery, err error) {
 	}
 	for _, f := range all {
 		f.Event, err = t.event(f.event, row.shown.Tenant, row.endpoint.Title)
+		if err == nil && row.endpoint.Callbacks {
+			f.URL, err = t.callback(f.Event, row.endpoint)
+		}
 		if errors.Is(err, errDamaged) {
 			if err := t.setAside(f.Delivery, row, err); err != nil {
 				return nil, err
@@ -364,8 +372,9 @@ func (t *txn) redeliverSince(row endpointRow, since time.Time, again string) (n 
 	deals, err := t.ExecContext(t.ctx, `INSERT INTO deliveries (event, endpoint, state, sending, due, tries, failures, ended)
 		SELECT o.id, $1, 'pending', 0, $2, 0, 0, 0 FROM outbox o JOIN sealings s ON s.tx = o.tx
 		WHERE o.at >= $3 AND s.tenant = $4 AND o.type IN (SELECT value FROM json_each($5))
+			AND (NOT $6 OR EXISTS (SELECT 1 FROM requests r WHERE r.tx = o.tx AND r.endpoint = $1))
 		ON CONFLICT (event, endpoint) DO UPDATE SET state = 'pending', failures = 0, ended = 0, due = excluded.due WHERE sending = 0`,
-		row.shown.ID, t.now.UnixMilli(), since.UnixMilli(), row.shown.Tenant, string(list))
+		row.shown.ID, t.now.UnixMilli(), since.UnixMilli(), row.shown.Tenant, string(list), row.endpoint.Callbacks)
 	if err != nil {
 		return 0, err
 	}

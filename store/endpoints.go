@@ -52,6 +52,7 @@ type EndpointState struct {
 	Dialect    string        `json:"dialect"`
 	Format     string        `json:"format"`
 	Events     []string      `json:"events,omitempty"`
+	Callbacks  bool          `json:"callbacks,omitempty"`
 	Configured bool          `json:"configured"`
 	State      string        `json:"state"`
 	Reason     string        `json:"reason,omitempty"`
@@ -132,7 +133,7 @@ func (t *txn) endpointRows(where string, args ...any) (all []endpointRow, err er
 			all = append(all, endpointRow{webhooks.Endpoint{ID: s.ID, Tenant: string(s.Tenant)}, s})
 			return nil
 		}
-		s.Host, s.Dialect, s.Format, s.Events = e.Host(), e.Dialect, e.Format, e.Events
+		s.Host, s.Dialect, s.Format, s.Events, s.Callbacks = e.Host(), e.Dialect, e.Format, e.Events, e.Callbacks
 		for _, one := range e.Secrets {
 			if one.Until.IsZero() || one.Until.After(t.now) {
 				s.Secrets++

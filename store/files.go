@@ -394,6 +394,9 @@ func (s *Store) Erase(ctx context.Context, tx deal.TxID, who, why string) error 
 		if err := s.eraseKept(sl); err != nil {
 			return err
 		}
+		if err := t.forgetCallback(tx); err != nil {
+			return err
+		}
 		if err := t.emitErased(sl); err != nil {
 			return err
 		}

@@ -19,6 +19,9 @@ type arrival struct {
 	change deal.Change
 	cause  string
 	scope  deal.GuardScope // what is held with it
+	// who has asked for it, and what is kept of the request; empty and nil for an entry of the CRM's.
+	who     string
+	request func(tx deal.TxID, key *dataKey) error
 }
 
 // guardPage judges the entries that are new with a page and commits what the guard then knows. It is part of the

@@ -122,6 +122,9 @@ func (t *txn) notice(n deal.Noticing, a arrival) (deal.TxID, error) {
 	}
 	sl.Facts.Times = map[deal.Step]time.Time{deal.Noticed: t.now}
 	e := deal.Entry{Who: "daemon", What: "noticed", Events: []deal.Event{{Type: "envelope.created"}}}
+	if a.who != "" {
+		e.Who, e.What = a.who, "requested"
+	}
 	if a.cause != "" {
 		sl.Condition, sl.Reason, sl.Facts.Guarded = deal.Held, deal.GuardReason(a.scope, a.cause), true
 		e.Why = sl.Reason
@@ -133,6 +136,11 @@ func (t *txn) notice(n deal.Noticing, a arrival) (deal.TxID, error) {
 	key, err := newDataKey()
 	if err != nil {
 		return "", err
+	}
+	if a.request != nil { // first: the events of the deal go by it
+		if err := a.request(sl.Tx, key); err != nil {
+			return "", err
+		}
 	}
 	return sl.Tx, t.insert(sl, key, e)
 }

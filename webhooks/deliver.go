@@ -37,6 +37,8 @@ type Delivery struct {
 	Event Event
 	// Attempt counts all attempts, from 1; Failures those that failed since the delivery was last begun.
 	Attempt, Failures int
+	// URL is where it goes, of an endpoint for callbacks; empty: that is not known any more.
+	URL string
 }
 
 // Fate is what becomes of a delivery.
@@ -455,7 +457,13 @@ func (e *Endpoint) request(ctx context.Context, delivery Delivery, now time.Time
 	if err != nil {
 		return nil, errors.New("it cannot be signed: its secret is damaged")
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, e.URL, bytes.NewReader(body))
+	to := e.URL
+	if e.Callbacks && delivery.ID != 0 { // a test goes to the endpoint's own
+		if to = delivery.URL; to == "" {
+			return nil, errors.New("where it was to be called back is not known any more: its deal was erased, or the endpoint has another address now")
+		}
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(body))
 	if err != nil {
 		return nil, errors.New("its URL is no address")
 	}

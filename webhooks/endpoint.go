@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -29,6 +30,9 @@ type Endpoint struct {
 	Format  string `json:"format"`
 	// Events are patterns of names in the format; none: all.
 	Events []string `json:"events,omitempty"`
+	// Callbacks has the endpoint told of those deals only that a program has asked for with an address at or below URL, and at
+	// that address.
+	Callbacks bool `json:"callbacks,omitempty"`
 	// Title has the contract's file name in events, which may hold names of people.
 	Title bool `json:"title,omitempty"`
 	// Asymmetric signs with Ed25519 (v1a) instead of a shared secret; of standard-webhooks only.
@@ -228,6 +232,30 @@ func checkURL(text string) error {
 		return errors.New("it has a fragment, which is never sent")
 	}
 	return nil
+}
+
+// longestCallback is the longest address that is called back.
+const longestCallback = 2048
+
+// Covers reports whether callbacks may go to an address: it must be that of the endpoint or one below it on the same host, as it
+// stands, with any query.
+func (e *Endpoint) Covers(address string) bool {
+	if !e.Callbacks || len(address) > longestCallback || checkURL(address) != nil {
+		return false
+	}
+	own, err := url.Parse(e.URL)
+	if err != nil {
+		return false
+	}
+	to, err := url.Parse(address)
+	if err != nil || to.Scheme != own.Scheme || !strings.EqualFold(to.Host, own.Host) {
+		return false
+	}
+	base, at := strings.TrimSuffix(own.EscapedPath(), "/"), to.EscapedPath()
+	if strings.Contains(at, "%") || strings.Contains(at, "//") || at != "" && path.Clean(at) != strings.TrimSuffix(at, "/") && at != "/" {
+		return false // what a server makes of it may be another place
+	}
+	return at == base || strings.HasPrefix(at, base+"/")
 }
 
 // Host is the part of the URL that may be shown.

@@ -266,3 +266,39 @@ func TestWhatAnEndpointMayNotBeIsSaidWithoutItsAddressOrSecret(t *testing.T) {
 		}
 	}
 }
+
+func TestCallbacksStayBelowTheirEndpoint(t *testing.T) {
+	t.Parallel()
+	e := Endpoint{URL: "https://erp.example.com/calls/?token=hidden", Callbacks: true}
+	for address, want := range map[string]bool{
+		"https://erp.example.com/calls":                              true,
+		"https://ERP.example.com/calls/":                             true,
+		"https://erp.example.com/calls/4711?x=../":                   true,
+		"https://erp.example.com/callsign":                           false,
+		"https://erp.example.com/calls/../admin":                     false,
+		"https://erp.example.com/calls/%2e%2e/a":                     false,
+		"https://erp.example.com/calls//a":                           false,
+		`https://erp.example.com/calls/..\a`:                         false,
+		"https://erp.example.com/":                                   false,
+		"https://erp.example.com:8443/calls":                         false,
+		"https://erp.example.com.evil.net/calls":                     false,
+		"https://anna@erp.example.com/calls":                         false,
+		"https://erp.example.com/calls#x":                            false,
+		"http://erp.example.com/calls":                               false,
+		"//erp.example.com/calls":                                    false,
+		"https://erp.example.com/calls/" + strings.Repeat("a", 2048): false,
+	} {
+		if got := e.Covers(address); got != want {
+			t.Errorf("%s is covered: %t", address, got)
+		}
+	}
+	for _, own := range []string{"https://erp.example.com", "https://erp.example.com/"} {
+		e.URL = own
+		if !e.Covers("https://erp.example.com") || !e.Covers("https://erp.example.com/a/b") {
+			t.Errorf("%s does not cover all of its host", own)
+		}
+	}
+	if e.Callbacks = false; e.Covers(e.URL) {
+		t.Error("an endpoint that is for no callbacks covers one")
+	}
+}

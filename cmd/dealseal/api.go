@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,9 @@ import (
 
 	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/engine"
+	"github.com/dealseal/dealseal/signing"
+	"github.com/dealseal/dealseal/signing/pades"
 	"github.com/dealseal/dealseal/store"
 	"github.com/dealseal/dealseal/web"
 	"github.com/dealseal/dealseal/web/api"
@@ -56,7 +60,7 @@ func (h *house) listenAPI(log *slog.Logger) (*apiListener, error) {
 // newAPI puts the API before the same house that the page shows.
 func (d *service) newAPI(page *pageHouse) *api.API {
 	c := d.house.cfg.API
-	return api.New(api.Options{House: &apiHouse{pageHouse: page, ops: d.operations(), bundles: d.bundles()}, Tokens: d.store,
+	return api.New(api.Options{House: &apiHouse{pageHouse: page, ops: d.operations(), bundles: d.bundles(), engine: d.engine}, Tokens: d.store,
 		PerToken: c.PerToken, PerAddress: c.PerAddress, Version: version, Now: time.Now, Log: d.log})
 }
 
@@ -99,6 +103,7 @@ type apiHouse struct {
 	*pageHouse
 	ops     *local
 	bundles *bundleMaker
+	engine  *engine.Engine
 }
 
 func (h *apiHouse) Tenants() (all []api.Tenant) {
@@ -129,6 +134,61 @@ func (h *apiHouse) Decide(ctx context.Context, tx deal.TxID, verb, who, why stri
 	return said(h.ops.Decide(ctx, decision{Verb: verb, Tx: tx, Who: who, Why: why}))
 }
 
+func (h *apiHouse) Request(ctx context.Context, q api.SignatureRequest) (deal.TxID, error) {
+	tenant, rule, err := h.ruleOf(q)
+	if err != nil {
+		return "", err
+	}
+	tx, err := h.engine.Request(ctx, tenant, rule.Watch.Rule, q.Record, q.Request)
+	var refused *deal.RequestError
+	switch {
+	case errors.As(err, &refused) && refused.Conflict:
+		return "", &api.Refusal{Status: http.StatusConflict, Reason: refused.Reason}
+	case errors.As(err, &refused):
+		return "", &api.Refusal{Status: http.StatusUnprocessableEntity, Reason: refused.Reason}
+	case err != nil: // what is left is the CRM, or room on the disk: it comes back
+		return "", fmt.Errorf("%w: %w", api.ErrBusy, err)
+	}
+	return tx, nil
+}
+
+// ruleOf finds the one rule that a request means.
+func (h *apiHouse) ruleOf(q api.SignatureRequest) (tenant deal.TenantID, rule engine.Rule, err error) {
+	var found []string
+	for _, t := range h.house().tenants {
+		id := deal.TenantID(t.file.Tenant.ID)
+		if !slices.Contains(q.Tenants, id) || q.Tenant != "" && q.Tenant != id {
+			continue
+		}
+		for _, r := range t.rules {
+			name, _, _ := strings.Cut(r.Plan.Template, "@")
+			if (q.Rule == "" || q.Rule == r.Watch.Rule) && (q.Template == "" || q.Template == r.Plan.Template || q.Template == name) {
+				tenant, rule = id, r
+				found = append(found, string(id)+"/"+r.Watch.Rule)
+			}
+		}
+	}
+	switch len(found) {
+	case 0:
+		return "", rule, &api.Refusal{Status: http.StatusUnprocessableEntity, Reason: "no rule that this token sees is meant by tenant, rule and template_id"}
+	case 1:
+		return tenant, rule, checkOptions(rule, q)
+	}
+	return "", rule, &api.Refusal{Status: http.StatusUnprocessableEntity, Reason: "more than one rule is meant: name one of " + strings.Join(found, ", ") + " with tenant and rule"}
+}
+
+// checkOptions refuses a seal that the rule's profile does not make: what a seal is, is decided where rules are.
+func checkOptions(rule engine.Rule, q api.SignatureRequest) error {
+	var p signing.Profile
+	if err := json.Unmarshal(rule.Plan.Profile, &p); err != nil {
+		return fmt.Errorf("rule %q: its profile: %w", rule.Watch.Rule, err)
+	}
+	if q.Timestamp != nil && *q.Timestamp != p.Level.AtLeast(pades.BT) {
+		return &api.Refusal{Status: http.StatusUnprocessableEntity, Reason: fmt.Sprintf("options.timestamp: rule %q seals at %s", rule.Watch.Rule, p.Level)}
+	}
+	return nil
+}
+
 func (h *apiHouse) Templates() (all []api.TemplateOf) {
 	for _, t := range h.house().tenants {
 		for _, r := range t.rules {
@@ -155,7 +215,7 @@ func (h *apiHouse) Endpoint(ctx context.Context, id string) (api.Endpoint, error
 }
 
 func apiEndpoint(e store.EndpointState) api.Endpoint {
-	return api.Endpoint{ID: e.ID, Tenant: e.Tenant, Host: e.Host, Dialect: e.Dialect, Format: e.Format, Events: append([]string{}, e.Events...), Configured: e.Configured, State: e.State, Reason: e.Reason,
+	return api.Endpoint{ID: e.ID, Tenant: e.Tenant, Host: e.Host, Dialect: e.Dialect, Format: e.Format, Events: append([]string{}, e.Events...), Callbacks: e.Callbacks, Configured: e.Configured, State: e.State, Reason: e.Reason,
 		Since: e.Since, Failures: e.Failures, Pending: e.Pending, Failed: e.Failed, Succeeded: e.Succeeded, Tried: e.Tried}
 }
 
@@ -206,7 +266,7 @@ func (h *apiHouse) ChangeEndpoint(ctx context.Context, c api.EndpointChange) (ap
 	change := hookChange{Verb: c.Verb, ID: c.ID, Secret: []byte(c.Secret), Event: c.Event, Why: c.Why, Who: c.Who}
 	switch c.Verb {
 	case "add":
-		change.Endpoint = &webhooks.Endpoint{ID: c.ID, Tenant: string(c.Tenant), URL: c.URL, Dialect: c.Dialect, Format: c.Format, Events: c.Events, Asymmetric: c.Asymmetric, Title: c.Title}
+		change.Endpoint = &webhooks.Endpoint{ID: c.ID, Tenant: string(c.Tenant), URL: c.URL, Dialect: c.Dialect, Format: c.Format, Events: c.Events, Asymmetric: c.Asymmetric, Title: c.Title, Callbacks: c.Callbacks}
 	case "redeliver":
 		change.Again = store.Redelivery{Endpoint: c.ID, Delivery: c.Delivery, Failed: c.Failed, Since: c.Since}
 	}

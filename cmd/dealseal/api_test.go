@@ -21,6 +21,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,8 +32,10 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/dealseal/dealseal/config"
+	"github.com/dealseal/dealseal/connectors/salesforce"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/engine"
+	crmmock "github.com/dealseal/dealseal/mocks/crm/salesforce"
 	"github.com/dealseal/dealseal/secret"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/store"
@@ -48,6 +51,8 @@ type counter struct {
 	api   *api.API
 	log   bytes.Buffer
 
+	org      *crmmock.Org
+	record   string               // of acme's, that has no contract yet
 	txs      map[string]deal.TxID // by what has become of them
 	beta     deal.TxID            // of another tenant
 	tokens   map[string]string    // by role and by what is wrong with them
@@ -75,7 +80,8 @@ func (keysAway) Close() error { return nil }
 func apiTenant(id, environment string) tenant {
 	file := &config.Tenant{}
 	file.Tenant.ID, file.Tenant.Name, file.Tenant.Environment = id, strings.ToUpper(id), environment
-	return tenant{file: file, rules: []engine.Rule{{Plan: deal.Plan{Rule: "order-form", Template: "order-form@1", Bundle: fmt.Sprintf("%064x", 7), Stage: "Closed Won"}}}}
+	return tenant{file: file, rules: []engine.Rule{{Watch: deal.Watch{Rule: "order-form", Object: "Opportunity", Stage: "Closed Won"},
+		Plan: deal.Plan{Rule: "order-form", Template: "order-form@1", Bundle: fmt.Sprintf("%064x", 7), Stage: "Closed Won", Profile: []byte(`{"level":"B-T"}`), WriteBack: deal.WriteBack{Audit: "DealSeal_Audit__c"}}}}}
 }
 
 // newCounter has tenants acme and beta in production and a sandbox.
@@ -94,12 +100,35 @@ func newCounter(t testing.TB) *counter {
 	c.house = &apiHouse{pageHouse: &pageHouse{Store: s, house: func() *house { return h }, log: log}, bundles: &bundleMaker{store: s, sealer: signing.NewSealer(keysAway{}, nil, time.Now)},
 		ops: &local{Store: s, configured: func() ([]config.Tenant, error) { return h.cfg.Loaded, nil }, deliverer: func() (*webhooks.Deliverer, error) {
 			return &webhooks.Deliverer{Guard: webhooks.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}), Log: log}, nil
-		}}}
+		}}, engine: c.openEngine(h, log)}
 	c.api = c.open(100_000, 1_000_000)
 	c.doc = readContract(t, c.ask("GET", "/v1/openapi.json", "", "").Body.Bytes())
 	c.fill()
 	c.admit()
 	return c
+}
+
+// openEngine has acme's CRM be there, with records that have no contract yet.
+func (c *counter) openEngine(h *house, log *slog.Logger) *engine.Engine {
+	c.t.Helper()
+	c.org = crmmock.New(crmmock.Options{ConsumerKey: "counter", ClientSecret: "a secret of the org", RequestLimit: 1_000_000})
+	server := httptest.NewServer(c.org)
+	c.t.Cleanup(server.Close)
+	file := filepath.Join(c.t.TempDir(), "secret")
+	c.ok(os.WriteFile(file, []byte("a secret of the org"), 0o600))
+	ref, err := secret.ParseRef("file:" + file)
+	c.ok(err)
+	crm, err := salesforce.New(salesforce.Config{MyDomain: server.URL, Auth: salesforce.Auth{Flow: salesforce.FlowClientCredentials, ConsumerKey: "counter", ClientSecret: ref}}, salesforce.Deps{})
+	c.ok(err)
+	account, err := crm.Identity(context.Background())
+	c.ok(err)
+	rule := h.tenants[0].rules[0]
+	_, err = c.store.Activate(context.Background(), "acme", account.AccountID(), rule.Watch, account.Clock.Add(-time.Hour))
+	c.ok(err)
+	if c.record, err = c.org.CreateOpportunity(map[string]any{"Name": "Zofia", "StageName": "Prospecting"}); err != nil {
+		c.t.Fatal(err)
+	}
+	return &engine.Engine{Tenants: []engine.Tenant{{ID: "acme", CRM: crm, Production: true, Rules: h.tenants[0].rules}}, Ledger: c.store, Books: c.store, Log: log}
 }
 
 func (c *counter) open(perToken, perAddress int) *api.API {
@@ -252,7 +281,10 @@ func (c *counter) ask(method, path, token, body string) *httptest.ResponseRecord
 
 func (c *counter) askOf(a *api.API, method, path, token, body string, change func(*http.Request)) *httptest.ResponseRecorder {
 	c.t.Helper()
-	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	r := httptest.NewRequest(method, path, strings.NewReader(strings.ReplaceAll(body, "RECORD", c.record)))
+	if strings.HasPrefix(path, "/v1/signatures") {
+		r.Header.Set("Idempotency-Key", "order 4711")
+	}
 	r.RemoteAddr = "192.0.2.7:1234"
 	if text, known := c.tokens[token]; known && text != "" {
 		if !strings.Contains(text, " ") {
@@ -430,6 +462,9 @@ var ways = map[string]way{
 	"post /v1/deals/{tx}/drop":            {path: "/v1/deals/TX/drop", other: "/v1/deals/BETA/drop", body: because, roles: "operator signer-admin admin", tx: "droppable"},
 	"post /v1/deals/{tx}/prepare":         {path: "/v1/deals/TX/prepare", other: "/v1/deals/BETA/prepare", body: because, roles: "signer-admin admin", tx: "preparable"},
 
+	"post /v1/signatures":     {path: "/v1/signatures", body: `{"tenant":"acme","template_id":"order-form","record_id":"RECORD"}`, roles: "operator signer-admin admin"},
+	"get /v1/signatures/{id}": {path: "/v1/signatures/sig_TX", other: "/v1/signatures/sig_BETA", roles: everyRole, tx: "done"},
+
 	"get /v1/templates":         {path: "/v1/templates", roles: everyRole},
 	"get /v1/certificates":      {path: "/v1/certificates", roles: everyRole},
 	"get /v1/audit/checkpoint":  {path: "/v1/audit/checkpoint", roles: "auditor admin"},
@@ -512,7 +547,7 @@ func TestEachRoleMayWhatItIsMeantTo(t *testing.T) {
 func (c *counter) showsNothingElsewhere(operation, method string, w way) {
 	c.t.Helper()
 	got := c.ask(method, c.at(w.path, w.tx), "test", w.body)
-	if ofTenant := w.other != ""; ofTenant != (got.Code == http.StatusNotFound) && !strings.HasPrefix(w.path, "/v1/webhooks") || strings.Contains(got.Body.String(), "acme") {
+	if ofTenant := w.other != ""; ofTenant != (got.Code == http.StatusNotFound) && !strings.HasPrefix(w.path, "/v1/webhooks") && w.path != "/v1/signatures" || strings.Contains(got.Body.String(), "acme") {
 		c.t.Errorf("%s for a sandbox: %d %s", operation, got.Code, got.Body)
 	}
 }
@@ -591,10 +626,11 @@ func TestTheDocumentIsTrue(t *testing.T) {
 		{"POST", "/v1/webhooks/acme/filed/rotate", because}, {"POST", "/v1/webhooks/acme/erp/rotate", `{"secret":"short","why":"a test"}`},
 		{"POST", "/v1/webhooks/acme/filed/remove", because}, {"POST", "/v1/webhooks/acme/gone/enable", because}, {"POST", "/v1/webhooks/acme/erp/redeliver", `{"failed":true,"since":"2026-01-01T00:00:00Z","why":"a test"}`},
 		{"POST", "/v1/webhooks/acme/erp/redeliver", `{"since":"2026-01-01T00:00:00Z","why":"a test"}`}, {"GET", "/v1/webhooks/acme/erp/deliveries?state=pending&limit=1", ""}, {"GET", "/v1/webhooks/acme/erp/deliveries/x", ""},
-		{"POST", "/admin/tenants/acme/webhooks", `{"url":"https://receiver.example/sdf"}`},
+		{"POST", "/admin/tenants/acme/webhooks", `{"url":"https://receiver.example/sdf"}`}, {"POST", "/v1/signatures", `{"tenant":"acme","template_id":"order-form@2","record_id":"RECORD"}`}, {"POST", "/v1/signatures", `{"tenant":"beta","template_id":"order-form","record_id":"RECORD"}`},
 	} {
 		c.ask(r.method, r.path, "admin", r.body)
 	}
+	c.askOf(c.api, "POST", "/v1/signatures", "admin", ways["post /v1/signatures"].body, withKey("another"))
 	if got := c.ask("POST", c.at("/v1/deals/TX/evidence", "done"), "admin", ""); got.Code != http.StatusServiceUnavailable || got.Header().Get("Retry-After") == "" || strings.Contains(got.Body.String(), "HSM") {
 		t.Errorf("evidence while the HSM is away: %d %s", got.Code, got.Body)
 	}
@@ -624,6 +660,76 @@ func TestTheDocumentIsTrue(t *testing.T) {
 				t.Errorf("%s was never answered with %s, which the document has", operation, status)
 			}
 		}
+	}
+}
+
+func withKey(key string) func(*http.Request) {
+	return func(r *http.Request) { r.Header.Set("Idempotency-Key", key) }
+}
+
+// TestARequestIsRefusedWithTheReason and leaves nothing behind: with the same key the right one is taken.
+func TestARequestIsRefusedWithTheReason(t *testing.T) {
+	t.Parallel()
+	c := newCounter(t)
+	hook := hookAt("acme/calls", "https://receiver.example/calls?token=hidden")
+	hook.Callbacks = true
+	c.ok(c.store.AddEndpoint(context.Background(), hook, "test", "for callbacks"))
+	const good = `{"tenant":"acme","rule":"order-form","template_id":"order-form@1","record_id":"RECORD","callback_url":"https://receiver.example/calls/signature-complete?order=4711","options":{"pades":true,"timestamp":true}}`
+	for says, one := range map[string]struct {
+		want int
+		body string
+	}{
+		"there is nothing of that":    {404, strings.Replace(good, "acme", "beta", 1)},
+		"no rule":                     {422, strings.Replace(good, "order-form@1", "order-form@2", 1)},
+		"more than one rule":          {422, `{"template_id":"order-form","record_id":"RECORD"}`},
+		"which contract":              {422, `{"record_id":"RECORD"}`},
+		"no record of that ID":        {422, strings.Replace(good, "RECORD", "006000000000000AAA", 1)},
+		"has 15 or 18 characters":     {422, strings.Replace(good, "RECORD", "opportunity123", 1)},
+		"at most 32 letters":          {422, strings.Replace(good, "RECORD", "006' OR Name != '", 1)},
+		"house's own seal":            {422, strings.Replace(good, `"options"`, `"signer":{"name":"Zofia","email":"zofia@example.com"},"options"`, 1)},
+		"options.pades":               {422, strings.Replace(good, `"pades":true`, `"pades":false`, 1)},
+		"options.timestamp":           {422, strings.Replace(good, `"timestamp":true`, `"timestamp":false`, 1)},
+		"not below the address":       {422, strings.Replace(good, "/calls/", "/hooks/", 1)},
+		"below the address of a":      {422, strings.Replace(good, "receiver.example", "receiver.example.com", 1)},
+		"which is not known here":     {400, strings.Replace(good, `"record_id"`, `"record"`, 1)},
+		"is of the wrong type":        {400, strings.Replace(good, `"RECORD"`, `7`, 1)},
+		"callback_url is not below":   {422, strings.Replace(good, "/calls/signature-complete", "/calls/../admin", 1)},
+		"there for callbacks: an adm": {422, strings.Replace(good, "https://receiver", "http://receiver", 1)},
+	} {
+		who := "operator"
+		if says == "more than one rule" {
+			who = "everywhere"
+		}
+		if got := c.ask("POST", "/v1/signatures", who, one.body); got.Code != one.want || !strings.Contains(got.Body.String(), says) || strings.Contains(got.Body.String(), "hidden") {
+			t.Errorf("%s: %d %s", says, got.Code, got.Body)
+		}
+	}
+	for _, key := range []string{"", strings.Repeat("k", 256), "tab\tin it", "é"} {
+		if got := c.askOf(c.api, "POST", "/v1/signatures", "operator", good, withKey(key)); got.Code != 400 {
+			t.Errorf("with the key %q: %d %s", key, got.Code, got.Body)
+		}
+	}
+	var first, again api.Signature
+	c.ok(json.Unmarshal(c.ask("POST", "/v1/signatures", "operator", good).Body.Bytes(), &first))
+	c.ok(json.Unmarshal(c.ask("POST", "/v1/signatures", "admin", good).Body.Bytes(), &again))
+	if first.Status != "processing" || first.ID != "sig_"+string(first.Tx) || first.Record != c.record || first != again {
+		t.Errorf("asked twice: %+v, %+v", first, again)
+	}
+	if got := c.ask("POST", "/v1/signatures", "operator", strings.Replace(good, `,"options":{"pades":true,"timestamp":true}`, "", 1)); got.Code != 422 || !strings.Contains(got.Body.String(), "something else") {
+		t.Errorf("the same key for something else: %d %s", got.Code, got.Body)
+	}
+	if got := c.askOf(c.api, "POST", "/v1/signatures", "operator", good, withKey("another")); got.Code != 409 || !strings.Contains(got.Body.String(), string(first.Tx)) {
+		t.Errorf("another key for the same record: %d %s", got.Code, got.Body)
+	}
+	sent, _, err := c.store.Take(context.Background(), "acme/calls", 10, time.Minute)
+	c.ok(err)
+	if len(sent) != 1 || sent[0].Event.Transaction != string(first.Tx) || sent[0].URL != "https://receiver.example/calls/signature-complete?order=4711" {
+		t.Errorf("it is called back with %+v", sent)
+	}
+	story, err := c.store.Story(context.Background(), first.Tx)
+	c.ok(err)
+	if e := story.Trail[0]; e.What != "requested" || !strings.HasPrefix(e.Who, "api:acme-operator (") {
+		t.Errorf("the audit log has %+v", e)
 	}
 }
 

@@ -138,6 +138,7 @@ func commands() []command {
 				fs.StringVar(&o.hooks.events, "events", "", "of an added endpoint: `names` with commas between them, such as document.signed,envelope.* (default: all)")
 				fs.StringVar(&o.hooks.secret, "secret", "", "a `reference` to a secret of your choice, such as file:/PATH (default: one is made, and shown)")
 				fs.BoolVar(&o.hooks.asymmetric, "asymmetric", false, "of an added endpoint: sign with Ed25519; the receiver is given a public key")
+				fs.BoolVar(&o.hooks.callbacks, "callbacks", false, "of an added endpoint: it is told only of what programs ask for with a callback_url at its address or below it")
 				fs.BoolVar(&o.hooks.title, "title", false, "of an added endpoint: tell the name of the contract's file, which may hold names of people")
 				fs.StringVar(&o.hooks.event, "event", "", "the `type` to test with (default: the first that the endpoint takes)")
 				fs.StringVar(&o.hooks.state, "state", "", "only deliveries that are pending, delivered or failed")

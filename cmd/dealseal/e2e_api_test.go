@@ -30,6 +30,7 @@ type program struct {
 	t     *testing.T
 	base  string
 	token string
+	key   string // of what it asks for
 }
 
 // letIn makes a token for a program.
@@ -57,6 +58,9 @@ func (p program) asks(want int, method, path, body string) []byte {
 	must(p.t, err)
 	req.Header.Set("Authorization", "Bearer "+p.token)
 	req.Header.Set("Content-Type", "application/json")
+	if p.key != "" {
+		req.Header.Set("Idempotency-Key", p.key)
+	}
 	resp, err := http.DefaultClient.Do(req)
 	must(p.t, err)
 	defer resp.Body.Close()
@@ -110,7 +114,8 @@ func TestAProgramReadsDealsFetchesContractsAndDecides(t *testing.T) {
 	}
 	s.keepsWebhooksOverTheAPI(t)
 	s.decidesOverTheAPI(t, c)
-	s.documentedExamplesWork(t, tx)
+	s.asksForContracts(t, c)
+	s.documentedExamplesWork(t, tx, c.open(sale{}))
 	if _, stderr, code := s.run(t, "tokens", "revoke", "erp", "--why", "its work is done"); code != exitOK {
 		t.Errorf("tokens revoke: %d %s", code, stderr)
 	}
@@ -191,6 +196,42 @@ func (s *stage) keepsWebhooksOverTheAPI(t *testing.T) {
 	admin.asks(404, "GET", "/v1/webhooks/acme/native", "")
 }
 
+// asksForContracts has a program ask for a contract, twice, and be called back when it is sealed.
+func (s *stage) asksForContracts(t *testing.T, c crm) {
+	t.Helper()
+	admin, erp := s.letIn(t, "calls", "--role", "admin", "--tenant", "acme"), s.letIn(t, "asker", "--role", "signer-admin", "--tenant", "acme")
+	receiver := newReceiver(t, nil)
+	var hook api.AddedEndpoint
+	must(t, json.Unmarshal(admin.asks(201, "POST", "/v1/webhooks", fmt.Sprintf(`{"id":"acme/calls","url":%q,"callbacks":true,"events":["envelope.completed"],"why":"a test"}`, receiver.URL+"/calls")), &hook))
+	s.secrets = append(s.secrets, hook.Secret)
+	record := c.open(sale{})
+	body := fmt.Sprintf(`{"template_id":"order-form","record_id":%q,"callback_url":"%s/calls/signature-complete?order=4711"}`, record, receiver.URL)
+	erp.key = "order 4711"
+	var first, again, done api.Signature
+	must(t, json.Unmarshal(erp.asks(202, "POST", "/v1/signatures", body), &first))
+	must(t, json.Unmarshal(erp.asks(202, "POST", "/v1/signatures", body), &again))
+	if first.ID != again.ID || first.Record != record {
+		t.Errorf("asked twice for %s: %+v, %+v", record, first, again)
+	}
+	eventually(t, "the contract is signed", func() (bool, string) {
+		text := erp.asks(200, "GET", "/v1/signatures/"+first.ID, "")
+		must(t, json.Unmarshal(text, &done))
+		return done.Status == "signed", string(text)
+	})
+	contract := erp.asks(200, "GET", done.Document, "")
+	if ours := slices.DeleteFunc(c.files(record), func(f stored) bool { return !bytes.Equal(f.content, contract) }); len(ours) != 1 || done.Level != "B-T" {
+		t.Errorf("%+v, and its contract is %d times on the record", done, len(ours))
+	}
+	judge, err := standardwebhooks.NewWebhook(hook.Secret)
+	must(t, err)
+	eventually(t, "it is called back", func() (bool, string) { return len(receiver.seen()) > 0, "" })
+	if got := receiver.seen(); len(got) != 1 || got[0].at != "/calls/signature-complete?order=4711" || got[0].Tx != string(first.Tx) || judge.Verify(got[0].body, got[0].header) != nil {
+		t.Errorf("called back %d times, first with %+v", len(got), got[0])
+	}
+	erp.key = "order 4712"
+	erp.asks(409, "POST", "/v1/signatures", body)
+}
+
 func (p program) actions(tx deal.TxID) []string {
 	p.t.Helper()
 	var d api.Deal
@@ -201,7 +242,7 @@ func (p program) actions(tx deal.TxID) []string {
 var documentedExample = regexp.MustCompile(`(?m)^curl .*$`)
 
 // documentedExamplesWork runs what docs/api.md has people type.
-func (s *stage) documentedExamplesWork(t *testing.T, tx deal.TxID) {
+func (s *stage) documentedExamplesWork(t *testing.T, tx deal.TxID, record string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(repository(t), "docs/api.md"))
 	must(t, err)
@@ -217,7 +258,7 @@ func (s *stage) documentedExamplesWork(t *testing.T, tx deal.TxID) {
 	for _, example := range examples {
 		cmd := exec.CommandContext(t.Context(), "sh", "-c", example)
 		cmd.Dir = t.TempDir()
-		cmd.Env = append(os.Environ(), "API="+admin.base, "TOKEN="+admin.token, "TX="+string(tx))
+		cmd.Env = append(os.Environ(), "API="+admin.base, "TOKEN="+admin.token, "TX="+string(tx), "RECORD="+record)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%s\n%v: %s", example, err, out)
 		}

@@ -33,6 +33,7 @@ type receiver struct {
 
 // received is one attempt that arrived.
 type received struct {
+	at     string // path and query
 	header http.Header
 	body   []byte
 	ID     string `json:"id"`
@@ -45,7 +46,7 @@ func newReceiver(t *testing.T, answer func(w http.ResponseWriter, r *http.Reques
 	r := &receiver{answer: answer}
 	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		body, err := io.ReadAll(req.Body)
-		d := received{header: req.Header.Clone(), body: body}
+		d := received{at: req.URL.RequestURI(), header: req.Header.Clone(), body: body}
 		if err != nil || json.Unmarshal(body, &d) != nil {
 			return // the daemon was killed while it sent
 		}

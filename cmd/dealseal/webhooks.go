@@ -25,7 +25,7 @@ import (
 // hookOptions are the flags of webhooks alone.
 type hookOptions struct {
 	dialect, format, events, secret, event, state, since string
-	asymmetric, title, failed                            bool
+	asymmetric, title, callbacks, failed                 bool
 }
 
 // hookChange is what a person wants of an endpoint.
@@ -103,12 +103,20 @@ func listHooks(ctx context.Context, c *call) error {
 	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ENDPOINT\tSTATE\tWAITING\tFAILED\tIN A ROW\tLAST TAKEN\tDIALECT\tEVENTS\tHOST")
 	for _, e := range all {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", e.ID, e.State, e.Pending, e.Failed, e.Failures, orNever(e.Succeeded), e.Dialect, cmp.Or(strings.Join(e.Events, ","), "all"), e.Host)
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", e.ID, e.State, e.Pending, e.Failed, e.Failures, orNever(e.Succeeded), e.Dialect, eventsOf(e), e.Host)
 		if e.Reason != "" {
 			fmt.Fprintf(w, "\t  %s\n", printable(e.Reason))
 		}
 	}
 	return w.Flush()
+}
+
+func eventsOf(e store.EndpointState) string {
+	events := cmp.Or(strings.Join(e.Events, ","), "all")
+	if e.Callbacks {
+		events += " of callbacks"
+	}
+	return events
 }
 
 func orNever(at time.Time) string {
@@ -235,7 +243,7 @@ func addHook(ctx context.Context, c *call, id, address string) error {
 		address = strings.TrimSpace(line)
 	}
 	tenant, _, _ := strings.Cut(id, "/")
-	e := webhooks.Endpoint{ID: id, Tenant: tenant, URL: address, Dialect: c.hooks.dialect, Format: c.hooks.format, Asymmetric: c.hooks.asymmetric, Title: c.hooks.title}
+	e := webhooks.Endpoint{ID: id, Tenant: tenant, URL: address, Dialect: c.hooks.dialect, Format: c.hooks.format, Asymmetric: c.hooks.asymmetric, Title: c.hooks.title, Callbacks: c.hooks.callbacks}
 	if c.hooks.events != "" {
 		e.Events = strings.Split(c.hooks.events, ",")
 	}

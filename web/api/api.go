@@ -102,7 +102,8 @@ type route struct {
 	may          permission
 	summary      string
 	params       []param
-	takes        any // a zero value of what the body is; nil for none
+	header       *param // that must be sent
+	takes        any    // a zero value of what the body is; nil for none
 	status       int
 	gives        any      // a zero value of the answer
 	file         []string // the media types of a file that is the answer instead
@@ -110,7 +111,7 @@ type route struct {
 	do           func(context.Context, *request) (any, error)
 }
 
-// param is one of the query.
+// param is one of the query, or a header.
 type param struct {
 	name, doc string
 	one       []string // of these values

@@ -219,7 +219,11 @@ func (a *API) listDeals(ctx context.Context, r *request) (any, error) {
 
 // dealOf is the transaction of the path, if the token sees it.
 func (a *API) dealOf(ctx context.Context, r *request) (deal.TxID, error) {
-	tx, err := deal.ParseTxID(r.PathValue("tx"))
+	return a.dealNamed(ctx, r, r.PathValue("tx"))
+}
+
+func (a *API) dealNamed(ctx context.Context, r *request, name string) (deal.TxID, error) {
+	tx, err := deal.ParseTxID(name)
 	if err != nil {
 		return "", nothing()
 	}

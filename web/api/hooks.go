@@ -38,6 +38,7 @@ type NewEndpoint struct {
 	Secret     string   `json:"secret,omitempty" doc:"left out: one is made"`
 	Asymmetric bool     `json:"asymmetric,omitempty" doc:"sign with Ed25519"`
 	Title      bool     `json:"title,omitempty" doc:"tell the name of the contract's file, which may hold names of people"`
+	Callbacks  bool     `json:"callbacks,omitempty" doc:"only for what was asked for with a callback_url at url or below it"`
 	Why        string   `json:"why"`
 }
 
@@ -176,7 +177,7 @@ func (a *API) addEndpoint(ctx context.Context, r *request) (any, error) {
 	}
 	tenant, _, _ := strings.Cut(e.ID, "/")
 	return a.added(ctx, r, EndpointChange{Verb: "add", ID: e.ID, Tenant: deal.TenantID(tenant), URL: e.URL, Dialect: e.Dialect, Format: e.Format, Events: e.Events, Secret: e.Secret,
-		Asymmetric: e.Asymmetric, Title: e.Title, Why: e.Why})
+		Asymmetric: e.Asymmetric, Title: e.Title, Callbacks: e.Callbacks, Why: e.Why})
 }
 
 // addCompatible adds one of dialect sdf. Its secret was chosen, and is kept encrypted: a hash of it could sign nothing.

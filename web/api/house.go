@@ -27,6 +27,9 @@ type House interface {
 	Evidence(ctx context.Context, tx deal.TxID, who string) (write func(context.Context, io.Writer) error, err error)
 	// Decide carries out what was decided about a deal: retry, release, drop or prepare.
 	Decide(ctx context.Context, tx deal.TxID, verb, who, why string) error
+	// Request takes in a contract that a token asks for, and returns its transaction: for the same key the one of the first
+	// time. It is refused with StatusConflict where the record has such a contract, or is about to get it.
+	Request(ctx context.Context, q SignatureRequest) (deal.TxID, error)
 	// Templates returns those that rules name, in the order of their names.
 	Templates() []TemplateOf
 	// Certificates returns the registry; what is in use first.
@@ -58,6 +61,19 @@ type Tenant struct {
 	Live bool
 }
 
+// SignatureRequest is a contract that a token asks for.
+type SignatureRequest struct {
+	// Tenants are those that it may be of; Tenant, Rule and Template, as far as they are said, leave one rule of them.
+	Tenants        []deal.TenantID
+	Tenant         deal.TenantID
+	Rule, Template string
+	// Record is the CRM's ID.
+	Record string
+	// Timestamp says whether the seal is to have a time-stamp; nil: as the rule has it.
+	Timestamp *bool
+	deal.Request
+}
+
 // TemplateOf is a template with a rule that names it.
 type TemplateOf struct {
 	Name, SHA256 string
@@ -73,6 +89,7 @@ type Endpoint struct {
 	Dialect    string        `json:"dialect"`
 	Format     string        `json:"format"`
 	Events     []string      `json:"events" doc:"patterns of names; none: all"`
+	Callbacks  bool          `json:"callbacks,omitempty" doc:"it is told only of what was asked for with a callback_url below its address"`
 	Configured bool          `json:"configured" doc:"it is in the tenant's file, and changed there"`
 	State      string        `json:"state" enum:"active,disabled"`
 	Reason     string        `json:"reason,omitempty" doc:"why it is disabled"`
@@ -117,6 +134,7 @@ type EndpointChange struct {
 	URL, Dialect, Format string
 	Events               []string
 	Asymmetric, Title    bool
+	Callbacks            bool
 	// Secret is one that was chosen; empty: one is made.
 	Secret string
 	// Event is the type to test with.

@@ -83,6 +83,9 @@ func (d *describer) operation(rt route) object {
 		}
 		params = append(params, object{"name": p.name, "in": "query", "description": p.doc, "schema": schema})
 	}
+	if h := rt.header; h != nil {
+		params = append(params, object{"name": h.name, "in": "header", "required": true, "description": h.doc, "schema": object{"type": "string", "minLength": 1, "maxLength": longestKey}})
+	}
 	if len(params) > 0 {
 		o["parameters"] = params
 	}

@@ -13,6 +13,7 @@ const (
 	see       = role.See
 	contracts = role.Contracts
 	audit     = role.Audit
+	ask       = role.Request
 	decide    = role.Decide
 	prepare   = role.Prepare
 	tryHooks  = role.TryHooks

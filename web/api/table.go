@@ -5,8 +5,9 @@ import "net/http"
 // table is every route.
 func (a *API) table() []route {
 	const (
-		created = http.StatusCreated
-		ok      = http.StatusOK
+		created  = http.StatusCreated
+		accepted = http.StatusAccepted
+		ok       = http.StatusOK
 	)
 	var (
 		missing  = []int{http.StatusNotFound}
@@ -36,6 +37,9 @@ func (a *API) table() []route {
 		{method: "POST", path: oneDeal + "/release", may: decide, summary: "let a held deal go on", takes: Decision{}, status: ok, gives: Deal{}, fails: decided, do: a.decide("release")},
 		{method: "POST", path: oneDeal + "/drop", may: decide, summary: "end a deal that waits", takes: Decision{}, status: ok, gives: Deal{}, fails: decided, do: a.decide("drop")},
 		{method: "POST", path: oneDeal + "/prepare", may: prepare, summary: "give up the digest that was committed, and make the document anew", takes: Decision{}, status: ok, gives: Deal{}, fails: decided, do: a.decide("prepare")},
+
+		{method: "POST", path: "/v1/signatures", may: ask, summary: "ask for a sealed contract of a record, without waiting for its stage; the audit log says who has", header: &idempotencyKey, takes: NewSignature{}, status: accepted, gives: Signature{}, fails: opposed, do: a.requestSignature},
+		{method: "GET", path: "/v1/signatures/{id}", may: see, summary: "what has become of a contract that was asked for, or of any deal", status: ok, gives: Signature{}, fails: missing, do: a.showSignature},
 
 		{method: "GET", path: "/v1/templates", may: see, summary: "templates that rules name", status: ok, gives: Templates{}, do: a.listTemplates},
 		{method: "GET", path: "/v1/certificates", may: see, summary: "certificates that the house seals with", status: ok, gives: Certificates{}, do: a.listCertificates},

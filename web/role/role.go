@@ -17,6 +17,7 @@ const (
 	See       Permission = "see states, hashes and reasons"
 	Contracts Permission = "see documents, evidence and the values that went into them"
 	Audit     Permission = "see the audit log and prove what it says"
+	Request   Permission = "ask for contracts"
 	Decide    Permission = "decide about deals that wait"
 	Prepare   Permission = "give up a digest that was committed"
 	TryHooks  Permission = "test webhooks and deliver once more"
@@ -26,10 +27,10 @@ const (
 // granted is what each role may.
 var granted = map[deal.TokenRole][]Permission{
 	deal.RoleViewer:      {See},
-	deal.RoleOperator:    {See, Decide, TryHooks},
-	deal.RoleSignerAdmin: {See, Contracts, Decide, Prepare},
+	deal.RoleOperator:    {See, Request, Decide, TryHooks},
+	deal.RoleSignerAdmin: {See, Contracts, Request, Decide, Prepare},
 	deal.RoleAuditor:     {See, Contracts, Audit},
-	deal.RoleAdmin:       {See, Contracts, Audit, Decide, Prepare, TryHooks, KeepHooks},
+	deal.RoleAdmin:       {See, Contracts, Audit, Request, Decide, Prepare, TryHooks, KeepHooks},
 }
 
 // May reports whether a role has a permission.
