@@ -40,17 +40,13 @@ type stage struct {
 
 // newStage starts surroundings and daemon and waits until the daemon is ready.
 func (b *bench) newStage(poll time.Duration, tenants ...sceneTenant) (*stage, error) {
-	return b.newStageOn(seedOptions{}, poll, tenants...)
+	return b.newStageIn(scene{Tenants: tenants, Poll: poll}, seedOptions{})
 }
 
-// newStageOn is newStage with a ledger that is there already.
-func (b *bench) newStageOn(ledger seedOptions, poll time.Duration, tenants ...sceneTenant) (s *stage, err error) {
-	return b.newStageIn(scene{Tenants: tenants, Poll: poll}, ledger)
-}
-
-// newStageIn is newStageOn in a scene of which tenants, poll and latency are given.
+// newStageIn is newStage in a scene of which all but the paths is given, with a ledger that may be there already.
 func (b *bench) newStageIn(given scene, ledger seedOptions) (s *stage, err error) {
-	s = &stage{b: b, scene: scene{Tenants: given.Tenants, Poll: given.Poll, Polls: given.Polls, Latency: given.Latency, Renderer: b.options.renderer, Templates: b.templates, State: ledger.dir, MasterKey: ledger.key}}
+	given.Renderer, given.Templates, given.State, given.MasterKey = b.options.renderer, b.templates, ledger.dir, ledger.key
+	s = &stage{b: b, scene: given}
 	if s.scene.Dir, err = os.MkdirTemp("", "dealseal-bench-"); err != nil {
 		return nil, err
 	}
@@ -103,7 +99,22 @@ func (s *stage) startWorld() error {
 	return nil
 }
 
-var readyLine = regexp.MustCompile(`msg=ready page=(\S+)`)
+var (
+	readyLine    = regexp.MustCompile(`msg=ready page=(\S+)`)
+	sendersLine  = regexp.MustCompile(`msg="senders are answered" address=(\S+)`)
+	programsLine = regexp.MustCompile(`msg="programs are answered" address=(\S+)`)
+)
+
+// address waits until the daemon says where it answers.
+func (s *stage) address(line *regexp.Regexp) (url string, err error) {
+	return url, s.wait(time.Minute, soon, "answering", func() (bool, error) {
+		b, err := os.ReadFile(s.log)
+		if m := line.FindSubmatch(b); m != nil {
+			url = "http://" + string(m[1])
+		}
+		return url != "", err
+	})
+}
 
 func (s *stage) startDaemon() error {
 	s.log = s.scene.path("daemon.log")

@@ -128,21 +128,25 @@ func ownCPU() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// keepOne takes a deal through the ledger as the engine does: every commit of its usual way, with the files.
-func (b *bench) keepOne(s *store.Store, record string, at time.Time) error {
-	h := &houses[0]
+// notice takes a deal of a record in.
+func (b *bench) notice(s *store.Store, h *account, record string, at time.Time) (*deal.Sealing, error) {
 	previous, err := s.Cursor(b.ctx, h.tenant, h.account)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	c := deal.Change{Rule: "order-form", Ref: deal.Ref{Object: h.object, ID: record}, Stage: h.stage, Occurrence: record, At: at}
 	fresh, err := s.Notice(b.ctx, deal.Noticing{Tenant: h.tenant, Account: h.account, Previous: previous,
 		Page:  deal.Page{Entries: []deal.Change{c}, Next: deal.Cursor{Since: at}},
 		Plans: map[string]deal.Plan{"order-form": h.plan()}, Watches: map[string]deal.Watch{"order-form": h.watch()}})
 	if err != nil || len(fresh) != 1 {
-		return fmt.Errorf("%d deals are fresh (%w)", len(fresh), err)
+		return nil, fmt.Errorf("%d deals are fresh (%w)", len(fresh), err)
 	}
-	sl, err := s.Load(b.ctx, fresh[0])
+	return s.Load(b.ctx, fresh[0])
+}
+
+// keepOne takes a deal through the ledger as the engine does: every commit of its usual way, with the files.
+func (b *bench) keepOne(s *store.Store, record string, at time.Time) error {
+	sl, err := b.notice(s, &houses[0], record, at)
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ func (b *bench) pages() error {
 	if err != nil {
 		return err
 	}
-	s, err := b.newStageOn(large, time.Minute, sceneTenant{string(houses[0].tenant), "salesforce"}, sceneTenant{string(houses[1].tenant), "hubspot"})
+	s, err := b.newStageIn(scene{Tenants: []sceneTenant{{string(houses[0].tenant), "salesforce"}, {string(houses[1].tenant), "hubspot"}}, Poll: time.Minute, API: true}, large)
 	if err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func (b *bench) pages() error {
 	if err != nil {
 		return err
 	}
-	old, tenant := string(oldest), string(houses[1].tenant)
+	old, tenant := string(oldest[0]), string(houses[1].tenant)
 	for _, page := range []struct{ name, path string }{
 		{"status", "/"},
 		{"list", "/deals"},
@@ -55,38 +55,92 @@ func (b *bench) pages() error {
 		{"deal, old", "/deals/" + old},
 		{"deal, fields", "/deals/" + old + "/fields"},
 		{"deal, audit proof", "/deals/" + old + "/proof"},
+		{"webhooks", "/webhooks"},
 		{"metrics", "/metrics"},
 		{"readiness", "/readyz"},
 	} {
-		took, err := open(browser, s.page+page.path)
+		took, err := open(browser, "GET", pageTimes, func(int) string { return s.page + page.path })
 		if err != nil {
 			return err
 		}
 		b.figure(page.name, ms(took.quantile(0.5)), "ms", atMost(100), "slowest %s ms; %d deals", short(ms(took.quantile(1))), large.deals)
 	}
+	return b.calls(s, large, oldest, record)
+}
+
+// callTimes is how often each call of the API is made.
+const callTimes = 200
+
+// calls asks the API of the same daemon, one call after the other, each about another deal: to have fetched something is a
+// part of what is fetched the next time.
+func (b *bench) calls(s *stage, large seedOptions, old []deal.TxID, record string) error {
+	base, err := s.address(programsLine)
+	if err != nil {
+		return err
+	}
+	out, err := exec.CommandContext(b.ctx, b.dealseal, "tokens", "create", fmt.Sprintf("bench-%d", time.Now().Unix()), "--test", "--role", "admin", "--all", "--days", "1", "--why", "to be measured", "--config", s.scene.path("dealseal.yaml")).Output()
+	if err != nil {
+		return fmt.Errorf("dealseal tokens create: %w", err)
+	}
+	program := &http.Client{Transport: bearer(strings.TrimSpace(string(out))), Timeout: time.Minute}
+	for _, call := range []struct{ method, path string }{
+		{"GET", "/v1/deals?limit=50"},
+		{"GET", "/v1/deals?state=done&tenant=globex"},
+		{"GET", "/v1/deals?state=held"},
+		{"GET", "/v1/deals?day=" + time.Now().AddDate(-1, 0, 0).Format(time.DateOnly)},
+		{"GET", "/v1/deals?q=" + record},
+		{"GET", "/v1/deals?q=" + url.QueryEscape("Brightwater GmbH")},
+		{"GET", "/v1/deals/{tx}"},
+		{"GET", "/v1/deals/{tx}/explain"},
+		{"GET", "/v1/deals/{tx}/values"},
+		{"GET", "/v1/deals/{tx}/proof"},
+		{"GET", "/v1/templates"},
+		{"GET", "/v1/certificates"},
+		{"GET", "/v1/audit/checkpoint"},
+		{"POST", "/v1/audit/checkpoint"},
+		{"GET", "/v1/webhooks"},
+	} {
+		took, err := open(program, call.method, callTimes, func(i int) string { return base + strings.ReplaceAll(call.path, "{tx}", string(old[i%len(old)])) })
+		if err != nil {
+			return err
+		}
+		b.figure("API: "+call.method+" "+strings.ReplaceAll(call.path, record, "{record}")+", p99", ms(took.quantile(0.99)), "ms", atMost(50), "p50 %s ms; %d calls, %d deals", short(ms(took.quantile(0.5))), len(took), large.deals)
+	}
 	return nil
 }
 
-// someDeals are the newest finished deal, one of the oldest, and the record of one in between: see block.
-func (b *bench) someDeals(o seedOptions) (fresh, old deal.TxID, record string, err error) {
+// bearer is a token that goes with each request.
+type bearer string
+
+func (t bearer) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+string(t))
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// someDeals are the newest finished deal, some of the oldest, and the record of one in between: see block.
+func (b *bench) someDeals(o seedOptions) (fresh deal.TxID, old []deal.TxID, record string, err error) {
 	master, err := masterKey(o.key)
 	if err != nil {
-		return "", "", "", err
+		return "", nil, "", err
 	}
 	s, err := store.Open(b.ctx, store.Options{Dir: o.dir, MasterKey: master})
 	if err != nil {
-		return "", "", "", err
+		return "", nil, "", err
 	}
 	defer s.Close()
-	var found [3]store.Summary
+	var found [3][]store.Summary
 	for i, before := range []int64{0, block, int64(o.deals / 2)} {
-		list, err := s.List(b.ctx, store.Filter{Step: deal.Done, Limit: 1, Before: before})
-		if err != nil || len(list) != 1 {
-			return "", "", "", fmt.Errorf("no finished deal was found (%v)", err)
+		list, err := s.List(b.ctx, store.Filter{Step: deal.Done, Limit: callTimes, Before: before})
+		if err != nil || len(list) == 0 {
+			return "", nil, "", fmt.Errorf("no finished deal was found (%v)", err)
 		}
-		found[i] = list[0]
+		found[i] = list
 	}
-	return found[0].Tx, found[1].Tx, found[2].Ref.ID, nil
+	for _, m := range found[1] {
+		old = append(old, m.Tx)
+	}
+	return found[0][0].Tx, old, found[2][0].Ref.ID, nil
 }
 
 // logIn begins a session as a person would.
@@ -123,11 +177,15 @@ func (s *stage) logIn() (*http.Client, error) {
 	return browser, nil
 }
 
-// open opens a page often, and reads all of it.
-func open(browser *http.Client, address string) (took sample, err error) {
-	for i := range pageTimes + 1 {
+// open opens a page so many times and once before, and reads all of it.
+func open(browser *http.Client, method string, times int, address func(i int) string) (took sample, err error) {
+	for i := range times + 1 {
+		req, err := http.NewRequest(method, address(i), nil)
+		if err != nil {
+			return nil, err
+		}
 		start := time.Now()
-		resp, err := browser.Get(address)
+		resp, err := browser.Do(req)
 		if err != nil {
 			return nil, err
 		}
@@ -137,7 +195,7 @@ func open(browser *http.Client, address string) (took sample, err error) {
 			return nil, err
 		}
 		if resp.StatusCode != http.StatusOK {
-			return nil, fmt.Errorf("%s is answered %s: %s", address, resp.Status, bytes.TrimSpace(body[:min(len(body), 300)]))
+			return nil, fmt.Errorf("%s is answered %s: %s", req.URL.Path, resp.Status, bytes.TrimSpace(body[:min(len(body), 300)]))
 		}
 		if i > 0 {
 			took = append(took, time.Since(start))

@@ -92,7 +92,7 @@ func TestALargeLedgerIsMadeOfCopies(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	for _, tx := range []deal.TxID{fresh, old} {
+	for _, tx := range append(old, fresh) {
 		if sl, err := s.Load(t.Context(), tx); err != nil || len(sl.Private.Document) == 0 {
 			t.Errorf("%s cannot be read: %v", tx, err)
 		}

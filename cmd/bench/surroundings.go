@@ -33,6 +33,9 @@ type scene struct {
 	// State and MasterKey are of a ledger that is there already; empty for a fresh one below Dir.
 	State     string `json:"state"`
 	MasterKey string `json:"master_key"`
+	// Push has every tenant's CRM push what happens; API answers programs.
+	Push bool `json:"push"`
+	API  bool `json:"api"`
 }
 
 // sceneTenant is a tenant with a mock CRM of its own: salesforce or hubspot.
@@ -63,6 +66,7 @@ type crm struct {
 	url    string
 	open   func(rule string, lines int) (record string, err error)
 	close  func(record, rule string) error
+	push   *sender
 	calls  func() map[string]int // since the last forget, by what was asked; see callNames
 	forget func()
 	with   string // of the tenant file
@@ -155,6 +159,11 @@ func (w *world) build(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
+		if w.Push {
+			if c.push, err = w.newSender(tenant); err != nil {
+				return err
+			}
+		}
 		w.crms[tenant.ID] = c
 		if err := os.WriteFile(w.path("tenants/"+tenant.ID+".yaml"), []byte(w.tenantFile(tenant, c)), 0o600); err != nil {
 			return err
@@ -168,22 +177,33 @@ func (w *world) configure(t *token) error {
 	if _, err := masterKey(w.MasterKey); err != nil { // which makes it
 		return err
 	}
+	listen, api := "", ""
+	if w.Push {
+		listen = fmt.Sprintf(`, public: "127.0.0.1:0", url: %q`, publicURL)
+	}
+	if w.API {
+		api = "api: {listen: \"127.0.0.1:0\", per_token: 1000000, per_address: 1000000}\n"
+	}
 	return os.WriteFile(w.path("dealseal.yaml"), fmt.Appendf(nil, `state_dir: %q
 master_key: %q
 templates: %q
-listen: {admin: "127.0.0.1:0"}
-renderer: {wasm: %q, children: %d}
+listen: {admin: "127.0.0.1:0"%s}
+%srenderer: {wasm: %q, children: %d}
 signing:
   keys: {house: %s}
   tsa: [{url: %q}]
   trust: [%q]
   profiles:
     contract: {key: house, level: B-T, name: Bench, reason: "Contract of transaction {tx}", on_downgrade: hold}
-`, w.State, "file:"+w.MasterKey, w.Templates, w.Renderer, rendererChildren, t.yaml(), w.authority.URL(pki.PathTSA), w.path("root.pem")), 0o600)
+`, w.State, "file:"+w.MasterKey, w.Templates, listen, api, w.Renderer, rendererChildren, t.yaml(), w.authority.URL(pki.PathTSA), w.path("root.pem")), 0o600)
 }
 
 func (w *world) tenantFile(t sceneTenant, c *crm) string {
-	out := fmt.Sprintf("tenant: {id: %s, name: Bench, environment: sandbox, test_mark: off, time_zone: Europe/London, currency: EUR}\ncrm: {kind: %s, with: %s}\nguard: {per_hour: off, per_day: off}\nrules:\n", t.ID, t.Kind, c.with)
+	out := fmt.Sprintf("tenant: {id: %s, name: Bench, environment: sandbox, test_mark: off, time_zone: Europe/London, currency: EUR}\ncrm: {kind: %s, with: %s}\nguard: {per_hour: off, per_day: off}\n", t.ID, t.Kind, c.with)
+	if c.push != nil {
+		out += fmt.Sprintf("push: [%s]\n", c.push.configured)
+	}
+	out += "rules:\n"
 	for _, r := range []struct{ id, document, trail string }{
 		{ruleOrderForm, "{template: order-form@1}", "audit-trail@1"},
 		{ruleAlone, "{template: order-form@1}", "none"},
@@ -233,12 +253,29 @@ func (w *world) control() http.Handler {
 			if err := c.close(d.record, d.rule); err != nil {
 				return nil, err
 			}
+			if to := r.FormValue("push"); to != "" {
+				if err := c.push.tell(r.Context(), to, d.record); err != nil {
+					return nil, err
+				}
+			}
 		}
 		c.opened = c.opened[n:]
 		return n, nil
 	})
 	handle("GET /calls", func(c *crm, _ *http.Request) (any, error) { return c.calls(), nil })
 	handle("POST /forget", func(c *crm, _ *http.Request) (any, error) { c.forget(); return 0, nil })
+	handle("GET /pushed", func(c *crm, _ *http.Request) (any, error) { return c.push.told, nil })
+	handle("POST /storm", func(c *crm, r *http.Request) (any, error) {
+		rate, err := strconv.Atoi(r.FormValue("rate"))
+		if err != nil {
+			return nil, err
+		}
+		lasts, err := time.ParseDuration(r.FormValue("lasts"))
+		if err != nil {
+			return nil, err
+		}
+		return c.push.storm(r.Context(), r.FormValue("push"), rate, lasts)
+	})
 	handle("GET /cpu", func(*crm, *http.Request) (any, error) {
 		var u syscall.Rusage
 		err := syscall.Getrusage(syscall.RUSAGE_SELF, &u)
