@@ -69,6 +69,8 @@ type Channel struct {
 	// Body is the template of a custom body, JSON (docs/notify.md has the names); Headers are set beside our own.
 	Body    string            `yaml:"body"`
 	Headers map[string]string `yaml:"headers"`
+	// HeadersFrom are headers whose values are secrets, such as Authorization; they are read for each call.
+	HeadersFrom map[string]secret.Ref `yaml:"headers_from"`
 	// Kinds and Tenants are those that it is told of. Default: all. What concerns the whole house goes to channels of all tenants.
 	Kinds   []string `yaml:"kinds"`
 	Tenants []string `yaml:"tenants"`
@@ -204,8 +206,8 @@ func (c *Config) checkChannel(path string, ch Channel) (errs []error) {
 		fail("", ": a channel has either mail or a shape")
 	case ch.Mail != "" && c.Notify.Mail == nil:
 		fail("mail", ": notify.mail is missing: name the mail server")
-	case ch.Mail != "" && (call || !ch.Key.IsZero() || ch.Body != "" || ch.Headers != nil):
-		fail("mail", ": url, key, body and headers are those of a shape")
+	case ch.Mail != "" && (call || !ch.Key.IsZero() || ch.Body != "" || ch.Headers != nil || ch.HeadersFrom != nil):
+		fail("mail", ": url, key, body, headers and headers_from are those of a shape")
 	case ch.Shape == "" && ch.Mail != "":
 		if _, err := mail.ParseAddress(ch.Mail); err != nil {
 			fail("mail", " is %q: it must be one address", ch.Mail)
@@ -221,10 +223,47 @@ func (c *Config) checkChannel(path string, ch Channel) (errs []error) {
 	case (ch.Shape == ShapeCustom) == (ch.Body == ""):
 		fail("body", ": body is the template of a custom shape, and needed there")
 	}
+	errs = append(errs, c.checkHeaders("notify."+path, ch)...)
 	for i, tenant := range ch.Tenants {
 		if tenant == "" {
 			fail(fmt.Sprintf("tenants.%d", i), " is empty")
 		}
+	}
+	return errs
+}
+
+var (
+	// headerForm is a token (RFC 9110, 5.6.2), as names of headers are.
+	headerForm = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+	// secretHeader is a name whose value opens something.
+	secretHeader = regexp.MustCompile(`(?i)authorization|cookie|token|secret|password|api-?key|signature`)
+)
+
+// checkHeaders sees to it that each is given once, and none of those that open something in plain text.
+func (c *Config) checkHeaders(path string, ch Channel) (errs []error) {
+	fail := func(key, name, format string, args ...any) {
+		errs = append(errs, c.At(path+"."+key+"."+name, "%s.%s: "+format, append([]any{path, key}, args...)...))
+	}
+	given := map[string]bool{}
+	for _, name := range keysOf(ch.Headers) {
+		given[strings.ToLower(name)] = true
+		switch {
+		case !headerForm.MatchString(name):
+			fail("headers", name, "%q is no name of a header", name)
+		case secretHeader.MatchString(name):
+			fail("headers", name, "what %s holds is a secret: say under headers_from where it is, such as credential:%s", name, ch.ID)
+		}
+	}
+	for _, name := range keysOf(ch.HeadersFrom) {
+		switch {
+		case !headerForm.MatchString(name):
+			fail("headers_from", name, "%q is no name of a header", name)
+		case given[strings.ToLower(name)]:
+			fail("headers_from", name, "%s is under headers as well", name)
+		case ch.HeadersFrom[name].IsZero():
+			fail("headers_from", name, "%s is empty: say where its value is, such as credential:%s", name, ch.ID)
+		}
+		given[strings.ToLower(name)] = true
 	}
 	return errs
 }

@@ -34,6 +34,16 @@ func TestNotifyHasDefaults(t *testing.T) {
 	}
 }
 
+func TestHeadersMayBeReferences(t *testing.T) {
+	c, err := withNotify(t, "notify:\n  channels: [{id: own, shape: custom, url: \"https://x.example\", body: x, headers: {X-Team: a}, headers_from: {Authorization: \"credential:own\"}}]\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if from := c.Notify.Channels[0].HeadersFrom["Authorization"]; from.String() != "credential:own" {
+		t.Errorf("%s", from)
+	}
+}
+
 func TestNotifyMistakesAreToldWithTheirLine(t *testing.T) {
 	const mail = "notify:\n  mail: {server: \"smtp.example.com:587\", from: seal@example.com}\n  channels:\n"
 	for lines, want := range map[string]string{
@@ -50,16 +60,27 @@ func TestNotifyMistakesAreToldWithTheirLine(t *testing.T) {
 		"notify:\n  channels: [{id: ops, mail: ops@example.com}]":                                                               "notify.mail is missing",
 		mail + "    - {id: Ops, mail: ops@example.com}":                                                                         "channels.0.id",
 		mail + "    - {id: ops}": "either mail or a shape",
-		mail + "    - {id: ops, mail: ops@example.com, shape: slack}":                                  "either mail or a shape",
-		mail + "    - {id: ops, mail: \"a@example.com, b@example.com\"}":                               "one address",
-		mail + "    - {id: ops, mail: ops@example.com}\n    - {id: ops, mail: b@example.com}":          "already that of the one in line 7",
-		mail + "    - {id: ops, shape: slack}":                                                         "url",
-		mail + "    - {id: ops, shape: pagerduty}":                                                     "key",
-		mail + "    - {id: ops, shape: teams, url: \"https://x.example\"}":                             "pagerduty, slack or custom",
-		mail + "    - {id: ops, shape: custom, url: \"https://x.example\"}":                            "body",
-		mail + "    - {id: ops, shape: slack, url: \"https://x.example\", url_from: \"credential:x\"}": "not both",
+		mail + "    - {id: ops, mail: ops@example.com, shape: slack}":                                                                                "either mail or a shape",
+		mail + "    - {id: ops, mail: \"a@example.com, b@example.com\"}":                                                                             "one address",
+		mail + "    - {id: ops, mail: ops@example.com}\n    - {id: ops, mail: b@example.com}":                                                        "already that of the one in line 7",
+		mail + "    - {id: ops, shape: slack}":                                                                                                       "url",
+		mail + "    - {id: ops, shape: pagerduty}":                                                                                                   "key",
+		mail + "    - {id: ops, shape: teams, url: \"https://x.example\"}":                                                                           "pagerduty, slack or custom",
+		mail + "    - {id: ops, shape: custom, url: \"https://x.example\"}":                                                                          "body",
+		mail + "    - {id: ops, shape: slack, url: \"https://x.example\", url_from: \"credential:x\"}":                                               "not both",
+		mail + "    - {id: ops, shape: custom, url: \"https://x.example\", body: x, headers: {Authorization: \"Bearer hunter2\"}}":                   "notify.channels.0.headers: what Authorization holds is a secret: say under headers_from",
+		mail + "    - {id: ops, shape: custom, url: \"https://x.example\", body: x, headers: {X-Api-Key: hunter2}}":                                  "what X-Api-Key holds is a secret",
+		mail + "    - {id: ops, shape: custom, url: \"https://x.example\", body: x, headers: {\"X Team\": a}}":                                       "no name of a header",
+		mail + "    - {id: ops, shape: custom, url: \"https://x.example\", body: x, headers_from: {Authorization: hunter2}}":                         "not a reference to a secret",
+		mail + "    - {id: ops, shape: custom, url: \"https://x.example\", body: x, headers_from: {\"X Team\": \"credential:x\"}}":                   "no name of a header",
+		mail + "    - {id: ops, shape: custom, url: \"https://x.example\", body: x, headers: {X-Team: a}, headers_from: {x-team: \"credential:x\"}}": "under headers as well",
+		mail + "    - {id: ops, shape: custom, url: \"https://x.example\", body: x, headers_from: {X-Team: }}":                                       "X-Team is empty",
+		mail + "    - {id: ops, mail: ops@example.com, headers_from: {Authorization: \"credential:x\"}}":                                             "are those of a shape",
 	} {
 		_, err := withNotify(t, lines)
+		if err != nil && strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("a secret is quoted: %v", err)
+		}
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "dealseal.yaml:") {
 			t.Errorf("%s:\n%v, want %q", lines, err, want)
 		}

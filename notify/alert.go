@@ -27,8 +27,9 @@ type Hook struct {
 	// Form makes the body, Single has each incident in a call of its own.
 	Form   Form
 	Single bool
-	// Headers are set beside our own.
-	Headers map[string]string
+	// Headers are set beside our own. HeadersFrom return those that are secrets, and are asked for each call.
+	Headers     map[string]string
+	HeadersFrom map[string]func() (string, error)
 	// Version is told to the receiver.
 	Version string
 }
@@ -55,8 +56,8 @@ func (h *Hook) Send(ctx context.Context, m Message) error {
 	if err != nil {
 		return &problemError{words: "its URL is no address"}
 	}
-	for name, value := range h.Headers {
-		r.Header.Set(name, value)
+	if err := h.setHeaders(r.Header); err != nil {
+		return err
 	}
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("User-Agent", "dealseal/"+h.Version)
@@ -73,6 +74,20 @@ func (h *Hook) Send(ctx context.Context, m Message) error {
 	return nil
 }
 
+func (h *Hook) setHeaders(to http.Header) error {
+	for name, value := range h.Headers {
+		to.Set(name, value)
+	}
+	for name, read := range h.HeadersFrom {
+		value, err := read()
+		if err != nil {
+			return &problemError{words: err.Error()}
+		}
+		to.Set(name, value)
+	}
+	return nil
+}
+
 // Probe connects and asks for nothing that could page anybody.
 func (h *Hook) Probe(ctx context.Context) error {
 	address, err := h.URL()
@@ -82,6 +97,9 @@ func (h *Hook) Probe(ctx context.Context) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodHead, address, nil)
 	if err != nil {
 		return &problemError{words: "its URL is no address"}
+	}
+	if err := h.setHeaders(r.Header); err != nil {
+		return err
 	}
 	resp, err := h.Client.Do(r)
 	if err != nil {

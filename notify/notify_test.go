@@ -4,12 +4,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -221,6 +223,43 @@ func TestACustomShapeMakesJSONOfAMessage(t *testing.T) {
 		if _, err := notify.ParseShape(bad); err == nil {
 			t.Errorf("%s is taken", bad)
 		}
+	}
+}
+
+func TestHeadersThatAreSecretsAreReadForEachCallAndNeverTold(t *testing.T) {
+	var got []string
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		got = append(got, r.Method+" "+r.Header.Get("Authorization")+" "+r.Header.Get("X-Team"))
+	}))
+	defer server.Close()
+	value, trouble := "Bearer one", error(nil)
+	h := &notify.Hook{Client: webhooks.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}).Client(false, nil), Form: notify.Slack{}, URL: func() (string, error) { return server.URL, nil },
+		Headers: map[string]string{"X-Team": "contracts"}, HeadersFrom: map[string]func() (string, error){"Authorization": func() (string, error) { return value, trouble }}}
+	send := func() error { return h.Send(t.Context(), house.Message([]notify.Incident{held("x")})) }
+	if err := send(); err != nil {
+		t.Fatal(err)
+	}
+	value = "Bearer two"
+	if err := errors.Join(send(), h.Probe(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"POST Bearer one contracts", "POST Bearer two contracts", "HEAD Bearer two contracts"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	value = "Bearer hidden\r\nX-Other: 1"
+	for _, err := range []error{send(), h.Probe(t.Context())} {
+		if err == nil || strings.Contains(notify.Problem(err)+err.Error(), "hidden") {
+			t.Errorf("%v", err)
+		}
+	}
+	value, trouble = "Bearer three", errors.New("its header Authorization cannot be read")
+	for _, err := range []error{send(), h.Probe(t.Context())} {
+		if err == nil || notify.Problem(err) != trouble.Error() {
+			t.Errorf("%v", err)
+		}
+	}
+	if len(got) != 3 {
+		t.Errorf("called without its header: %q", got)
 	}
 }
 

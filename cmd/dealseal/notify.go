@@ -59,7 +59,10 @@ func (h *house) sender(path string, c config.Channel) (notify.Sender, error) {
 	if c.Mail != "" {
 		return h.mailbox(c.Mail)
 	}
-	hook := &notify.Hook{Headers: c.Headers, Version: version, URL: readAddress(c)}
+	hook := &notify.Hook{Headers: c.Headers, HeadersFrom: map[string]func() (string, error){}, Version: version, URL: readAddress(c)}
+	for name, from := range c.HeadersFrom {
+		hook.HeadersFrom[name] = func() (string, error) { return reveal("header "+name, from) }
+	}
 	switch c.Shape {
 	case config.ShapePagerDuty:
 		hook.Form, hook.Single = notify.PagerDuty{RoutingKey: func() (string, error) { return reveal("key", c.Key) }}, true
