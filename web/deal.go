@@ -26,6 +26,7 @@ type dealView struct {
 	Prepare  string // makes the document anew, where that is possible
 	Erased   bool
 	Decide   *deedForm // nil where there is nothing to decide, or not for this person
+	Decider  decider
 
 	Timeline []stepView
 	Total    string
@@ -129,7 +130,7 @@ func (s *server) deal(ctx context.Context, r *http.Request) (*frame, error) {
 		return nil, noDeal(tx, err)
 	}
 	v := viewDeal(d, s.Now())
-	v.Decide = s.decideForm(ctx, d)
+	v.Decide, v.Decider = s.decideForm(ctx, d), s.decider(ctx)
 	return &frame{Title: "Deal " + string(tx), Here: "deals", Live: v.Decide == nil, Deal: v}, nil // nobody's words are lost while they are written
 }
 

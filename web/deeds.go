@@ -43,6 +43,29 @@ var decisions = map[string]struct {
 // button is one that a person may press.
 type button struct{ Verb, Word, Means string }
 
+// decider says in whose hands decisions about deals are, as the reader sees it.
+type decider struct {
+	// Here is set where the reader decides on the pages.
+	Here bool
+	// Role is the reader's, which may not, and Others those that may; both are empty where nobody decides on the pages.
+	Role, Others string
+}
+
+func (s *server) decider(ctx context.Context) decider {
+	who, _ := reader(ctx)
+	if s.Deeds == nil || role.May(who.Role, role.Decide) {
+		return decider{Here: s.Deeds != nil}
+	}
+	var others []string
+	for _, r := range deal.TokenRoles {
+		if role.May(r, role.Decide) {
+			others = append(others, string(r))
+		}
+	}
+	last := len(others) - 1
+	return decider{Role: string(who.Role), Others: strings.Join(others[:last], ", ") + " or " + others[last]}
+}
+
 // deedForm is what a person may do about a deal or a delivery.
 type deedForm struct {
 	Action  string
@@ -171,7 +194,7 @@ func mustMay(who Session, p role.Permission) *problem {
 	}
 	return &problem{status: http.StatusForbidden, Title: "Your role may not do this",
 		What: "You are logged in as " + string(who.Role) + ", which may not " + string(p) + ".",
-		Do:   "Whoever administers the daemon gives you a link for another role:", Command: loginCommand + " --role ROLE"}
+		Do:   "Whoever administers the daemon gives you another role, or a link for one:", Command: loginCommand + " --role ROLE"}
 }
 
 // forRole lets only those see a page whose role has a permission.

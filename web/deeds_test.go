@@ -187,3 +187,22 @@ func TestEveryRoleSeesAndDoesWhatTheTableSays(t *testing.T) {
 		t.Error("a role that there is not lets in")
 	}
 }
+
+func TestWhoDecidesIsSaidToEachRole(t *testing.T) {
+	v := settle()
+	held := in(v, deal.Held)
+	for _, r := range deal.TokenRoles {
+		for name, p := range map[string]string{"status": "/", "deal": path(held)} {
+			text := checkOutline(t, get(as(v, r, &doer{}), p).Body.String()).text
+			here := strings.Contains(text, "decide there, or give") || strings.Contains(text, "decide below, or give")
+			others := strings.Contains(text, "Your role, "+string(r)+", decides nothing: once the cause is mended, somebody who is operator, signer-admin or admin decides on the deal’s page")
+			if may := role.May(r, role.Decide); here != may || others == may {
+				t.Errorf("%s, %s: here %t, others %t", name, r, here, others)
+			}
+		}
+	}
+	h, _, _ := open(v)
+	if text := checkOutline(t, get(h, "/").Body.String()).text; !strings.Contains(text, "Mend the cause, then give the command on the daemon’s machine.") {
+		t.Error("where nobody decides on the pages, another way is told")
+	}
+}

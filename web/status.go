@@ -28,6 +28,8 @@ type statusView struct {
 	// Waiting deals need a person: held ones first, then dead ones.
 	Waiting    []rowView
 	WaitingAll int64
+	// Decider is who decides about them.
+	Decider decider
 	// Guards are what the guard holds together.
 	Guards               []guardView
 	InWorks, Done, Ended int64
@@ -231,7 +233,7 @@ func (s *server) status(ctx context.Context, _ *http.Request) (*frame, error) {
 }
 
 func (s *server) statusView(ctx context.Context) (*statusView, error) {
-	v, now := &statusView{Trouble: s.check(ctx).trouble()}, s.Now()
+	v, now := &statusView{Trouble: s.check(ctx).trouble(), Decider: s.decider(ctx)}, s.Now()
 	counts, err := s.House.Counts(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("counts: %w", err)
