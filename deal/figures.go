@@ -6,7 +6,10 @@ import "time"
 type Day struct {
 	Day string // YYYY-MM-DD
 	// Noticed to Done count sealings that reached the step; Held, Dead and Ended those that came to wait or to an end.
-	Noticed, Sealed, Done, Held, Dead, Ended int64
+	Noticed, Sealed, Reported, Done, Held, Dead, Ended int64
+	// Returned is how long those that were reported took since they were noticed, all of them together, with what waited for
+	// a person.
+	Returned time.Duration
 	// Calls to CRMs, and how many of them got no answer, a server's error, or were limited.
 	Calls, FailedCalls int64
 	// Flow is how long sealings took from noticed to reported, without those that waited for a person.
@@ -30,6 +33,10 @@ type Figures struct {
 	Days  []Day // those that have any, oldest first
 	Flow  Quantiles
 	Steps []StepTimes // in their order, those that were reached
+	// Earlier has how many were sealed on the days of the VolumeWeeks before, those that have any. First is the first day of
+	// which anything is known; empty when there is none.
+	Earlier map[string]int64
+	First   string
 }
 
 // Checkpoint is a signed state of the audit tree.

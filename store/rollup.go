@@ -30,13 +30,14 @@ func (t *txn) tally(r *row, sl *deal.Sealing, fresh bool) error {
 	if fresh || !moved {
 		return nil
 	}
-	if err := t.latency(sl.Tenant, sl.Step, t.now.UnixMilli()-r.stepAt); err != nil {
+	if err := t.latency(sl.Tenant, sl.Step, t.now.UnixMilli()-r.stepAt); err != nil || sl.Step != deal.Reported {
 		return err
 	}
-	if sl.Step == deal.Reported && !r.waited {
-		return t.flow(t.now.UnixMilli() - r.noticed)
+	took := max(t.now.UnixMilli()-r.noticed, 0) // clocks are set back
+	if err := t.dailyBy(sl.Tenant, returnedIn, took); err != nil || r.waited {
+		return err
 	}
-	return nil
+	return t.flow(took)
 }
 
 func (t *txn) tallyState(r *row, sl *deal.Sealing, fresh bool) error {
@@ -51,10 +52,11 @@ func (t *txn) tallyState(r *row, sl *deal.Sealing, fresh bool) error {
 	return t.count(sl.Tenant, sl.Step, sl.Condition, 1)
 }
 
-// The daily counters of calls to CRMs.
+// The daily counters of calls to CRMs, and of the milliseconds that reported sealings took.
 const (
 	callsMade   = "calls"
 	callsFailed = "failed calls"
+	returnedIn  = "returned in"
 )
 
 func (t *txn) tallyCalls(p deal.PollState) error {
@@ -129,6 +131,9 @@ func (s *Store) Figures(ctx context.Context, since time.Time) (f deal.Figures, e
 			f.Days[i].Flow = flows[d.Day].quantiles()
 		}
 		f.Flow = all.quantiles()
+		if f.Earlier, f.First, err = t.earlier(since); err != nil {
+			return err
+		}
 		f.Steps, err = t.stepTimes(week)
 		return err
 	})
@@ -149,6 +154,23 @@ func (t *txn) days(since time.Time) (days []deal.Day, err error) {
 		return nil
 	}, daysQuery, since.UTC().Format(time.DateOnly))
 	return days, err
+}
+
+// earlier returns the contracts of the days that say what is usual, and the first day of all.
+func (t *txn) earlier(since time.Time) (sealed map[string]int64, first string, err error) {
+	sealed = map[string]int64{}
+	err = t.each(func(r *sql.Rows) error {
+		var on string
+		var n int64
+		err := r.Scan(&on, &n)
+		sealed[on] = n
+		return err
+	}, volumesQuery, since.AddDate(0, 0, -7*deal.VolumeWeeks).UTC().Format(time.DateOnly), since.UTC().Format(time.DateOnly), deal.Sealed)
+	if err != nil {
+		return nil, "", err
+	}
+	err = t.each(func(r *sql.Rows) error { return r.Scan(&first) }, firstQuery)
+	return sealed, first, err
 }
 
 // flows returns the durations by day, and all together.
@@ -187,17 +209,22 @@ func (t *txn) stepTimes(since time.Time) (list []deal.StepTimes, err error) {
 }
 
 const (
-	daysQuery  = `SELECT day, name, sum(n) FROM daily WHERE day >= $1 GROUP BY day, name ORDER BY day`
-	flowsQuery = `SELECT day, bucket, n FROM flows WHERE day >= $1 ORDER BY day, bucket`
-	stepsQuery = `SELECT step, bucket, sum(n) FROM latency WHERE day >= $1 GROUP BY step, bucket ORDER BY step, bucket`
+	daysQuery    = `SELECT day, name, sum(n) FROM daily WHERE day >= $1 GROUP BY day, name ORDER BY day`
+	volumesQuery = `SELECT day, sum(n) FROM daily WHERE day >= $1 AND day < $2 AND name = $3 GROUP BY day`
+	firstQuery   = `SELECT coalesce(min(day), '') FROM daily`
+	flowsQuery   = `SELECT day, bucket, n FROM flows WHERE day >= $1 ORDER BY day, bucket`
+	stepsQuery   = `SELECT step, bucket, sum(n) FROM latency WHERE day >= $1 GROUP BY step, bucket ORDER BY step, bucket`
 )
 
 // addTo adds a daily counter to the day's figures.
 func addTo(d *deal.Day, what string, n int64) {
-	counters := map[string]*int64{string(deal.Noticed): &d.Noticed, string(deal.Sealed): &d.Sealed, string(deal.Done): &d.Done,
+	counters := map[string]*int64{string(deal.Noticed): &d.Noticed, string(deal.Sealed): &d.Sealed, string(deal.Reported): &d.Reported, string(deal.Done): &d.Done,
 		string(deal.Held): &d.Held, string(deal.Dead): &d.Dead, string(deal.Ended): &d.Ended, callsMade: &d.Calls, callsFailed: &d.FailedCalls}
 	if c, ok := counters[what]; ok {
 		*c += n
+	}
+	if what == returnedIn {
+		d.Returned += time.Duration(n) * time.Millisecond
 	}
 }
 

@@ -43,8 +43,8 @@ func TestDaysCountDealsCallsAndDurations(t *testing.T) {
 	polled(4, 0)
 	flow := bucketEnd(bucketOf(300))
 	want := []deal.Day{
-		{Day: "2026-03-04", Noticed: 2, Sealed: 1, Done: 1, Held: 1, Calls: 10, FailedCalls: 2, Flow: deal.Quantiles{N: 1, P50: flow, P95: flow, P99: flow}},
-		{Day: "2026-03-05", Sealed: 1, Done: 1, Calls: 4},
+		{Day: "2026-03-04", Noticed: 2, Sealed: 1, Reported: 1, Done: 1, Held: 1, Returned: 300 * time.Millisecond, Calls: 10, FailedCalls: 2, Flow: deal.Quantiles{N: 1, P50: flow, P95: flow, P99: flow}},
+		{Day: "2026-03-05", Sealed: 1, Reported: 1, Done: 1, Returned: 24 * time.Hour, Calls: 4},
 	}
 	f := figures(t, s, start)
 	if d := cmp.Diff(want, f.Days); d != "" || f.Flow != want[0].Flow {
@@ -85,12 +85,30 @@ func TestQuantilesAreRanks(t *testing.T) {
 
 func TestChartsReadFewRows(t *testing.T) {
 	s, _ := newStore(t)
-	for _, q := range []string{daysQuery, flowsQuery, stepsQuery} {
-		for _, line := range explained(t, s, q, "2026-03-04") {
+	for q, args := range map[string][]any{daysQuery: {"2026-03-04"}, flowsQuery: {"2026-03-04"}, stepsQuery: {"2026-03-04"}, volumesQuery: {"2026-01-04", "2026-03-04", "sealed"}, firstQuery: nil} {
+		for _, line := range explained(t, s, q, args...) {
 			if len(line) > 4 && line[:4] == "SCAN" {
 				t.Errorf("%s\n\t%s", q, line)
 			}
 		}
+	}
+}
+
+func TestTheWeeksBeforeSayWhatIsUsual(t *testing.T) {
+	s, c := newStore(t)
+	if f := figures(t, s, start); f.First != "" || len(f.Earlier) > 0 {
+		t.Errorf("of nothing: %+v", f)
+	}
+	for range 2 {
+		toDone(t, s, one(t, s, "006"+c.now.Format("0102")))
+		c.advance(7 * 24 * time.Hour)
+	}
+	f := figures(t, s, c.now.AddDate(0, 0, -7))
+	if diff := cmp.Diff(map[string]int64{"2026-03-04": 1}, f.Earlier); diff != "" || f.First != "2026-03-04" || len(f.Days) != 1 {
+		t.Errorf("%s; since %s; %+v", diff, f.First, f.Days)
+	}
+	if f := figures(t, s, c.now.AddDate(0, 0, 7*deal.VolumeWeeks)); len(f.Earlier) != 0 {
+		t.Errorf("%+v", f.Earlier)
 	}
 }
 

@@ -38,7 +38,10 @@ type chart struct {
 	Grid               []tick // horizontal lines
 	Days               []tick // below the axis
 	Limit              *tick
+	Bands              []bar  // what is usual, behind the bars
+	Edges              string // of the bands
 	Bars               []bar
+	Odd                string // marks of days that are not usual
 	Lines              []line
 	Key                []choice // what the lines are: class and words
 	Head               []string
@@ -85,7 +88,7 @@ func month(days []deal.Day, now time.Time) []deal.Day {
 // charts are those of the status page.
 func charts(f deal.Figures, now time.Time) []chart {
 	days := month(f.Days, now)
-	list := []chart{sealedChart(days), successChart(days), flowChart(days, f.Flow)}
+	list := []chart{sealedChart(days), volumeChart(days, f), outcomeChart(days), returnChart(days), successChart(days), flowChart(days, f.Flow)}
 	for i := range list {
 		list[i].Days = dayTicks(days)
 	}
@@ -100,18 +103,9 @@ func sealedChart(days []deal.Day) chart {
 	}
 	c := chart{ID: "sealed", Title: "Contracts sealed per day", Figure: number(sum), Note: "in 30 days", Head: []string{"Noticed", "Sealed", "Done"}}
 	c.Desc = fmt.Sprintf("Bars for each of the last 30 days. %s were sealed, at most %s on one day.", number(sum), number(most))
-	end := nice(float64(most))
-	y := func(v float64) float64 { return bottom - v/end*(bottom-top) }
-	for _, v := range []float64{0, end / 2, end} {
-		if v == math.Trunc(v) {
-			c.Grid = append(c.Grid, tick{unit(y(v)), number(int64(v))})
-		}
-	}
+	y := c.numbers(most)
 	for i, d := range days {
-		if d.Sealed > 0 {
-			h := max(float64(bottom)-y(float64(d.Sealed)), 1)
-			c.Bars = append(c.Bars, bar{unit(dayAt(i) - barWidth/2), unit(bottom - h), unit(barWidth), unit(h)})
-		}
+		c.bar(i, d.Sealed, y)
 		c.Rows = append(c.Rows, chartRow{d.Day, []string{number(d.Noticed), number(d.Sealed), number(d.Done)}})
 	}
 	return c
@@ -135,12 +129,7 @@ func successChart(days []deal.Day) chart {
 		}
 	}
 	c.Desc = fmt.Sprintf("One value for each of the last 30 days: the share of calls to CRMs that were answered, a refusal being an answer. %s of %s failed. A line marks 99.5 per cent.", number(failed), number(calls))
-	floor := math.Floor(lowest*2-.5) / 2
-	if lowest < 98 {
-		floor = math.Max(math.Floor(lowest/10)*10, 0)
-	}
-	y := func(v float64) float64 { return bottom - (v-floor)/(100-floor)*(bottom-top) }
-	c.Grid = []tick{{unit(y(floor)), percent(floor)}, {unit(y(100)), percent(100)}}
+	y := c.shares(lowest)
 	c.Limit = &tick{unit(y(successTarget)), percent(successTarget)}
 	c.Lines = []line{trace("p50", days, func(d deal.Day) (float64, bool) { return y(successOf(d)), d.Calls > 0 })}
 	for _, d := range days {
@@ -155,6 +144,30 @@ func successChart(days []deal.Day) chart {
 
 func successOf(d deal.Day) float64 {
 	return float64(d.Calls-d.FailedCalls) / float64(d.Calls) * 100
+}
+
+// shares has the chart end at 100 per cent, and begin below the lowest of its values.
+func (c *chart) shares(lowest float64) (y func(float64) float64) {
+	floor := math.Floor(lowest*2-.5) / 2
+	if lowest < 98 {
+		floor = math.Max(math.Floor(lowest/10)*10, 0)
+	}
+	y = func(v float64) float64 { return bottom - (v-floor)/(100-floor)*(bottom-top) }
+	c.Grid = []tick{{unit(y(floor)), percent(floor)}, {unit(y(100)), percent(100)}}
+	return y
+}
+
+// durations has the chart reach from one duration to another, by powers of ten of a second.
+func (c *chart) durations(least, most time.Duration) (y func(time.Duration) float64) {
+	from, to := math.Floor(math.Log10(least.Seconds())), math.Ceil(math.Log10(most.Seconds()))
+	y = func(d time.Duration) float64 {
+		return bottom - (math.Log10(max(d.Seconds(), .001))-from)/(to-from)*(bottom-top)
+	}
+	for e := from; e <= to; e++ {
+		d := time.Duration(math.Pow(10, e) * float64(time.Second)).Round(time.Millisecond)
+		c.Grid = append(c.Grid, tick{unit(y(d)), roundTime(d)})
+	}
+	return y
 }
 
 func flowChart(days []deal.Day, all deal.Quantiles) chart {
@@ -173,14 +186,7 @@ func flowChart(days []deal.Day, all deal.Quantiles) chart {
 	}
 	c.Desc = fmt.Sprintf("Three values for each of the last 30 days, on a logarithmic scale: what 50, 95 and 99 of 100 deals did not exceed. Over all days these are %s, %s and %s. A line marks 3 seconds. "+
 		"Deals that waited for a person are left out.", took(all.P50), took(all.P95), took(all.P99))
-	from, to := math.Floor(math.Log10(least.Seconds())), math.Ceil(math.Log10(most.Seconds()))
-	y := func(d time.Duration) float64 {
-		return bottom - (math.Log10(max(d.Seconds(), .001))-from)/(to-from)*(bottom-top)
-	}
-	for e := from; e <= to; e++ {
-		d := time.Duration(math.Pow(10, e) * float64(time.Second)).Round(time.Millisecond)
-		c.Grid = append(c.Grid, tick{unit(y(d)), roundTime(d)})
-	}
+	y := c.durations(least, most)
 	c.Limit = &tick{unit(y(flowTarget)), "3 s"}
 	for _, q := range []struct {
 		class string
@@ -222,7 +228,10 @@ func trace(class string, days []deal.Day, value func(deal.Day) (y float64, ok bo
 	return l
 }
 
-const barWidth = .72 * (right - left) / chartDays
+const (
+	dayWidth = float64(right-left) / chartDays
+	barWidth = .72 * dayWidth
+)
 
 // dayAt is the middle of a day's place.
 func dayAt(i int) float64 { return left + (float64(i)+.5)*(right-left)/chartDays }
@@ -262,8 +271,11 @@ func percent(v float64) string {
 	return strings.TrimSuffix(strings.TrimRight(fmt.Sprintf("%.2f", v), "0"), ".") + " %"
 }
 
-// roundTime is a power of ten of a second.
+// roundTime is a power of ten of a second, short enough for the side of a chart.
 func roundTime(d time.Duration) string {
+	if d == 100*time.Millisecond {
+		return "0.1 s"
+	}
 	if d < time.Second {
 		return fmt.Sprintf("%d ms", d.Milliseconds())
 	}

@@ -10,6 +10,18 @@ import (
 	"github.com/dealseal/dealseal/deal"
 )
 
+// chartOf is the chart with an ID.
+func chartOf(t *testing.T, f deal.Figures, id string) chart {
+	t.Helper()
+	for _, c := range charts(f, noon) {
+		if c.ID == id {
+			return c
+		}
+	}
+	t.Fatalf("there is no chart %q", id)
+	return chart{}
+}
+
 func TestChartsOfANewDaemonPromiseNothing(t *testing.T) {
 	for _, c := range charts(deal.Figures{}, noon) {
 		if len(c.Bars) > 0 || strings.Contains(c.Title+c.Figure+c.Note, "NaN") || len(c.Rows) != chartDays || c.Mark == "done" {
@@ -31,7 +43,7 @@ func TestChartsOfANewDaemonPromiseNothing(t *testing.T) {
 func TestChartsShowTheLast30DaysAndNoOthers(t *testing.T) {
 	day := func(ago int) string { return noon.AddDate(0, 0, -ago).Format(time.DateOnly) }
 	f := deal.Figures{Days: []deal.Day{{Day: day(30), Sealed: 9}, {Day: day(29), Sealed: 1}, {Day: day(0), Sealed: 4}}}
-	c := charts(f, noon)[0]
+	c := chartOf(t, f, "sealed")
 	if c.Figure != "5" || len(c.Bars) != 2 || c.Rows[0].Day != day(29) || c.Rows[29].Day != day(0) {
 		t.Errorf("%s sealed, %d bars, from %s to %s", c.Figure, len(c.Bars), c.Rows[0].Day, c.Rows[29].Day)
 	}
@@ -53,9 +65,10 @@ func TestPromisesThatAreNotKeptAreMarked(t *testing.T) {
 		{deal.Day{Day: today, Calls: 3, FailedCalls: 3}, deal.Quantiles{N: 1, P95: 2 * time.Hour}, "dead", "0 %", "dead", "2 h 0 min"},
 		{deal.Day{Day: today, Calls: 7}, deal.Quantiles{}, "done", "100 %", "ahead", "–"},
 	} {
-		all := charts(deal.Figures{Days: []deal.Day{c.day}, Flow: c.flow}, noon)
-		if all[1].Mark != c.success || all[1].Figure != c.share || all[2].Mark != c.speed || all[2].Figure != c.p {
-			t.Errorf("%+v: %s %s, %s %s", c, all[1].Mark, all[1].Figure, all[2].Mark, all[2].Figure)
+		f := deal.Figures{Days: []deal.Day{c.day}, Flow: c.flow}
+		success, flow := chartOf(t, f, "success"), chartOf(t, f, "flow")
+		if success.Mark != c.success || success.Figure != c.share || flow.Mark != c.speed || flow.Figure != c.p {
+			t.Errorf("%+v: %s %s, %s %s", c, success.Mark, success.Figure, flow.Mark, flow.Figure)
 		}
 	}
 }
@@ -80,8 +93,8 @@ func TestEverythingDrawnIsOnThePlane(t *testing.T) {
 					}
 				}
 			}
-			for _, b := range c.Bars {
-				if b.Y[0] == '-' {
+			for _, b := range append(c.Bands, c.Bars...) {
+				if b.Y[0] == '-' || b.Height[0] == '-' {
 					t.Errorf("%s: a bar from %s", c.ID, b.Y)
 				}
 			}

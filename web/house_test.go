@@ -234,13 +234,28 @@ var reasons = map[deal.Condition]string{
 	deal.Ended:    "voided: the deal left its stage before it was sealed",
 }
 
-// busyMonth is a month with weekends, and one bad day.
+// busyMonth is a month with weekends, one bad day, one on which much was sealed, and one on which little was, after others
+// like it.
 func busyMonth() (f deal.Figures) {
+	f.Earlier, f.First = map[string]int64{}, noon.AddDate(0, -6, 0).Format(time.DateOnly)
+	for i := range 7 * deal.VolumeWeeks {
+		day := noon.AddDate(0, 0, -chartDays-i)
+		f.Earlier[day.Format(time.DateOnly)] = int64(190 + (i*29)%70)
+		if day.Weekday() == time.Saturday || day.Weekday() == time.Sunday {
+			f.Earlier[day.Format(time.DateOnly)] = int64(i % 9)
+		}
+	}
 	for i := range chartDays {
 		day := noon.AddDate(0, 0, i-chartDays+1)
 		n := int64(180 + (i*37)%90)
 		if day.Weekday() == time.Saturday || day.Weekday() == time.Sunday {
 			n = int64(i % 9)
+		}
+		switch i {
+		case 12:
+			n *= 3
+		case 22:
+			n /= 6
 		}
 		if n == 0 {
 			continue
@@ -248,6 +263,10 @@ func busyMonth() (f deal.Figures) {
 		d := deal.Day{Day: day.Format(time.DateOnly), Noticed: n + 2, Sealed: n, Done: n, Calls: n * 8, FailedCalls: int64(i%4) * n / 160}
 		if i == 17 {
 			d.FailedCalls = n / 6
+		}
+		d.Reported, d.Returned = n, time.Duration(n)*time.Duration(900+(i*773)%5000)*time.Millisecond
+		if i%6 == 2 {
+			d.Ended = 1 + n/40
 		}
 		d.Flow = deal.Quantiles{N: n, P50: time.Duration(520+i*5) * time.Millisecond, P95: time.Duration(1100+(i*113)%700) * time.Millisecond, P99: time.Duration(1700+(i*311)%2900) * time.Millisecond}
 		f.Days = append(f.Days, d)
