@@ -264,24 +264,27 @@ func TestATemplateThatFailsAgainAndAgainIsGivenUpByNameUntilItSucceeds(t *testin
 			})
 			b := moody(t)
 			bad, good := []byte(`{"mood":"`+mood+`"}`), []byte(`{"mood":"good"}`)
-			fail := func() *RunawayError {
+			fail := func() (given *RunawayError, counts bool) {
 				t.Helper()
 				_, err := r.Render(t.Context(), b, bad)
 				if err == nil || !strings.Contains(err.Error(), cause) {
 					t.Fatal(err)
 				}
-				var given *RunawayError
 				errors.As(err, &given)
-				return given
+				return given, runaway(err, r.timeout)
 			}
-			for range maxFailures - 1 {
-				if given := fail(); given != nil {
+			var given *RunawayError
+			for attempts, counted := 0, 0; counted < maxFailures; attempts++ {
+				if attempts == 2*maxFailures { // TestOnlyWhatRunsAwayAloneIsGivenUp counts without a machine
+					t.Skipf("of %d endless documents this machine gave %d half of a processor: it is too busy to put anything down to the template", attempts, counted)
+				}
+				var counts bool
+				if given, counts = fail(); counts {
+					counted++
+				}
+				if given != nil && counted < maxFailures {
 					t.Fatalf("given up too early: %v", given)
 				}
-			}
-			given := fail()
-			for i := 0; given == nil && i < 10; i++ { // a document that had too little of this machine does not count
-				given = fail()
 			}
 			if given == nil || !given.Permanent() || given.Template != "probe@1" || given.Failures != maxFailures {
 				t.Fatalf("%+v", given)
@@ -292,7 +295,7 @@ func TestATemplateThatFailsAgainAndAgainIsGivenUpByNameUntilItSucceeds(t *testin
 			if _, err := r.Render(t.Context(), b, good); err != nil {
 				t.Fatalf("another record: %v", err)
 			}
-			if given := fail(); given != nil {
+			if given, _ := fail(); given != nil {
 				t.Errorf("one failure after a success: %v", given)
 			}
 		})
