@@ -20,6 +20,7 @@ import (
 	"github.com/dealseal/dealseal/connectors/salesforce"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/documents"
+	"github.com/dealseal/dealseal/documents/typst"
 	"github.com/dealseal/dealseal/engine"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/pades"
@@ -273,6 +274,9 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 		if err != nil {
 			return engine.Rule{}, err
 		}
+		if err := markable(file, path+".audit_trail", b, p.Mark); err != nil {
+			return engine.Rule{}, err
+		}
 		p.AuditTrail = b.Hash()
 	}
 	return engine.Rule{StartFrom: start, Plan: p, Types: types, Filter: filter,
@@ -305,6 +309,17 @@ func statusWords(kind string, configured map[string]string) map[deal.Status]stri
 	return words
 }
 
+// markable refuses a template that could not be marked as a test: it would be found out by the first deal.
+func markable(file *config.Tenant, path string, b *documents.Bundle, mark string) error {
+	if mark == "" {
+		return nil
+	}
+	if source, line, found := typst.OwnForeground(b); found {
+		return file.At(path, "%s sets a page foreground of its own (%s, line %d), which would hide %q on documents of a sandbox: use background or place there, or set tenant.test_mark to %q", b.Name(), source, line, mark, config.Unmarked)
+	}
+	return nil
+}
+
 // useTemplate adds what the rule's template needs to the plan, and returns what it makes of the fields.
 func (h *house) useTemplate(file *config.Tenant, path string, r config.Rule, p *deal.Plan) (map[string]deal.ValueType, error) {
 	if r.Document.Template == "" {
@@ -318,6 +333,9 @@ func (h *house) useTemplate(file *config.Tenant, path string, r config.Rule, p *
 		if err := b.RequireApproved(); err != nil {
 			return nil, file.At(path+".document.template", "%v", err)
 		}
+	}
+	if err := markable(file, path+".document.template", b, p.Mark); err != nil {
+		return nil, err
 	}
 	types, err := b.ValueTypes(file.CRM.Kind, r.Document.Fields)
 	if err != nil {

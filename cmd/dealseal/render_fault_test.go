@@ -218,3 +218,21 @@ func (s *stage) stopReaders(t *testing.T) {
 }
 
 func isTimestamp(r *http.Request) bool { return r.URL.Path == pki.PathTSA }
+
+func TestATemplateThatCannotBeMarkedAsATestIsRefusedBeforeTheFirstDeal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{crms: []deal.Kind{deal.Salesforce}})
+	must(t, os.CopyFS(w.path("templates"), os.DirFS(filepath.Join(repository(t), "templates"))))
+	edit(t, w.config, filepath.Join(repository(t), "templates"), w.path("templates"))
+	source, err := os.ReadFile(w.path("templates/order-form/contract.typ"))
+	must(t, err)
+	must(t, os.WriteFile(w.path("templates/order-form/contract.typ"), append(source, "\n#set page(foreground: [mine])\n"...), 0o600))
+	tenant := w.path("tenants/" + w.crms[0].tenant() + ".yaml")
+	if _, stderr, code := w.run(t, "check"); code != exitFailed || !strings.Contains(stderr, "order-form@1 sets a page foreground of its own (contract.typ, line ") || !strings.Contains(stderr, tenant+":") {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+	edit(t, tenant, "environment: sandbox", "environment: sandbox, test_mark: off")
+	if _, stderr, code := w.run(t, "check"); code != exitOK {
+		t.Errorf("without a mark exit %d: %s", code, stderr)
+	}
+}
