@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/secret"
 	"github.com/dealseal/dealseal/webhooks"
 )
 
@@ -266,6 +267,9 @@ func aside(ctx context.Context, s *Store, tx deal.TxID) error {
 		return err
 	}
 	if _, err := s.ForgetPushes(ctx); err != nil {
+		return err
+	}
+	if _, err := s.SecretsSince(ctx, acme, []secret.Secret{secret.New([]byte("hush"))}); err != nil {
 		return err
 	}
 	pass := deal.Pass{Tenant: acme, Account: org, Days: 3, Began: start}

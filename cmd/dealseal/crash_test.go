@@ -19,6 +19,7 @@ import (
 	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/engine"
+	"github.com/dealseal/dealseal/secret"
 	"github.com/dealseal/dealseal/store"
 )
 
@@ -200,7 +201,7 @@ func (c *chain) plunges() (list []plunge) {
 				d.awaitReady(t)
 				must(t, d.cmd.Process.Signal(syscall.SIGTERM))
 			}
-		case "commit/memory", "commit/erase", "rename/manifest", "commit/receive", "commit/refused", "commit/forget", "commit/callback":
+		case "commit/memory", "commit/erase", "rename/manifest", "commit/receive", "commit/refused", "commit/forget", "commit/callback", "commit/secrets":
 			way.alone = []string{operation}
 		case "commit/recover":
 			continue // see recoverWithCrashes
@@ -380,6 +381,9 @@ func operateOn(file, operation string, tx deal.TxID) error {
 			return err
 		}
 		_, err = s.LookedAt(ctx, "nobody", sealing.Account, sealing.Change.Ref, time.Now())
+		return err
+	case operation == "commit/secrets":
+		_, err := s.SecretsSince(ctx, sealing.Tenant, []secret.Secret{secret.New([]byte(at))})
 		return err
 	case operation == "commit/memory":
 		m := s.Memory(sealing.Tenant)

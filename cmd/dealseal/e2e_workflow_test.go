@@ -115,6 +115,11 @@ func TestAWorkflowStandsStillUntilTheContractIsSealed(t *testing.T) {
 	})
 	ends(waits, "FAIL_CONTINUE", "action_required", string(tx))
 
+	eventually(t, "the ages of secrets are told", func() (bool, string) {
+		text := s.daemon.get(t, "/metrics")
+		return strings.Contains(text, `dealseal_secret_age_seconds{secret="push.0.secrets.0",tenant="contoso"}`) && strings.Contains(text, `{secret="crm.with.auth.token",tenant="contoso"}`), text
+	})
+
 	// Nobody else makes a workflow wait, and what is no deal is refused.
 	must(t, c.portal.DefineAction(definition, hubspot.WorkflowAction{Secret: "another", Client: s.daemon.sender(t)}))
 	if e := c.portal.Execution(c.portal.Enrol(t.Context(), record, "")); e.State != "FAILED" || e.Status != http.StatusUnauthorized {

@@ -52,6 +52,8 @@ type examiner struct {
 	callbacks func(context.Context) (map[deal.TenantID]store.CallbackFigures, error)
 	// endpoints returns how webhooks are doing.
 	endpoints func(ctx context.Context) ([]store.EndpointState, error)
+	// secretsSince says how old secrets are; nil for a command.
+	secretsSince sinceKnown
 	// tokens returns who may use the API; nil for a command.
 	tokens func(ctx context.Context) ([]deal.Token, error)
 	// http asks OCSP responders and time-stamp servers.
@@ -181,6 +183,9 @@ func spareStamps(found []doctor.Finding) {
 func (x *examiner) examinations() (all []doctor.Examination) {
 	for _, t := range x.tenants {
 		all = append(all, x.examineTenant(t))
+		if x.secretsSince != nil {
+			all = append(all, x.examineSecrets(t))
+		}
 		if len(t.endpoints) > 0 || x.serving {
 			all = append(all, x.examineWebhooks(t))
 		}

@@ -49,7 +49,7 @@ func (d *service) newPage() http.Handler {
 	hooks := newHookMeter()
 	d.deliverer.Attempted = hooks.attempted
 	registry.MustRegister(hooks.attempts, hooks.delay, d.messages, notifyWatch{d.store})
-	registry.MustRegister(metrics, web.Readiness(checks), &d.checkups, keyWatch{d.keys.groups, d.standIns}, hookWatch{d.store, d.residents.house}, d.ingress, d.api, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(metrics, web.Readiness(checks), &d.checkups, keyWatch{d.keys.groups, d.standIns}, hookWatch{d.store, d.residents.house}, d.ingress, d.api, &d.secrets, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return web.New(web.Options{House: house, Hooks: pageHooks{d.store}, Deeds: pageDeeds{d.operations()}, Sessions: d.sessions, SignIn: d.signIn, SignInLasts: d.signInLasts(), Hosts: d.hosts(), Metrics: registry, Version: version, Log: d.log, Checks: checks})
 }
 

@@ -86,6 +86,7 @@ type service struct {
 	public      net.Listener // nil without one
 	certificate *certificate // of public; nil without TLS
 	ingress     *web.Ingress
+	secrets     secretWatch
 	asks        *apiListener // nil without an API
 	api         *api.API
 	closers     []func() error
@@ -239,6 +240,7 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 	g.Go(func() error { return d.serveAPI(ctx) })
 	g.Go(func() error { return d.ingress.Run(ctx) })
 	g.Go(func() error { return d.lookAfterPushes(ctx) })
+	g.Go(func() error { return d.lookAfterSecrets(ctx) })
 	g.Go(func() error { return d.checkpoints(ctx) })
 	g.Go(func() error { return d.deliverer.Run(ctx) })
 	g.Go(func() error { return d.forgetDeliveries(ctx) })

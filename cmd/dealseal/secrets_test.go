@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dealseal/dealseal/config"
+	"github.com/dealseal/dealseal/connectors/hubspot"
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/doctor"
+	"github.com/dealseal/dealseal/secret"
+)
+
+func TestSecretsThatStayTheSameForTooLongAreShown(t *testing.T) {
+	now := time.Now()
+	ref := func(name, value string, written time.Time) secret.Ref {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), name)
+		must(t, os.WriteFile(path, []byte(value), 0o600))
+		must(t, os.Chtimes(path, written, written))
+		r, err := secret.ParseRef("file:" + path)
+		must(t, err)
+		return r
+	}
+	missing, err := secret.ParseRef("file:/nowhere/at/all")
+	must(t, err)
+	old := now.AddDate(0, 0, -100)
+	file := &config.Tenant{Push: []config.Push{{Source: config.PushHubSpot, Secrets: []secret.Ref{ref("kept", "a", now), missing}}}, Webhooks: []config.Webhook{{Secret: ref("hook", "b", old)}}}
+	file.Tenant.ID = "contoso"
+	house := tenant{file: file, with: hubspot.Config{Auth: hubspot.Auth{Flow: hubspot.FlowOAuth, ClientSecret: ref("client", "c", now), RefreshToken: ref("refresh", "d", now)}}}
+
+	// Of one the store knows that it is older than its file.
+	known := func(_ context.Context, tenant deal.TenantID, secrets []secret.Secret) (since []time.Time, err error) {
+		for _, s := range secrets {
+			since = append(since, map[string]time.Time{"a": old}[s.RevealString()])
+			if since[len(since)-1].IsZero() {
+				since[len(since)-1] = now.Add(-time.Minute)
+			}
+		}
+		return since, nil
+	}
+	x := &examiner{secretsSince: known}
+	want := map[string]doctor.Result{"crm.with.auth.client_secret": doctor.Pass, "crm.with.auth.refresh_token": doctor.Pass, "push.0.secrets.0": doctor.Warning, "webhooks.0.secret": doctor.Warning}
+	found := doctor.Run(t.Context(), []doctor.Examination{x.examineSecrets(house)})
+	for _, f := range found {
+		if want[f.Subject] != f.Result {
+			t.Errorf("%s: %s, %s", f.Subject, f.Result, f.What)
+		}
+		if f.Result == doctor.Warning && !strings.Contains(f.What, old.Format(time.DateOnly)+" or longer: 100 days") {
+			t.Errorf("%s", f.What)
+		}
+	}
+	if len(found) != len(want) {
+		t.Errorf("%d findings, want %d: %v", len(found), len(want), found)
+	}
+	ages, err := secretAges(t.Context(), house, known)
+	must(t, err)
+	metrics := make(chan prometheus.Metric, 10)
+	(&secretWatch{ages: map[deal.TenantID][]secretAge{"contoso": ages}}).Collect(metrics)
+	if len(metrics) != len(want) {
+		t.Errorf("%d ages are told, want %d", len(metrics), len(want))
+	}
+}
