@@ -30,6 +30,9 @@ const (
 	knownLasts = time.Hour
 )
 
+// signatures are those that only the provider can make, whatever others it names.
+var signatures = []string{oidc.RS256, oidc.RS384, oidc.RS512, oidc.PS256, oidc.PS384, oidc.PS512, oidc.ES256, oidc.ES384, oidc.ES512, oidc.EdDSA}
+
 // DownError means that the provider cannot be asked, or answers what it should not. Its text is for the log and the check-up.
 type DownError struct{ What string }
 
@@ -82,7 +85,7 @@ func (p *Provider) discover(ctx context.Context) (*provider, error) {
 		}
 	}
 	known.keys = oidc.NewRemoteKeySet(oidc.ClientContext(context.Background(), p.client), known.KeysURL)
-	known.verifier = found.Verifier(&oidc.Config{ClientID: p.o.ClientID, Now: p.o.Now})
+	known.verifier = oidc.NewVerifier(p.o.Issuer, known.keys, &oidc.Config{ClientID: p.o.ClientID, Now: p.o.Now, SupportedSigningAlgs: signatures})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.known = known

@@ -101,8 +101,13 @@ func TestAPersonIsLetInWithTheFirstRoleThatFits(t *testing.T) {
 	if want := (Person{Who: "anna@example.com (oidc:24400320)", Role: deal.RoleOperator, To: "/deals/abc"}); err != nil || who != want {
 		t.Fatalf("%+v, %v; want %+v", who, err, want)
 	}
-	if n := w.mock.Calls("/.well-known/openid-configuration"); n != 1 {
-		t.Errorf("the provider was discovered %d times", n)
+	if _, err := w.finish(w.travel("/")); err != nil {
+		t.Error(err)
+	}
+	for path, want := range map[string]int{"/.well-known/openid-configuration": 1, "/keys": 1, "/token": 2} {
+		if n := w.mock.Calls(path); n != want {
+			t.Errorf("%s was asked %d times, want %d", path, n, want)
+		}
 	}
 }
 
