@@ -56,13 +56,27 @@ func (l *lexer) has(i int) bool {
 	return true
 }
 
+// longTable is how many bytes of a long table are in the window at once, about.
+const longTable = 32 << 10
+
+// ahead reads the next bytes at once, if they are not in the window, because all of them will be asked for. What is wrong with
+// them is found by who does.
+func (l *lexer) ahead(bytes int64) {
+	if missing := min(bytes, longTable) - int64(len(l.b)-l.p); missing > 0 {
+		l.grow(missing)
+	}
+}
+
 // fill doubles the window, from 512 bytes on.
-func (l *lexer) fill() bool {
+func (l *lexer) fill() bool { return l.grow(int64(max(512, len(l.b)))) }
+
+// grow puts so many more bytes into the window, or as many as there are.
+func (l *lexer) grow(n int64) bool {
 	if l.src == nil || l.err != nil {
 		return false
 	}
 	from := l.base + int64(len(l.b))
-	n := min(int64(max(512, len(l.b))), l.size-from)
+	n = min(n, l.size-from)
 	if n <= 0 {
 		return false
 	}
@@ -85,7 +99,7 @@ func (l *lexer) fill() bool {
 
 // forget drops what was read, so that a long table does not count as one long object.
 func (l *lexer) forget() {
-	if l.src != nil && l.p > 32<<10 {
+	if l.src != nil && l.p > longTable {
 		l.b = bytes.Clone(l.b[l.p:])
 		l.base += int64(l.p)
 		l.p = 0

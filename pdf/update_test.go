@@ -238,3 +238,25 @@ func TestDateHasItsZone(t *testing.T) {
 		}
 	}
 }
+
+// TestNewObjectsGetNumbersThatAreFree has trailers say that there are fewer objects than there are.
+func TestNewObjectsGetNumbersThatAreFree(t *testing.T) {
+	d := newDraft("\n")
+	d.obj(1, "<< /Type /Catalog /Pages 2 0 R >>")
+	d.obj(2, "<< /Type /Pages /Kids [] /Count 0 >>")
+	d.stream(3, "/Type /ObjStm /N 1 /First 4", "9 0 (hidden)")
+	hidden := d.Len()
+	d.stream(4, "/Type /XRef /W [1 2 1] /Size 1 /Index [9 1]", string(record(2, 3, 0)))
+	table := bytes.Replace(d.table("/Root 1 0 R"), []byte("/Size 5"), []byte("/Size 1"), 1)
+	old := bytes.LastIndex(table, []byte("xref\n0"))
+	hybrid := fmt.Appendf(bytes.Clone(table), "xref\ntrailer\n<< /Size 1 /Root 1 0 R /Prev %d /XRefStm %d >>\nstartxref\n%d\n%%%%EOF\n", old, hidden, len(table))
+	stream := bytes.Replace(withXRefStream("/Type /ObjStm /N 2 /First 9", twoObjects, goodEntry), []byte("/Size 6"), []byte("/Index [0 6] /Size 1"), 1)
+	for name, c := range map[string]struct {
+		file []byte
+		free int
+	}{"table": {table, 5}, "stream": {stream, 6}, "hybrid": {hybrid, 10}} {
+		if ref := mustOpen(t, c.file).Update().Alloc(); ref.Num != c.free {
+			t.Errorf("%s: a new object gets number %d, want %d", name, ref.Num, c.free)
+		}
+	}
+}

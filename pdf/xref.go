@@ -30,6 +30,7 @@ type section struct {
 	stream  bool
 	trailer *Dict
 	entries map[int]entry // nil once they are those of the File
+	next    int           // above the highest number of an entry
 }
 
 // Revision is the state of the file after one update.
@@ -129,10 +130,7 @@ func (f *File) findNext() error {
 		if !ok || size < 1 || size > maxObjects {
 			return &SyntaxError{Offset: s.offset, Reason: fmt.Sprintf("the trailer's /Size is not a number from 1 to %d", maxObjects)}
 		}
-		f.next = max(f.next, int(size))
-	}
-	for num := range f.entries {
-		f.next = max(f.next, num+1)
+		f.next = max(f.next, int(size), s.next)
 	}
 	return nil
 }
@@ -178,6 +176,7 @@ func (f *File) readTable(l *lexer, s *section) error {
 			return err
 		}
 		s.expect(count, (f.size-l.offset())/tableEntryBytes)
+		l.ahead(count*tableEntryBytes + 512) // with a trailer
 		for i := range int(count) {
 			if err := f.tableEntry(l, s, int(first)+i); err != nil {
 				return err
@@ -204,6 +203,11 @@ func (s *section) expect(entries, bytes int64) {
 	}
 }
 
+func (s *section) put(num int, e entry) {
+	s.entries[num] = e
+	s.next = max(s.next, num+1)
+}
+
 func (f *File) tableEntry(l *lexer, s *section, num int) error {
 	l.forget()
 	offset, gen, used, ok := l.fixedEntry()
@@ -217,7 +221,7 @@ func (f *File) tableEntry(l *lexer, s *section, num int) error {
 	if used && offset > 0 { // offset 0 is the header: producers write it for objects that do not exist
 		e.kind, e.offset = inFile, offset+f.base
 	}
-	s.entries[num] = e
+	s.put(num, e)
 	return f.spendBytes(tableEntryBytes, l.offset())
 }
 
@@ -282,7 +286,7 @@ func (f *File) readHidden(s *section) error {
 	s.expect(int64(len(hidden.entries)), f.size)
 	for num, e := range hidden.entries {
 		if s.entries[num].kind == free {
-			s.entries[num] = e
+			s.put(num, e)
 		}
 	}
 	return f.spend(l)
@@ -366,7 +370,7 @@ func (f *File) streamEntries(s *section, data []byte) error {
 			if err != nil {
 				return bad(err.Error())
 			}
-			s.entries[int(first)+i] = e
+			s.put(int(first)+i, e)
 			data = data[record:]
 		}
 		// An entry costs much more than its bytes.

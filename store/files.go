@@ -246,15 +246,16 @@ func openFile(stored *os.File, key *dataKey, name string, want deal.FileFact) (_
 		return nil, &MismatchError{Name: name, Reason: "it cannot be decrypted: it is damaged or belongs to another transaction"}
 	}
 	content := io.ReaderAt(plain)
+	h := sha256.New() // alone: the MD5 that was committed with it is of the same bytes
 	if size == want.Size && size <= heldPlain {
 		held := make([]byte, size)
-		if _, err := io.ReadFull(io.NewSectionReader(plain, 0, size), held); err != nil {
-			return nil, &MismatchError{Name: name, Reason: "it is damaged"}
-		}
+		_, err = io.ReadFull(io.NewSectionReader(plain, 0, size), held)
+		h.Write(held)
 		content = bytes.NewReader(held)
+	} else {
+		_, err = io.Copy(h, io.NewSectionReader(plain, 0, size))
 	}
-	h := sha256.New() // alone: the MD5 that was committed with it is of the same bytes
-	if _, err := io.Copy(h, io.NewSectionReader(content, 0, size)); err != nil {
+	if err != nil {
 		return nil, &MismatchError{Name: name, Reason: "it is damaged"}
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != want.SHA256 || size != want.Size {
