@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
+	"time"
 
 	"github.com/dealseal/dealseal/web/signin"
 )
@@ -63,7 +65,9 @@ func (s *server) ticket(value string, maxAge int) *http.Cookie {
 
 // refuseSignIn says that nobody was let in, and only to the log why.
 func (s *server) refuseSignIn(w http.ResponseWriter, r *http.Request, err error) {
-	s.Log.Warn("nobody was let in to the status page", "why", err)
+	if untold, ok := s.refusals.note(s.Now()); ok {
+		s.Log.Warn("nobody was let in to the status page", "why", err, "untold", untold)
+	}
 	p := &problem{status: http.StatusForbidden, Title: "You are not signed in", What: "What your browser has brought from the provider lets nobody in here. The daemon’s log says why.",
 		Do: "Sign in once more. If that does not help, ask whoever runs this daemon, or give this command on its machine and open the link that it prints:", Command: loginCommand, SignIn: s.signInAt("/")}
 	var down *signin.DownError
@@ -73,6 +77,27 @@ func (s *server) refuseSignIn(w http.ResponseWriter, r *http.Request, err error)
 		p.Do = "Try it again in a while. A link to log in works meanwhile; this command prints one on the daemon’s machine:"
 	}
 	s.page(func(context.Context, *http.Request) (*frame, error) { return nil, p })(w, r)
+}
+
+// mostToldAMinute is how many refusals of a minute are logged: whoever reaches the page can cause them.
+const mostToldAMinute = 20
+
+// sparing counts refusals of a minute.
+type sparing struct {
+	mu    sync.Mutex
+	since time.Time
+	n     int
+}
+
+// note reports whether one more is told, and how many of the minute before were not.
+func (r *sparing) note(now time.Time) (untold int, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now.Sub(r.since) >= time.Minute {
+		untold, r.n, r.since = max(r.n-mostToldAMinute, 0), 0, now
+	}
+	r.n++
+	return untold, r.n <= mostToldAMinute
 }
 
 // signInAt is where somebody who wants a page signs in; empty where there is no provider.

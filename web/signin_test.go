@@ -207,9 +207,32 @@ func TestWithTheProviderDownTheLinkStillLogsIn(t *testing.T) {
 
 func TestSignInCookiesAreForHTTPSWhereThePageIs(t *testing.T) {
 	p := signin.New(signin.Options{Page: "https://seal.example.com"})
-	s := &server{Options{SignIn: p}}
+	s := &server{Options: Options{SignIn: p}}
 	if c := s.ticket("x", 1); !c.Secure || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode {
 		t.Errorf("%+v", c)
+	}
+}
+
+func TestStrangersDoNotFillTheLog(t *testing.T) {
+	g := newGatehouse(t)
+	c := g.browser()
+	for range mostToldAMinute + 7 {
+		g.get(c, g.page+signin.Back+"?code=x")
+	}
+	if n := strings.Count(g.log.String(), "nobody was let in"); n != mostToldAMinute {
+		t.Errorf("%d lines", n)
+	}
+	var r sparing
+	for i := range 2 {
+		if untold, ok := r.note(noon.Add(time.Duration(i) * time.Minute)); untold != 0 || !ok {
+			t.Errorf("%d: %d, %t", i, untold, ok)
+		}
+	}
+	for range mostToldAMinute + 5 {
+		r.note(noon.Add(90 * time.Second))
+	}
+	if untold, ok := r.note(noon.Add(2 * time.Minute)); untold != 6 || !ok {
+		t.Errorf("%d of the minute before were not told, %t", untold, ok)
 	}
 }
 

@@ -55,8 +55,11 @@ type Options struct {
 // houseLimit is how long the House may take to answer for one page.
 const houseLimit = 10 * time.Second
 
-// server answers with the options it was made with. It has no state of its own.
-type server struct{ Options }
+// server answers with the options it was made with. It has no state of its own but what it counts.
+type server struct {
+	Options
+	refusals sparing // of people who come back from the provider
+}
 
 // New returns the handler of everything that the admin port answers. It is safe for concurrent use.
 func New(o Options) http.Handler {
@@ -69,7 +72,7 @@ func New(o Options) http.Handler {
 	if o.Sessions == nil {
 		o.Sessions = NewSessions(o.Now)
 	}
-	s := &server{o}
+	s := &server{Options: o}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", s.page(s.start))
 	mux.HandleFunc("GET /login", s.page(s.askLogin))
