@@ -29,6 +29,10 @@ type property struct {
 type option struct {
 	Label string `json:"label"`
 	Value string `json:"value"`
+	// What people have made of it, which adding others to the list must leave as it is.
+	Description string `json:"description"`
+	Order       int    `json:"displayOrder"`
+	Hidden      bool   `json:"hidden"`
 }
 
 // stageProperties begins the names of what HubSpot computes for each stage of a deal, such as hs_v2_date_entered_1234. They

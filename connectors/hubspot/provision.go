@@ -27,10 +27,11 @@ type newProperty struct {
 }
 
 type newOption struct {
-	Label  string `json:"label"`
-	Value  string `json:"value"`
-	Order  int    `json:"displayOrder"`
-	Hidden bool   `json:"hidden"`
+	Label       string `json:"label"`
+	Value       string `json:"value"`
+	Description string `json:"description,omitempty"`
+	Order       int    `json:"displayOrder"`
+	Hidden      bool   `json:"hidden"`
 }
 
 // Lacking implements connectors.Provisioner. Making needs the scope crm.schemas.deals.write, which nothing else does.
@@ -119,16 +120,19 @@ func (c *Connector) creation(t target) connectors.Provision {
 	return connectors.Provision{What: what, Make: func(ctx context.Context) error { return c.make(ctx, "", p) }}
 }
 
-// options lists those that there are, and behind them those for words that none of them stands for.
+// options lists those that there are, as they are, and behind them those for words that none of them stands for.
 func options(there []option, words []string) (all []newOption) {
+	next := 0
 	for _, o := range there {
-		all = append(all, newOption{Label: o.Label, Value: o.Value, Order: len(all)})
+		all = append(all, newOption(o))
+		next = max(next, o.Order+1)
 	}
 	for _, word := range words {
 		if slices.ContainsFunc(all, func(o newOption) bool { return o.Value == word }) {
 			continue
 		}
-		all = append(all, newOption{Label: titleOf(word), Value: word, Order: len(all)})
+		all = append(all, newOption{Label: titleOf(word), Value: word, Order: next})
+		next++
 	}
 	return all
 }
