@@ -229,15 +229,20 @@ func (d *Deliverer) newRunner(ctx context.Context, e Endpoint) *runner {
 }
 
 func (d *Deliverer) client(e Endpoint) (*http.Client, error) {
-	var certificates []tls.Certificate
+	var certificate clientCertificate
 	if e.ClientCert != "" {
-		c, err := tls.LoadX509KeyPair(e.ClientCert, e.ClientKey)
-		if err != nil {
-			return nil, errors.New("the client certificate cannot be read: look at client_cert and client_key")
+		certificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { // for each connection: it is renewed once in a while
+			c, err := tls.LoadX509KeyPair(e.ClientCert, e.ClientKey)
+			if err != nil {
+				return nil, &forbiddenError{"the client certificate cannot be read: look at client_cert and client_key"}
+			}
+			return &c, nil
 		}
-		certificates = append(certificates, c)
+		if _, err := certificate(nil); err != nil {
+			return nil, err
+		}
 	}
-	return d.Guard.client(strings.HasPrefix(e.URL, "https:"), e.Concurrency, certificates, d.Trust), nil
+	return d.Guard.client(strings.HasPrefix(e.URL, "https:"), e.Concurrency, certificate, d.Trust), nil
 }
 
 func (r *runner) wake() {
@@ -293,9 +298,13 @@ func (r *runner) send() time.Duration {
 		}
 		return trouble
 	}
+	if r.unfit != nil && len(due) > 0 { // what it lacked may be there now
+		r.client, r.unfit = r.Deliverer.client(r.endpoint)
+	}
+	client, unfit := r.client, r.unfit
 	for _, d := range due {
 		r.busy++
-		go func() { r.ended <- r.attempt(d) }()
+		go func() { r.ended <- r.attempt(d, client, unfit) }()
 	}
 	switch {
 	case len(due) == free:
@@ -325,9 +334,9 @@ func (r *runner) note(fate Fate) {
 func jitter(wait time.Duration) time.Duration { return time.Duration(rand.Int64N(int64(wait)/10 + 1)) }
 
 // attempt makes an attempt that the ledger knows of, and tells it what came of it. A stop lets it end.
-func (r *runner) attempt(d Delivery) Fate {
+func (r *runner) attempt(d Delivery, client *http.Client, unfit error) Fate {
 	ctx := context.WithoutCancel(r.ctx)
-	o := r.try(ctx, r.client, r.unfit, r.endpoint, d, time.Now())
+	o := r.try(ctx, client, unfit, r.endpoint, d, time.Now())
 	if err := r.Ledger.Settle(ctx, o); err != nil {
 		r.Log.Error("what came of a delivery could not be written down: it is made again", "endpoint", r.endpoint.ID, "event", d.Event.ID, "err", err)
 	}

@@ -58,10 +58,13 @@ func (g Guard) Client(encrypted bool, trust *tls.Config) *http.Client {
 	return g.client(encrypted, 1, nil, trust)
 }
 
+// clientCertificate is what a server that asks for one is shown; nil: nothing.
+type clientCertificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
+
 // client makes calls to one endpoint. It follows no redirect, takes no proxy from the environment, which would resolve names
 // itself, and unpacks nothing.
-func (g Guard) client(encrypted bool, connections int, certificates []tls.Certificate, trust *tls.Config) *http.Client {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: certificates}
+func (g Guard) client(encrypted bool, connections int, certificate clientCertificate, trust *tls.Config) *http.Client {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, GetClientCertificate: certificate}
 	if trust != nil {
 		config.RootCAs = trust.RootCAs
 	}
