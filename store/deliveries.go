@@ -235,11 +235,23 @@ func (s *Store) Settle(ctx context.Context, o webhooks.Outcome) error {
 			o.Delivery, o.Attempt, max(1, o.Took.Microseconds()), o.Status, o.Problem, answer); err != nil {
 			return err
 		}
+		if late, err := t.late(o); err != nil || late {
+			return err
+		}
 		if err := t.moveOn(o, row); err != nil {
 			return err
 		}
 		return t.judgeEndpoint(o, row)
 	})
+}
+
+// late reports whether an attempt that came to nothing says nothing any more: it took longer than its lease, so that another
+// was begun, or has delivered.
+func (t *txn) late(o webhooks.Outcome) (bool, error) {
+	var state string
+	var tries int
+	found, err := t.get([]any{&state, &tries}, `SELECT state, tries FROM deliveries WHERE seq = $1`, o.Delivery)
+	return !found || o.Fate != webhooks.Delivered && (tries > o.Attempt || state == "delivered"), err
 }
 
 // moveOn moves the delivery on.

@@ -230,3 +230,35 @@ func TestWhatIsDamagedIsSetAsideAndTheRestGoesOn(t *testing.T) {
 		t.Errorf("after a reload it is told %+v, want what it has missed", due)
 	}
 }
+
+// TestALateFailureUndoesNoDelivery has a process stand still in an attempt for longer than its lease.
+func TestALateFailureUndoesNoDelivery(t *testing.T) {
+	s, clock := newStore(t)
+	if err := s.ConfigureEndpoints(t.Context(), []webhooks.Endpoint{testEndpoint("hooks")}); err != nil {
+		t.Fatal(err)
+	}
+	one(t, s, "006A")
+	first := taken(t, s, "acme/hooks")[0]
+	clock.advance(2 * time.Minute)
+	second := taken(t, s, "acme/hooks")[0]
+	state := func(state string, failures int) {
+		t.Helper()
+		all, err := s.Deliveries(t.Context(), "acme/hooks", "", 10)
+		at, missing := s.EndpointState(t.Context(), "acme/hooks")
+		if err != nil || missing != nil || len(all) != 1 || all[0].State != state || at.Failures != failures {
+			t.Errorf("%+v, %+v, want %s and %d failures: %v %v", all, at, state, failures, err, missing)
+		}
+	}
+	concluded(t, s, "acme/hooks", first, webhooks.Again, clock.Now().Add(time.Hour))
+	state("pending", 0) // the second is under way
+	if due := taken(t, s, "acme/hooks"); len(due) != 0 {
+		t.Errorf("what is under way is due again: %+v", due)
+	}
+	concluded(t, s, "acme/hooks", second, webhooks.Delivered, time.Time{})
+	concluded(t, s, "acme/hooks", first, webhooks.Failed, time.Time{})
+	state("delivered", 0)
+	clock.advance(time.Hour)
+	if due := taken(t, s, "acme/hooks"); len(due) != 0 {
+		t.Errorf("it is delivered once more: %+v", due)
+	}
+}
