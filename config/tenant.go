@@ -33,6 +33,9 @@ type Tenant struct {
 	// believed: the CRM is asked. Default: none; everything works without.
 	Push []Push `yaml:"push"`
 
+	// Vendors have people sign documents in the place of dealseal, for rules that say so. Default: none.
+	Vendors []Vendor `yaml:"vendors"`
+
 	// File is the path that was read.
 	File string `yaml:"-"`
 
@@ -121,6 +124,8 @@ type Rule struct {
 	// never sealed. Only the first start counts. Default now.
 	StartFrom string   `yaml:"start_from"`
 	Document  Document `yaml:"document"`
+	// Delegated has a vendor do the signing, in the place of Document and Seal (docs/delegated.md). Default: nobody.
+	Delegated *Delegated `yaml:"delegated"`
 	// Seal is a name under signing.profiles. Required.
 	Seal      string    `yaml:"seal"`
 	WriteBack WriteBack `yaml:"write_back"`
@@ -301,7 +306,12 @@ func (t *Tenant) defaults() {
 		r := &t.Rules[i]
 		orDefault(&r.Object, map[string]string{"salesforce": "Opportunity", "hubspot": "deals"}[t.CRM.Kind])
 		orDefault(&r.StartFrom, "now")
-		orDefault(&r.IfLeft, "hold")
+		if r.Delegated != nil {
+			orDefault(&r.Delegated.Patience, usualPatience)
+			orDefault(&r.Delegated.Level, "B-B")
+		} else {
+			orDefault(&r.IfLeft, "hold")
+		}
 		orDefault(&r.ReEntry, "hold")
 		orDefault(&r.AuditTrail, "audit-trail@1")
 	}
@@ -374,6 +384,7 @@ func (c *Config) checkTenant(t *Tenant) (errs []error) {
 		fail("rules", "rules is missing: without a rule nothing is ever sealed")
 	}
 	errs = append(errs, t.checkWebhooks()...)
+	errs = append(errs, c.checkVendors(t)...)
 	lines := map[string]int{}
 	for i, r := range t.Rules {
 		path := fmt.Sprintf("rules.%d", i)
@@ -400,22 +411,10 @@ func (c *Config) checkRule(t *Tenant, path string, r Rule) (errs []error) {
 	if _, err := r.StartTime(); err != nil {
 		fail("start_from", "start_from is %q: it must be now or a time such as 2026-11-20T08:00:00Z", r.StartFrom)
 	}
-	if (r.Document.Template == "") == (r.Document.Attachment == "") {
-		fail("document", "document needs exactly one of template and attachment")
-	}
-	if len(r.Document.Fields) > 0 && r.Document.Attachment != "" {
-		fail("document.fields", "document.fields is for templates: an attachment is sealed as it is")
-	}
-	if _, err := filepath.Match(r.Document.Attachment, ""); err != nil {
-		fail("document.attachment", "document.attachment %q is not a valid pattern", r.Document.Attachment)
-	}
-	if p, ok := c.Signing.Profiles[r.Seal]; !ok {
-		fail("seal", "%s", c.unknownProfile(r.Seal))
-	} else if c.Signing.Keys[p.Key].Kind == "soft" && t.Tenant.Environment == "production" {
-		fail("seal", "profile %q uses a soft key, which is for evaluation: a production tenant needs a key in an HSM", r.Seal)
-	}
-	if !slices.Contains([]string{"hold", "void", "seal"}, r.IfLeft) {
-		fail("if_left", "if_left is %q: it must be hold, void or seal", r.IfLeft)
+	if r.Delegated != nil {
+		errs = append(errs, checkDelegated(t, path, r)...)
+	} else {
+		errs = append(errs, c.checkSealed(t, path, r)...)
 	}
 	if !slices.Contains([]string{"hold", "seal"}, r.ReEntry) {
 		fail("re_entry", "re_entry is %q: it must be hold or seal", r.ReEntry)
@@ -433,6 +432,29 @@ func (c *Config) checkRule(t *Tenant, path string, r Rule) (errs []error) {
 		if !slices.Contains(statusKeys, key) {
 			fail("write_back.status.values."+key, "unknown status %q%s", key, Nearest(key, slices.Clone(statusKeys)))
 		}
+	}
+	return errs
+}
+
+// checkSealed looks at what says how a rule's documents are made and sealed.
+func (c *Config) checkSealed(t *Tenant, path string, r Rule) (errs []error) {
+	fail := func(key, format string, args ...any) { errs = append(errs, t.At(path+"."+key, format, args...)) }
+	if (r.Document.Template == "") == (r.Document.Attachment == "") {
+		fail("document", "document needs exactly one of template and attachment")
+	}
+	if len(r.Document.Fields) > 0 && r.Document.Attachment != "" {
+		fail("document.fields", "document.fields is for templates: an attachment is sealed as it is")
+	}
+	if _, err := filepath.Match(r.Document.Attachment, ""); err != nil {
+		fail("document.attachment", "document.attachment %q is not a valid pattern", r.Document.Attachment)
+	}
+	if p, ok := c.Signing.Profiles[r.Seal]; !ok {
+		fail("seal", "%s", c.unknownProfile(r.Seal))
+	} else if c.Signing.Keys[p.Key].Kind == "soft" && t.Tenant.Environment == "production" {
+		fail("seal", "profile %q uses a soft key, which is for evaluation: a production tenant needs a key in an HSM", r.Seal)
+	}
+	if !slices.Contains([]string{"hold", "void", "seal"}, r.IfLeft) {
+		fail("if_left", "if_left is %q: it must be hold, void or seal", r.IfLeft)
 	}
 	return errs
 }

@@ -11,6 +11,7 @@ type PushVerdict string
 const (
 	PushTaken    PushVerdict = "taken"    // its record is looked at
 	PushIgnored  PushVerdict = "ignored"  // it is about nothing that a rule could watch
+	PushKept     PushVerdict = "kept"     // a vendor's event of an envelope that no deal is known to have
 	PushRepeated PushVerdict = "repeated" // its sender has told of it before
 	PushReplayed PushVerdict = "replayed" // the very request came before
 	PushRefused  PushVerdict = "refused"  // followed by ": " and why
@@ -40,6 +41,8 @@ type Arrival struct {
 	// Callbacks are workflows that wait for what it leads to, each with ID, Ref and Rule; Block is for how long.
 	Callbacks []Callback
 	Block     time.Duration
+	// Told is what it tells if it is a vendor that signs: then Source is the vendor's name.
+	Told []VendorEvent
 }
 
 // PushedEvent is one thing that a push tells.

@@ -72,8 +72,12 @@ type Facts struct {
 	AttachAfter time.Time `json:"attach_after,omitzero"`
 	// Adopted says that the sealed file was found on the record instead of being made here.
 	Adopted bool `json:"adopted,omitempty"`
+	// Envelope is the vendor's ID of what it has people sign, for rules that are delegated; Heard, how many of the vendor's
+	// events are taken into account.
+	Envelope string `json:"envelope,omitempty"`
+	Heard    int    `json:"heard,omitempty"`
 	// WaitsFor is what the sealing cannot go on without and a person mends once for all: WaitsForLogin, or WaitsForKey of
-	// the key's name. Empty when it waits for nothing of the kind.
+	// the key's name; or, without anything being wrong, WaitsForEnvelope. Empty when it waits for nothing of the kind.
 	WaitsFor string `json:"waits_for,omitempty"`
 	// Drift says that the record says something else than the contract does; nil when they agree, as far as is known.
 	Drift *DriftFact `json:"drift,omitempty"`
@@ -146,6 +150,8 @@ type Private struct {
 	// SourceSize and SourceMD5 are what the CRM says of that file; zero where it says nothing.
 	SourceSize int64  `json:"source_size,omitempty"`
 	SourceMD5  string `json:"source_md5,omitempty"`
+	// Declined is what somebody who declined to sign has given as the reason.
+	Declined string `json:"declined,omitempty"`
 	// Boxes are the signature boxes of the rendered document.
 	Boxes json.RawMessage `json:"boxes,omitempty"`
 	// Ticket is the staged signature: exact bytes, attributes and digest. Value is the signature value, Token the
@@ -195,6 +201,9 @@ type Plan struct {
 	Overrides json.RawMessage `json:"overrides,omitempty"`
 	// Attachment is the file-name pattern of the attachment that is sealed instead of a rendered document.
 	Attachment string `json:"attachment,omitempty"`
+	// Delegated is set when a vendor does the signing; then Template, Bundle and Attachment are empty, and of the profile only
+	// the level counts.
+	Delegated *Delegated `json:"delegated,omitempty"`
 	// Mark runs across every page of what is made from a template: the account is none for contracts. Empty for none.
 	Mark string `json:"mark,omitempty"`
 	// Fields are the CRM paths to read.
@@ -213,7 +222,7 @@ type Plan struct {
 // Intent is written before an effect that cannot be undone or that others can see.
 type Intent struct {
 	Step Step
-	// What names the effect: gather, render, prepare, sign, timestamp, evidence, archive-timestamp, complete, check, keep, attach, report, reattach;
+	// What names the effect: gather, follow, fetch, render, prepare, sign, timestamp, evidence, archive-timestamp, complete, check, keep, attach, report, reattach;
 	// of a second seal second-prepare, second-sign, second-timestamp, second-evidence.
 	What string
 	// Digest is the hash that is about to be signed, or the SHA-256 of the bytes about to be sent; hex.

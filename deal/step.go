@@ -1,6 +1,9 @@
 package deal
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Step is how far a sealing has come. Steps only move forward, with one exception: before a signature value exists a
 // sealing may go back to Noticed to be gathered again.
@@ -37,15 +40,14 @@ const (
 	Retrying Condition = "retrying" // Next says when
 	Held     Condition = "held"     // Reason says why; a person releases or drops it
 	Dead     Condition = "dead"     // out of attempts or a permanent error; a person retries it
-	Ended    Condition = "ended"    // Reason starts with refused, expired, voided or dropped
+	Ended    Condition = "ended"    // Reason starts with refused, expired, voided or dropped, see Shown
 )
 
 // Waiting reports whether nothing happens until a person acts.
 func (c Condition) Waiting() bool { return c == Held || c == Dead || c == Ended }
 
 // ShownAs maps step and condition to the status that the CRM shows. Once the document is sealed a delay or failure is
-// ours, not the contract's: it is never shown as failed. Signed is shown only when the file is on the record. Awaiting
-// Signature is for other signers; the house's own seal never waits for one.
+// ours, not the contract's: it is never shown as failed. Signed is shown only when the file is on the record.
 func ShownAs(s Step, c Condition) Status {
 	switch {
 	case !s.Before(Attached):
@@ -59,4 +61,17 @@ func ShownAs(s Step, c Condition) Status {
 	default:
 		return StatusQueued
 	}
+}
+
+// Shown is ShownAs for a sealing of which the reason is known as well: it tells who waits for other signers, and who was
+// refused by one.
+func Shown(s Step, c Condition, reason string) Status {
+	status := ShownAs(s, c)
+	switch {
+	case status == StatusQueued && c == Retrying && strings.HasPrefix(reason, ReasonAwaiting):
+		return StatusAwaiting
+	case status == StatusActionRequired && strings.HasPrefix(reason, ReasonRefused):
+		return StatusRefused
+	}
+	return status
 }

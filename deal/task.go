@@ -39,13 +39,19 @@ func (t Task) Title() string {
 // TaskOf is the task about a sealing that waits for a person; ok is false when there is none to be made.
 func TaskOf(s *Sealing, now time.Time) (t Task, ok bool) {
 	words := s.Plan.WriteBack.Task
-	if words == nil || s.Condition != Held && s.Condition != Dead || s.Facts.Guarded || s.Facts.Waits == 0 {
+	if words == nil || s.Condition != Held && s.Condition != Dead && !s.EndedByVendor() || s.Facts.Guarded || s.Facts.Waits == 0 {
 		return t, false
 	}
-	what, next := "is held", "Mend the cause on the record if it is there. Then whoever runs dealseal releases the deal, or drops it"
-	if s.Condition == Dead {
+	what, why, next := "is held", s.Reason, "Mend the cause on the record if it is there. Then whoever runs dealseal releases the deal, or drops it"
+	switch s.Condition {
+	case Dead:
 		what, next = "was given up", "Whoever runs dealseal mends the cause, and has it tried again"
+	case Ended:
+		what, next = "was not signed", "If it is to be signed after all, start another envelope there and let the record enter its stage again"
+		if s.Private.Declined != "" {
+			why += ": " + s.Private.Declined
+		}
 	}
 	return Task{Tx: s.Tx, Number: s.Facts.Waits, Subject: cmp.Or(words.Subject, "Contract needs attention"), Due: now.AddDate(0, 0, words.Days),
-		Body: fmt.Sprintf("The contract of this record %s: %s\n\n%s. Transaction: %s", what, s.Reason, next, s.Tx)}, true
+		Body: fmt.Sprintf("The contract of this record %s: %s\n\n%s. Transaction: %s", what, why, next, s.Tx)}, true
 }

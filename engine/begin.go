@@ -53,6 +53,8 @@ func (r *run) hasBegun(i deal.Intent) bool {
 func (r *run) following(next deal.Step) *deal.Intent {
 	s := r.s
 	switch {
+	case next == deal.Gathered && s.Plan.Delegated != nil:
+		return &deal.Intent{What: "follow"}
 	case next == deal.Gathered:
 		return &deal.Intent{What: "render", Lease: transferLease}
 	case next == deal.Rendered && len(s.Private.Ticket) == 0:

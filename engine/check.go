@@ -33,11 +33,14 @@ func (r *run) check(ctx context.Context) error {
 			return err
 		}
 		return r.call(ctx, "verify", checkLimit, func(ctx context.Context) error {
-			report, err := r.Checker.Check(ctx, sealed)
+			report, err := r.checkSealed(ctx, sealed)
 			if err != nil {
 				return err
 			}
 			verdict, err = findingOf(report, r.first())
+			if s.Plan.Delegated != nil {
+				verdict.everySignature(report)
+			}
 			return err
 		})
 	})
@@ -64,7 +67,7 @@ func (r *run) check(ctx context.Context) error {
 	}
 	return r.advance(ctx, "checked", deal.Checked, deal.Entry{What: "verified", Why: fmt.Sprintf("%s, level %s, second reader: %s", verdict.verdict, verdict.level, verdict.opinion), Cert: certOf(s),
 		Detail: map[string]string{"verdict": verdict.verdict, "level": string(verdict.level), "second_opinion": verdict.opinion},
-		Events: []deal.Event{{Type: "document.validated", Data: map[string]string{"level": string(verdict.level), "verdict": verdict.verdict}}}})
+		Events: []deal.Event{{Type: "document.validated", Data: withLevel(map[string]string{"verdict": verdict.verdict}, string(verdict.level))}}})
 }
 
 // judge compares what was reached with what was asked for.
@@ -73,11 +76,13 @@ func (r *run) judge(p signing.Profile, f finding) error {
 	switch {
 	case !f.valid && s.Facts.Adopted:
 		return deal.Hold("a file on the record claims to be the contract of this transaction, and our own verification of it says %s (%s): remove it and prepare the deal again (dealseal jobs prepare)", f.verdict, f.why)
+	case !f.valid && s.Plan.Delegated != nil:
+		return deal.Hold("our own verification of the document that was signed at %s says %s (%s): nothing was released; if its roots are missing, name them under vendors.trust and reload, then release the deal, or drop it", s.Plan.Delegated.Vendor, f.verdict, f.why)
 	case !f.valid:
 		return deal.Hold("our own verification of the sealed file says %s (%s): nothing was released", f.verdict, f.why)
 	case f.opinion == "invalid" && !r.released(holdOpinion):
 		return held(holdOpinion, "the second reader calls the seal invalid: compare both reports (dealseal explain %s), then release or drop", s.Tx)
-	case f.level.AtLeast(p.Level):
+	case f.level.AtLeast(p.Level), p.Level == "" && s.Plan.Delegated != nil:
 		return nil
 	case s.Facts.Flagged != "" || r.released(holdLevel):
 		return nil
@@ -97,6 +102,9 @@ func (r *run) recognise(ctx context.Context, p signing.Profile, f finding) error
 	s := r.s
 	if !s.Facts.Adopted || r.released(holdAdopted) {
 		return nil
+	}
+	if s.Plan.Delegated != nil {
+		return held(holdAdopted, "a file on the record claims to be the contract of this transaction, and it was not fetched from %s by this daemon: look at it, then release to accept it, or remove it and prepare the deal again (dealseal jobs prepare)", s.Plan.Delegated.Vendor)
 	}
 	ctx, cancel := context.WithTimeout(ctx, signLimit)
 	defer cancel()

@@ -80,6 +80,9 @@ type Engine struct {
 	// Stepped is told of every step that was tried: its name, one of StepResults and the time that it took. It must not
 	// block; nil is fine.
 	Stepped func(step, result string, took time.Duration)
+	// Envelopes is what vendors have told, Vendor one of those of a tenant, for rules that are delegated; nil without any.
+	Envelopes Envelopes
+	Vendor    func(tenant deal.TenantID, name string) (v Vendor, ok bool)
 	// Inbox keeps what CRMs tell over connections of ours, before it wakes anything; nil when nothing of it is kept.
 	Inbox Inbox
 	// Callbacks are the workflows that wait for a deal; nil when none can.
@@ -198,7 +201,7 @@ func (r *run) steps(ctx context.Context) deal.Outcome {
 		if r.isStopping() || !r.awaitRoom(ctx) {
 			return deal.Outcome{Again: time.Second} // the next start goes on here
 		}
-		r.step = stepFrom(s.Step)
+		r.step = stepOf(s)
 		if r.step == nil {
 			return deal.Outcome{}
 		}
@@ -259,7 +262,11 @@ func (r *run) take(ctx context.Context) (out deal.Outcome, over bool) {
 	if err == nil && r.step.asks {
 		r.Mended(ctx, r.s.Tenant, deal.WaitsForLogin)
 	}
-	if err != nil {
+	var await *awaitError
+	switch {
+	case errors.As(err, &await):
+		out, over = r.sleep(ctx, await), true
+	case err != nil:
 		out, over = r.failed(ctx, err), true
 	}
 	if r.Stepped != nil {

@@ -56,9 +56,10 @@ func stepFrom(s deal.Step) *step {
 
 // Points lists the places of the flow at which a crash must lose and double nothing: "<step>.<begin|call|advance>.<name>"
 // with "/before" and "/after". Engine.Hook is called with each as it is passed.
-func Points() []string {
-	var points []string
-	for _, st := range flow {
+func Points() []string { return pointsOf(flow) }
+
+func pointsOf(steps []step) (points []string) {
+	for _, st := range steps {
 		for _, group := range []struct {
 			kind  string
 			names []string

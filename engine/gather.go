@@ -85,9 +85,11 @@ func (r *run) gather(ctx context.Context) error {
 	if s.Facts.Record, err = fingerprint(rec, s.Plan); err != nil {
 		return err
 	}
-	if s.Plan.Attachment != "" {
+	switch {
+	case s.Plan.Delegated != nil: // the vendor has what is to be signed
+	case s.Plan.Attachment != "":
 		err = r.chooseAttachment(rec)
-	} else {
+	default:
 		err = r.compose(rec)
 	}
 	if err != nil {

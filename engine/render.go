@@ -37,6 +37,9 @@ func (r *run) render(ctx context.Context) error {
 
 // sourceOf says what is sealed.
 func sourceOf(p deal.Plan) string {
+	if p.Delegated != nil {
+		return "the document that was signed at " + p.Delegated.Vendor
+	}
 	if p.Attachment != "" {
 		return "the newest file on the record that matches " + p.Attachment
 	}
@@ -102,7 +105,7 @@ func (r *run) renderInTurn(ctx context.Context, b *documents.Bundle, render func
 
 // willRender reports whether a deal has yet to come to the renderer on its way.
 func willRender(s *deal.Sealing) bool {
-	return s.Plan.Attachment == "" && s.Step.Before(deal.Rendered) || s.Plan.AuditTrail != "" && s.Step.Before(deal.Kept)
+	return s.Plan.Attachment == "" && s.Plan.Delegated == nil && s.Step.Before(deal.Rendered) || s.Plan.AuditTrail != "" && s.Step.Before(deal.Kept)
 }
 
 func (r *run) fromRecord(ctx context.Context) (deal.FileFact, error) {

@@ -21,7 +21,7 @@ func (r *run) report(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.advance(ctx, "reported", deal.Reported, deal.Entry{What: "reported", Why: "the record shows " + string(deal.ShownAs(r.s.Step, r.s.Condition))})
+	return r.advance(ctx, "reported", deal.Reported, deal.Entry{What: "reported", Why: "the record shows " + string(deal.Shown(r.s.Step, r.s.Condition, r.s.Reason))})
 }
 
 // tellAway is tell in the midst of a step.
@@ -44,12 +44,20 @@ func (r *run) finish(ctx context.Context) error {
 
 // completed is what others are told of a deal that is done.
 func completed(s *deal.Sealing) map[string]string {
-	data := map[string]string{"level": s.Facts.Level}
+	data := withLevel(map[string]string{}, s.Facts.Level)
 	if s.Facts.Contract != nil {
 		data["sha256"] = s.Facts.Contract.SHA256
 	}
 	if s.Facts.Attachment != nil && s.Facts.Attachment.URL != "" {
 		data["url"] = s.Facts.Attachment.URL
+	}
+	return data
+}
+
+// withLevel adds a level to what others are told. A vendor's signature may have reached none.
+func withLevel(data map[string]string, level string) map[string]string {
+	if level != "" {
+		data["level"] = level
 	}
 	return data
 }
@@ -217,7 +225,7 @@ func (d *doubts) wait(record string, now time.Time) time.Duration {
 
 // receipt says what the record should show of s, in the name of a database.
 func receipt(s *deal.Sealing, sequence int64, head deal.TreeHead, by string) deal.Receipt {
-	w, status := s.Plan.WriteBack, deal.ShownAs(s.Step, s.Condition)
+	w, status := s.Plan.WriteBack, deal.Shown(s.Step, s.Condition, s.Reason)
 	out := deal.Receipt{Tx: s.Tx, Sequence: sequence, SequenceField: w.Audit}
 	if status == deal.StatusQueued || strings.HasPrefix(s.Reason, "["+holdElsewhere+"] ") {
 		out.Claim = by
@@ -258,6 +266,9 @@ func auditRecord(s *deal.Sealing, status deal.Status, sequence int64, head deal.
 	a := deal.AuditRecord{Tx: s.Tx, Sequence: sequence, Status: status, TreeSize: head.Size, TreeRoot: head.Root, By: by}
 	if s.Condition == deal.Held || s.Condition == deal.Dead || s.Condition == deal.Ended {
 		a.Reason = s.Reason
+		if s.Private.Declined != "" {
+			a.Reason += ": " + s.Private.Declined // which the CRM may know, and no log
+		}
 	}
 	if status != deal.StatusSigned {
 		return a

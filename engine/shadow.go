@@ -367,6 +367,9 @@ func (r *rehearsing) try(d *ShadowDeal, rec deal.Record, err error) {
 // document tries what the flow would make of the record, up to the layout.
 func (r *rehearsing) document(d *ShadowDeal, rec deal.Record) error {
 	plan := r.rules[d.Rule].Plan
+	if plan.Delegated != nil {
+		return nil
+	}
 	if plan.Attachment != "" {
 		if _, ok := newestMatch(rec.Files, plan.Attachment); !ok {
 			return deal.Hold("no file on the record matches %q", plan.Attachment)
@@ -440,8 +443,10 @@ func (r *rehearsing) count() {
 // charge adds what one document costs.
 func (r *rehearsing) charge(c *ShadowCost, plan deal.Plan) {
 	c.Documents++
-	c.Signatures++
-	if p, err := profileOf(plan); err == nil {
+	if plan.Delegated == nil {
+		c.Signatures++
+	}
+	if p, err := profileOf(plan); err == nil && plan.Delegated == nil {
 		c.Timestamps += stampsOf(p)
 		if p.Level.AtLeast(pades.BLT) {
 			c.Evidence++

@@ -380,7 +380,7 @@ func (f *filler) writeOne(w *fillWriter, r *pastRows) error {
 		at := millis(sl.Updated)
 		w.add(`INSERT INTO receipts (id, tenant, account, object, record, field, owner, owner_at, owner_seq, status, sequence, sent, due)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $1, $9, $10, $10, $10)`,
-			r.seq, sl.Tenant, sl.Account, sl.Change.Ref.Object, sl.Change.Ref.ID, field, sl.Tx, millis(sl.Change.At), deal.ShownAs(sl.Step, sl.Condition), at)
+			r.seq, sl.Tenant, sl.Account, sl.Change.Ref.Object, sl.Change.Ref.ID, field, sl.Tx, millis(sl.Change.At), deal.Shown(sl.Step, sl.Condition, sl.Reason), at)
 	}
 	w.add(`INSERT INTO sealings (seq, tx, tenant, account, object, record, rule, at, change, plan, step, condition, reason,
 			attempts, next, noticed, updated, step_at, version, facts, private, signature, adopted, receipt, events, last_entry,

@@ -321,6 +321,7 @@ type row struct {
 	account    deal.AccountID
 	step       deal.Step
 	condition  deal.Condition
+	reason     string
 	version    int64
 	signature  bool
 	second     bool // a value of its second seal exists
@@ -343,7 +344,7 @@ type row struct {
 // failing at once.
 func (r *row) failuresOf(sl *deal.Sealing) int {
 	switch {
-	case sl.Condition != deal.Retrying:
+	case sl.Condition != deal.Retrying || sl.Awaits():
 		return 0
 	case sl.Facts.WaitsFor != "":
 		return max(r.failures+1, FailingAfter)
@@ -355,8 +356,8 @@ func (r *row) failuresOf(sl *deal.Sealing) int {
 
 func (t *txn) row(tx deal.TxID) (*row, error) {
 	var r row
-	found, err := t.get([]any{&r.seq, &r.tenant, &r.account, &r.step, &r.condition, &r.version, &r.signature, &r.second, &r.stepAt, &r.noticed, &r.receipt, &r.events, &r.lastEntry, &r.leaseOwner, &r.leaseUntil, &r.legalHold, &r.waited, &r.guarded, &r.failures, &r.wrapped},
-		`SELECT seq, tenant, account, step, condition, version, signature, CASE signature WHEN 1 THEN coalesce(json_extract(facts, '$.second.signature'), 0) ELSE 0 END, step_at, noticed, coalesce(receipt, 0), events, last_entry, lease_owner, lease_until, legal_hold, waited, guarded, failures,
+	found, err := t.get([]any{&r.seq, &r.tenant, &r.account, &r.step, &r.condition, &r.reason, &r.version, &r.signature, &r.second, &r.stepAt, &r.noticed, &r.receipt, &r.events, &r.lastEntry, &r.leaseOwner, &r.leaseUntil, &r.legalHold, &r.waited, &r.guarded, &r.failures, &r.wrapped},
+		`SELECT seq, tenant, account, step, condition, reason, version, signature, CASE signature WHEN 1 THEN coalesce(json_extract(facts, '$.second.signature'), 0) ELSE 0 END, step_at, noticed, coalesce(receipt, 0), events, last_entry, lease_owner, lease_until, legal_hold, waited, guarded, failures,
 			(SELECT wrapped FROM data_keys k WHERE k.tx = sealings.tx)
 		 FROM sealings WHERE tx = $1`, tx)
 	if err == nil && !found {
@@ -502,6 +503,9 @@ func (t *txn) advanceAndBegin(r *row, sl *deal.Sealing, key *dataKey, e deal.Ent
 		return 0, err
 	}
 	if err := t.guardDigests(r, sl, e); err != nil {
+		return 0, err
+	}
+	if err := t.listen(sl); err != nil {
 		return 0, err
 	}
 	sl.Version, sl.Updated = r.version+1, t.now

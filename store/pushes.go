@@ -22,7 +22,7 @@ const (
 // Receive takes in a push whose sender is known: what it was and what it named go into the log, with what recognises it
 // when it comes again, in one transaction that is durable when Receive returns. Arrivals of a few milliseconds share one.
 // It returns the records that are to be looked at; there are none of a push that was taken before, for which replayed is
-// true.
+// true. What a vendor tells is kept and has its deal go on in the same transaction.
 func (s *Store) Receive(ctx context.Context, a deal.Arrival) (wake []deal.Ref, replayed bool, err error) {
 	if err := checkTenant(a.Tenant); err != nil {
 		return nil, false, err
@@ -60,7 +60,7 @@ func (s *Store) Receive(ctx context.Context, a deal.Arrival) (wake []deal.Ref, r
 				return err
 			}
 		}
-		return nil
+		return t.hear(a)
 	})
 	if err != nil {
 		return nil, false, err
@@ -148,6 +148,7 @@ func (s *Store) ForgetPushes(ctx context.Context) (n int64, err error) {
 				args  []any
 			}{
 				{`DELETE FROM nonces WHERE nonce IN (SELECT nonce FROM nonces WHERE until < $1 LIMIT $2)`, []any{t.now.UnixMilli(), forgetAtOnce}},
+				{forgetOld, []any{t.now.Add(-keepTold).UnixMilli(), forgetAtOnce}},
 				// The oldest rows have the lowest numbers.
 				{`DELETE FROM pushes WHERE seq IN (SELECT seq FROM (SELECT seq, at FROM pushes ORDER BY seq LIMIT $2) WHERE at < $1)`, []any{t.now.Add(-keepPushes).UnixMilli(), forgetAtOnce}},
 				{`DELETE FROM callbacks WHERE (tenant, callback) IN (SELECT tenant, callback FROM callbacks WHERE fate <> '' AND ended < $1 OR expires < $1 LIMIT $2)`, []any{t.now.Add(-keepPushes).UnixMilli(), forgetAtOnce}},

@@ -111,7 +111,7 @@ func (t *txn) own(r *row, sl *deal.Sealing) error {
 	if sl.Step != deal.Noticed { // recovered: the record may show more than is known here, and is looked at first
 		return t.moveTelling(id)
 	}
-	return t.desire(id, sl.Tx, deal.ShownAs(sl.Step, sl.Condition), t.tellingTime(sl))
+	return t.desire(id, sl.Tx, deal.Shown(sl.Step, sl.Condition, sl.Reason), t.tellingTime(sl))
 }
 
 // takeOver ends what was told of a receipt to people of another tenant, whose deal it does not speak of any more. If the CRM
@@ -153,7 +153,7 @@ func (t *txn) moveTelling(id int64) error {
 func (t *txn) newReceipt(r *row, sl *deal.Sealing, field string) (id int64, err error) {
 	_, err = t.get([]any{&id}, `INSERT INTO receipts (tenant, account, object, record, field, owner, owner_at, owner_seq, status, sequence, sent, due)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, 0) RETURNING id`,
-		sl.Tenant, sl.Account, sl.Change.Ref.Object, sl.Change.Ref.ID, field, sl.Tx, millis(sl.Change.At), r.seq, deal.ShownAs(sl.Step, sl.Condition))
+		sl.Tenant, sl.Account, sl.Change.Ref.Object, sl.Change.Ref.ID, field, sl.Tx, millis(sl.Change.At), r.seq, deal.Shown(sl.Step, sl.Condition, sl.Reason))
 	return id, err
 }
 
@@ -207,8 +207,8 @@ func (t *txn) joinReceipts(id, other int64) error {
 
 // show desires a receipt if a change of the sealing changes what its record should show.
 func (t *txn) show(r *row, sl *deal.Sealing) error {
-	status := deal.ShownAs(sl.Step, sl.Condition)
-	if status == deal.ShownAs(r.step, r.condition) {
+	status := deal.Shown(sl.Step, sl.Condition, sl.Reason)
+	if status == deal.Shown(r.step, r.condition, r.reason) {
 		return nil
 	}
 	return t.desire(r.receipt, sl.Tx, status, t.tellingTime(sl))

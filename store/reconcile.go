@@ -140,7 +140,7 @@ func (s *Store) Compared(ctx context.Context, sl *deal.Sealing, c deal.Compariso
 			return err
 		}
 		if c.Resend || c.Contract != nil || next.Plan.WriteBack.DriftWords(next.Facts.Drift) != sl.Plan.WriteBack.DriftWords(sl.Facts.Drift) && next.Plan.WriteBack.Drift != "" {
-			return t.desire(r.receipt, sl.Tx, deal.ShownAs(next.Step, next.Condition), t.now)
+			return t.desire(r.receipt, sl.Tx, deal.Shown(next.Step, next.Condition, next.Reason), t.now)
 		}
 		return nil
 	})

@@ -101,6 +101,9 @@ func (t *txn) recoverMissing(sl *deal.Sealing, key *dataKey, e deal.Entry) error
 			return err
 		}
 	}
+	if err := t.listen(sl); err != nil {
+		return err
+	}
 	return t.insert(sl, key, e)
 }
 

@@ -327,7 +327,10 @@ func files(s *deal.Sealing) []fileView {
 func origin(s *deal.Sealing, now time.Time) []fact {
 	kind, account := s.Account.Split()
 	document := fact{Name: "Template", Text: s.Plan.Template}
-	if s.Plan.Attachment != "" {
+	switch d := s.Plan.Delegated; {
+	case d != nil:
+		document = fact{Name: "Signed at", Text: strings.TrimSpace(d.Vendor + " " + s.Facts.Envelope)}
+	case s.Plan.Attachment != "":
 		document = fact{Name: "Document", Text: "newest file of the record that matches " + s.Plan.Attachment}
 	}
 	all := []fact{

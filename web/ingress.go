@@ -41,6 +41,8 @@ type Sender struct {
 	Answer Answer
 	// Block is how long its workflows stand still, as Answer tells them.
 	Block time.Duration
+	// Repeats: it may send the very same request again when it got no answer, and is answered as before.
+	Repeats bool
 }
 
 // Pushed is what a push tells.
@@ -48,6 +50,8 @@ type Pushed struct {
 	Events []deal.PushedEvent
 	// Callbacks are workflows that wait for what it leads to.
 	Callbacks []deal.Callback
+	// Told is what a vendor tells that signs.
+	Told []deal.VendorEvent
 }
 
 // Answer is how a sender expects to be answered.
@@ -226,7 +230,7 @@ func (in *Ingress) take(w http.ResponseWriter, r *http.Request, senders []*Sende
 		in.turnAway(w, s, err, false)
 		return
 	}
-	a := deal.Arrival{Tenant: s.Tenant, Source: s.Source, Until: verified.Until, Events: pushed.Events, Callbacks: pushed.Callbacks, Block: s.Block}
+	a := deal.Arrival{Tenant: s.Tenant, Source: s.Source, Until: verified.Until, Events: pushed.Events, Callbacks: pushed.Callbacks, Block: s.Block, Told: pushed.Told}
 	if len(s.Dialects) > 0 {
 		a.Nonce = verified.Nonce[:]
 	}
@@ -241,13 +245,13 @@ func (in *Ingress) take(w http.ResponseWriter, r *http.Request, senders []*Sende
 		in.fail(w, s, "5")
 		return
 	}
-	if replayed && verified.Timed {
+	if replayed && verified.Timed && !s.Repeats {
 		in.pushes.WithLabelValues(string(s.Tenant), s.Source, string(deal.PushReplayed)).Inc()
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
 	// A second one that proves no time may be of a sender that got no answer to the first.
-	in.pushes.WithLabelValues(string(s.Tenant), s.Source, result(wake, replayed)).Inc()
+	in.pushes.WithLabelValues(string(s.Tenant), s.Source, result(len(wake)+len(pushed.Told), replayed)).Inc()
 	if len(wake) > 0 {
 		in.Wake(s.Tenant, wake...)
 	}
@@ -265,11 +269,11 @@ func (in *Ingress) fail(w http.ResponseWriter, s *Sender, seconds string) {
 	respond(w, status, s.Answer.ContentType, s.Answer.Failed)
 }
 
-func result(wake []deal.Ref, replayed bool) string {
+func result(told int, replayed bool) string {
 	switch {
 	case replayed:
 		return string(deal.PushReplayed)
-	case len(wake) == 0:
+	case told == 0:
 		return string(deal.PushIgnored)
 	}
 	return string(deal.PushTaken)

@@ -99,6 +99,10 @@ func (h *house) printSummary(w io.Writer) error {
 	for _, t := range h.tenants {
 		fmt.Fprintf(w, "tenant %s: %s, %s%s\n", t.file.Tenant.ID, t.file.CRM.Kind, t.file.Tenant.Environment, markedInWords(t.file.Tenant))
 		for _, r := range t.file.Rules {
+			if d := r.Delegated; d != nil {
+				fmt.Fprintf(w, "  rule %s: %s in %q -> signed at %s, its envelope in %s\n", r.ID, r.Object, r.When.Stage, d.Vendor, d.Envelope)
+				continue
+			}
 			what := r.Document.Template
 			if what == "" {
 				what = "the newest file " + r.Document.Attachment

@@ -823,7 +823,7 @@ func (c *hubspotCRM) shown(record string) map[string]string {
 		}
 	}
 	if s := out["status"]; s != "" { // a label, as people see it
-		out["status"] = map[string]string{"queued": "Queued", "signed": "Signed", "held": "Held", "failed": "Failed", "action_required": "Action Required"}[s]
+		out["status"] = map[string]string{"queued": "Queued", "signed": "Signed", "held": "Held", "failed": "Failed", "action_required": "Action Required", "awaiting_signature": "Awaiting Signature", "refused": "Refused"}[s]
 	}
 	return out
 }

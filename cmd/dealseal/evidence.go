@@ -168,8 +168,11 @@ func (m *bundleMaker) prepare(ctx context.Context, tx deal.TxID, who string) (*o
 }
 
 // sign has the key of the deal's profile sign the manifest. A bundle goes out unsigned, and says so, where the certificate has
-// ended, maybe years ago, or the key has no use left for it: the contract proves itself.
+// ended, maybe years ago, or the key has no use left for it, and that of a contract that a vendor had signed: the contract proves itself.
 func (o *outgoing) sign(ctx context.Context, s *deal.Sealing, who string) error {
+	if s.Plan.Delegated != nil { // no key of ours has anything to do with it
+		return o.leaveUnsigned()
+	}
 	var profile signing.Profile
 	if err := json.Unmarshal(s.Plan.Profile, &profile); err != nil {
 		return err
@@ -187,14 +190,18 @@ func (o *outgoing) sign(ctx context.Context, s *deal.Sealing, who string) error 
 	var spent *deal.SpentError
 	switch {
 	case signing.IsUnusable(err), errors.As(err, &spent):
-		o.manifest.Unsigned = true
-		o.own[bundleManifest], err = json.MarshalIndent(o.manifest, "", "  ")
-		return err
+		return o.leaveUnsigned()
 	case err != nil:
 		return err
 	}
 	o.own[bundleManifest] = text
 	o.own[bundleSignature], err = o.sealer.Attest(ctx, a)
+	return err
+}
+
+func (o *outgoing) leaveUnsigned() (err error) {
+	o.manifest.Unsigned = true
+	o.own[bundleManifest], err = json.MarshalIndent(o.manifest, "", "  ")
 	return err
 }
 

@@ -68,6 +68,7 @@ func printStory(out io.Writer, story *store.Story) error {
 		row("sealed by", "%s, issued by %s, serial %s", k.Subject, k.Issuer, k.Serial)
 		row("certificate", "SHA-256 %s, until %s", k.SHA256, k.NotAfter.Format(time.DateOnly))
 	}
+	row("envelope", "%s", s.Facts.Envelope)
 	row("digest", "%s", s.Facts.Digest)
 	if second := s.Facts.Second; second != nil && second.Cert != nil && second.GivenUp == "" {
 		row("second seal", "%s, issued by %s, certificate %s, digest %s, %s", second.Cert.Subject, second.Cert.Issuer, second.Cert.SHA256, second.Digest, second.Level)
@@ -91,6 +92,9 @@ func printStory(out io.Writer, story *store.Story) error {
 }
 
 func source(p deal.Plan) string {
+	if p.Delegated != nil {
+		return "signed at " + p.Delegated.Vendor
+	}
 	if p.Attachment != "" {
 		return "seal the newest file that matches " + p.Attachment
 	}

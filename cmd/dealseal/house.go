@@ -49,6 +49,8 @@ type tenant struct {
 	// senders are those that may push, live the keys of each.
 	senders []*web.Sender
 	live    []*liveKeys
+	// vendors are those that have people sign in our place, by name.
+	vendors map[string]*vendor
 	// with is the connector's own configuration, to be compared.
 	with any
 	// remembers is set when the connector must keep something over restarts.
@@ -193,7 +195,7 @@ func (h *house) understand(file *config.Tenant) (tenant, error) {
 	if t.endpoints, err = endpointsOf(file); err != nil {
 		errs = append(errs, err)
 	}
-	errs = append(errs, h.understandPushes(&t))
+	errs = append(errs, h.understandPushes(&t), h.understandVendors(&t))
 	return t, errors.Join(errs...)
 }
 
@@ -236,7 +238,7 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 	if err != nil {
 		return engine.Rule{}, file.At(path+".start_from", "%v", err)
 	}
-	profile, err := h.profile(r.Seal)
+	profile, err := h.profileOf(r)
 	if err != nil {
 		return engine.Rule{}, file.At(path+".seal", "%v", err)
 	}
@@ -252,7 +254,7 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 		WriteBack: deal.WriteBack{TransactionID: r.WriteBack.TransactionID, Status: r.WriteBack.Status.Field, Words: words,
 			SignedAt: r.WriteBack.SignedAt, URL: r.WriteBack.URL, Audit: r.WriteBack.Audit, Drift: r.WriteBack.Drift.Field, DriftText: r.WriteBack.Drift.Text},
 	}
-	if p.Attachment == "" || r.AuditTrail != "none" {
+	if p.Attachment == "" && r.Delegated == nil || r.AuditTrail != "none" {
 		p.Mark = file.Tenant.Mark()
 	}
 	if w := file.Tasks; w.Owner {
@@ -322,7 +324,10 @@ func markable(file *config.Tenant, path string, b *documents.Bundle, mark string
 
 // useTemplate adds what the rule's template needs to the plan, and returns what it makes of the fields.
 func (h *house) useTemplate(file *config.Tenant, path string, r config.Rule, p *deal.Plan) (map[string]deal.ValueType, error) {
-	if r.Document.Template == "" {
+	switch {
+	case r.Delegated != nil:
+		return planDelegated(r, p), nil
+	case r.Document.Template == "":
 		return nil, nil
 	}
 	b, err := h.bundle(file, path+".document.template", r.Document.Template)

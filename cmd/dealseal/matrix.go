@@ -78,7 +78,7 @@ func (h *house) matrix(only string) ([]matrixRow, error) {
 			continue
 		}
 		for i := range t.rules {
-			profile, err := h.profile(t.file.Rules[i].Seal)
+			profile, err := h.profileOf(t.file.Rules[i])
 			if err != nil {
 				return nil, err
 			}
@@ -96,7 +96,10 @@ func rowOf(t tenant, i int, profile signing.Profile) matrixRow {
 	row := matrixRow{Tenant: t.file.Tenant.ID, CRM: t.file.CRM.Kind, Object: file.Object, Pipeline: file.When.Pipeline, Stage: file.When.Stage, Filter: file.When.Filter, Rule: file.ID,
 		Document: file.Document.Template, Fields: append([]string{}, plan.Fields...), Seal: file.Seal, Key: profile.Key, Level: string(profile.Level),
 		WriteBack: plan.WriteBack.Fields(), IfLeft: file.IfLeft, ReEntry: file.ReEntry}
-	if row.Document == "" {
+	switch {
+	case file.Delegated != nil:
+		row.Document = "signed at " + file.Delegated.Vendor
+	case row.Document == "":
 		row.Document = "the newest file " + file.Document.Attachment
 	}
 	return row

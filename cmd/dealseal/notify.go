@@ -166,8 +166,9 @@ func (h *house) audience() (keys map[string][]deal.TenantID, templates []store.T
 	for _, t := range h.tenants {
 		id := deal.TenantID(t.file.Tenant.ID)
 		for _, r := range t.file.Rules {
-			key := h.cfg.Signing.Profiles[r.Seal].Key
-			keys[key] = append(keys[key], id)
+			if key := h.keyOf(r); key != "" {
+				keys[key] = append(keys[key], id)
+			}
 		}
 		for _, r := range t.rules {
 			for _, hash := range []string{r.Plan.Bundle, r.Plan.AuditTrail} {

@@ -47,11 +47,11 @@ var accepted = web.Answer{Status: http.StatusAccepted}
 var pushSources = map[string]pushSource{
 	config.PushHubSpot: {[]string{"hubspot"}, jsonBody, func(body []byte, account deal.Account) (web.Pushed, error) {
 		p, err := hubspot.ReadWebhook(body, account.ID)
-		return web.Pushed(p), err
+		return web.Pushed{Events: p.Events}, err
 	}, web.Answer{Status: http.StatusOK}},
 	config.PushHubSpotWorkflow: {[]string{"hubspot", "hubspot-v2"}, jsonBody, func(body []byte, _ deal.Account) (web.Pushed, error) {
 		p, err := hubspot.ReadWorkflow(body)
-		return web.Pushed(p), err
+		return web.Pushed{Events: p.Events}, err
 	}, web.Answer{Status: http.StatusOK}},
 	config.PushHubSpotAction: {[]string{"hubspot", "hubspot-v2"}, jsonBody, func(body []byte, account deal.Account) (web.Pushed, error) {
 		p, err := hubspot.ReadAction(body, account.ID)
@@ -162,7 +162,7 @@ func opportunityReader(kind deal.Kind) func([]byte, deal.Account) (web.Pushed, e
 		}
 		if kind == deal.HubSpot {
 			p, err := hubspot.ReadWorkflow([]byte(`{"dealId":` + string(said.ID) + `}`))
-			return web.Pushed(p), err
+			return web.Pushed{Events: p.Events}, err
 		}
 		events, err := salesforce.ReadCallout([]byte(`{"opportunityId":` + string(said.ID) + `}`))
 		return web.Pushed{Events: events}, err

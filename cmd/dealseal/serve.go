@@ -179,6 +179,7 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 		Documents: renderer, Bundles: d.shelf, Sealer: d.sealer, Extender: h.newExtender(stamper, log), Checker: checker,
 		Log: log, Inbox: d.store, Callbacks: d.store, Lost: d.nights.ask, Hook: crashHook(), MayNotice: d.disk.mayNotice, MayWork: d.disk.mayWork, Places: h.places(renderer), Limits: h.keyLimits(), Retry: engine.Retry{First: h.cfg.Retry.First, Max: h.cfg.Retry.Max, Attempts: h.cfg.Retry.Attempts},
 	}
+	d.engine.Envelopes, d.engine.Vendor = d.store, vendorsOf(d.residents.house, checker)
 	if d.deliverer, err = h.newDeliverer(d.store, log); err != nil {
 		return d, err
 	}

@@ -211,7 +211,9 @@ func (h *house) checkGroup(ctx context.Context, keys *registry, g signing.Group,
 func (h *house) usedKeys() (names []string) {
 	for _, t := range h.tenants {
 		for _, r := range t.file.Rules {
-			names = append(names, h.cfg.Signing.Profiles[r.Seal].Key)
+			if key := h.keyOf(r); key != "" {
+				names = append(names, key)
+			}
 		}
 	}
 	slices.Sort(names)

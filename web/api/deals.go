@@ -210,7 +210,7 @@ func (a *API) listDeals(ctx context.Context, r *request) (any, error) {
 		return nil, err
 	}
 	for _, f := range found.Rows {
-		page.Deals = append(page.Deals, Row{Tx: f.Tx, Tenant: f.Tenant, Rule: f.Rule, Object: f.Ref.Object, Record: f.Ref.ID, RecordURL: f.RecordURL, Status: deal.ShownAs(f.Step, f.Condition),
+		page.Deals = append(page.Deals, Row{Tx: f.Tx, Tenant: f.Tenant, Rule: f.Rule, Object: f.Ref.Object, Record: f.Ref.ID, RecordURL: f.RecordURL, Status: deal.Shown(f.Step, f.Condition, f.Reason),
 			Step: f.Step, Condition: f.Condition, Reason: f.Reason, Attempts: f.Attempts, Next: f.Next, Entered: f.At, Updated: f.Updated})
 	}
 	page.Next = cursor(found.Next)
@@ -255,7 +255,7 @@ func (a *API) dealAs(ctx context.Context, tx deal.TxID) (any, error) {
 
 func viewDeal(d *web.Deal) Deal {
 	s, f := d.Sealing, d.Sealing.Facts
-	v := Deal{Row: Row{Tx: s.Tx, Tenant: s.Tenant, Rule: s.Change.Rule, Object: s.Change.Ref.Object, Record: s.Change.Ref.ID, RecordURL: f.RecordURL, Status: deal.ShownAs(s.Step, s.Condition),
+	v := Deal{Row: Row{Tx: s.Tx, Tenant: s.Tenant, Rule: s.Change.Rule, Object: s.Change.Ref.Object, Record: s.Change.Ref.ID, RecordURL: f.RecordURL, Status: deal.Shown(s.Step, s.Condition, s.Reason),
 		Step: s.Step, Condition: s.Condition, Reason: s.Reason, Attempts: s.Attempts, Next: s.Next, Entered: s.Change.At, Updated: s.Updated},
 		Stage: s.Plan.Stage, Template: s.Plan.Template, Noticed: s.Noticed, Asked: d.Asked, Level: f.Level, Flagged: f.Flagged, Verdict: strings.ToLower(f.Verdict), Second: strings.ToLower(f.SecondOpinion),
 		Conclusion: f.Conclusion, SealedAt: f.SealedAt, Digest: f.Digest, Documents: []Document{}, Damaged: d.Damaged, Erased: d.Erased, Told: d.Receipt.Sequence > 0 && !d.Receipt.Due(), Earlier: d.Earlier,
