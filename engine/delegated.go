@@ -135,8 +135,8 @@ func (r *run) mayFollow(ctx context.Context, env deal.Envelope) error {
 // await is its error, unless the vendor's time is over: then a person has to look.
 func (r *run) await(e *awaitError) error {
 	d := r.s.Plan.Delegated
-	if since := r.waited(); since >= d.Patience {
-		return deal.Hold("%s, and that for %s: look at %s, have it tell of the envelope again, then release the deal, or drop it", e.what, since.Round(time.Hour), d.Vendor)
+	if r.waited() >= d.Patience {
+		return deal.Hold("%s, and that for %s: look at %s, have it tell of the envelope again, then release the deal, or drop it", e.what, strings.TrimSuffix(d.Patience.String(), "0m0s"), d.Vendor)
 	}
 	return e
 }
@@ -207,8 +207,8 @@ func nameOf(e deal.VendorEvent) string {
 			return ' '
 		}
 		return c
-	}, e.Title)
-	title = strings.Join(strings.Fields(strings.ToValidUTF8(title, "")), " ")
+	}, strings.ToValidUTF8(e.Title, ""))
+	title = strings.Join(strings.Fields(title), " ")
 	if strings.EqualFold(path.Ext(title), ".pdf") {
 		title = title[:len(title)-len(".pdf")]
 	}

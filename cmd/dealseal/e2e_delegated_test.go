@@ -253,6 +253,9 @@ func TestAVendorSignsInOurPlace(t *testing.T) {
 			d := newDelegating(t, c.crm, c.kind, "")
 			d.begin(t)
 			d.follows(t, c.level)
+			if c.kind == esign.Certyneo {
+				d.answers(t)
+			}
 			d.daemon.stop(t)
 			d.tellsNothing(t)
 		})
@@ -285,11 +288,61 @@ func (d *delegating) follows(t *testing.T, level string) {
 	d.mustBeDelegated(t, d.enterWith("env_2"), "env_2", level)
 }
 
+// answers tries what the vendor, or somebody else, may post.
+func (d *delegating) answers(t *testing.T) {
+	t.Helper()
+	body := func(envelope, what string) []byte {
+		t.Helper()
+		b, err := d.vendor.Body(envelope, what, "", time.Now())
+		must(t, err)
+		return b
+	}
+	now := time.Now()
+	again := body("env_foreign", "completed")
+	for _, step := range []struct {
+		what string
+		body []byte
+		at   time.Time
+		want int
+	}{
+		{"an envelope that is no deal's", again, now, http.StatusOK},
+		{"the very same once more, as after an answer that was lost", again, now, http.StatusOK},
+		{"the same, signed anew", again, now.Add(time.Second), http.StatusOK},
+		{"an event that is not known here", []byte(`{"event":"recipient.bounced","envelope_id":"env_1","occurred_at":"2026-03-15T14:32:10Z","data":{}}`), now, http.StatusOK},
+		{"signed too long ago", body("env_foreign", "sent"), now.Add(-10 * time.Minute), http.StatusBadRequest},
+		{"no event", []byte(`{"hello":1,"event":"envelope.sent"}`), now, http.StatusBadRequest},
+	} {
+		if got, err := d.vendor.Post(t.Context(), step.body, step.at); err != nil || got != step.want {
+			t.Errorf("%s: answered %d, %v; want %d", step.what, got, err, step.want)
+		}
+	}
+	forger := esign.New(esign.Options{Kind: d.kind, Secret: "guessed", Target: senderURL + "/webhooks/" + d.c.tenant() + "/certyneo", Client: d.daemon.sender(t)})
+	if got, err := forger.Post(t.Context(), again, now); err != nil || got != http.StatusUnauthorized {
+		t.Errorf("a forger is answered %d, %v", got, err)
+	}
+	record := d.enterWith("env_foreign") // whose document cannot be had
+	d.vendor.Send("env_foreign", "")
+	awaitHeld(t, d.ops, record, 1, "the vendor answers 404", "have the vendor tell of the envelope again")
+	mustShow(t, d.c, record, deal.StatusHeld)
+	d.name(record, "env_declined")
+	conclude(t, d.ops, "release", sealings(t, d.ops, record)[0].Tx)
+	d.awaiting(t, record, "env_declined")
+	d.tell(t, "env_declined", "declined", hiddenText)
+	story := await(t, d.ops, record, 1, "refused", func(m store.Summary) bool { return m.Condition == deal.Ended })
+	mustShow(t, d.c, record, deal.StatusRefused)
+	if said := d.c.shown(record)["audit"]; !strings.Contains(said, hiddenText) {
+		t.Errorf("the record does not say why: %s", said)
+	}
+	if stdout, stderr, code := d.run(t, "explain", string(story.Sealing.Tx)); code != exitOK || !strings.Contains(stdout, "signed at certyneo") || !strings.Contains(stdout, "env_declined") || strings.Contains(stdout, hiddenText) {
+		t.Errorf("explain: exit code %d\n%s%s", code, stdout, stderr)
+	}
+}
+
 // tellsNothing searches what the daemon has said and kept.
 func (d *delegating) tellsNothing(t *testing.T) {
 	t.Helper()
 	log := d.daemon.log()
-	for _, hidden := range append(d.secrets, hiddenCustomer, hiddenPerson, hiddenMail) {
+	for _, hidden := range append(d.secrets, hiddenCustomer, hiddenPerson, hiddenMail, hiddenText) {
 		if strings.Contains(log, hidden) {
 			t.Errorf("the log holds %.10q…", hidden)
 		}
@@ -299,7 +352,7 @@ func (d *delegating) tellsNothing(t *testing.T) {
 			return err
 		}
 		b, err := os.ReadFile(path)
-		for _, hidden := range []string{hiddenCustomer, hiddenPerson, hiddenMail, "proof.pdf"} {
+		for _, hidden := range []string{hiddenCustomer, hiddenPerson, hiddenMail, hiddenText, "proof.pdf"} {
 			if bytes.Contains(b, []byte(hidden)) {
 				t.Errorf("%s holds %.10q…", path, hidden)
 			}
