@@ -333,7 +333,7 @@ type row struct {
 	leaseOwner string
 	leaseUntil int64
 	legalHold  bool
-	waited     bool   // for a person, or it came from the archive
+	waited     bool   // for a person or a vendor, or it came from the archive
 	guarded    bool   // the guard holds it
 	failures   int    // of the step, in a row
 	wrapped    []byte // its data key; nil when that was destroyed
@@ -574,7 +574,7 @@ func (t *txn) save(r *row, sl *deal.Sealing, key *dataKey, n, events int64, l le
 			version = $9, facts = $10, private = $11, signature = $12, adopted = $13, waited = $14, failures = $15,
 			last_entry = $16, events = $17, guarded = $18, lease_owner = $19, lease_until = $20 WHERE tx = $1`,
 		sl.Tx, sl.Step, sl.Condition, sl.Reason, sl.Attempts, millis(sl.Next), millis(sl.Updated), stepAt,
-		sl.Version, facts, private, sl.Facts.Signature, sl.Facts.Adopted, r.waited || sl.Condition.Waiting(), r.failuresOf(sl), n, events, sl.Facts.Guarded, l.owner, l.until)
+		sl.Version, facts, private, sl.Facts.Signature, sl.Facts.Adopted, r.waited || sl.Condition.Waiting() || sl.Awaits(), r.failuresOf(sl), n, events, sl.Facts.Guarded, l.owner, l.until)
 }
 
 // conclude writes what a new sealing ends with: the audit entry, the events, the next job.

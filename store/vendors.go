@@ -103,9 +103,12 @@ func (t *txn) goOnWith(tx deal.TxID, news deal.EnvelopeNews) error {
 	return t.showUnlessGuarded(r, sl)
 }
 
+// namelessQuery finds deals that wait for the ID of their envelope.
+const namelessQuery = `SELECT tx FROM sealings WHERE tenant = $1 AND condition = 'retrying' AND json_extract(facts, '$.waits_for') = $2 ORDER BY seq LIMIT $3`
+
 // rouseNameless has deals look at their records again that do not know the ID of their envelope yet: it may be this one.
 func (t *txn) rouseNameless(env deal.Envelope) error {
-	waiting, err := column[deal.TxID](t, waitingForQuery+fmt.Sprintf(" LIMIT %d", mostNameless), env.Tenant, deal.WaitsForEnvelope(env.Vendor))
+	waiting, err := column[deal.TxID](t, namelessQuery, env.Tenant, deal.WaitsForEnvelope(env.Vendor), mostNameless)
 	if err != nil {
 		return err
 	}

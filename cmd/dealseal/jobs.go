@@ -222,6 +222,9 @@ func retryAll(ctx context.Context, c *call) error {
 				return err
 			}
 			for _, m := range page {
+				if strings.HasPrefix(m.Reason, deal.ReasonAwaiting) {
+					continue // nothing is wrong with it
+				}
 				err := ops.Decide(ctx, decision{Verb: "retry", Tx: m.Tx, Why: c.why})
 				switch {
 				case err == nil:

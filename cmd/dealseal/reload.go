@@ -223,6 +223,9 @@ func (d *service) goOn(ctx context.Context, tenant deal.TenantID, why string, ch
 	if changed && err == nil {
 		var tried int
 		tried, err = d.eachDeal(ctx, store.Filter{Tenant: tenant, Condition: deal.Retrying}, func(m store.Summary) (bool, error) {
+			if strings.HasPrefix(m.Reason, deal.ReasonAwaiting) {
+				return false, nil // it waits for a vendor, whatever has changed here
+			}
 			return true, d.store.Retry(ctx, m.Tx, who, why)
 		})
 		n += tried
