@@ -14,10 +14,11 @@ type Callback struct {
 	// workflow go on by itself.
 	At, AnswerBy, Expires time.Time
 
-	// Tx is whose end it waits for; empty until its record was looked at. Step and Condition are that sealing's.
+	// Tx is whose end it waits for; empty until its record was looked at. Step, Condition and Reason are that sealing's.
 	Tx        TxID
 	Step      Step
 	Condition Condition
+	Reason    string
 
 	// Outcome is what the CRM is told; empty until that is decided, and never another one then.
 	Outcome CallbackOutcome
@@ -57,13 +58,13 @@ func (c Callback) Decide(now time.Time) CallbackOutcome {
 	case c.Outcome != "":
 		return c.Outcome
 	case c.Tx != "" && (c.Step == Done || c.Condition == Ended):
-		return CallbackOutcome(ShownAs(c.Step, c.Condition))
+		return CallbackOutcome(Shown(c.Step, c.Condition, c.Reason))
 	case now.Before(c.AnswerBy):
 		return ""
 	case c.Tx == "":
 		return OutcomeUnread
 	}
-	return CallbackOutcome(ShownAs(c.Step, c.Condition))
+	return CallbackOutcome(Shown(c.Step, c.Condition, c.Reason))
 }
 
 // CallbackEnd is what became of an attempt to tell a CRM.

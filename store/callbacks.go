@@ -59,7 +59,7 @@ func (s *Store) LookedAt(ctx context.Context, tenant deal.TenantID, account deal
 }
 
 const callbackColumns = `c.callback, c.object, c.record, c.rule, c.at, c.answer, c.expires, c.tx, c.outcome, c.tries, c.asked, c.problem, c.fate,
-	coalesce(s.step, ''), coalesce(s.condition, '') FROM callbacks c LEFT JOIN sealings s ON s.tx = c.tx`
+	coalesce(s.step, ''), coalesce(s.condition, ''), coalesce(s.reason, '') FROM callbacks c LEFT JOIN sealings s ON s.tx = c.tx`
 
 // openCallbacksQuery leaves out what waits for a deal that goes on, as long as there is time.
 const openCallbacksQuery = `SELECT ` + callbackColumns + ` WHERE c.tenant = $1 AND c.fate = '' AND c.due <= $2
@@ -83,7 +83,7 @@ func (t *txn) callbacks(tenant deal.TenantID, query string, args ...any) (all []
 	err = t.each(func(r *sql.Rows) error {
 		c := deal.Callback{Tenant: tenant}
 		var at, answer, expires, asked int64
-		err := r.Scan(&c.ID, &c.Ref.Object, &c.Ref.ID, &c.Rule, &at, &answer, &expires, &c.Tx, &c.Outcome, &c.Tries, &asked, &c.Problem, &c.Fate, &c.Step, &c.Condition)
+		err := r.Scan(&c.ID, &c.Ref.Object, &c.Ref.ID, &c.Rule, &at, &answer, &expires, &c.Tx, &c.Outcome, &c.Tries, &asked, &c.Problem, &c.Fate, &c.Step, &c.Condition, &c.Reason)
 		c.At, c.AnswerBy, c.Expires, c.Asked = fromMillis(at), fromMillis(answer), fromMillis(expires), fromMillis(asked)
 		all = append(all, c)
 		return err

@@ -58,7 +58,7 @@ var pushSources = map[string]pushSource{
 		if errors.Is(err, hubspot.ErrOtherPortal) {
 			err = webhooks.Refuse(webhooks.Stranger, "%v", err)
 		}
-		return web.Pushed(p), err
+		return web.Pushed{Events: p.Events, Callbacks: p.Callbacks}, err
 	}, web.Answer{Status: http.StatusOK, ContentType: "application/json"}}, // its body says for how long: see understandPushes
 	config.PushOutbound: {nil, outboundBody, func(body []byte, account deal.Account) (web.Pushed, error) {
 		events, err := salesforce.ReadOutbound(body, account.ID)

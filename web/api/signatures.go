@@ -45,7 +45,7 @@ type SealOptions struct {
 // Signature is a contract that was asked for.
 type Signature struct {
 	ID       string        `json:"signature_id"`
-	Status   string        `json:"status" doc:"action_required: it has ended without a contract" enum:"processing,signed,held,failed,action_required"`
+	Status   string        `json:"status" doc:"action_required: it has ended without a contract" enum:"processing,awaiting_signature,signed,refused,held,failed,action_required"`
 	Reason   string        `json:"reason,omitempty" doc:"why it waits or has ended"`
 	Tx       deal.TxID     `json:"transaction" doc:"also for /v1/deals/{tx}"`
 	Tenant   deal.TenantID `json:"tenant"`
@@ -61,7 +61,7 @@ type Signature struct {
 const signaturePrefix = "sig_"
 
 // statusWords are how a signature is doing, by what the CRM shows.
-var statusWords = map[deal.Status]string{deal.StatusQueued: "processing", deal.StatusSigned: "signed", deal.StatusHeld: "held", deal.StatusFailed: "failed", deal.StatusActionRequired: "action_required"}
+var statusWords = map[deal.Status]string{deal.StatusQueued: "processing", deal.StatusAwaiting: "awaiting_signature", deal.StatusSigned: "signed", deal.StatusHeld: "held", deal.StatusFailed: "failed", deal.StatusActionRequired: "action_required", deal.StatusRefused: "refused"}
 
 var (
 	keyForm    = regexp.MustCompile(`^[!-~](?:[ -~]*[!-~])?$`)
@@ -136,7 +136,7 @@ func (a *API) signatureOf(ctx context.Context, tx deal.TxID) (any, error) {
 
 func viewSignature(d *web.Deal) Signature {
 	s, f := d.Sealing, d.Sealing.Facts
-	v := Signature{ID: signaturePrefix + string(s.Tx), Status: statusWords[deal.ShownAs(s.Step, s.Condition)], Reason: s.Reason, Tx: s.Tx, Tenant: s.Tenant, Rule: s.Change.Rule, Record: s.Change.Ref.ID,
+	v := Signature{ID: signaturePrefix + string(s.Tx), Status: statusWords[deal.Shown(s.Step, s.Condition, s.Reason)], Reason: s.Reason, Tx: s.Tx, Tenant: s.Tenant, Rule: s.Change.Rule, Record: s.Change.Ref.ID,
 		Template: s.Plan.Template, Level: f.Level, SealedAt: f.SealedAt}
 	if slices.ContainsFunc(d.Kept, func(k deal.FileFact) bool { return k.Name == contractName }) && !d.Erased && !d.Damaged {
 		v.Document = "/v1/deals/" + string(s.Tx) + "/documents/" + contractName
