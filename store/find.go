@@ -51,8 +51,12 @@ const (
 // leastPrefix is how much of a transaction ID must be given.
 const leastPrefix = 6
 
-// window is how many sealings one page looks through, so that a page that finds little answers as fast as a full one.
-const window = 5_000
+// window is how many sealings one page looks through, so that a page that finds little answers as fast as a full one. As a
+// rule most of them match, and a page is full after a few times as many as it shows.
+const (
+	window    = 5_000
+	firstLook = 4
+)
 
 // finder is a query on its way into SQL: a driver, which an index answers newest first, words that each of its sealings
 // must have, which another index answers, and clauses that the rest is compared with.
@@ -219,11 +223,17 @@ func (f *finder) drive(list ...*condition) {
 
 // page reads one sealing more than is asked for, to know whether there are more.
 func (f *finder) page(before int64, limit int) (list []Summary, next int64, err error) {
-	if list, err = f.summaries(f.query(before, limit+1), f.args...); err != nil {
-		return nil, 0, err
+	looks := []int{limit + 1}
+	if f.looksThrough() {
+		looks = []int{firstLook * limit, window}
 	}
-	if len(list) > limit {
-		return list[:limit], list[limit-1].Seq, nil
+	for _, n := range looks {
+		if list, err = f.summaries(f.query(before, limit+1, n), f.args...); err != nil {
+			return nil, 0, err
+		}
+		if len(list) > limit {
+			return list[:limit], list[limit-1].Seq, nil
+		}
 	}
 	if !f.looksThrough() {
 		return list, 0, nil
@@ -239,12 +249,9 @@ func (f *finder) page(before int64, limit int) (list []Summary, next int64, err 
 // looksThrough reports whether not all that the driver gives matches.
 func (f *finder) looksThrough() bool { return len(f.clauses)+len(f.words) > 0 }
 
-// query is the whole statement. Only sealings that have all words are read from their own table, which is large.
-func (f *finder) query(before int64, limit int) string {
-	n := limit
-	if f.looksThrough() {
-		n = window
-	}
+// query is the whole statement, which looks through n sealings. Only those that have all words are read from their own
+// table, which is large.
+func (f *finder) query(before int64, limit, n int) string {
 	seqs := f.driven(before, n)
 	if len(f.words) > 0 {
 		seqs = "SELECT seq FROM (" + seqs + ") d WHERE " + strings.Join(f.haveWords(), " AND ")

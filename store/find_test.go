@@ -177,10 +177,10 @@ func noScan(t *testing.T, s *Store, q Query) {
 			if err := f.filter(q); err != nil {
 				return err
 			}
-			for _, line := range explained(t, s, f.query(before, 51), f.args...) {
+			for _, line := range explained(t, s, f.query(before, 51, 200), f.args...) {
 				switch {
 				case strings.HasPrefix(line, "SCAN") && line != "SCAN d", strings.Contains(line, "TEMP B-TREE") && by != byTransaction: // d is bounded, and of an ID's beginning there are few
-					t.Errorf("%+v: %s\n\t%s", q, f.query(before, 51), line)
+					t.Errorf("%+v: %s\n\t%s", q, f.query(before, 51, 200), line)
 				}
 			}
 			return nil
