@@ -138,11 +138,15 @@ func openTimetable(ctx context.Context, s *Store) (*timetable, error) {
 	return &timetable{log: log, client: client}, nil
 }
 
+// resumeRunning asks for each job that waits, not for all sealings: the condition of those that are done is running, too.
+const resumeRunning = `UPDATE jobs SET due = 0 WHERE kind = 'seal' AND due > $1
+	AND EXISTS (SELECT 1 FROM sealings s WHERE s.tx = jobs.key AND s.condition = 'running')`
+
 // restoreJobs puts the timetable in line with the tables after a start: jobs that a dead process ran are available
 // again, and whatever should run and has no job gets one. A sealing that waits for no attempt is due: what that process had
 // put off, after a panic or because another had the lease, it had its own reasons for.
 func (t *txn) restoreJobs() error {
-	if err := t.exec(`UPDATE jobs SET due = 0 WHERE kind = 'seal' AND due > $1 AND key IN (SELECT tx FROM sealings WHERE condition = 'running')`, t.now.UnixMilli()); err != nil {
+	if err := t.exec(resumeRunning, t.now.UnixMilli()); err != nil {
 		return fmt.Errorf("queue: %w", err)
 	}
 	if err := t.exec(`DELETE FROM river_job WHERE state <> 'completed' AND id IN (SELECT job FROM jobs WHERE due = 0 OR due > $1)`, t.now.Add(farFuture).UnixMilli()); err != nil {

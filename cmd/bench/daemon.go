@@ -26,10 +26,11 @@ import (
 
 // stage is a daemon in its surroundings, from start to end.
 type stage struct {
-	b       *bench
-	scene   scene
-	control string // of the surroundings
-	page    string // of the daemon
+	b        *bench
+	scene    scene
+	control  string        // of the surroundings
+	page     string        // of the daemon
+	starting time.Duration // until it was ready
 
 	world  *exec.Cmd
 	hold   io.Closer // closing it ends the surroundings
@@ -100,20 +101,21 @@ func (s *stage) startWorld() error {
 }
 
 var (
-	readyLine    = regexp.MustCompile(`msg=ready page=(\S+)`)
+	readyLine    = regexp.MustCompile(`msg=ready page=http://(\S+)`)
 	sendersLine  = regexp.MustCompile(`msg="senders are answered" address=(\S+)`)
 	programsLine = regexp.MustCompile(`msg="programs are answered" address=(\S+)`)
 )
 
 // address waits until the daemon says where it answers.
 func (s *stage) address(line *regexp.Regexp) (url string, err error) {
-	return url, s.wait(time.Minute, soon, "answering", func() (bool, error) {
+	err = s.wait(time.Minute, soon, "answering", func() (bool, error) {
 		b, err := os.ReadFile(s.log)
 		if m := line.FindSubmatch(b); m != nil {
 			url = "http://" + string(m[1])
 		}
 		return url != "", err
 	})
+	return url, err
 }
 
 func (s *stage) startDaemon() error {
@@ -129,15 +131,12 @@ func (s *stage) startDaemon() error {
 	if err := s.daemon.Start(); err != nil {
 		return err
 	}
+	begun := time.Now()
 	s.ended = make(chan error, 1)
 	go func() { s.ended <- s.daemon.Wait() }()
-	return s.wait(time.Minute, soon, "ready", func() (bool, error) {
-		b, err := os.ReadFile(s.log)
-		if m := readyLine.FindSubmatch(b); m != nil {
-			s.page = string(m[1])
-		}
-		return s.page != "", err
-	})
+	s.page, err = s.address(readyLine)
+	s.starting = time.Since(begun)
+	return err
 }
 
 // How often something is asked: soon where little is going on, seldom where the asking would be a part of the load.

@@ -33,6 +33,7 @@ func (b *bench) pages() error {
 		return err
 	}
 	defer s.close()
+	b.figure(fmt.Sprintf("daemon with %d deals, started to ready", large.deals), ms(s.starting), "ms", nil, "asked every %s", soon)
 	browser, err := s.logIn()
 	if err != nil {
 		return err
