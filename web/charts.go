@@ -70,15 +70,15 @@ type chartRow struct {
 	Cells []string
 }
 
-// month gives each of the chart's days its figures, oldest first; days on which nothing happened are zero.
-func month(days []deal.Day, now time.Time) []deal.Day {
+// upTo gives each of the last n days its figures, oldest first; days on which nothing happened are zero.
+func upTo(now time.Time, n int, days []deal.Day) []deal.Day {
 	byName := map[string]deal.Day{}
 	for _, d := range days {
 		byName[d.Day] = d
 	}
-	all := make([]deal.Day, chartDays)
+	all := make([]deal.Day, n)
 	for i := range all {
-		name := now.UTC().AddDate(0, 0, i-chartDays+1).Format(time.DateOnly)
+		name := now.UTC().AddDate(0, 0, i-n+1).Format(time.DateOnly)
 		all[i] = byName[name]
 		all[i].Day = name
 	}
@@ -87,7 +87,7 @@ func month(days []deal.Day, now time.Time) []deal.Day {
 
 // charts are those of the status page.
 func charts(f deal.Figures, now time.Time) []chart {
-	days := month(f.Days, now)
+	days := upTo(now, chartDays, f.Days)
 	list := []chart{sealedChart(days), volumeChart(days, f), outcomeChart(days), returnChart(days), successChart(days), flowChart(days, f.Flow)}
 	for i := range list {
 		list[i].Days = dayTicks(days)

@@ -49,6 +49,7 @@ type Metrics struct {
 	started time.Time
 
 	counted []prometheus.Collector
+	volume  volumeFound
 	calls   timed
 	steps   *prometheus.HistogramVec
 	crm     *prometheus.CounterVec
@@ -111,6 +112,7 @@ var (
 	answeredDesc   = desc("dealseal_certificate_answered_timestamp_seconds", "Unix time at which its issuers last said that the certificate of a sealing key is not revoked; 0 when they never did, absent when it names nobody who could be asked.", "key")
 	stampUpDesc    = desc("dealseal_tsa_up", "1 when the newest request to a time-stamp server gave a good token, 0 when it did not; absent before the first one of this process.", "server")
 	quotaDesc      = desc("dealseal_tsa_quota_used_ratio", "Used share of the requests that a time-stamp server may be sent on this day in UTC, counted in the database; 0 where it has no quota.", "server")
+	volumeDesc     = desc("dealseal_volume_unusual", "1 if more contracts were sealed today or yesterday (UTC) than is usual on that weekday, or fewer yesterday; 0 otherwise, and before four weeks are known. Looked at every five minutes.", "than")
 	auditDesc      = desc("dealseal_audit_entries", "Entries of the audit log.")
 	databaseDesc   = desc("dealseal_database_bytes", "Size of the database's file.")
 	walDesc        = desc("dealseal_database_wal_bytes", "Size of the database's write-ahead log.")
@@ -171,7 +173,7 @@ func (m *Metrics) Stamped(server string, took time.Duration, err error) {
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{sealingsDesc, dealsDesc, depthDesc, oldestDesc, overdueDesc, waitingDesc, patienceDesc, guardDesc, failingDesc, pollDesc, intervalDesc, budgetDesc, workflowsDesc, heardDesc, quietDesc, heardLagDesc, heardEvents, untoldDesc, oddDesc, discrepantDesc, passDesc, mendedDesc,
-		notAfterDesc, revokedDesc, followsDesc, besideDesc, answeredDesc, usesDesc, spentDesc, stampUpDesc, quotaDesc, auditDesc, databaseDesc, walDesc, freeDesc, floorDesc, backupDesc, backupDBDesc} {
+		notAfterDesc, revokedDesc, followsDesc, besideDesc, answeredDesc, usesDesc, spentDesc, stampUpDesc, quotaDesc, volumeDesc, auditDesc, databaseDesc, walDesc, freeDesc, floorDesc, backupDesc, backupDBDesc} {
 		ch <- d
 	}
 	for _, c := range m.counted {
@@ -198,6 +200,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	m.collectKeys(ctx, ch)
 	m.collectStampers(ctx, ch)
 	m.collectVitals(ctx, tenants, ch)
+	m.collectVolume(ctx, ch)
 }
 
 func (m *Metrics) collectDeals(ctx context.Context, tenants []Tenant, ch chan<- prometheus.Metric) {

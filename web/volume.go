@@ -1,12 +1,16 @@
 package web
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dealseal/dealseal/deal"
 )
@@ -200,4 +204,35 @@ func average(d deal.Day) time.Duration {
 		return 0
 	}
 	return d.Returned / time.Duration(d.Reported)
+}
+
+// volumeLasts is how long what was found of the volume counts: it reads some thousand rows, and is asked for often.
+const volumeLasts = 5 * time.Minute
+
+// volumeFound is what was found of the volume.
+type volumeFound struct {
+	mu        sync.Mutex
+	at        time.Time
+	more, few bool
+}
+
+// collectVolume tells whether today or yesterday is unlike others.
+func (m *Metrics) collectVolume(ctx context.Context, ch chan<- prometheus.Metric) {
+	m.volume.mu.Lock()
+	defer m.volume.mu.Unlock()
+	v, now := &m.volume, m.now().UTC()
+	if v.at.IsZero() || now.Sub(v.at) >= volumeLasts {
+		f, err := m.house.Figures(ctx, now.AddDate(0, 0, -1))
+		if err != nil {
+			ch <- prometheus.NewInvalidMetric(volumeDesc, err)
+			return
+		}
+		v.at, v.more, v.few = now, false, false
+		for _, j := range judge(upTo(now, 2, f.Days), f) {
+			v.more, v.few = v.more || j.many, v.few || j.few
+		}
+	}
+	for than, is := range map[string]bool{"more": v.more, "fewer": v.few} {
+		ch <- gauge(volumeDesc, map[bool]float64{true: 1}[is], than)
+	}
 }

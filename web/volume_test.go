@@ -79,3 +79,34 @@ func TestOutcomesAndReturnsAreWeighedByDeals(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+func TestVolumesThatAreUnusualAreAMetric(t *testing.T) {
+	for _, c := range []struct {
+		last      []int64
+		more, few string
+	}{
+		{[]int64{100, 100}, "0", "0"},
+		{[]int64{100, 0}, "0", "0"},
+		{[]int64{0, 0}, "0", "1"},
+		{[]int64{0, 100, 100}, "0", "0"}, // before yesterday
+		{[]int64{900, 100}, "1", "0"},
+		{[]int64{20, 900}, "1", "1"},
+	} {
+		v := settle()
+		v.figures = steady(100, c.last...)
+		since := noon.AddDate(0, 0, -1).Format(time.DateOnly)
+		for _, d := range v.figures.Days { // as the store does
+			if d.Day < since {
+				v.figures.Earlier[d.Day] = d.Sealed
+			}
+		}
+		h, _, _ := open(v)
+		for range 2 {
+			text := scrape(t, h)
+			if !strings.Contains(text, `dealseal_volume_unusual{than="more"} `+c.more) || !strings.Contains(text, `dealseal_volume_unusual{than="fewer"} `+c.few) {
+				t.Errorf("%v: more %s, fewer %s:\n%s", c.last, c.more, c.few, text)
+			}
+			v.figures = deal.Figures{} // is not asked for again for a while
+		}
+	}
+}
