@@ -37,6 +37,13 @@ type Probe struct {
 	WriteBack []deal.WriteBack
 	// Filters are the fields that the filters of rules compare.
 	Filters []FilterField
+	// Workflows: those of the CRM that wait for a deal are told of it.
+	Workflows bool
+}
+
+// Tasks reports whether owners of records are given tasks.
+func (p Probe) Tasks() bool {
+	return slices.ContainsFunc(p.WriteBack, func(w deal.WriteBack) bool { return w.Task != nil })
 }
 
 // FilterField is a field that the filter of a rule compares.
@@ -81,6 +88,7 @@ const (
 	AspectWrite  Aspect = "write_back" // what receipts are written to
 	AspectFiles  Aspect = "files"      // reading and attaching files
 	AspectAccess Aspect = "access"     // what of other owners can be seen and written
+	AspectScopes Aspect = "scopes"     // what the login may do beyond what is needed
 )
 
 // Problem is one thing that does not fit. It quotes the configuration and the account's names, never a record's values.
@@ -100,6 +108,13 @@ type Surveyor interface {
 	// Survey returns what it lacks; nothing when nothing is missing as far as can be told. It reads IDs of records only
 	// and changes nothing. err means that the account could not be asked.
 	Survey(ctx context.Context, p Probe) ([]Problem, error)
+}
+
+// Thrifty is the ability to say what the login may do that nothing here needs: whoever gets hold of it could do that, too.
+type Thrifty interface {
+	// Surplus returns it as warnings, and with them what further abilities of p lack. told is false when the CRM does not tell
+	// what this login may do. It changes nothing.
+	Surplus(ctx context.Context, p Probe) (problems []Problem, told bool, err error)
 }
 
 // Sampler is the ability to name records for a rehearsal.

@@ -121,7 +121,7 @@ func newPatient(t *testing.T, kind deal.Kind, spoil func(*patientHouse)) *patien
 		KeyUsage: x509.KeyUsageDigitalSignature}
 	p.sales = salesforce.Options{Sandbox: true, ConsumerKey: "app", ClientSecret: p.secret, RequestLimit: 1000}
 	p.fields = salesforce.DealSealFields()
-	p.hub = hubspot.Options{AccountType: "SANDBOX", Tokens: []hubspot.Token{{Value: p.secret}}}
+	p.hub = hubspot.Options{AccountType: "SANDBOX", Tokens: []hubspot.Token{{Value: p.secret, Scopes: enoughScopes()}}}
 	if spoil != nil {
 		spoil(p)
 	}
@@ -267,7 +267,7 @@ func TestAHouseInOrderHasNoFindings(t *testing.T) {
 			}
 			slices.Sort(asked)
 			want := []string{"access", "budget", "certificate", "clock", "clock", "environment", "fields", "file_system", "files", "fsync", "key", "login", "master_key", "ocsp",
-				"signature", "space", "stage", "state_dir", "template", "trust", "tsa", "write_back"}
+				"scopes", "signature", "space", "stage", "state_dir", "template", "trust", "tsa", "write_back"}
 			if kind == deal.HubSpot && !slices.Contains(asked, "budget") {
 				want = slices.DeleteFunc(want, func(s string) bool { return s == "budget" })
 			}
@@ -281,6 +281,13 @@ func TestAHouseInOrderHasNoFindings(t *testing.T) {
 // clock is a CRM's clock that is off.
 func clock(off time.Duration) func() time.Time {
 	return func() time.Time { return time.Now().Add(off) }
+}
+
+// enoughScopes are those that dealseal asks for.
+func enoughScopes() []string {
+	return slices.DeleteFunc(hubspot.AllScopes(), func(s string) bool {
+		return slices.Contains([]string{"crm.schemas.deals.write", "crm.objects.companies.write", "crm.objects.line_items.write", "automation"}, s)
+	})
 }
 
 func without(list []string, one string) []string {
@@ -308,6 +315,7 @@ func TestASpoiltSalesforceGivesItsFindingAndTheCure(t *testing.T) {
 		"field too short":     {spoil: func(p *patientHouse) { p.fields["Opportunity"][0].Length = 20 }, check: "write_back", result: doctor.Failure, words: []string{"write_back.transaction_id", "holds 20 characters, 26 are needed", "longer"}},
 		"field of wrong type": {spoil: func(p *patientHouse) { p.fields["Opportunity"][2].Type = salesforce.TypeDate }, check: "write_back", result: doctor.Failure, words: []string{"write_back.signed_at", "type date", "date/time"}},
 		"picklist lacks word": {spoil: func(p *patientHouse) { p.fields["Opportunity"][1].Picklist = p.fields["Opportunity"][1].Picklist[:6] }, check: "write_back", result: doctor.Failure, words: []string{"write_back.status", `"Held"`, "write_back.status.values"}},
+		"may do too much":     {after: func(p *patientHouse) { p.org.Permit("ModifyAllData") }, check: "scopes", result: doctor.Warning, words: []string{"more than dealseal needs: Modify All Data", "permission set"}},
 		"records hidden":      {after: func(p *patientHouse) { p.org.SetSharing(salesforce.Private) }, check: "access", result: doctor.Warning, words: []string{"sees no opportunity of another owner", "View All Records"}},
 		"records read-only":   {after: func(p *patientHouse) { p.org.SetSharing(salesforce.SharedForReading) }, check: "access", result: doctor.Warning, words: []string{"may not edit 1 of the 1", "Modify All Records"}},
 		"no files":            {after: func(p *patientHouse) { p.org.DenyEdit("ContentVersion.VersionData") }, check: "files", result: doctor.Failure, words: []string{"VersionData", "right to create files"}},
@@ -335,7 +343,7 @@ func (p *patientHouse) takeCustomersAway() {
 func TestASpoiltHubSpotGivesItsFindingAndTheCure(t *testing.T) {
 	t.Parallel()
 	scopes := func(lacking string) func(*patientHouse) {
-		return func(p *patientHouse) { p.hub.Tokens[0].Scopes = without(hubspot.AllScopes(), lacking) }
+		return func(p *patientHouse) { p.hub.Tokens[0].Scopes = without(enoughScopes(), lacking) }
 	}
 	for name, tc := range map[string]struct {
 		spoil          func(*patientHouse)
@@ -350,6 +358,7 @@ func TestASpoiltHubSpotGivesItsFindingAndTheCure(t *testing.T) {
 		"no such property":    {func(p *patientHouse) { p.tenant["audit: dealseal_audit"] = "audit: dealseal_audt" }, "write_back", "", doctor.Failure, []string{"dealseal_audt", `did you mean "dealseal_audit"?`}},
 		"property for others": {func(p *patientHouse) { p.tenant["audit: dealseal_audit"] = "audit: hs_object_id" }, "write_back", "", doctor.Failure, []string{"cannot be written"}},
 		"may not write deals": {scopes("crm.objects.deals.write"), "access", "", doctor.Failure, []string{"fields cannot be written to deals", "crm.objects.deals.write", "scope"}},
+		"may do too much":     {func(p *patientHouse) { p.hub.Tokens[0].Scopes = append(enoughScopes(), "crm.schemas.deals.write") }, "scopes", "", doctor.Warning, []string{"more than dealseal needs: crm.schemas.deals.write", "dealseal provision"}},
 		"may not make notes":  {scopes("crm.objects.contacts.write"), "files", "", doctor.Failure, []string{"notes that carry files cannot be made", "crm.objects.contacts.write"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -482,7 +491,7 @@ func TestATimestampServerThatFailsBesideAGoodOneIsAWarning(t *testing.T) {
 func TestATenantWithOAuthIsAskedThroughTheStore(t *testing.T) {
 	t.Parallel()
 	p := newPatient(t, deal.HubSpot, func(p *patientHouse) {
-		p.hub.OAuth = &hubspot.OAuthApp{ClientID: "client", ClientSecret: p.secret, RefreshToken: p.secret, RotateRefreshTokens: true}
+		p.hub.OAuth = &hubspot.OAuthApp{ClientID: "client", ClientSecret: p.secret, RefreshToken: p.secret, RotateRefreshTokens: true, Scopes: enoughScopes()}
 		p.tenant[`{flow: token, token: "file:$DIR/secret"}`] = `{flow: oauth, client_id: client, client_secret: "file:$DIR/secret", refresh_token: "file:$DIR/secret"}`
 	})
 	for range 2 { // the second finds what the first has kept
@@ -759,7 +768,9 @@ func TestAnAnswerSaysOnlyWhatWasFound(t *testing.T) {
 // and the keys stay where they are.
 func TestDoctorWithAndWithoutADaemon(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldOptions{hsm: true})
+	thrifty := usualTenant(deal.HubSpot)
+	thrifty.scopes = enoughScopes()
+	w := newWorld(t, worldOptions{hsm: true, tenants: []tenantOptions{usualTenant(deal.Salesforce), thrifty}})
 	for _, c := range w.crms {
 		c.open(sale{})
 	}

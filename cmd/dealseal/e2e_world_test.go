@@ -115,10 +115,12 @@ type worldOptions struct {
 type tenantOptions struct {
 	id    string
 	kind  deal.Kind
-	poll  string              // 200ms when empty
-	with  string              // further keys of crm.with, each with ", " before it
-	oauth bool                // HubSpot: log in as an OAuth app instead of showing a static token
-	push  func(*world) string // its senders, each a line of YAML with its dash
+	poll  string // 200ms when empty
+	with  string // further keys of crm.with, each with ", " before it
+	oauth bool   // HubSpot: log in as an OAuth app instead of showing a static token
+	// scopes are those of HubSpot's static token; nil: all that there are.
+	scopes []string
+	push   func(*world) string // its senders, each a line of YAML with its dash
 }
 
 func usualTenant(kind deal.Kind) tenantOptions {
@@ -673,7 +675,7 @@ func newHubSpot(w *world, o tenantOptions) *hubspotCRM {
 	options := hubspot.Options{PortalID: int64(62515 + len(w.crms)), AccountType: "SANDBOX", Limits: wide,
 		Now: func() time.Time { return w.clock().Add(-time.Duration(c.ago.Load())) }}
 	if value := "pat-eu1-" + rand.Text(); !o.oauth {
-		options.Tokens = []hubspot.Token{{Value: value}}
+		options.Tokens = []hubspot.Token{{Value: value, Scopes: o.scopes}}
 		c.token = w.secretFile("hubspot-token-"+o.id, value)
 		c.auth = fmt.Sprintf("{flow: token, token: %q}", c.token)
 	} else {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/doctor"
@@ -53,6 +55,7 @@ func (x *examiner) examineTenant(t tenant) doctor.Examination {
 			v.listens(ctx)
 			v.compare(ctx)
 			v.survey(ctx)
+			v.surplus(ctx)
 			v.budget()
 			v.tryTemplates(ctx)
 		}
@@ -190,9 +193,31 @@ func (v *visit) survey(ctx context.Context) {
 	})
 }
 
+// surplus warns of a login that may do more than it has to.
+func (v *visit) surplus(ctx context.Context) {
+	thrifty, ok := v.crm.(connectors.Thrifty)
+	if !ok {
+		return
+	}
+	ask := engine.ProbeOf(v.rules)
+	ask.Workflows = slices.ContainsFunc(v.file.Push, func(p config.Push) bool { return p.Source == config.PushHubSpotAction })
+	problems, told, err := thrifty.Surplus(ctx, ask)
+	fine := "the login may do what dealseal needs, and nothing more that reaches far"
+	switch {
+	case err != nil:
+		f := failed(string(connectors.AspectScopes), err, "ask again when the CRM answers")
+		f.Result = doctor.Warning
+		v.report(f)
+		return
+	case !told:
+		fine = "the CRM does not tell what this login may do: compare its scopes with those in README.md"
+	}
+	v.problems(problems, map[connectors.Aspect]string{connectors.AspectScopes: fine})
+}
+
 // problems reports each problem, and a pass for each aspect that has none.
 func (v *visit) problems(problems []connectors.Problem, fine map[connectors.Aspect]string) {
-	aspects := []connectors.Aspect{connectors.AspectStage, connectors.AspectFilter, connectors.AspectRead, connectors.AspectWrite, connectors.AspectAccess, connectors.AspectFiles}
+	aspects := []connectors.Aspect{connectors.AspectStage, connectors.AspectFilter, connectors.AspectRead, connectors.AspectWrite, connectors.AspectAccess, connectors.AspectFiles, connectors.AspectScopes}
 	for _, aspect := range aspects {
 		troubled := false
 		for _, p := range problems {

@@ -126,18 +126,12 @@ func (x *examiner) examineSecrets(t tenant) doctor.Examination {
 			return
 		}
 		for _, a := range ages {
-			report(secretFinding(a, time.Now()))
+			if age := time.Since(a.since); age > secretsLast {
+				report(doctor.Warned(checkSecretAge, "make a new one where it comes from, put it in the place of the old one, and end the old one there; docs/RUNBOOK.md, DealsealSecretOld",
+					"%s has been the same since %s or longer: %s", a.ref, a.since.Format(time.DateOnly), plural(int(age/(24*time.Hour)), "day")).On(a.key))
+			}
 		}
 	})
-}
-
-func secretFinding(a secretAge, now time.Time) doctor.Finding {
-	days := int(now.Sub(a.since) / (24 * time.Hour))
-	text := fmt.Sprintf("%s has been the same since %s or longer: %s", a.ref, a.since.Format(time.DateOnly), plural(days, "day"))
-	if now.Sub(a.since) > secretsLast {
-		return doctor.Warned(checkSecretAge, "make a new one where it comes from, put it in the place of the old one, and end the old one there; docs/RUNBOOK.md, DealsealSecretOld", "%s", text).On(a.key)
-	}
-	return doctor.Passed(checkSecretAge, "%s", text).On(a.key)
 }
 
 // secretWatch tells Prometheus how old secrets are. It is safe for concurrent use.

@@ -46,13 +46,13 @@ func TestSecretsThatStayTheSameForTooLongAreShown(t *testing.T) {
 		return since, nil
 	}
 	x := &examiner{secretsSince: known}
-	want := map[string]doctor.Result{"crm.with.auth.client_secret": doctor.Pass, "crm.with.auth.refresh_token": doctor.Pass, "push.0.secrets.0": doctor.Warning, "webhooks.0.secret": doctor.Warning}
+	want := map[string]doctor.Result{"push.0.secrets.0": doctor.Warning, "webhooks.0.secret": doctor.Warning}
 	found := doctor.Run(t.Context(), []doctor.Examination{x.examineSecrets(house)})
 	for _, f := range found {
 		if want[f.Subject] != f.Result {
 			t.Errorf("%s: %s, %s", f.Subject, f.Result, f.What)
 		}
-		if f.Result == doctor.Warning && !strings.Contains(f.What, old.Format(time.DateOnly)+" or longer: 100 days") {
+		if !strings.Contains(f.What, old.Format(time.DateOnly)+" or longer: 100 days") {
 			t.Errorf("%s", f.What)
 		}
 	}
@@ -63,7 +63,7 @@ func TestSecretsThatStayTheSameForTooLongAreShown(t *testing.T) {
 	must(t, err)
 	metrics := make(chan prometheus.Metric, 10)
 	(&secretWatch{ages: map[deal.TenantID][]secretAge{"contoso": ages}}).Collect(metrics)
-	if len(metrics) != len(want) {
-		t.Errorf("%d ages are told, want %d", len(metrics), len(want))
+	if len(metrics) != 4 {
+		t.Errorf("%d ages are told, want those of the four that can be read", len(metrics))
 	}
 }

@@ -55,6 +55,9 @@ func (c *Connector) attempts(p connectors.Probe) []attempt {
 		{http.MethodGet, files + "/search", one, nil, connectors.AspectFiles, "files cannot be read"},
 		{http.MethodPatch, files + "/" + nowhere, nil, struct{}{}, connectors.AspectFiles, "files cannot be uploaded"},
 	}
+	if p.Tasks() {
+		list = append(list, read("tasks", connectors.AspectAccess, "tasks of owners cannot be read"), write(c.objects("tasks"), connectors.AspectAccess, "owners cannot be given tasks"))
+	}
 	if s, err := parseSelection(p.Read); err == nil { // a path that is none is a problem that Probe reports
 		types := slices.Sorted(maps.Keys(s.lists))
 		if len(s.company) > 0 {

@@ -2,9 +2,11 @@ package hubspot
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/dealseal/dealseal/connectors"
+	"github.com/dealseal/dealseal/deal"
 
 	mock "github.com/dealseal/dealseal/mocks/crm/hubspot"
 )
@@ -53,5 +55,61 @@ func TestSurveyThatIsCutIsNoProblemOfTheAccount(t *testing.T) {
 			t.Errorf("%s: %+v and %v, want an error", kind, problems, err)
 		}
 		w.portal.ClearFaults()
+	}
+}
+
+func TestScopesBeyondWhatIsNeededAreNamed(t *testing.T) {
+	for name, c := range map[string]struct {
+		flow      string
+		scopes    []string
+		workflows bool
+		want      []string // of the one problem; nil for none
+	}{
+		"just those":                       {FlowToken, leastScopes, false, nil},
+		"finer ones for files":             {FlowToken, append(slices.Clone(leastScopes), "files.read", "files.write"), false, nil},
+		"more":                             {FlowToken, append(slices.Clone(leastScopes), "tickets", "automation"), false, []string{"more than dealseal needs: automation, tickets", "take them from the app"}},
+		"that of setting up":               {FlowOAuth, append(slices.Clone(leastScopes), SetUpScope), false, []string{SetUpScope, "while dealseal provision makes properties"}},
+		"workflows that are configured":    {FlowOAuth, append(slices.Clone(leastScopes), "automation"), true, nil},
+		"workflows that are not let go on": {FlowToken, leastScopes, true, []string{"the scope automation is missing"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorldWith(t, c.flow, func(o *mock.Options) {
+				if c.flow == FlowOAuth {
+					o.OAuth.Scopes = c.scopes
+				} else {
+					o.Tokens[0].Scopes = c.scopes
+				}
+			})
+			problems, told, err := w.connector(quiet()).Surplus(t.Context(), connectors.Probe{Workflows: c.workflows})
+			w.must(err)
+			if !told || (len(problems) > 0) != (c.want != nil) {
+				t.Fatalf("told %t: %+v", told, problems)
+			}
+			if c.want != nil {
+				expectProblem(t, problems, c.want...)
+			}
+		})
+	}
+	w := newWorld(t, FlowToken)
+	_, err := w.portal.SetFault(mock.Fault{Kind: mock.KindTokenInfo, Effect: mock.EffectBadGateway, Times: 1})
+	w.must(err)
+	if problems, told, err := w.connector(quiet()).Surplus(t.Context(), connectors.Probe{}); err == nil || told || problems != nil {
+		t.Errorf("without an answer: %+v, %t, %v", problems, told, err)
+	}
+	_, err = w.portal.SetFault(mock.Fault{Kind: mock.KindTokenInfo, Effect: mock.EffectForbidden, Times: 1})
+	w.must(err)
+	if problems, told, err := w.connector(quiet()).Surplus(t.Context(), connectors.Probe{}); err != nil || told || problems != nil {
+		t.Errorf("of a key that HubSpot tells nothing of: %+v, %t, %v", problems, told, err)
+	}
+}
+
+func TestTasksThatMayNotBeMadeAreSaidWhereTheyAreWanted(t *testing.T) {
+	w := newWorldWith(t, FlowToken, func(o *mock.Options) {
+		o.Tokens[0].Scopes = slices.DeleteFunc(mock.AllScopes(), func(s string) bool { return s == "crm.objects.contacts.write" })
+	})
+	problems, err := w.connector(quiet()).Survey(t.Context(), connectors.Probe{WriteBack: []deal.WriteBack{{Task: &deal.TaskWords{}}}})
+	w.must(err)
+	if !slices.ContainsFunc(problems, func(p connectors.Problem) bool { return strings.Contains(p.What, "owners cannot be given tasks") }) {
+		t.Errorf("%+v", problems)
 	}
 }

@@ -19,8 +19,13 @@ const surveyed = 5
 // the deals of other owners would never be sealed, and nothing would look wrong. Whether the user has the permission View
 // All Records can be asked by administrators only, so the latest records of other owners are counted, and asked for by
 // UserRecordAccess. It costs four calls and a description of ContentVersion.
-func (c *Connector) Survey(ctx context.Context, _ connectors.Probe) ([]connectors.Problem, error) {
+func (c *Connector) Survey(ctx context.Context, p connectors.Probe) ([]connectors.Problem, error) {
 	problems, err := c.survey(ctx)
+	if err == nil && p.Tasks() {
+		var more []connectors.Problem
+		more, err = c.taskMisfit(ctx)
+		problems = append(problems, more...)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("salesforce: see what the integration user may do: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/dealseal/dealseal/connectors"
+	"github.com/dealseal/dealseal/deal"
 
 	mock "github.com/dealseal/dealseal/mocks/crm/salesforce"
 )
@@ -45,6 +46,47 @@ func TestSurveyThatIsCutIsNoProblemOfTheOrg(t *testing.T) {
 		w.must(err)
 		if problems, err := w.connector(nil).Survey(t.Context(), connectors.Probe{}); err == nil || problems != nil {
 			t.Errorf("%s: %+v and %v, want an error", kind, problems, err)
+		}
+	}
+}
+
+func TestAUserThatMayDoMoreThanIsNeededIsNamed(t *testing.T) {
+	w := newWorld(t, "")
+	surplus := func() []connectors.Problem {
+		t.Helper()
+		problems, told, err := w.connector(nil).Surplus(t.Context(), connectors.Probe{})
+		if err != nil || !told {
+			t.Fatalf("told %t, %v", told, err)
+		}
+		return problems
+	}
+	if problems := surplus(); problems != nil {
+		t.Errorf("a user with nothing but what is needed: %+v", problems)
+	}
+	w.org.Permit("ViewAllData")
+	w.org.AdminRights(true)
+	problems := surplus()
+	expectProblem(t, problems, "more than dealseal needs: View All Data, Customize Application", "while dealseal provision makes fields")
+	if problems[0].Aspect != connectors.AspectScopes || !problems[0].Warning {
+		t.Errorf("%+v", problems[0])
+	}
+	w.org.Hide("UserPermissionAccess")
+	if problems, told, err := w.connector(nil).Surplus(t.Context(), connectors.Probe{}); problems != nil || told || err != nil {
+		t.Errorf("an org that does not tell: %+v, %t, %v", problems, told, err)
+	}
+}
+
+func TestTasksThatCannotBeMadeAreSaidWhereTheyAreWanted(t *testing.T) {
+	w := newWorld(t, "")
+	w.CreateDeals(2, "Prospecting")
+	w.org.DenyEdit("Task.Description")
+	for _, tasks := range []*deal.TaskWords{nil, {}} {
+		problems, err := w.connector(nil).Survey(t.Context(), connectors.Probe{WriteBack: []deal.WriteBack{{Task: tasks}}})
+		if err != nil || (len(problems) > 0) != (tasks != nil) {
+			t.Fatalf("tasks wanted %t: %+v, %v", tasks != nil, problems, err)
+		}
+		if tasks != nil {
+			expectProblem(t, problems, "cannot be given tasks", "Description", "tasks.owner")
 		}
 	}
 }

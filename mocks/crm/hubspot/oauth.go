@@ -229,6 +229,21 @@ func (c *call) describeToken() *reply {
 	return respond(200, out)
 }
 
+// tokenInfo tells of the token of a private app, whose body names it once more. Of keys of services it knows nothing.
+func (c *call) tokenInfo() *reply {
+	var in struct {
+		TokenKey string `json:"tokenKey"`
+	}
+	if bad := c.decode(&in); bad != nil {
+		return bad
+	}
+	t := c.p.auth.tokens[in.TokenKey]
+	if t == nil || t.oauth {
+		return fail(404, envelope{Message: "The token is not that of a private app."})
+	}
+	return respond(200, map[string]any{"userId": 12345, "hubId": c.p.opt.PortalID, "appId": json.Number(t.app), "scopes": t.scopes})
+}
+
 func (c *call) revoke() *reply {
 	form, bad := c.tokenForm()
 	if bad != nil {

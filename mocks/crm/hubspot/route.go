@@ -48,6 +48,7 @@ const (
 	KindSignedURL        Kind = "signed_url"
 	KindDownload         Kind = "download" // what a signed or public URL serves
 	KindComplete         Kind = "complete" // of a workflow action
+	KindTokenInfo        Kind = "token_info"
 	KindUnknown          Kind = "unknown"
 )
 
@@ -57,7 +58,7 @@ func Kinds() []Kind {
 		KindToken, KindIntrospect, KindRevoke, KindAccount, KindSearch, KindList, KindGet, KindCreate, KindPatch, KindDelete, KindMerge,
 		KindNote, KindTask, KindBatchRead, KindBatchCreate, KindBatchUpdate, KindBatchUpsert, KindBatchArchive, KindAssociations,
 		KindAssociationWrite, KindProperties, KindPropertyWrite, KindPipelines, KindOwners, KindUpload, KindFileGet, KindFileSearch,
-		KindFileStat, KindFileWrite, KindFileDelete, KindSignedURL, KindDownload, KindComplete, KindUnknown,
+		KindFileStat, KindFileWrite, KindFileDelete, KindSignedURL, KindDownload, KindComplete, KindTokenInfo, KindUnknown,
 	}
 }
 
@@ -187,6 +188,7 @@ func accountRoutes() []route {
 		{"POST /{version}/token/introspect", KindIntrospect, public, unlimited, (*call).introspect, false},
 		{"POST /{version}/token/revoke", KindRevoke, public, unlimited, (*call).revoke, false},
 		{"GET /{version}/access-tokens/{token}", KindIntrospect, public, unlimited, (*call).describeToken, false},
+		{"POST /{version}/private-apps/get/access-token-info", KindTokenInfo, anyToken, general, (*call).tokenInfo, false},
 		{"GET /{version}/account/details", KindAccount, anyToken, general, (*call).accountDetails, false},
 		{"GET /{version}/account/api-usage/daily/private-apps", KindAccount, anyToken, general, (*call).apiUsage, false},
 		{"POST /{version}/callbacks/{callback}/complete", KindComplete, automation, general, (*call).complete, false},
@@ -227,7 +229,7 @@ func canonical(escaped string) string {
 	}
 	switch s[0] {
 	case "oauth":
-		return join(s[1], s[2], s[3:], s[2] == "token" || s[1] == "v1" && s[2] == "access-tokens")
+		return join(s[1], s[2], s[3:], s[2] == "token" || s[1] == "v1" && s[2] == "access-tokens" || s[1] == "v2" && s[2] == "private-apps")
 	case "files":
 		if len(s) > 3 && s[2] == "files" && s[3] == "stat" { // a path there may look like any other route
 			return join(s[1], "stat", s[4:], true)
@@ -263,6 +265,8 @@ func supported(version, family string, rest []string) bool {
 	switch version {
 	case "2026-03", "2026-09":
 		return true
+	case "v2":
+		return family == "private-apps"
 	case "v1":
 		return family == "token" && len(rest) == 0 || family == "access-tokens"
 	case "v3":

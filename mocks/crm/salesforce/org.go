@@ -66,17 +66,18 @@ type Org struct {
 
 	exclusive sync.RWMutex // held by a composite request that is one transaction; taken before mu
 
-	mu       sync.Mutex // guards all below
-	serial   uint64
-	objects  map[string]*object // by lower-case name
-	order    []*object
-	tables   map[string]*table // by object name
-	hidden   map[string]bool   // "object" or "object.field", lower case: no permission to see it
-	readOnly map[string]bool   // "object.field", lower case: no permission to edit it
-	locked   map[string]bool   // record IDs under an approval lock
-	sharing  Sharing
-	admin    bool              // the integration user may change the set-up
-	content  map[string][]byte // file bytes by ContentVersion ID
+	mu        sync.Mutex // guards all below
+	serial    uint64
+	objects   map[string]*object // by lower-case name
+	order     []*object
+	tables    map[string]*table // by object name
+	hidden    map[string]bool   // "object" or "object.field", lower case: no permission to see it
+	readOnly  map[string]bool   // "object.field", lower case: no permission to edit it
+	locked    map[string]bool   // record IDs under an approval lock
+	sharing   Sharing
+	permitted []string          // permissions of the integration user
+	admin     bool              // the integration user may change the set-up
+	content   map[string][]byte // file bytes by ContentVersion ID
 
 	integration string // user ID of Options.Username
 	person      string // user ID of the salesperson in whose name control methods act

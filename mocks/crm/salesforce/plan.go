@@ -525,6 +525,8 @@ func (b *binder) candidates(p *plan) []*row {
 	switch {
 	case p.def.name == userRecordAccess:
 		return b.o.accessRows()
+	case p.def.name == userPermissionAccess:
+		return b.o.permissionRows()
 	case p.ids != nil:
 		var candidates []*row
 		for _, id := range p.ids {

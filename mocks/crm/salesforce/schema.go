@@ -277,6 +277,10 @@ func setupObjects() []*object {
 			fields: []*Field{
 				ref("UserId", "User", ""), {Name: "RecordId", Type: TypeReference, Length: 18}, typed("HasReadAccess", TypeBoolean),
 				typed("HasEditAccess", TypeBoolean)}},
+		{name: userPermissionAccess, label: "User Permission Access", plural: "User Permission Access", prefix: "0a1", fixed: true,
+			fields: []*Field{
+				typed("PermissionsModifyAllData", TypeBoolean), typed("PermissionsViewAllData", TypeBoolean), typed("PermissionsManageUsers", TypeBoolean),
+				typed("PermissionsAuthorApex", TypeBoolean), typed("PermissionsModifyMetadata", TypeBoolean), typed("PermissionsCustomizeApplication", TypeBoolean)}},
 		{name: "OpportunityStage", label: "Opportunity Stage", plural: "Opportunity Stages", prefix: "01J", fixed: true,
 			fields: concat(idField(), []*Field{
 				text("ApiName", 255), text("MasterLabel", 255), typed("IsActive", TypeBoolean), typed("IsClosed", TypeBoolean),

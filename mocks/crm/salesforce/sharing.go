@@ -1,6 +1,9 @@
 package salesforce
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Sharing is what the integration user may do with opportunities, and what hangs on them, that other users own.
 type Sharing int
@@ -63,6 +66,27 @@ func (o *Org) accessRows() []*row {
 		}}}})
 	}
 	return rows
+}
+
+const userPermissionAccess = "UserPermissionAccess"
+
+// Permit gives the integration user permissions of its profile, such as ViewAllData. AdminRights go with CustomizeApplication.
+func (o *Org) Permit(names ...string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.permitted = append(o.permitted, names...)
+}
+
+// permissionRows is the one row of what the integration user is permitted.
+func (o *Org) permissionRows() []*row {
+	def, values := o.objects[lower(userPermissionAccess)], map[string]any{}
+	for _, f := range def.fields {
+		values[f.Name] = slices.Contains(o.permitted, strings.TrimPrefix(f.Name, "Permissions"))
+	}
+	if o.admin {
+		values["PermissionsCustomizeApplication"] = true
+	}
+	return []*row{{object: def, versions: []version{{values: values}}}}
 }
 
 // accessFiltered says whether a query of UserRecordAccess names one user and its records, as it has to.
