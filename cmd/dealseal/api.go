@@ -189,6 +189,11 @@ func checkOptions(rule engine.Rule, q api.SignatureRequest) error {
 	return nil
 }
 
+func (h *apiHouse) KeyTenants() map[string][]deal.TenantID {
+	keys, _ := h.house().audience()
+	return keys
+}
+
 func (h *apiHouse) Templates() (all []api.TemplateOf) {
 	for _, t := range h.house().tenants {
 		for _, r := range t.rules {

@@ -916,3 +916,27 @@ func (c *counter) refusesAddress(path string) bool {
 	_, err := http.ReadRequest(bufio.NewReader(strings.NewReader("GET " + path + " HTTP/1.0\r\n\r\n")))
 	return err != nil
 }
+
+// TestACertificateIsShownToThoseWhoseContractsItSeals: its subject may be another tenant.
+func TestACertificateIsShownToThoseWhoseContractsItSeals(t *testing.T) {
+	c := newCounter(t)
+	h := c.house.house()
+	h.cfg.Signing.Profiles = map[string]config.Profile{"ours": {Key: "house"}, "theirs": {Key: "other"}}
+	h.tenants[0].file.Rules, h.tenants[1].file.Rules = []config.Rule{{Seal: "ours"}}, []config.Rule{{Seal: "theirs"}}
+	for _, key := range []string{"house", "other", "unused"} {
+		c.ok(c.store.AddCertificate(t.Context(), deal.Certificate{SHA256: "sha-" + key, Key: key, SPKI: "spki-" + key, Serial: "1f", Subject: "CN=" + key, Issuer: "CN=Issuer", Purpose: deal.PurposeSeal,
+			From: time.Now().Add(-time.Hour), Until: time.Now().Add(time.Hour), Chain: [][]byte{[]byte("der of " + key)}, State: deal.CertActive}, "anna", "a test"))
+	}
+	for token, want := range map[string]string{"viewer": "house", "admin": "house", "everywhere": "house other unused", "test": "unused"} {
+		var shown api.Certificates
+		c.ok(json.Unmarshal(c.ask("GET", "/v1/certificates", token, "").Body.Bytes(), &shown))
+		var keys []string
+		for _, one := range shown.Certificates {
+			keys = append(keys, one.Key)
+		}
+		slices.Sort(keys)
+		if got := strings.Join(keys, " "); got != want {
+			t.Errorf("%s is shown the certificates of %q, want %q", token, got, want)
+		}
+	}
+}

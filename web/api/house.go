@@ -34,6 +34,8 @@ type House interface {
 	Templates() []TemplateOf
 	// Certificates returns the registry; what is in use first.
 	Certificates(ctx context.Context) ([]deal.Certificate, error)
+	// KeyTenants are those whose rules seal with each key, by its name, from memory.
+	KeyTenants() map[string][]deal.TenantID
 	// NewestCheckpoint is the last one that was signed, Checkpoint signs the audit log as it is now. AuditKey is what they are
 	// verified with.
 	NewestCheckpoint(ctx context.Context) (deal.Checkpoint, error)

@@ -79,13 +79,23 @@ type Certificate struct {
 	Answered time.Time       `json:"revocation_answered_at,omitzero"`
 }
 
-func (a *API) listCertificates(ctx context.Context, _ *request) (any, error) {
+// concerns reports whether a certificate of a key is for a token: it may have the name of another's tenant. Those of keys that
+// nobody uses are for tokens of all tenants.
+func (r *request) concerns(users []deal.TenantID) bool {
+	return slices.ContainsFunc(users, r.sees) || len(users) == 0 && len(r.token.Tenants) == 0
+}
+
+func (a *API) listCertificates(ctx context.Context, r *request) (any, error) {
 	all, err := a.House.Certificates(ctx)
 	if err != nil {
 		return nil, err
 	}
 	out := Certificates{Certificates: []Certificate{}}
+	users := a.House.KeyTenants()
 	for _, c := range all {
+		if !r.concerns(users[c.Key]) {
+			continue
+		}
 		out.Certificates = append(out.Certificates, Certificate{c.SHA256, c.Key, c.Subject, c.Issuer, c.Serial, c.Purpose, c.From, c.Until, c.State, c.ActivateAt, c.Answer, c.Answered})
 	}
 	return out, nil

@@ -42,7 +42,7 @@ func (a *API) table() []route {
 		{method: "GET", path: "/v1/signatures/{id}", may: see, summary: "what has become of a contract that was asked for, or of any deal", status: ok, gives: Signature{}, fails: missing, do: a.showSignature},
 
 		{method: "GET", path: "/v1/templates", may: see, summary: "templates that rules name", status: ok, gives: Templates{}, do: a.listTemplates},
-		{method: "GET", path: "/v1/certificates", may: see, summary: "certificates that the house seals with", status: ok, gives: Certificates{}, do: a.listCertificates},
+		{method: "GET", path: "/v1/certificates", may: see, summary: "certificates that contracts of the token's tenants are sealed with", status: ok, gives: Certificates{}, do: a.listCertificates},
 		{method: "GET", path: "/v1/audit/checkpoint", may: audit, summary: "the newest signed checkpoint of the audit log", status: ok, gives: Checkpoint{}, fails: missing, do: a.newestCheckpoint},
 		{method: "POST", path: "/v1/audit/checkpoint", may: audit, summary: "sign the audit log as it is now", status: ok, gives: Checkpoint{}, do: a.signCheckpoint},
 
