@@ -80,7 +80,7 @@ func (p *Provider) discover(ctx context.Context) (*provider, error) {
 		known.endpoint.AuthStyle = oauth2.AuthStyleInParams
 	}
 	for what, address := range map[string]string{"authorization_endpoint": known.endpoint.AuthURL, "token_endpoint": known.endpoint.TokenURL, "jwks_uri": known.KeysURL} {
-		if !Private(address) {
+		if !private(address) {
 			return nil, &DownError{"the " + what + " of its discovery document does not begin with https://"}
 		}
 	}
@@ -92,8 +92,8 @@ func (p *Provider) discover(ctx context.Context) (*provider, error) {
 	return known, nil
 }
 
-// Private reports whether nobody between us and an address reads along: https, or a server on this machine.
-func Private(address string) bool {
+// private reports whether nobody between us and an address reads along: https, or a server on this machine.
+func private(address string) bool {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" {
 		return false
