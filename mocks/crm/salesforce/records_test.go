@@ -333,7 +333,7 @@ func TestDescribeShowsWhatTheUserMayDo(t *testing.T) {
 		t.Errorf("key prefix %q, relationships %v", d.KeyPrefix, d.ChildRelationships)
 	}
 	w.call("GET", "/sobjects/Opportunity/describe", "", "If-Modified-Since", w.clock.now().Format(http.TimeFormat)).want(304, "")
-	if n := len(w.call("GET", "/sobjects/", "").want(200, "").object()["sobjects"].([]any)); n != 18 {
+	if n := len(w.call("GET", "/sobjects/", "").want(200, "").object()["sobjects"].([]any)); n != 19 {
 		t.Errorf("global describe lists %d objects", n)
 	}
 }
