@@ -2,7 +2,11 @@ package store
 
 import (
 	"database/sql"
+	"fmt"
+	"io/fs"
+	"path"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/dealseal/dealseal/deal"
@@ -48,5 +52,18 @@ func TestALedgerOfTheFirstSchemaIsBroughtUpToDate(t *testing.T) {
 	f := figures(t, s, start)
 	if len(f.Steps) != 1 || f.Steps[0].Step != deal.Sealed || f.Steps[0].N != 5 || f.Steps[0].P50.Milliseconds() != 512 {
 		t.Errorf("durations: %+v", f.Steps)
+	}
+}
+
+// A database knows its schema by a number: two steps of one number, or a gap, would have it skip one.
+func TestMigrationsAreNumberedWithoutAGap(t *testing.T) {
+	files, err := fs.Glob(migrations, "migrations/sqlite/*.sql")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for i, f := range files {
+		if want := fmt.Sprintf("%04d_", i+1); !strings.HasPrefix(path.Base(f), want) {
+			t.Errorf("%s: want a name that begins with %s", f, want)
+		}
 	}
 }
