@@ -201,6 +201,9 @@ func (r *run) steps(ctx context.Context) deal.Outcome {
 		if r.isStopping() || !r.awaitRoom(ctx) {
 			return deal.Outcome{Again: time.Second} // the next start goes on here
 		}
+		if r.paused(ctx) {
+			return deal.Outcome{Again: time.Second} // the queue hands it out again once its tenant goes on
+		}
 		r.step = stepOf(s)
 		if r.step == nil {
 			return deal.Outcome{}
@@ -244,6 +247,15 @@ func (r *run) awaitRoom(ctx context.Context) bool {
 		}
 	}
 	return true
+}
+
+// paused reports whether the deal's tenant is to wait, or nobody knows.
+func (r *run) paused(ctx context.Context) bool {
+	paused, err := r.Ledger.IsPaused(ctx, r.s.Tenant)
+	if err != nil && ctx.Err() == nil {
+		r.Log.ErrorContext(ctx, "whether the tenant is paused cannot be read", "err", err)
+	}
+	return paused || err != nil
 }
 
 // takeAtWork goes one step once the floor has room for it.

@@ -26,6 +26,8 @@ type Ledger interface {
 	// Notice takes in a page: new sealings, their jobs and receipts, quarantined rows, the next cursor and the audit
 	// entries in one transaction. What n.Guard does not let through is held. deal.ErrStale when the cursor is not the page's.
 	Notice(ctx context.Context, n deal.Noticing) (fresh []deal.TxID, err error)
+	// IsPaused reports whether a person has a tenant wait. Begin lets no key be used for it then.
+	IsPaused(ctx context.Context, tenant deal.TenantID) (bool, error)
 	// Guards returns what the guard holds until a person decides, of all tenants.
 	Guards(ctx context.Context) ([]deal.GuardHold, error)
 

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -189,6 +190,9 @@ func (c *reconciler) mayGoOn(ctx context.Context) error {
 		if err := c.MayNotice(); err != nil {
 			return &pausedError{err.Error(), 15 * time.Minute}
 		}
+	}
+	if paused, err := c.Ledger.IsPaused(ctx, c.tenant.ID); err != nil || paused && !c.order.DryRun {
+		return cmp.Or(err, error(&pausedError{"the tenant is paused, and nothing is written to its CRM", 15 * time.Minute}))
 	}
 	if share := budgetOf(c.tenant.CRM).Share(); share >= SlowAt {
 		return &pausedError{fmt.Sprintf("%.0f %% of the CRM's API allowance is used: the pass goes on when less is", share*100), time.Hour}

@@ -30,6 +30,9 @@ func (e *Engine) Request(ctx context.Context, tenant deal.TenantID, rule, record
 	if i < 0 {
 		return "", &deal.RequestError{Reason: fmt.Sprintf("there is no rule %q", rule)}
 	}
+	if d := t.Rules[i].Plan.Delegated; d != nil {
+		return "", &deal.RequestError{Reason: fmt.Sprintf("rule %q has %s do the signing: ask there", rule, d.Vendor)}
+	}
 	if t.Rules[i].Plan.WriteBack.Audit == "" {
 		return "", &deal.RequestError{Reason: fmt.Sprintf("rule %q writes no audit record (write_back.audit), which alone shows after a restore whether a request was carried out", rule)}
 	}

@@ -163,6 +163,8 @@ func TestARequestWaitsForItsRuleAndNeedsAnAuditRecord(t *testing.T) {
 	bare := w.daemon(func(p *deal.Plan) { p.WriteBack.Audit = "" })
 	bare.poll()
 	bare.refuses(false, "1", w.deal())
+	elsewhere := w.daemon(func(p *deal.Plan) { p.Delegated = &deal.Delegated{Vendor: "certyneo"} })
+	elsewhere.refuses(false, "1", w.deal())
 }
 
 // The daemon that a backup or a copy is of may have carried out a request that the copy knows nothing of, and whoever asked

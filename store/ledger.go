@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -376,7 +377,8 @@ func (t *txn) leased(r *row, owner string) bool {
 // Begin commits that an outside effect is about to happen and takes the lease for it. The effect must not begin unless
 // Begin returned nil. An intent to sign is also marked outside of the database, so that an older database put in its place
 // is recognised: if only that fails, the intent stands and the error is the disk's. It compares and raises sl.Version;
-// deal.ErrStale means that someone else moved the sealing or holds an unexpired lease. A *RefusedError means that the
+// deal.ErrStale means that someone else moved the sealing or holds an unexpired lease, or that its tenant was paused before its key
+// would have been used. A *RefusedError means that the
 // effect would sign a second digest, a *deal.SpentError that the key has reached one of the intent's limits.
 func (s *Store) Begin(ctx context.Context, sl *deal.Sealing, i deal.Intent) error {
 	owner := s.ownerOf(ctx)
@@ -416,6 +418,9 @@ type standing struct {
 // intend writes an intent. It returns the place of its audit entry, and when the lease ends.
 func (t *txn) intend(sl *deal.Sealing, at standing, i deal.Intent, key *dataKey) (n, until int64, err error) {
 	if seal := sealOf(i.What); seal != 0 {
+		if paused, err := t.paused(sl.Tenant); err != nil || paused {
+			return 0, 0, errors.Join(err, stale("tenant %s is paused", sl.Tenant))
+		}
 		if err := t.guardSigning(sl.Tx, seal, at, i.Digest); err != nil {
 			return 0, 0, err
 		}

@@ -334,6 +334,7 @@ func (q *Queue) keepFitting(ctx context.Context, client *river.Client[*sql.Tx], 
 		case <-ctx.Done():
 			return
 		case <-q.changed:
+		case <-q.s.refit:
 		case <-pause.C:
 		}
 		next := refit
@@ -347,11 +348,11 @@ func (q *Queue) keepFitting(ctx context.Context, client *river.Client[*sql.Tx], 
 
 // fit closes the queues that are of no use any more, and opens one for each tenant that has none and should.
 func (q *Queue) fit(ctx context.Context, client *river.Client[*sql.Tx], queues openQueues) error {
-	configured, unfinished, err := q.wanted(ctx)
+	configured, unfinished, paused, err := q.wanted(ctx)
 	if err != nil {
 		return err
 	}
-	wanted := slices.Concat(configured, unfinished)
+	wanted := slices.DeleteFunc(slices.Concat(configured, unfinished), func(t deal.TenantID) bool { return slices.Contains(paused, t) })
 	errs := closeQueues(ctx, client, queues, wanted)
 	for _, tenant := range wanted {
 		if _, known := queues[tenant]; known {
@@ -370,7 +371,7 @@ func (q *Queue) fit(ctx context.Context, client *river.Client[*sql.Tx], queues o
 }
 
 // closeQueues closes what is not wanted, or does not work. It waits for the tail of what ran: nothing that should run is
-// left in a queue that is not wanted.
+// left in a queue that is not wanted, but what is to wait because its tenant is paused.
 func closeQueues(ctx context.Context, client *river.Client[*sql.Tx], queues openQueues, wanted []deal.TenantID) (errs []error) {
 	ctx, cancel := context.WithTimeout(ctx, closeLimit)
 	defer cancel()
@@ -392,16 +393,18 @@ func closeQueues(ctx context.Context, client *river.Client[*sql.Tx], queues open
 const unfinishedQuery = `SELECT tenant FROM counts WHERE n > 0 AND step <> 'done' AND condition <> 'ended'
 	UNION SELECT tenant FROM receipts WHERE sent < sequence`
 
-// wanted returns the tenants that are configured and those that are not finished with.
-func (q *Queue) wanted(ctx context.Context) (configured, unfinished []deal.TenantID, err error) {
+// wanted returns the tenants that are configured, those that are not finished with, and those that are paused.
+func (q *Queue) wanted(ctx context.Context) (configured, unfinished, paused []deal.TenantID, err error) {
 	q.mu.Lock()
 	configured = q.tenants
 	q.mu.Unlock()
 	err = q.s.view(ctx, func(t *txn) error {
-		unfinished, err = column[deal.TenantID](t, unfinishedQuery)
+		if unfinished, err = column[deal.TenantID](t, unfinishedQuery); err == nil {
+			paused, err = column[deal.TenantID](t, `SELECT tenant FROM pauses`)
+		}
 		return err
 	})
-	return configured, unfinished, err
+	return configured, unfinished, paused, err
 }
 
 type worker struct {

@@ -418,7 +418,7 @@ func TestATenantThatIsNotConfiguredAnyMoreIsWorkedToItsEnd(t *testing.T) {
 				told(t, s, sl.Tx)
 			}
 			q := s.Queue(Workers{})
-			_, tenants, err := q.wanted(t.Context())
+			_, tenants, _, err := q.wanted(t.Context())
 			if want := given.kind != ""; err != nil || slices.Contains(tenants, acme) != want {
 				t.Fatalf("worked: %v, %v", tenants, err)
 			}

@@ -74,6 +74,7 @@ type Store struct {
 	privates  privates
 	commits   commits
 	bell      *webhooks.Bell
+	refit     nudge // the queues do not fit the tenants that are to be worked any more
 	// subscriptions are nil when they have to be read anew.
 	subscriptions atomic.Pointer[subscriptions]
 	audience      atomic.Pointer[map[string][]deal.TenantID] // of keys, by their names
@@ -91,7 +92,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		return nil, fmt.Errorf("the master key has %d bytes, at least %d random bytes are needed: make one with `head -c 32 /dev/urandom | base64` and keep a copy in a safe place", n, minMasterKey)
 	}
 	s := &Store{
-		dir: o.Dir, log: o.Log, clock: o.Now, hook: o.Hook, master: newMaster(o.MasterKey.Reveal()), owner: rand.Text(), bell: webhooks.NewBell(),
+		dir: o.Dir, log: o.Log, clock: o.Now, hook: o.Hook, master: newMaster(o.MasterKey.Reveal()), owner: rand.Text(), bell: webhooks.NewBell(), refit: make(nudge, 1),
 		archive: &archive.Archive{Root: filepath.Join(o.Dir, "archive"), Hook: o.Hook},
 	}
 	s.owners.add(s.owner)

@@ -17,6 +17,8 @@ import (
 type Deeds interface {
 	// Decide retries, releases, prepares anew or drops ("retry", "release", "prepare", "drop") a deal.
 	Decide(ctx context.Context, verb string, tx deal.TxID, who, why string) error
+	// Turn pauses a tenant or has it go on ("pause", "resume").
+	Turn(ctx context.Context, verb string, tenant deal.TenantID, who, why string) error
 	// Redeliver begins a delivery of an event anew.
 	Redeliver(ctx context.Context, delivery int64, who, why string) error
 }

@@ -26,6 +26,13 @@ func (d *doer) Decide(_ context.Context, verb string, tx deal.TxID, who, why str
 	return d.err
 }
 
+func (d *doer) Turn(_ context.Context, verb string, tenant deal.TenantID, who, why string) error {
+	if d.err == nil {
+		d.done = append(d.done, fmt.Sprintf("%s %s by %s: %s", verb, tenant, who, why))
+	}
+	return d.err
+}
+
 func (d *doer) Redeliver(_ context.Context, delivery int64, who, why string) error {
 	if delivery == 404 {
 		return ErrNotFound
@@ -146,6 +153,42 @@ func TestWhatIsNotDecidedChangesNothing(t *testing.T) {
 	}
 }
 
+func TestATenantIsPausedAndGoesOn(t *testing.T) {
+	v, did := settle(), &doer{}
+	h := as(v, deal.RoleAdmin, did)
+	tenant := &v.tenants[0]
+	at := "/tenants/" + string(tenant.ID)
+	for _, verb := range []string{"pause", "resume"} {
+		page := get(h, at).Body.String()
+		checkOutline(t, page)
+		if !strings.Contains(page, `value="`+verb+`"`) || strings.Contains(page, "is paused since") != (verb == "resume") {
+			t.Errorf("%s: the page is %s", verb, page)
+		}
+		status := get(h, "/").Body.String()
+		checkOutline(t, status)
+		if strings.Contains(status, "1 tenant is paused") != (verb == "resume") || strings.Contains(status, "a &lt;wrong&gt; template") != (verb == "resume") {
+			t.Errorf("%s: the status page does not say how it is", verb)
+		}
+		w := send(h, at+"/turn", url.Values{"verb": {verb}, "why": {"x"}})
+		if want := fmt.Sprintf("%s %s by alice: x", verb, tenant.ID); w.Code != http.StatusSeeOther || w.Header().Get("Location") != at || did.done[len(did.done)-1] != want {
+			t.Errorf("%d %s %v, want %s", w.Code, w.Header().Get("Location"), did.done, want)
+		}
+		tenant.Paused = &deal.Pause{Tenant: tenant.ID, Since: v.deals[0].Sealing.Noticed, Who: "anna", Why: "a <wrong> template"}
+	}
+	n := len(did.done)
+	for path, form := range map[string]url.Values{"/tenants/nobody/turn": {"verb": {"pause"}, "why": {"x"}}, at + "/turn": {"verb": {"stop"}, "why": {"x"}}} {
+		if w := send(h, path, form); w.Code != http.StatusNotFound && w.Code != http.StatusBadRequest || len(did.done) != n {
+			t.Errorf("%s with %v: %d %v", path, form, w.Code, did.done)
+		}
+	}
+	if w := send(stranger(h), at+"/turn", url.Values{"verb": {"pause"}, "why": {"x"}}); w.Code != http.StatusForbidden || len(did.done) != n {
+		t.Errorf("a stranger: %d", w.Code)
+	}
+	if w := send(h, at+"/turn", url.Values{"verb": {"pause"}, "why": {"x"}}, "Sec-Fetch-Site", "cross-site"); w.Code != http.StatusForbidden || len(did.done) != n {
+		t.Errorf("another site: %d", w.Code)
+	}
+}
+
 // TestEveryRoleSeesAndDoesWhatTheTableSays goes through all of them.
 func TestEveryRoleSeesAndDoesWhatTheTableSays(t *testing.T) {
 	v := settle()
@@ -166,6 +209,9 @@ func TestEveryRoleSeesAndDoesWhatTheTableSays(t *testing.T) {
 			}, http.StatusSeeOther},
 			{role.Prepare, func() *httptest.ResponseRecorder {
 				return send(h, path(held)+"/decide", url.Values{"verb": {"prepare"}, "why": {"x"}})
+			}, http.StatusSeeOther},
+			{role.Pause, func() *httptest.ResponseRecorder {
+				return send(h, "/tenants/"+string(v.tenants[0].ID)+"/turn", url.Values{"verb": {"pause"}, "why": {"x"}})
 			}, http.StatusSeeOther},
 			{role.TryHooks, func() *httptest.ResponseRecorder {
 				return send(h, "/webhooks/deliveries/7/redeliver", url.Values{"why": {"x"}})

@@ -102,6 +102,8 @@ type Tenant struct {
 	Nightly bool
 	// Rules are the ids of its rules.
 	Rules []string
+	// Paused says since when and why a person has it wait; nil if nobody has.
+	Paused *deal.Pause
 	// Poll is how the last poll went; its zero value means that there was none yet.
 	Poll deal.PollState
 	// Listening is how listening to the CRM goes, nil where it is not listened to.

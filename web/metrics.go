@@ -91,6 +91,7 @@ var (
 	overdueDesc    = desc("dealseal_queue_overdue_seconds", "Time since a deal that waits for no person should have moved, the longest: since it last moved or, later, since its next attempt was due; 0 when none should have.", "tenant")
 	waitingDesc    = desc("dealseal_waiting_deals", "Deals that wait for a person, held or dead.", "tenant", "condition")
 	patienceDesc   = desc("dealseal_waiting_oldest_seconds", "Time for which a held or dead deal has waited for a person, the longest; 0 when there is none.", "tenant", "condition")
+	pausedDesc     = desc("dealseal_tenant_paused_seconds", "For how long a person has had a tenant wait; 0 when it goes on.", "tenant")
 	guardDesc      = desc("dealseal_guard_held_deals", "Deals that the guard holds until a person decides about all of them, because they came in unusual numbers.", "tenant")
 	failingDesc    = desc("dealseal_deals_failing", "Deals whose current step has failed at least three times in a row, or waits for a login or key that a person has to mend, and is tried again.", "tenant")
 	pollDesc       = desc("dealseal_poll_age_seconds", "Time since the last poll that succeeded, or since the start of the daemon when none has.", "tenant")
@@ -172,7 +173,7 @@ func (m *Metrics) Stamped(server string, took time.Duration, err error) {
 
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sealingsDesc, dealsDesc, depthDesc, oldestDesc, overdueDesc, waitingDesc, patienceDesc, guardDesc, failingDesc, pollDesc, intervalDesc, budgetDesc, workflowsDesc, heardDesc, quietDesc, heardLagDesc, heardEvents, untoldDesc, oddDesc, discrepantDesc, passDesc, mendedDesc,
+	for _, d := range []*prometheus.Desc{sealingsDesc, dealsDesc, depthDesc, oldestDesc, overdueDesc, waitingDesc, patienceDesc, pausedDesc, guardDesc, failingDesc, pollDesc, intervalDesc, budgetDesc, workflowsDesc, heardDesc, quietDesc, heardLagDesc, heardEvents, untoldDesc, oddDesc, discrepantDesc, passDesc, mendedDesc,
 		notAfterDesc, revokedDesc, followsDesc, besideDesc, answeredDesc, usesDesc, spentDesc, stampUpDesc, quotaDesc, volumeDesc, auditDesc, databaseDesc, walDesc, freeDesc, floorDesc, backupDesc, backupDBDesc} {
 		ch <- d
 	}
@@ -208,6 +209,11 @@ func (m *Metrics) collectDeals(ctx context.Context, tenants []Tenant, ch chan<- 
 	for _, t := range tenants {
 		queues[t.ID] = newQueueFigures()
 		m.collectPoll(t, ch)
+		paused := 0.0
+		if t.Paused != nil {
+			paused = m.since(t.Paused.Since)
+		}
+		ch <- gauge(pausedDesc, paused, string(t.ID))
 	}
 	counts, err := m.house.Counts(ctx)
 	if err != nil {

@@ -46,6 +46,7 @@ type frame struct {
 	Fields   *fieldsView
 	Hooks    *hooksView
 	Attempts *attemptsView
+	Tenant   *tenantPage
 	Problem  *problem
 }
 

@@ -109,6 +109,7 @@ type tenantView struct {
 	ID, Name, CRM, Account, AccountName, Environment string
 	State, Login                                     state
 	Silent                                           bool // polling does not work
+	Paused                                           *pausedView
 	Polled, Failing                                  *moment
 	Err                                              string
 	Lag                                              string
@@ -445,11 +446,17 @@ func headline(waiting int64, tenants []tenantView, untold, quarantined int64) st
 	if waiting > 0 {
 		needs = append(needs, plural(waiting, "deal waits for a person", "deals wait for a person"))
 	}
-	silent := int64(0)
+	silent, paused := int64(0), int64(0)
 	for _, t := range tenants {
 		if t.Silent {
 			silent++
 		}
+		if t.Paused != nil {
+			paused++
+		}
+	}
+	if paused > 0 {
+		needs = append(needs, plural(paused, "tenant is paused", "tenants are paused"))
 	}
 	if silent > 0 {
 		needs = append(needs, plural(silent, "CRM is not being read", "CRMs are not being read"))
@@ -544,6 +551,7 @@ func viewTenant(t Tenant, now time.Time) tenantView {
 	}
 	v := tenantView{ID: string(t.ID), Name: t.Name, CRM: crmName(kind), Account: account, AccountName: t.Poll.Name, Environment: t.Environment,
 		Polled: at(t.Poll.At, now), Err: short(t.Poll.Err, 300)}
+	v.Paused = viewPause(t.Paused, now)
 	v.State, v.Silent = pollState(t, now)
 	v.Login = loginState(t.Poll)
 	if t.Poll.Err != "" {

@@ -87,7 +87,9 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("GET /deals/{tx}/fields", s.forRole(role.Contracts, s.forReaders(s.fields)))
 	mux.HandleFunc("GET /deals/{tx}/files/{name...}", s.forRole(role.Contracts, s.file))
 	mux.HandleFunc("GET /deals/{tx}/proof", s.forRole(role.Audit, s.proof))
+	mux.HandleFunc("GET /tenants/{tenant}", s.forReaders(s.tenant))
 	if o.Deeds != nil {
+		mux.HandleFunc("POST /tenants/{tenant}/turn", s.turn)
 		mux.HandleFunc("POST /deals/{tx}/decide", s.decide)
 	}
 	if o.Hooks != nil {

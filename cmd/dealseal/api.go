@@ -134,6 +134,10 @@ func (h *apiHouse) Decide(ctx context.Context, tx deal.TxID, verb, who, why stri
 	return said(h.ops.Decide(ctx, decision{Verb: verb, Tx: tx, Who: who, Why: why}))
 }
 
+func (h *apiHouse) Turn(ctx context.Context, verb string, tenant deal.TenantID, who, why string) error {
+	return said(h.ops.TurnTenant(ctx, turn{Verb: verb, Tenant: tenant, Who: who, Why: why}))
+}
+
 func (h *apiHouse) Request(ctx context.Context, q api.SignatureRequest) (deal.TxID, error) {
 	tenant, rule, err := h.ruleOf(q)
 	if err != nil {
@@ -285,6 +289,7 @@ func said(err error) error {
 		return nil
 	}
 	var refused *store.RefusedError
+	var pause *store.PauseError
 	var endpoint *store.EndpointError
 	var delivery *store.NoDeliveryError
 	var field *webhooks.FieldError
@@ -293,6 +298,8 @@ func said(err error) error {
 	switch {
 	case errors.As(err, &refused):
 		return &api.Refusal{Status: http.StatusConflict, Reason: refused.Reason}
+	case errors.As(err, &pause):
+		return &api.Refusal{Status: http.StatusConflict, Reason: pause.Reason}
 	case errors.Is(err, deal.ErrStale):
 		return &api.Refusal{Status: http.StatusConflict, Reason: "a step of this deal is under way, or somebody has just decided about it: look at it again"}
 	case errors.As(err, &endpoint) && endpoint.Missing, errors.As(err, &delivery):

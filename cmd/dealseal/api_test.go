@@ -465,10 +465,13 @@ var ways = map[string]way{
 	"post /v1/signatures":     {path: "/v1/signatures", body: `{"tenant":"acme","template_id":"order-form","record_id":"RECORD"}`, roles: "operator signer-admin admin"},
 	"get /v1/signatures/{id}": {path: "/v1/signatures/sig_TX", other: "/v1/signatures/sig_BETA", roles: everyRole, tx: "done"},
 
-	"get /v1/templates":         {path: "/v1/templates", roles: everyRole},
-	"get /v1/certificates":      {path: "/v1/certificates", roles: everyRole},
-	"get /v1/audit/checkpoint":  {path: "/v1/audit/checkpoint", roles: "auditor admin"},
-	"post /v1/audit/checkpoint": {path: "/v1/audit/checkpoint", roles: "auditor admin"},
+	"get /v1/templates":                {path: "/v1/templates", roles: everyRole},
+	"get /v1/tenants":                  {path: "/v1/tenants", roles: everyRole},
+	"post /v1/tenants/{tenant}/pause":  {path: "/v1/tenants/acme/pause", other: "/v1/tenants/beta/pause", body: because, roles: "operator signer-admin admin"},
+	"post /v1/tenants/{tenant}/resume": {path: "/v1/tenants/acme/resume", other: "/v1/tenants/beta/resume", body: because, roles: "operator signer-admin admin"},
+	"get /v1/certificates":             {path: "/v1/certificates", roles: everyRole},
+	"get /v1/audit/checkpoint":         {path: "/v1/audit/checkpoint", roles: "auditor admin"},
+	"post /v1/audit/checkpoint":        {path: "/v1/audit/checkpoint", roles: "auditor admin"},
 
 	"get /v1/webhooks":                                                  {path: "/v1/webhooks", roles: everyRole},
 	"post /v1/webhooks":                                                 {path: "/v1/webhooks", body: newHook, roles: "admin"},
@@ -631,6 +634,12 @@ func TestTheDocumentIsTrue(t *testing.T) {
 		c.ask(r.method, r.path, "admin", r.body)
 	}
 	c.askOf(c.api, "POST", "/v1/signatures", "admin", ways["post /v1/signatures"].body, withKey("another"))
+	for range 2 {
+		c.ask("POST", "/v1/tenants/acme/pause", "admin", because)
+	}
+	for range 2 {
+		c.ask("POST", "/v1/tenants/acme/resume", "admin", because)
+	}
 	if got := c.ask("POST", c.at("/v1/deals/TX/evidence", "done"), "admin", ""); got.Code != http.StatusServiceUnavailable || got.Header().Get("Retry-After") == "" || strings.Contains(got.Body.String(), "HSM") {
 		t.Errorf("evidence while the HSM is away: %d %s", got.Code, got.Body)
 	}
@@ -730,6 +739,17 @@ func TestARequestIsRefusedWithTheReason(t *testing.T) {
 	c.ok(err)
 	if e := story.Trail[0]; e.What != "requested" || !strings.HasPrefix(e.Who, "api:acme-operator (") {
 		t.Errorf("the audit log has %+v", e)
+	}
+}
+
+func TestTokensThatAreMissedAreTold(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	good := deal.Token{Until: now.AddDate(0, 0, 13), Used: now.AddDate(0, 0, -29)}
+	later, unused, over, revoked := good, good, good, good
+	later.Until, unused.Used, over.Until, revoked.Revoked = now.AddDate(0, 0, 15), time.Time{}, now, now
+	if n := endingTokens([]deal.Token{later, unused, good, over, revoked}, now); n != 1 {
+		t.Errorf("%d tokens end soon, want the one that is used", n)
 	}
 }
 

@@ -196,7 +196,7 @@ func (d *service) newExaminer() (*examiner, []doctor.Finding) {
 		return membersOf{edited, edited.group(name)}.Open(ctx, name)
 	}
 	x.stamps = func() (stampCounter, error) { return d.store, nil }
-	x.guards, x.callbacks, x.secretsSince = d.store.Guards, d.store.CallbackFigures, d.store.SecretsSince
+	x.guards, x.pauses, x.callbacks, x.secretsSince = d.store.Guards, d.store.Pauses, d.store.CallbackFigures, d.store.SecretsSince
 	var own passing
 	x.connect = func(_ context.Context, t tenant) (connectors.CRM, error) {
 		if crm, runs := d.residents.connector(t); runs {

@@ -155,6 +155,7 @@ func commands() []command {
 				fs.IntVar(&o.tokens.days, "days", usualTokenDays, "it is good for so `many` days, at most 366")
 				fs.StringVar(&o.tokens.certificate, "certificate", "", "let in whoever shows this client certificate, in a PEM `file`, instead of making a token")
 			})},
+		{name: "tenants", args: "[list | pause TENANT --why REASON | resume TENANT --why REASON]", summary: "list tenants, have one wait (its entries are noticed, and nothing is made, sealed or written to its CRM), and have it go on", run: tenantsCommand, flags: with(asJSON, why, key)},
 		{name: "notify", args: "[list | test CHANNEL]", summary: "show who is told of what needs a person and whether that works, or tell a channel that this is a test", run: notifyCommand, flags: with(asJSON, key)},
 		{name: "audit", args: "verify [--checkpoint FILE] | checkpoint -o FILE | proof TX -o FILE | check FILE [--checkpoint FILE]", summary: "check the audit log, take a signed checkpoint to be kept elsewhere, or prove to others what the log says of a deal", run: auditCommand,
 			flags: with(out, key, func(fs *flag.FlagSet, o *options) {

@@ -204,14 +204,21 @@ func (s *stage) asksForContracts(t *testing.T, c crm) {
 	var hook api.AddedEndpoint
 	must(t, json.Unmarshal(admin.asks(201, "POST", "/v1/webhooks", fmt.Sprintf(`{"id":"acme/calls","url":%q,"callbacks":true,"events":["envelope.completed"],"why":"a test"}`, receiver.URL+"/calls")), &hook))
 	s.secrets = append(s.secrets, hook.Secret)
+	admin.asks(200, "POST", "/v1/tenants/acme/pause", `{"why":"the template is looked at"}`)
 	record := c.open(sale{})
 	body := fmt.Sprintf(`{"template_id":"order-form","record_id":%q,"callback_url":"%s/calls/signature-complete?order=4711"}`, record, receiver.URL)
 	erp.key = "order 4711"
 	var first, again, done api.Signature
 	must(t, json.Unmarshal(erp.asks(202, "POST", "/v1/signatures", body), &first))
 	must(t, json.Unmarshal(erp.asks(202, "POST", "/v1/signatures", body), &again))
-	if first.ID != again.ID || first.Record != record {
+	if first.ID != again.ID || first.Record != record || !first.Paused || !again.Paused {
 		t.Errorf("asked twice for %s: %+v, %+v", record, first, again)
+	}
+	if stdout, _, code := s.run(t, "tenants"); code != exitOK || !strings.Contains(stdout, "the template is looked at") {
+		t.Errorf("tenants: %d\n%s", code, stdout)
+	}
+	if stdout, stderr, code := s.run(t, "tenants", "resume", "acme", "--why", "it is good"); code != exitOK {
+		t.Errorf("tenants resume: %d\n%s%s", code, stdout, stderr)
 	}
 	eventually(t, "the contract is signed", func() (bool, string) {
 		text := erp.asks(200, "GET", "/v1/signatures/"+first.ID, "")

@@ -24,6 +24,7 @@ const (
 	checkBudget      = "budget"
 	checkTemplate    = "template"
 	checkGuard       = "guard"
+	checkPause       = "pause"
 	checkPush        = "push"
 )
 
@@ -42,6 +43,7 @@ type visit struct {
 func (x *examiner) examineTenant(t tenant) doctor.Examination {
 	id := t.file.Tenant.ID
 	e := examination(doctor.TenantGroup(id), checkLogin, "", tenantLimit, func(ctx context.Context, report func(doctor.Finding)) {
+		x.examinePause(ctx, t, report)
 		x.examineGuard(ctx, t, report)
 		x.examineWorkflows(ctx, t, report)
 		crm, err := x.connect(ctx, t)
@@ -62,6 +64,23 @@ func (x *examiner) examineTenant(t tenant) doctor.Examination {
 	})
 	e.Tenant = id
 	return e
+}
+
+// examinePause reports that a person has the tenant wait, as far as the daemon is asked.
+func (x *examiner) examinePause(ctx context.Context, t tenant, report func(doctor.Finding)) {
+	if x.pauses == nil {
+		return
+	}
+	all, err := x.pauses(ctx)
+	if err != nil {
+		report(failed(checkPause, err, "see the check of the state directory"))
+		return
+	}
+	for _, p := range all {
+		if p.Tenant == deal.TenantID(t.file.Tenant.ID) {
+			report(doctor.Failed(checkPause, fmt.Sprintf("once its cause is mended: dealseal tenants resume %s --why \"…\"", p.Tenant), "a person has it wait since %s (%s): nothing of it is sealed", p.Since.Format(time.RFC3339), p.Why))
+		}
+	}
 }
 
 // examineGuard reports what the guard holds, as far as the daemon is asked.

@@ -48,6 +48,8 @@ type examiner struct {
 	stamps func() (stampCounter, error)
 	// guards returns what the guard holds; nil for a command, which leaves the state directory to the daemon.
 	guards func(context.Context) ([]deal.GuardHold, error)
+	// pauses returns the tenants that are paused; nil for a command.
+	pauses func(context.Context) ([]deal.Pause, error)
 	// callbacks returns how workflows are doing that wait for deals; nil for a command.
 	callbacks func(context.Context) (map[deal.TenantID]store.CallbackFigures, error)
 	// endpoints returns how webhooks are doing.

@@ -68,6 +68,9 @@ type operations interface {
 	Attempts(ctx context.Context, delivery int64) ([]store.AttemptState, error)
 	// ChangeWebhook does with an endpoint or a delivery what a person wants.
 	ChangeWebhook(ctx context.Context, c hookChange) (hookAnswer, error)
+	// Pauses returns the tenants that a person has wait; TurnTenant pauses one or has it go on.
+	Pauses(ctx context.Context) ([]deal.Pause, error)
+	TurnTenant(ctx context.Context, t turn) error
 	// Tokens returns who may use the API, also who might once. ChangeToken makes or revokes a token.
 	Tokens(ctx context.Context) ([]deal.Token, error)
 	ChangeToken(ctx context.Context, r tokenRequest) (tokenAnswer, error)

@@ -49,7 +49,7 @@ func (d *service) newPage() http.Handler {
 	hooks := newHookMeter()
 	d.deliverer.Attempted = hooks.attempted
 	registry.MustRegister(hooks.attempts, hooks.delay, d.messages, notifyWatch{d.store})
-	registry.MustRegister(metrics, web.Readiness(checks), &d.checkups, keyWatch{d.keys.groups, d.standIns}, hookWatch{d.store, d.residents.house}, d.ingress, d.api, &d.secrets, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(metrics, web.Readiness(checks), &d.checkups, keyWatch{d.keys.groups, d.standIns}, hookWatch{d.store, d.residents.house}, tokenWatch{d.store}, d.ingress, d.api, &d.secrets, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return web.New(web.Options{House: house, Hooks: pageHooks{d.store}, Deeds: pageDeeds{d.operations()}, Sessions: d.sessions, SignIn: d.signIn, SignInLasts: d.signInLasts(), Hosts: d.hosts(), Metrics: registry, Version: version, Log: d.log, Checks: checks})
 }
 
@@ -124,6 +124,14 @@ func (p *pageHouse) Tenants(ctx context.Context) (out []web.Tenant, err error) {
 	if err != nil {
 		return nil, err
 	}
+	pauses, err := p.Pauses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	paused := map[deal.TenantID]*deal.Pause{}
+	for _, one := range pauses {
+		paused[one.Tenant] = &one
+	}
 	for _, t := range p.house().tenants {
 		id := deal.TenantID(t.file.Tenant.ID)
 		var rules []string
@@ -134,7 +142,7 @@ func (p *pageHouse) Tenants(ctx context.Context) (out []web.Tenant, err error) {
 		if l, listens := p.listening(id); listens {
 			heard = &l
 		}
-		out = append(out, web.Tenant{Listening: heard, Workflows: web.Workflows(workflows[id]), Rules: rules, ID: id, Name: t.file.Tenant.Name, Kind: deal.Kind(t.file.CRM.Kind), Environment: t.file.Tenant.Environment,
+		out = append(out, web.Tenant{Paused: paused[id], Listening: heard, Workflows: web.Workflows(workflows[id]), Rules: rules, ID: id, Name: t.file.Tenant.Name, Kind: deal.Kind(t.file.CRM.Kind), Environment: t.file.Tenant.Environment,
 			Nightly: t.file.Reconcile.At != config.Never, Every: t.poll, Poll: byTenant[id]})
 	}
 	return out, nil
@@ -317,12 +325,19 @@ func (p pageDeeds) Redeliver(ctx context.Context, delivery int64, who, why strin
 	return refusedOnPage(err)
 }
 
+func (p pageDeeds) Turn(ctx context.Context, verb string, tenant deal.TenantID, who, why string) error {
+	return refusedOnPage(p.ops.TurnTenant(ctx, turn{Verb: verb, Tenant: tenant, Who: who, Why: why}))
+}
+
 // refusedOnPage turns what the store refuses into what the page understands.
 func refusedOnPage(err error) error {
 	var refused *store.RefusedError
 	var gone *store.NoDeliveryError
 	var endpoint *store.EndpointError
+	var pause *store.PauseError
 	switch {
+	case errors.As(err, &pause):
+		return &web.RefusedError{Why: pause.Reason}
 	case errors.As(err, &refused):
 		return &web.RefusedError{Why: refused.Reason}
 	case errors.Is(err, deal.ErrStale):

@@ -235,7 +235,7 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 	g.Go(func() error { return servePage(ctx, d.log, d.listen, d.page) })
 	g.Go(func() error {
 		ops := d.operations()
-		return serveControl(ctx, d.log, d.control, ops, d.examine, d.sessionRoutes, d.stampRoutes, d.evidenceRoutes, d.reconcileRoutes, d.provisionRoutes, d.shadowRoutes, hookRoutes(d.log, ops), tokenRoutes(d.log, ops), channelRoutes(ops))
+		return serveControl(ctx, d.log, d.control, ops, d.examine, d.sessionRoutes, d.stampRoutes, d.evidenceRoutes, d.reconcileRoutes, d.provisionRoutes, d.shadowRoutes, hookRoutes(d.log, ops), tokenRoutes(d.log, ops), pauseRoutes(d.log, ops), channelRoutes(ops))
 	})
 	g.Go(func() error { return d.servePublic(ctx) })
 	g.Go(func() error { return d.serveAPI(ctx) })
@@ -261,6 +261,7 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 		d.supervisor.stopping("stopping: steps under way are finished")
 		return nil
 	})
+	d.sayPauses(ctx)
 	d.log.Info("ready", "page", "http://"+d.listen.Addr().String(), "tenants", len(d.engine.Tenants), "version", version)
 	if d.public != nil {
 		d.log.Info("senders are answered", "address", d.public.Addr().String(), "senders", len(d.house.senders))

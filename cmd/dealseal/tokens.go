@@ -15,7 +15,10 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/store"
 	"github.com/dealseal/dealseal/web/api"
 )
 
@@ -234,6 +237,42 @@ func (r *remote) ChangeToken(ctx context.Context, t tokenRequest) (a tokenAnswer
 		return a, err
 	}
 	return a, r.ask(ctx, "POST", "/tokens", body, &a)
+}
+
+// tokenWatch tells Prometheus of tokens that end soon. Their names are for those who may ask: the port shows figures to all.
+type tokenWatch struct{ store *store.Store }
+
+// A token ends soon when it has so long left, and counts as used when it was within so long.
+const (
+	tokenEndsSoon = 14 * 24 * time.Hour
+	tokenInUse    = 30 * 24 * time.Hour
+)
+
+var tokensEndingDesc = prometheus.NewDesc("dealseal_api_tokens_ending", "Tokens and client certificates of the API that were used in the last 30 days and end within 14 days.", nil, nil)
+
+// Describe implements prometheus.Collector.
+func (w tokenWatch) Describe(ch chan<- *prometheus.Desc) { ch <- tokensEndingDesc }
+
+// Collect implements prometheus.Collector.
+func (w tokenWatch) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	all, err := w.store.Tokens(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(tokensEndingDesc, err)
+		return
+	}
+	ch <- prometheus.MustNewConstMetric(tokensEndingDesc, prometheus.GaugeValue, float64(endingTokens(all, time.Now())))
+}
+
+// endingTokens counts those that somebody will miss.
+func endingTokens(all []deal.Token, now time.Time) (n int) {
+	for _, t := range all {
+		if t.Counts(now) && t.Until.Sub(now) < tokenEndsSoon && now.Sub(t.Used) < tokenInUse {
+			n++
+		}
+	}
+	return n
 }
 
 // tokenRoutes are the part of the control socket that is about tokens.

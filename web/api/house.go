@@ -15,6 +15,10 @@ import (
 type House interface {
 	// Tenants returns the configured tenants, from memory.
 	Tenants() []Tenant
+	// Pauses returns the tenants that a person has wait. Turn pauses one, or has it go on ("pause", "resume"); StatusConflict when
+	// it does already.
+	Pauses(ctx context.Context) ([]deal.Pause, error)
+	Turn(ctx context.Context, verb string, tenant deal.TenantID, who, why string) error
 	// TenantOf returns whose a deal is.
 	TenantOf(ctx context.Context, tx deal.TxID) (deal.TenantID, error)
 	// Find, Deal, Values, Fetch and Proof are as in web.House.

@@ -15,6 +15,7 @@ const (
 	audit     = role.Audit
 	ask       = role.Request
 	decide    = role.Decide
+	pause     = role.Pause
 	prepare   = role.Prepare
 	tryHooks  = role.TryHooks
 	keepHooks = role.KeepHooks

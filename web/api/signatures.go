@@ -47,6 +47,7 @@ type Signature struct {
 	ID       string        `json:"signature_id"`
 	Status   string        `json:"status" doc:"action_required: it has ended without a contract" enum:"processing,awaiting_signature,signed,refused,held,failed,action_required"`
 	Reason   string        `json:"reason,omitempty" doc:"why it waits or has ended"`
+	Paused   bool          `json:"paused,omitempty" doc:"it waits because a person has its tenant wait"`
 	Tx       deal.TxID     `json:"transaction" doc:"also for /v1/deals/{tx}"`
 	Tenant   deal.TenantID `json:"tenant"`
 	Rule     string        `json:"rule"`
@@ -60,8 +61,13 @@ type Signature struct {
 // signaturePrefix makes a signature_id of a transaction ID.
 const signaturePrefix = "sig_"
 
-// statusWords are how a signature is doing, by what the CRM shows.
-var statusWords = map[deal.Status]string{deal.StatusQueued: "processing", deal.StatusAwaiting: "awaiting_signature", deal.StatusSigned: "signed", deal.StatusHeld: "held", deal.StatusFailed: "failed", deal.StatusActionRequired: "action_required", deal.StatusRefused: "refused"}
+// statusWord is how a signature is doing, by what the CRM shows.
+func statusWord(s deal.Status) string {
+	if s == deal.StatusQueued {
+		return "processing"
+	}
+	return string(s)
+}
 
 var (
 	keyForm    = regexp.MustCompile(`^[!-~](?:[ -~]*[!-~])?$`)
@@ -131,12 +137,18 @@ func (a *API) signatureOf(ctx context.Context, tx deal.TxID) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return viewSignature(d), nil
+	pauses, err := a.House.Pauses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v := viewSignature(d)
+	v.Paused = v.Status == statusWord(deal.StatusQueued) && slices.ContainsFunc(pauses, func(p deal.Pause) bool { return p.Tenant == v.Tenant })
+	return v, nil
 }
 
 func viewSignature(d *web.Deal) Signature {
 	s, f := d.Sealing, d.Sealing.Facts
-	v := Signature{ID: signaturePrefix + string(s.Tx), Status: statusWords[deal.Shown(s.Step, s.Condition, s.Reason)], Reason: s.Reason, Tx: s.Tx, Tenant: s.Tenant, Rule: s.Change.Rule, Record: s.Change.Ref.ID,
+	v := Signature{ID: signaturePrefix + string(s.Tx), Status: statusWord(deal.Shown(s.Step, s.Condition, s.Reason)), Reason: s.Reason, Tx: s.Tx, Tenant: s.Tenant, Rule: s.Change.Rule, Record: s.Change.Ref.ID,
 		Template: s.Plan.Template, Level: f.Level, SealedAt: f.SealedAt}
 	if slices.ContainsFunc(d.Kept, func(k deal.FileFact) bool { return k.Name == contractName }) && !d.Erased && !d.Damaged {
 		v.Document = "/v1/deals/" + string(s.Tx) + "/documents/" + contractName

@@ -19,6 +19,7 @@ const (
 	Audit     Permission = "see the audit log and prove what it says"
 	Request   Permission = "ask for contracts"
 	Decide    Permission = "decide about deals that wait"
+	Pause     Permission = "pause tenants and have them go on"
 	Prepare   Permission = "give up a digest that was committed"
 	TryHooks  Permission = "test webhooks and deliver once more"
 	KeepHooks Permission = "add, change and remove webhooks"
@@ -27,10 +28,10 @@ const (
 // granted is what each role may.
 var granted = map[deal.TokenRole][]Permission{
 	deal.RoleViewer:      {See},
-	deal.RoleOperator:    {See, Request, Decide, TryHooks},
-	deal.RoleSignerAdmin: {See, Contracts, Request, Decide, Prepare},
+	deal.RoleOperator:    {See, Request, Decide, Pause, TryHooks},
+	deal.RoleSignerAdmin: {See, Contracts, Request, Decide, Pause, Prepare},
 	deal.RoleAuditor:     {See, Contracts, Audit},
-	deal.RoleAdmin:       {See, Contracts, Audit, Request, Decide, Prepare, TryHooks, KeepHooks},
+	deal.RoleAdmin:       {See, Contracts, Audit, Request, Decide, Pause, Prepare, TryHooks, KeepHooks},
 }
 
 // May reports whether a role has a permission.

@@ -1,0 +1,91 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+func TestAPausedTenantUsesNoKeyAndGoesOnWhereItWas(t *testing.T) {
+	clock := newClock()
+	dir := filepath.Join(t.TempDir(), "state")
+	s := open(t, options(dir, clock.Now))
+	activate(t, s, acme, ruleA)
+	sl := one(t, s, "006A")
+	sl.Step = deal.Gathered
+	advance(t, s, sl, "so")
+	sl.Step, sl.Facts.Digest = deal.Rendered, "d1"
+	advance(t, s, sl, "so")
+	if err := s.Pause(t.Context(), acme, "anna", "the template is wrong"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, options(dir, clock.Now))
+	sign := deal.Intent{Step: sl.Step, What: "sign", Digest: "d1", Lease: time.Minute}
+	if err := s.Begin(t.Context(), sl, sign); !errors.Is(err, deal.ErrStale) {
+		t.Errorf("a key is used for a tenant that is paused: %v", err)
+	}
+	if fresh := notice(t, s, change("006B", "h1")); len(fresh) != 1 {
+		t.Error("what enters the stage of a paused tenant is not noticed")
+	}
+	all, err := s.Pauses(t.Context())
+	if err != nil || len(all) != 1 || all[0] != (deal.Pause{Tenant: acme, Since: clock.Now().UTC(), Who: "anna", Why: "the template is wrong"}) {
+		t.Errorf("%+v, %v", all, err)
+	}
+	var already *PauseError
+	if err := s.Pause(t.Context(), acme, "anna", "once more"); !errors.As(err, &already) {
+		t.Errorf("paused twice: %v", err)
+	}
+	if err := s.Resume(t.Context(), acme, "anna", ""); err == nil {
+		t.Error("it goes on without a reason")
+	}
+	if err := s.Resume(t.Context(), acme, "anna", "mended"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Resume(t.Context(), acme, "anna", "once more"); !errors.As(err, &already) {
+		t.Errorf("resumed twice: %v", err)
+	}
+	if err := s.Begin(t.Context(), sl, sign); err != nil {
+		t.Errorf("it does not go on: %v", err)
+	}
+	if n := query[int](t, s, `SELECT count(*) FROM audit WHERE CAST(leaf AS TEXT) LIKE '%tenant.paused%' OR CAST(leaf AS TEXT) LIKE '%tenant.resumed%'`); n != 2 {
+		t.Errorf("the audit log has %d entries of it", n)
+	}
+	verified(t, s)
+}
+
+func TestTheQueueHandsOutNothingOfAPausedTenant(t *testing.T) {
+	s, _ := newStore(t)
+	const other = deal.TenantID("other")
+	activate(t, s, other, ruleA)
+	if err := s.Pause(t.Context(), acme, "anna", "its CRM is moved"); err != nil {
+		t.Fatal(err)
+	}
+	waits := one(t, s, "006A").Tx
+	ran := make(chan deal.TxID, 100)
+	work(t, s, Workers{Tenants: []deal.TenantID{acme, other}}, func(_ context.Context, j deal.Job) deal.Outcome {
+		if j.Kind == deal.JobSeal {
+			ran <- j.Tx
+		}
+		return deal.Outcome{Again: time.Hour}
+	})
+	fresh, err := s.Notice(t.Context(), pageOf(t, s, other, change("006A", "h1")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := <-ran; got != fresh[0] {
+		t.Errorf("%s is handed out, and not %s of another tenant", got, fresh[0])
+	}
+	if err := s.Resume(t.Context(), acme, "anna", "it is moved"); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-ran; got != waits {
+		t.Errorf("then %s is handed out, and not %s that has waited", got, waits)
+	}
+}
