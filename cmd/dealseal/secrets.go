@@ -37,6 +37,7 @@ type secretAge struct {
 func (t tenant) places() (all []secretPlace) {
 	all = placesIn(reflect.ValueOf(t.with), "crm.with")
 	all = append(all, placesIn(reflect.ValueOf(t.file.Push), "push")...)
+	all = append(all, placesIn(reflect.ValueOf(t.file.Vendors), "vendors")...)
 	return append(all, placesIn(reflect.ValueOf(t.file.Webhooks), "webhooks")...)
 }
 

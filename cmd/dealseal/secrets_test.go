@@ -31,7 +31,8 @@ func TestSecretsThatStayTheSameForTooLongAreShown(t *testing.T) {
 	missing, err := secret.ParseRef("file:/nowhere/at/all")
 	must(t, err)
 	old := now.AddDate(0, 0, -100)
-	file := &config.Tenant{Push: []config.Push{{Source: config.PushHubSpot, Secrets: []secret.Ref{ref("kept", "a", now), missing}}}, Webhooks: []config.Webhook{{Secret: ref("hook", "b", old)}}}
+	file := &config.Tenant{Push: []config.Push{{Source: config.PushHubSpot, Secrets: []secret.Ref{ref("kept", "a", now), missing}}}, Webhooks: []config.Webhook{{Secret: ref("hook", "b", old)}},
+		Vendors: []config.Vendor{{Token: ref("vendor", "e", old)}}}
 	file.Tenant.ID = "contoso"
 	house := tenant{file: file, with: hubspot.Config{Auth: hubspot.Auth{Flow: hubspot.FlowOAuth, ClientSecret: ref("client", "c", now), RefreshToken: ref("refresh", "d", now)}}}
 
@@ -46,7 +47,7 @@ func TestSecretsThatStayTheSameForTooLongAreShown(t *testing.T) {
 		return since, nil
 	}
 	x := &examiner{secretsSince: known}
-	want := map[string]doctor.Result{"push.0.secrets.0": doctor.Warning, "webhooks.0.secret": doctor.Warning}
+	want := map[string]doctor.Result{"push.0.secrets.0": doctor.Warning, "webhooks.0.secret": doctor.Warning, "vendors.0.token": doctor.Warning}
 	found := doctor.Run(t.Context(), []doctor.Examination{x.examineSecrets(house)})
 	for _, f := range found {
 		if want[f.Subject] != f.Result {
