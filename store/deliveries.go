@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
@@ -338,35 +339,68 @@ func (s *Store) Redeliver(ctx context.Context, r Redelivery, who, why string) (n
 			return 0, err
 		}
 	}
+	if r.Delivery == 0 && !r.Failed && !r.Since.IsZero() {
+		return s.redeliverSince(ctx, r, redeliverChunk, who, why)
+	}
 	return n, s.decideEndpoint(ctx, r.Endpoint, who, why, func(t *txn, row endpointRow) error {
-		const again = `UPDATE deliveries SET state = 'pending', sending = 0, failures = 0, ended = 0, due = $2 WHERE `
 		var result sql.Result
 		var err error
 		now := t.now.UnixMilli()
 		switch {
 		case r.Delivery != 0:
-			result, err = t.ExecContext(t.ctx, again+`seq = $1 AND sending = 0`, r.Delivery, now)
+			result, err = t.ExecContext(t.ctx, deliverAgain+`seq = $1 AND sending = 0`, r.Delivery, now)
 		case r.Failed:
-			result, err = t.ExecContext(t.ctx, again+`endpoint = $1 AND state = 'failed'`, r.Endpoint, now)
-		case !r.Since.IsZero():
-			n, err = t.redeliverSince(row, r.Since, again)
+			result, err = t.ExecContext(t.ctx, deliverAgain+`endpoint = $1 AND state = 'failed'`, r.Endpoint, now)
 		default:
 			return errors.New("say what is to be delivered once more: one delivery, all that have failed, or all since a time")
 		}
 		if err != nil {
 			return err
 		}
-		if result != nil {
-			if n, err = result.RowsAffected(); err != nil {
-				return err
-			}
+		if n, err = result.RowsAffected(); err != nil {
+			return err
 		}
-		return t.auditShared(row.shown.Tenant, "", deal.Entry{Who: who, What: "webhook.redelivered", Why: why,
-			Detail: map[string]string{"endpoint": r.Endpoint, "deliveries": fmt.Sprint(n)}})
+		return t.auditRedelivered(row, n, who, why)
 	})
 }
 
-func (t *txn) redeliverSince(row endpointRow, since time.Time, again string) (n int64, err error) {
+const deliverAgain = `UPDATE deliveries SET state = 'pending', sending = 0, failures = 0, ended = 0, due = $2 WHERE `
+
+func (t *txn) auditRedelivered(row endpointRow, n int64, who, why string) error {
+	return t.auditShared(row.shown.Tenant, "", deal.Entry{Who: who, What: "webhook.redelivered", Why: why,
+		Detail: map[string]string{"endpoint": row.shown.ID, "deliveries": fmt.Sprint(n)}})
+}
+
+// redeliverChunk is about how many events of the outbox are gone through in one transaction: deals want to write meanwhile.
+const redeliverChunk = 5000
+
+// redeliverSince goes through all that has happened since a time. What it has not come to when it is cut off, it does when it
+// is asked once more.
+func (s *Store) redeliverSince(ctx context.Context, r Redelivery, chunk int, who, why string) (n int64, err error) {
+	for from := r.Since.UnixMilli(); ; {
+		var some, until int64
+		err := s.decideEndpoint(ctx, r.Endpoint, who, why, func(t *txn, row endpointRow) (err error) {
+			until = math.MaxInt64
+			if _, err := t.get([]any{&until}, `SELECT at FROM outbox WHERE at >= $1 ORDER BY at LIMIT 1 OFFSET $2`, from, chunk); err != nil {
+				return err
+			}
+			until = max(until, from+1) // where more than that have happened in one millisecond
+			if some, err = t.redeliverBetween(row, from, until); err != nil || some == 0 && (n > 0 || until < math.MaxInt64) {
+				return err
+			}
+			return t.auditRedelivered(row, some, who, why)
+		})
+		if err != nil {
+			return n, err
+		}
+		if n += some; until == math.MaxInt64 {
+			return n, nil
+		}
+		from = until
+	}
+}
+
+func (t *txn) redeliverBetween(row endpointRow, from, until int64) (n int64, err error) {
 	wanted := []string{} // JSON: an empty list, not null
 	for _, kind := range webhooks.Catalogue {
 		if row.endpoint.Wants(kind.Name) {
@@ -377,16 +411,16 @@ func (t *txn) redeliverSince(row endpointRow, since time.Time, again string) (n 
 	if err != nil {
 		return 0, err
 	}
-	house, err := t.ExecContext(t.ctx, again+`endpoint = $1 AND sending = 0 AND event IN (SELECT id FROM outbox WHERE tx = '' AND at >= $3)`, row.shown.ID, t.now.UnixMilli(), since.UnixMilli())
+	house, err := t.ExecContext(t.ctx, deliverAgain+`endpoint = $1 AND sending = 0 AND event IN (SELECT id FROM outbox WHERE tx = '' AND at >= $3 AND at < $4)`, row.shown.ID, t.now.UnixMilli(), from, until)
 	if err != nil {
 		return 0, err
 	}
 	deals, err := t.ExecContext(t.ctx, `INSERT INTO deliveries (event, endpoint, state, sending, due, tries, failures, ended)
 		SELECT o.id, $1, 'pending', 0, $2, 0, 0, 0 FROM outbox o JOIN sealings s ON s.tx = o.tx
-		WHERE o.at >= $3 AND s.tenant = $4 AND o.type IN (SELECT value FROM json_each($5))
+		WHERE o.at >= $3 AND o.at < $7 AND s.tenant = $4 AND o.type IN (SELECT value FROM json_each($5))
 			AND (NOT $6 OR EXISTS (SELECT 1 FROM requests r WHERE r.tx = o.tx AND r.endpoint = $1))
 		ON CONFLICT (event, endpoint) DO UPDATE SET state = 'pending', failures = 0, ended = 0, due = excluded.due WHERE sending = 0`,
-		row.shown.ID, t.now.UnixMilli(), since.UnixMilli(), row.shown.Tenant, string(list), row.endpoint.Callbacks)
+		row.shown.ID, t.now.UnixMilli(), from, row.shown.Tenant, string(list), row.endpoint.Callbacks, until)
 	if err != nil {
 		return 0, err
 	}

@@ -262,3 +262,34 @@ func TestALateFailureUndoesNoDelivery(t *testing.T) {
 		t.Errorf("it is delivered once more: %+v", due)
 	}
 }
+
+// TestAllSinceATimeIsDeliveredInParts has more than a part of it, some in the same millisecond.
+func TestAllSinceATimeIsDeliveredInParts(t *testing.T) {
+	s, clock := newStore(t)
+	if err := s.ConfigureEndpoints(t.Context(), []webhooks.Endpoint{testEndpoint("hooks")}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 9 {
+		if i%4 == 0 {
+			clock.advance(time.Second)
+		}
+		one(t, s, fmt.Sprintf("006%d", i))
+	}
+	for _, d := range taken(t, s, "acme/hooks") {
+		concluded(t, s, "acme/hooks", d, webhooks.Delivered, time.Time{})
+	}
+	for since, want := range map[time.Time]int64{start: 9, clock.Now(): 1, clock.Now().Add(-time.Second): 5, clock.Now().Add(time.Hour): 0} {
+		for _, chunk := range []int{1, 2, 3, 8, 9, 10} {
+			before := query[int](t, s, `SELECT count(*) FROM audit`)
+			if n, err := s.redeliverSince(t.Context(), Redelivery{Endpoint: "acme/hooks", Since: since}, chunk, "anna", "lost there"); err != nil || n != want {
+				t.Errorf("in parts of %d %d are made again, want %d: %v", chunk, n, want, err)
+			}
+			if after := query[int](t, s, `SELECT count(*) FROM audit`); after == before {
+				t.Error("the audit log does not tell")
+			}
+		}
+	}
+	if due := taken(t, s, "acme/hooks"); len(due) != 9 {
+		t.Errorf("%d are due, want 9", len(due))
+	}
+}
