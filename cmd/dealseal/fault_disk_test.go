@@ -175,11 +175,11 @@ func TestADatabaseThatAnotherProgramHoldsLockedIsNamedAndWaitedFor(t *testing.T)
 	<-locked
 	fresh := s.crms[1].open(sale{quote: quotation(1)})
 	s.crms[1].move(fresh, ruleMemo)
-	eventually(t, "the log names the cause", func() (bool, string) {
+	s.daemon.awaitNotReady(t, "another program holds the database locked")
+	eventually(t, "the log names the cause", func() (bool, string) { // once the writes before it have waited in vain, ten seconds each
 		log := s.daemon.log()
 		return strings.Contains(log, "another program holds the database"), tail(log)
 	})
-	s.daemon.awaitNotReady(t, "another program holds the database locked")
 	if page := s.daemon.see(t, "/"); !strings.Contains(page, under) {
 		t.Error("the page cannot be read meanwhile")
 	}
