@@ -234,9 +234,14 @@ func (r *run) mayBeSealedAgain(ctx context.Context) error {
 	return nil
 }
 
-// meet reports whether one of two sealings was asked for by a program, and the other was not over when s was noticed.
+// meet reports whether one of two sealings was asked for by a program, and the other was not over when s came about: a poll
+// may notice an entry only when what was asked for after it is done.
 func meet(s, other *deal.Sealing) bool {
-	over := other.Step == deal.Done && other.Facts.Times[deal.Done].Before(s.Noticed) || other.Condition == deal.Ended && other.Updated.Before(s.Noticed)
+	came := s.Noticed
+	if s.Change.At.Before(came) {
+		came = s.Change.At
+	}
+	over := other.Step == deal.Done && other.Facts.Times[deal.Done].Before(came) || other.Condition == deal.Ended && other.Updated.Before(came)
 	return !over && s.Change.Requested() != other.Change.Requested()
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/dealseal/dealseal/deal"
 )
@@ -196,4 +197,29 @@ func TestARequestIsNotSealedOnceMoreByACopyOfTheState(t *testing.T) {
 			second.want(s, deal.Held, deal.Noticed, "[elsewhere]")
 		}
 	}
+}
+
+// A poll may show an entry only once what was asked for meanwhile is done: one of the two may still be meant for the other.
+func TestAnEntryFromTheTimeOfARequestIsHeldHoweverLateItIsNoticed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon(func(p *deal.Plan) { p.ReEntry, p.IfLeft = "seal", "seal" })
+	d.poll()
+	record := w.deal()
+	tx := d.asked("1", record)
+	w.move(record, stageWon)
+	d.finish()
+	d.wantDone(d.load(tx))
+	w.clock.advance(time.Minute)
+	entry := d.notice()
+	d.finish()
+	d.want(d.load(entry), deal.Held, deal.Noticed, "[re-entry]")
+	w.wantUses(1)
+
+	w.move(record, stageOpen)
+	w.move(record, stageWon)
+	later := d.notice()
+	d.finish()
+	d.wantDone(d.load(later))
+	w.wantUses(2)
 }
