@@ -9,7 +9,7 @@ import (
 	"github.com/dealseal/dealseal/deal"
 )
 
-// PauseError means that a tenant is paused already, or is not. Trying again cannot help.
+// PauseError means that a tenant is paused, where it must not be, or is not. Trying again cannot help.
 type PauseError struct{ Reason string }
 
 func (e *PauseError) Error() string { return e.Reason }

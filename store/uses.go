@@ -42,14 +42,28 @@ func (t *txn) countUse(tx deal.TxID, i deal.Intent) error {
 const attestShare = 10
 
 // Attesting commits that a key is about to sign something about a sealing that is no document, with an entry of the audit
-// log, and counts it. Above the limits, or a tenth of one, the error is a *deal.SpentError, and the key must not be used.
+// log, and counts it. Above the limits, or a tenth of one, the error is a *deal.SpentError, while its tenant is paused a
+// *PauseError, and the key must not be used.
 func (s *Store) Attesting(ctx context.Context, tx deal.TxID, e deal.Entry, i deal.Intent) error {
 	return s.update(ctx, "commit/operate", func(t *txn) error {
+		if err := t.mayAttest(tx); err != nil {
+			return err
+		}
 		if err := t.countAttestation(tx, i); err != nil {
 			return err
 		}
 		return t.witness(tx, e)
 	})
+}
+
+// mayAttest refuses while the sealing's tenant is paused: then no key is used for it, whatever it signs.
+func (t *txn) mayAttest(tx deal.TxID) error {
+	var tenant deal.TenantID
+	paused, err := t.get([]any{&tenant}, `SELECT p.tenant FROM sealings s JOIN pauses p ON p.tenant = s.tenant WHERE s.tx = $1`, tx)
+	if err == nil && paused {
+		return &PauseError{fmt.Sprintf("tenant %s is paused: no key is used for it", tenant)}
+	}
+	return err
 }
 
 func (t *txn) countAttestation(tx deal.TxID, i deal.Intent) error {

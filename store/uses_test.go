@@ -100,3 +100,29 @@ func TestManifestsUseUpATenthOfAKeysLimits(t *testing.T) {
 	}
 	refused(attest(deal.KeyLimits{Total: 4}), deal.SpentError{Limit: 4})
 }
+
+// TestAPausedTenantsKeySignsNoManifest has somebody fetch evidence of a tenant for which no key is to be used.
+func TestAPausedTenantsKeySignsNoManifest(t *testing.T) {
+	s, _ := newStore(t)
+	sl := one(t, s, "006A")
+	attest := func() error {
+		return s.Attesting(t.Context(), sl.Tx, deal.Entry{Who: "alice", What: "attesting"}, deal.Intent{What: "attest", Digest: "ee", Key: "key"})
+	}
+	if err := s.Pause(t.Context(), acme, "anna", "the key may be known to others"); err != nil {
+		t.Fatal(err)
+	}
+	before := query[int64](t, s, `SELECT count(*) FROM audit`)
+	var paused *PauseError
+	if err := attest(); !errors.As(err, &paused) {
+		t.Errorf("a manifest is signed with the key of a tenant that is paused: %v", err)
+	}
+	if uses, err := s.KeyUses(t.Context()); err != nil || uses["key"].Total != 0 || query[int64](t, s, `SELECT count(*) FROM audit`) != before {
+		t.Errorf("what was refused counts, or is in the audit log: %+v, %v", uses, err)
+	}
+	if err := s.Resume(t.Context(), acme, "anna", "it is not"); err != nil {
+		t.Fatal(err)
+	}
+	if err := attest(); err != nil {
+		t.Error(err)
+	}
+}

@@ -60,7 +60,7 @@ type manifest struct {
 	SignedDigest   string    `json:"signed_digest,omitempty"`
 	// Second is the second seal of a contract that was made during a rollover.
 	Second *secondSealOf `json:"second_seal,omitempty"`
-	// Unsigned is set where the key of the seal could not be used any more: then nobody vouches for the manifest.
+	// Unsigned is set where the key of the seal could not be used any more, or just then: then nobody vouches for the manifest.
 	Unsigned bool                  `json:"unsigned,omitempty"`
 	Files    map[string]bundleFile `json:"files"`
 }

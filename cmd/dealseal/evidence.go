@@ -168,7 +168,8 @@ func (m *bundleMaker) prepare(ctx context.Context, tx deal.TxID, who string) (*o
 }
 
 // sign has the key of the deal's profile sign the manifest. A bundle goes out unsigned, and says so, where the certificate has
-// ended, maybe years ago, or the key has no use left for it, and that of a contract that a vendor had signed: the contract proves itself.
+// ended, maybe years ago, or the key has no use left for it, while the tenant is paused, and that of a contract that a vendor had
+// signed: the contract proves itself.
 func (o *outgoing) sign(ctx context.Context, s *deal.Sealing, who string) error {
 	if s.Plan.Delegated != nil { // no key of ours has anything to do with it
 		return o.leaveUnsigned()
@@ -188,8 +189,9 @@ func (o *outgoing) sign(ctx context.Context, s *deal.Sealing, who string) error 
 			Detail: map[string]string{"digest": digest, "key": key}}, deal.Intent{What: "attest", Digest: digest, Key: key, Limits: o.limits[profile.Key]})
 	}
 	var spent *deal.SpentError
+	var paused *store.PauseError
 	switch {
-	case signing.IsUnusable(err), errors.As(err, &spent):
+	case signing.IsUnusable(err), errors.As(err, &spent), errors.As(err, &paused):
 		return o.leaveUnsigned()
 	case err != nil:
 		return err
