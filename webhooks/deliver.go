@@ -419,6 +419,8 @@ func (o *Outcome) decide(e Endpoint, failures int, asked time.Duration, now time
 	switch {
 	case o.taken():
 		o.Fate = Delivered
+	case o.Status == http.StatusGone && e.Callbacks: // one caller's address says nothing of those of others
+		o.Fate = Failed
 	case o.Status == http.StatusGone:
 		o.Fate = Held
 	case failures >= len(waits):

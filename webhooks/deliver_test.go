@@ -83,6 +83,16 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 	}
 }
 
+// A program that has named an address which is gone is not to stop what others are told at theirs.
+func TestACallbackThatIsGoneIsGivenUpAlone(t *testing.T) {
+	e := Endpoint{Dialect: "sdf", Callbacks: true}
+	e.Defaults()
+	o := Outcome{Status: http.StatusGone}
+	if o.decide(e, 0, 0, noon); o.Fate != Failed {
+		t.Errorf("fate %d", o.Fate)
+	}
+}
+
 func allow(networks ...string) (out []netip.Prefix) {
 	for _, n := range networks {
 		out = append(out, netip.MustParsePrefix(n))

@@ -252,7 +252,7 @@ func (e *Endpoint) Covers(address string) bool {
 		return false
 	}
 	base, at := strings.TrimSuffix(own.EscapedPath(), "/"), to.EscapedPath()
-	if strings.Contains(at, "%") || strings.Contains(at, "//") || at != "" && path.Clean(at) != strings.TrimSuffix(at, "/") && at != "/" {
+	if strings.ContainsAny(at, "%;") || strings.Contains(at, "//") || at != "" && path.Clean(at) != strings.TrimSuffix(at, "/") && at != "/" {
 		return false // what a server makes of it may be another place
 	}
 	return at == base || strings.HasPrefix(at, base+"/")

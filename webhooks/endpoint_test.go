@@ -279,6 +279,8 @@ func TestCallbacksStayBelowTheirEndpoint(t *testing.T) {
 		"https://erp.example.com/calls/%2e%2e/a":                     false,
 		"https://erp.example.com/calls//a":                           false,
 		`https://erp.example.com/calls/..\a`:                         false,
+		"https://erp.example.com/calls/..;/admin":                    false,
+		"https://erp.example.com/calls/a;b":                          false,
 		"https://erp.example.com/":                                   false,
 		"https://erp.example.com:8443/calls":                         false,
 		"https://erp.example.com.evil.net/calls":                     false,
