@@ -92,12 +92,13 @@ func (t *txn) request(n deal.Noticing, q deal.Request) (deal.TxID, error) {
 	return t.notice(n, a)
 }
 
-const standingQuery = `SELECT DISTINCT s.seq, s.tx, s.rule, s.step = 'done' OR s.condition = 'ended' FROM record_ids i JOIN sealings s ON s.seq = i.seq JOIN plans p ON p.hash = s.plan
+const standingQuery = `SELECT DISTINCT s.seq, s.tx, s.tenant, s.rule, s.step = 'done' OR s.condition = 'ended' FROM record_ids i JOIN sealings s ON s.seq = i.seq JOIN plans p ON p.hash = s.plan
 	WHERE i.account = $1 AND i.object = $2 AND i.record = $3 AND (s.rule = $4 OR $5 <> '' AND json_extract(p.plan, '$.template') = $5)
 		AND (s.condition <> 'ended' OR s.signature = 1 OR s.adopted = 1) ORDER BY s.seq`
 
 // mayBeRequested refuses a second contract beside one that the same rule, or another one with the same template, is making of
-// the record. One that the rule has made counts as well, unless it seals a record again (re_entry).
+// the record. One that the rule has made counts as well, unless it seals a record again (re_entry). Which rule and deal it is, is
+// not told of another tenant's.
 func (t *txn) mayBeRequested(n deal.Noticing, c deal.Change) error {
 	plan := n.Plans[c.Rule]
 	for _, id := range append([]string{c.Ref.ID}, c.Aliases...) {
@@ -105,11 +106,14 @@ func (t *txn) mayBeRequested(n deal.Noticing, c deal.Change) error {
 		err := t.each(func(r *sql.Rows) error {
 			var seq int64
 			var tx deal.TxID
+			var tenant deal.TenantID
 			var rule string
 			var over bool
-			err := r.Scan(&seq, &tx, &rule, &over)
+			err := r.Scan(&seq, &tx, &tenant, &rule, &over)
 			switch {
 			case err != nil || refused != nil:
+			case !over && tenant != n.Tenant:
+				refused = &deal.RequestError{Conflict: true, Reason: "a rule of another tenant, with the same template, is already at work on this record"}
 			case !over:
 				refused = &deal.RequestError{Conflict: true, Reason: fmt.Sprintf("rule %q is already at work on this record: transaction %s", rule, tx)}
 			case rule == c.Rule && plan.ReEntry != "seal":

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -106,5 +107,29 @@ func TestARequestThatIsRefusedLeavesNothing(t *testing.T) {
 	}
 	if tx, err := s.Request(t.Context(), page(t, s, change("006B", q.Occurrence())), q); err != nil || tx == "" {
 		t.Errorf("the right one is not taken: %v", err)
+	}
+}
+
+// Two tenants may have the same account: whoever asks for one of them is told nothing of the other's.
+func TestAConflictTellsNothingOfAnotherTenant(t *testing.T) {
+	s, _ := newStore(t)
+	const other, theirs = deal.TenantID("other"), "their-form"
+	if _, err := s.Activate(t.Context(), other, org, watch(theirs), start.Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(tenant deal.TenantID, rule string) (deal.TxID, error) {
+		q := deal.Request{Key: "1", Asked: "x", Who: "api:erp (0)"}
+		c, p := change("006B", q.Occurrence()), plan()
+		c.Rule, p.Rule, p.Template = rule, rule, "memo@1"
+		return s.Request(t.Context(), deal.Noticing{Tenant: tenant, Account: org, Page: deal.Page{Entries: []deal.Change{c}},
+			Plans: map[string]deal.Plan{rule: p}, Watches: map[string]deal.Watch{rule: watch(rule)}}, q)
+	}
+	tx, err := ask(acme, ruleA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refused *deal.RequestError
+	if _, err := ask(other, theirs); !errors.As(err, &refused) || !refused.Conflict || strings.Contains(refused.Reason, string(tx)) || strings.Contains(refused.Reason, ruleA) {
+		t.Errorf("beside %s of another tenant it is refused: %v", tx, err)
 	}
 }
