@@ -77,6 +77,14 @@ func (s *stage) provesItself(t *testing.T, tx deal.TxID) {
 	if !strings.Contains(said, "downloaded evidence bundle") || !strings.Contains(said, "attesting the manifest") || intents(story, "sign") != 1 {
 		t.Errorf("the audit log says of it:\n%s", said)
 	}
+	tenant := string(story.Sealing.Tenant)
+	s.mustRun(t, "tenants", "pause", tenant, "--why", "the key may be known to others")
+	later := s.path(string(tx) + "-paused.zip")
+	s.mustRun(t, "evidence", string(tx), "-o", later)
+	content, err = os.ReadFile(later)
+	must(t, err)
+	s.mustJudge(t, "while its tenant is paused", content, exitIndeterminate, "nobody has signed it")
+	s.mustRun(t, "tenants", "resume", tenant, "--why", "it is not")
 }
 
 func (s *stage) mustJudge(t *testing.T, what string, bundle []byte, code int, says ...string) {
