@@ -112,6 +112,10 @@ func (e *Engine) answerWorkflows(ctx context.Context, t *Tenant) {
 // once answers what can be answered, and returns how many workflows wait.
 func (a *answerer) once(ctx context.Context) (open int64, err error) {
 	due, open, err := a.Callbacks.Callbacks(ctx, a.tenant.ID, answersAtOnce)
+	if err != nil || len(due) == 0 {
+		return open, err
+	}
+	paused, err := a.Ledger.IsPaused(ctx, a.tenant.ID)
 	if err != nil {
 		return open, err
 	}
@@ -119,11 +123,13 @@ func (a *answerer) once(ctx context.Context) (open int64, err error) {
 	g.SetLimit(answering)
 	for _, c := range due {
 		outcome := c.Decide(a.Now())
-		if outcome == "" {
+		switch {
+		case outcome == "":
 			a.look(c)
-			continue
+		case paused && a.Now().Before(c.Expires): // nothing is written to the CRM of a paused tenant
+		default:
+			g.Go(func() error { return a.answer(ctx, c, outcome) })
 		}
-		g.Go(func() error { return a.answer(ctx, c, outcome) })
 	}
 	return open, g.Wait()
 }

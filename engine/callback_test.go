@@ -159,3 +159,23 @@ func TestAWorkflowThatHasGoneOnByItselfIsShownAndNotTold(t *testing.T) {
 		t.Errorf("figures %+v", f)
 	}
 }
+
+func TestAWorkflowOfAPausedTenantIsToldOnceItGoesOn(t *testing.T) {
+	x := newWaiting(t)
+	x.finish()
+	must(t, x.store.Pause(t.Context(), acme, "alice", "its CRM is moved"))
+	x.once(1)
+	x.want("")
+	must(t, x.store.Resume(t.Context(), acme, "alice", "it is moved"))
+	x.once(1)
+	x.want(deal.CallbackTold, "w signed")
+}
+
+func TestAWorkflowOfAPausedTenantThatHasGoneOnByItselfIsShown(t *testing.T) {
+	x := newWaiting(t)
+	x.finish()
+	must(t, x.store.Pause(t.Context(), acme, "alice", "its CRM is moved"))
+	x.w.clock.advance(20 * time.Hour)
+	x.once(1)
+	x.want(deal.CallbackExpired)
+}
