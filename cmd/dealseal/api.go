@@ -139,11 +139,15 @@ func (h *apiHouse) Turn(ctx context.Context, verb string, tenant deal.TenantID, 
 }
 
 func (h *apiHouse) Request(ctx context.Context, q api.SignatureRequest) (deal.TxID, error) {
+	tx, err := h.requested(ctx, q)
+	if err != nil || tx != "" {
+		return tx, err
+	}
 	tenant, rule, err := h.ruleOf(q)
 	if err != nil {
 		return "", err
 	}
-	tx, err := h.engine.Request(ctx, tenant, rule.Watch.Rule, q.Record, q.Request)
+	tx, err = h.engine.Request(ctx, tenant, rule.Watch.Rule, q.Record, q.Request)
 	var refused *deal.RequestError
 	switch {
 	case errors.As(err, &refused) && refused.Conflict:
@@ -154,6 +158,25 @@ func (h *apiHouse) Request(ctx context.Context, q api.SignatureRequest) (deal.Tx
 		return "", fmt.Errorf("%w: %w", api.ErrBusy, err)
 	}
 	return tx, nil
+}
+
+// requested finds a request that was taken in before, whatever rules there are by now: its key names it for ever. One of
+// several tenants may have had the key for something else.
+func (h *apiHouse) requested(ctx context.Context, q api.SignatureRequest) (deal.TxID, error) {
+	for _, id := range q.Tenants {
+		if q.Tenant != "" && q.Tenant != id {
+			continue
+		}
+		tx, err := h.Store.Requested(ctx, id, q.Request)
+		var other *deal.RequestError
+		switch {
+		case tx != "":
+			return tx, nil
+		case err != nil && !errors.As(err, &other):
+			return "", fmt.Errorf("%w: %w", api.ErrBusy, err)
+		}
+	}
+	return "", nil
 }
 
 // ruleOf finds the one rule that a request means.

@@ -724,6 +724,13 @@ func TestARequestIsRefusedWithTheReason(t *testing.T) {
 	if first.Status != "processing" || first.ID != "sig_"+string(first.Tx) || first.Record != c.record || first != again {
 		t.Errorf("asked twice: %+v, %+v", first, again)
 	}
+	was, changed := c.house.house, apiTenant("acme", "production")
+	changed.rules[0].Plan.Template = "order-form@2"
+	c.house.house = func() *house { return &house{cfg: &config.Config{}, tenants: []tenant{changed}} }
+	if got := c.ask("POST", "/v1/signatures", "operator", good); got.Code != 202 || !strings.Contains(got.Body.String(), first.ID) {
+		t.Errorf("asked again when the rule was changed: %d %s", got.Code, got.Body)
+	}
+	c.house.house = was
 	if got := c.ask("POST", "/v1/signatures", "operator", strings.Replace(good, `,"options":{"pades":true,"timestamp":true}`, "", 1)); got.Code != 422 || !strings.Contains(got.Body.String(), "something else") {
 		t.Errorf("the same key for something else: %d %s", got.Code, got.Body)
 	}
