@@ -326,6 +326,28 @@ func (i interrupted) VendorTold(ctx context.Context, e deal.Envelope) ([]deal.Ve
 	return told, err
 }
 
+// TestADealWhoseRecordNamesItsEnvelopeNoMoreSleeps has the vendor tell of the envelope that the record named before: what is told
+// of that is no reason to look once more, as long as the record does not name it again.
+func TestADealWhoseRecordNamesItsEnvelopeNoMoreSleeps(t *testing.T) {
+	t.Parallel()
+	w := newDelegating(t)
+	d := w.daemonHere(pades.BB)
+	record, tx := w.sent(d, "env_1")
+	w.name(record, "")
+	w.tell(d, "env_1", "voided", "")
+	woken(d)
+	s := d.load(tx)
+	d.want(s, deal.Retrying, deal.Gathered, "awaiting: the record names no envelope")
+	if wait := s.Next.Sub(w.now()); wait < d.Retry.First {
+		t.Errorf("it looks at its record again in %s", wait)
+	}
+	w.name(record, "env_1")
+	must(t, w.vendor.Sign("env_1", document("", 1)))
+	w.tell(d, "env_1", "completed", "")
+	d.finish()
+	w.wantDelegated(d, d.load(tx), record, "env_1")
+}
+
 func TestAnEnvelopeIsOneDealsOnly(t *testing.T) {
 	t.Parallel()
 	w := newDelegating(t)

@@ -124,13 +124,14 @@ func (t *txn) rouseNameless(env deal.Envelope) error {
 }
 
 // listen is for each change of a sealing that knows its envelope. It makes the envelope its own. If it is to wait for more
-// although there is more than it has heard, it does not wait.
+// although there is more than it has heard, it does not wait. One that waits for its record to name an envelope has heard
+// nothing of the one before, whatever was told of that, and would look without end.
 func (t *txn) listen(sl *deal.Sealing) error {
 	if sl.Plan.Delegated == nil || sl.Facts.Envelope == "" {
 		return nil
 	}
 	env := deal.Envelope{Tenant: sl.Tenant, Vendor: sl.Plan.Delegated.Vendor, ID: sl.Facts.Envelope}
-	if err := t.claim(env, sl.Tx); err != nil || !sl.Awaits() {
+	if err := t.claim(env, sl.Tx); err != nil || !sl.Awaits() || sl.Facts.WaitsFor != "" {
 		return err
 	}
 	n, err := t.told(env)
