@@ -312,6 +312,24 @@ func TestAnEventThatComesWhileTheDealLooksIsNotMissed(t *testing.T) {
 	w.wantDelegated(d, d.load(tx), record, "env_1")
 }
 
+// TestACompletionThatComesWhileTheDealIsEndedIsNotMissed has the vendor say that it is signed after all between the very first
+// look of a deal and the commit that it has ended.
+func TestACompletionThatComesWhileTheDealIsEndedIsNotMissed(t *testing.T) {
+	t.Parallel()
+	w := newDelegating(t)
+	d := w.daemonHere(pades.BB)
+	w.vendor.Send("env_1", "Order of "+canary)
+	must(t, w.vendor.Sign("env_1", document("", 1)))
+	w.tell(d, "env_1", "expired", "")
+	record := w.deal()
+	w.name(record, "env_1")
+	w.move(record, stageWon)
+	tx := d.notice()
+	d.Envelopes = interrupted{d.store, func() { w.tell(d, "env_1", "completed", "") }}
+	d.finish()
+	w.wantDelegated(d, d.load(tx), record, "env_1")
+}
+
 // interrupted has something happen right after the first look at what was told.
 type interrupted struct {
 	Envelopes

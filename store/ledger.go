@@ -510,7 +510,7 @@ func (t *txn) advanceAndBegin(r *row, sl *deal.Sealing, key *dataKey, e deal.Ent
 	if err := t.guardDigests(r, sl, e); err != nil {
 		return 0, err
 	}
-	if err := t.listen(sl); err != nil {
+	if err := errors.Join(t.listen(sl), t.unheard(r, sl)); err != nil {
 		return 0, err
 	}
 	sl.Version, sl.Updated = r.version+1, t.now

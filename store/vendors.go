@@ -141,6 +141,19 @@ func (t *txn) listen(sl *deal.Sealing) error {
 	return err
 }
 
+// unheard refuses to end a sealing as its vendor wants if the vendor has told more since that was looked up: nothing would have
+// the sealing look at it any more.
+func (t *txn) unheard(r *row, sl *deal.Sealing) error {
+	if !sl.EndedByVendor() || r.condition == deal.Ended || sl.Step != deal.Gathered || sl.Facts.Envelope == "" {
+		return nil
+	}
+	n, err := t.told(deal.Envelope{Tenant: sl.Tenant, Vendor: sl.Plan.Delegated.Vendor, ID: sl.Facts.Envelope})
+	if err == nil && n > sl.Facts.Heard {
+		err = stale("%s: its vendor has told more", sl.Tx)
+	}
+	return err
+}
+
 func (t *txn) told(env deal.Envelope) (n int, err error) {
 	_, err = t.get([]any{&n}, `SELECT count(*) FROM vendor_events WHERE tenant = $1 AND vendor = $2 AND envelope = $3`, env.Tenant, env.Vendor, env.ID)
 	return n, err
