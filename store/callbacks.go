@@ -61,9 +61,11 @@ func (s *Store) LookedAt(ctx context.Context, tenant deal.TenantID, account deal
 const callbackColumns = `c.callback, c.object, c.record, c.rule, c.at, c.answer, c.expires, c.tx, c.outcome, c.tries, c.asked, c.problem, c.fate,
 	coalesce(s.step, ''), coalesce(s.condition, ''), coalesce(s.reason, '') FROM callbacks c LEFT JOIN sealings s ON s.tx = c.tx`
 
-// openCallbacksQuery leaves out what waits for a deal that goes on, as long as there is time.
+// openCallbacksQuery leaves out what waits for a deal that goes on, as long as there is time. Those whose record nobody has
+// looked at come last: one that cannot be looked at keeps nobody waiting who can be told.
 const openCallbacksQuery = `SELECT ` + callbackColumns + ` WHERE c.tenant = $1 AND c.fate = '' AND c.due <= $2
-	AND (c.tx = '' OR c.outcome <> '' OR c.answer <= $2 OR s.step = 'done' OR s.condition = 'ended') ORDER BY c.due LIMIT $3`
+	AND (c.tx = '' OR c.outcome <> '' OR c.answer <= $2 OR s.step = 'done' OR s.condition = 'ended')
+	ORDER BY c.tx = '' AND c.outcome = '' AND c.answer > $2, c.due LIMIT $3`
 
 // Callbacks returns the workflows of a tenant for which there is something to do now, at most limit, and how many wait in all.
 func (s *Store) Callbacks(ctx context.Context, tenant deal.TenantID, limit int) (due []deal.Callback, open int64, err error) {

@@ -108,3 +108,19 @@ func TestAWorkflowWaitsForTheNewestDealThatItsRecordHadWhenItCame(t *testing.T) 
 	}
 	want("all are forgotten", 0)
 }
+
+// TestAWorkflowThatCanBeToldIsNotKeptWaitingByOthers has more workflows than one look takes up wait for records that nobody can
+// look at.
+func TestAWorkflowThatCanBeToldIsNotKeptWaitingByOthers(t *testing.T) {
+	s, _ := newStore(t)
+	called(t, s, "a", "006A", "")
+	called(t, s, "b", "006B", "")
+	called(t, s, "c", "006C", "")
+	if _, err := s.LookedAt(t.Context(), acme, org, deal.Ref{Object: "Opportunity", ID: "006C"}, s.now()); err != nil {
+		t.Fatal(err)
+	}
+	due, open, err := s.Callbacks(t.Context(), acme, 2)
+	if err != nil || open != 3 || len(due) != 2 || due[0].ID != "c" {
+		t.Errorf("of %d the first two are %+v, %v; want c before the others", open, due, err)
+	}
+}
