@@ -77,7 +77,7 @@ func (r *run) judge(p signing.Profile, f finding) error {
 	case !f.valid && s.Facts.Adopted:
 		return deal.Hold("a file on the record claims to be the contract of this transaction, and our own verification of it says %s (%s): remove it and prepare the deal again (dealseal jobs prepare)", f.verdict, f.why)
 	case !f.valid && s.Plan.Delegated != nil:
-		return deal.Hold("our own verification of the document that was signed at %s says %s (%s): nothing was released; if its roots are missing, name them under vendors.trust and reload, then release the deal, or drop it", s.Plan.Delegated.Vendor, f.verdict, f.why)
+		return deal.Hold("our own verification of the document that was signed at %s says %s (%s): nothing was released; if its roots are missing, name them under vendors.trust and reload, then release the deal; if the vendor has another document by now, prepare the deal again (dealseal jobs prepare), or drop it", s.Plan.Delegated.Vendor, f.verdict, f.why)
 	case !f.valid:
 		return deal.Hold("our own verification of the sealed file says %s (%s): nothing was released", f.verdict, f.why)
 	case f.opinion == "invalid" && !r.released(holdOpinion):

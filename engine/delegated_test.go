@@ -450,6 +450,25 @@ func TestADocumentIsWorthWhatOurVerifierFinds(t *testing.T) {
 	}
 }
 
+// TestAWrongDocumentIsFetchedAnew has a person prepare a deal again whose vendor gave out another document than the signed one.
+func TestAWrongDocumentIsFetchedAnew(t *testing.T) {
+	t.Parallel()
+	w := newDelegating(t)
+	d := w.daemonHere(pades.BB)
+	record, tx := w.sent(d, "env_1")
+	w.vendor.Serve("env_1", document("", 1))
+	w.tell(d, "env_1", "completed", "")
+	d.finish()
+	d.want(d.load(tx), deal.Held, deal.Sealed, "prepare the deal again")
+	must(t, w.vendor.Sign("env_1", document("", 1)))
+	must(t, d.store.PrepareAgain(t.Context(), tx, "alice", "the vendor has the signed one now"))
+	d.finish()
+	w.wantDelegated(d, d.load(tx), record, "env_1")
+	if err := d.store.PrepareAgain(t.Context(), tx, "alice", "once more"); err == nil {
+		t.Error("a deal that is done is prepared again")
+	}
+}
+
 // spoil changes a byte of what was signed.
 func spoil(v *esign.Vendor, envelope string) {
 	b := v.Document(envelope)

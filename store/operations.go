@@ -83,15 +83,15 @@ func (s *Store) Drop(ctx context.Context, tx deal.TxID, who, why string) error {
 
 // PrepareAgain gives up the digest that was committed for a sealing that is held, dead or retrying, and lets it begin anew
 // with the record as it is now: a person answers for the key not having been used, or for what it signed being lost. The
-// given-up digest never comes back. A sealing that is held with a contract that was found on the record, and that is not
-// checked yet, begins anew without that contract: a person has removed the file, or it is found again. It is refused once
-// a signature value exists.
+// given-up digest never comes back. A sealing that is held with a contract that was found on the record or fetched from a
+// vendor, and that is not checked yet, begins anew without that contract: a person has removed the file, or it is found
+// again; the vendor is asked once more. It is refused once a signature value exists.
 func (s *Store) PrepareAgain(ctx context.Context, tx deal.TxID, who, why string) error {
 	return s.operate(ctx, tx, deal.Entry{Who: who, What: preparedAgain, Why: why, Events: resumed(deal.Held)}, func(t *txn, sl *deal.Sealing) error {
 		if sl.Condition == deal.Running || sl.Condition == deal.Ended {
 			return refuse(tx, "it is %s; only what is held, dead or waits for its next attempt can be prepared again", state(sl))
 		}
-		found := sl.Facts.Adopted && sl.Step == deal.Sealed && sl.Condition == deal.Held
+		found := (sl.Facts.Adopted || sl.Plan.Delegated != nil) && sl.Step == deal.Sealed && sl.Condition == deal.Held
 		if sl.Facts.Signature || !sl.Step.Before(deal.Sealed) && !found {
 			return refuse(tx, "it has a signature: retry or release it to go on with that one, or drop it")
 		}
@@ -111,8 +111,8 @@ func (s *Store) PrepareAgain(ctx context.Context, tx deal.TxID, who, why string)
 	})
 }
 
-// forgetFound forgets the contract that was found on the record and all that was concluded from it. What a person has
-// released was released with that file on the record, and holds again with the next.
+// forgetFound forgets the contract that was not made here and all that was concluded from it. What a person has released was
+// released with that file, and holds again with the next.
 func forgetFound(sl *deal.Sealing) {
 	f, p := &sl.Facts, &sl.Private
 	f.Contract, f.Adopted, f.Cert, f.Attachment, f.AuditTrail = nil, false, nil, nil, nil

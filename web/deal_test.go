@@ -47,15 +47,20 @@ func TestAWaitingDealThatCanBePreparedAnewSaysHow(t *testing.T) {
 		condition deal.Condition
 		facts     deal.Facts
 		want      bool
+		plan      deal.Plan
+		step      deal.Step
 	}{
-		"dead, its key can sign no more": {deal.Dead, deal.Facts{Digest: "d"}, true},
-		"held with a digest":             {deal.Held, deal.Facts{Digest: "d"}, true},
-		"held, adopted":                  {deal.Held, deal.Facts{Adopted: true}, true},
-		"dead, nothing to sign yet":      {deal.Dead, deal.Facts{}, false},
-		"dead, signed":                   {deal.Dead, deal.Facts{Digest: "d", Signature: true}, false},
-		"tried again":                    {deal.Retrying, deal.Facts{Digest: "d"}, false},
+		"held, signed at a vendor":       {deal.Held, deal.Facts{}, true, deal.Plan{Delegated: &deal.Delegated{}}, deal.Sealed},
+		"held, to be signed at a vendor": {deal.Held, deal.Facts{}, false, deal.Plan{Delegated: &deal.Delegated{}}, deal.Noticed},
+
+		"dead, its key can sign no more": {deal.Dead, deal.Facts{Digest: "d"}, true, deal.Plan{}, deal.Rendered},
+		"held with a digest":             {deal.Held, deal.Facts{Digest: "d"}, true, deal.Plan{}, deal.Rendered},
+		"held, adopted":                  {deal.Held, deal.Facts{Adopted: true}, true, deal.Plan{}, deal.Rendered},
+		"dead, nothing to sign yet":      {deal.Dead, deal.Facts{}, false, deal.Plan{}, deal.Rendered},
+		"dead, signed":                   {deal.Dead, deal.Facts{Digest: "d", Signature: true}, false, deal.Plan{}, deal.Rendered},
+		"tried again":                    {deal.Retrying, deal.Facts{Digest: "d"}, false, deal.Plan{}, deal.Rendered},
 	} {
-		v := &village{deals: []*Deal{{Sealing: &deal.Sealing{Tx: tx, Step: deal.Rendered, Condition: tc.condition, Noticed: noon, Facts: tc.facts}}}}
+		v := &village{deals: []*Deal{{Sealing: &deal.Sealing{Tx: tx, Step: tc.step, Plan: tc.plan, Condition: tc.condition, Noticed: noon, Facts: tc.facts}}}}
 		h, _, _ := open(v)
 		page := checkOutline(t, get(h, path(v.deals[0])).Body.String())
 		if got := strings.Contains(page.text, "dealseal jobs prepare "+tx); got != tc.want {

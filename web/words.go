@@ -47,10 +47,10 @@ func commands(tx deal.TxID, s deal.Step, c deal.Condition) []string {
 	return nil
 }
 
-// prepare is the command that makes the document of a waiting deal anew: its key can sign no more, or a file was found on
-// the record that may not be what it should. It is empty once that cannot be.
+// prepare is the command that makes the document of a waiting deal anew: its key can sign no more, or a file that was found on
+// the record, or that a vendor has given, may not be what it should. It is empty once that cannot be.
 func prepare(s *deal.Sealing) string {
-	anew := s.Facts.Digest != "" && !s.Facts.Signature || s.Condition == deal.Held && s.Facts.Adopted
+	anew := s.Facts.Digest != "" && !s.Facts.Signature || s.Condition == deal.Held && (s.Facts.Adopted || s.Plan.Delegated != nil && s.Step == deal.Sealed)
 	if s.Step == deal.Done || s.Condition != deal.Held && s.Condition != deal.Dead || !anew {
 		return ""
 	}
