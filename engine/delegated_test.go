@@ -400,6 +400,42 @@ func TestAnEnvelopeIsOneDealsOnly(t *testing.T) {
 	w.wantDelegated(d, d.load(last), third, "env_2")
 }
 
+// TestAnEnvelopeThatWasNamedByMistakeIsGivenUp has a record name the envelope of another one, and then its own.
+func TestAnEnvelopeThatWasNamedByMistakeIsGivenUp(t *testing.T) {
+	t.Parallel()
+	for _, late := range []bool{false, true} { // the other deal comes only once the first is done
+		w := newDelegating(t)
+		d := w.daemonHere(pades.BB)
+		first, tx := w.sent(d, "env_2")
+		w.vendor.Send("env_1", "")
+		w.name(first, "env_1")
+		w.clock.advance(longestSilence)
+		d.work()
+		d.want(d.load(tx), deal.Retrying, deal.Gathered, "envelope env_1")
+		finish := func(tx deal.TxID, record, envelope string) {
+			must(t, w.vendor.Sign(envelope, document("", 1)))
+			w.tell(d, envelope, "completed", "")
+			woken(d)
+			w.wantDelegated(d, d.load(tx), record, envelope)
+		}
+		if late {
+			finish(tx, first, "env_1")
+		}
+		second := w.deal()
+		w.move(second, stageWon)
+		other := d.notice()
+		d.work()
+		w.name(second, "env_2")
+		w.tell(d, "env_2", "sent", "")
+		woken(d)
+		d.want(d.load(other), deal.Retrying, deal.Gathered, "certyneo has envelope env_2, which is sent")
+		finish(other, second, "env_2")
+		if !late {
+			finish(tx, first, "env_1")
+		}
+	}
+}
+
 func TestADocumentIsWorthWhatOurVerifierFinds(t *testing.T) {
 	t.Parallel()
 	unsigned := func(w *delegating) { w.vendor.Serve("env_1", document("", 1)) }

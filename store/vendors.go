@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
@@ -70,9 +69,12 @@ func newsContext(env deal.Envelope, digest []byte) string {
 	return "vendor/" + env.Vendor + "/" + env.ID + "/" + hex.EncodeToString(digest)
 }
 
-// holder returns whose an envelope is, "" if nobody's.
+// holder returns whose an envelope is, "" if nobody's, or only that of one that has given it up: it was dropped, or its record
+// has named another one since, and may have named this one by mistake.
 func (t *txn) holder(env deal.Envelope) (tx deal.TxID, err error) {
-	_, err = t.get([]any{&tx}, `SELECT tx FROM envelopes WHERE tenant = $1 AND vendor = $2 AND envelope = $3`, env.Tenant, env.Vendor, env.ID)
+	_, err = t.get([]any{&tx}, `SELECT e.tx FROM envelopes e LEFT JOIN sealings s ON s.tx = e.tx WHERE e.tenant = $1 AND e.vendor = $2 AND e.envelope = $3
+		AND NOT coalesce(s.step IN ('noticed', 'gathered') AND s.condition = 'ended' AND s.reason LIKE 'dropped%'
+			OR coalesce(json_extract(s.facts, '$.envelope'), '') NOT IN ('', $3), 0)`, env.Tenant, env.Vendor, env.ID)
 	return tx, err
 }
 
@@ -159,41 +161,22 @@ func (t *txn) told(env deal.Envelope) (n int, err error) {
 	return n, err
 }
 
-// claim makes an envelope a sealing's own. What a person has dropped gives its envelope up.
+// claim makes an envelope a sealing's own, unless it is another's that has not given it up.
 func (t *txn) claim(env deal.Envelope, tx deal.TxID) error {
 	holder, err := t.holder(env)
 	if err != nil || holder == tx {
 		return err
 	}
 	if holder != "" {
-		dropped, err := t.isDropped(holder)
-		if err != nil {
-			return err
-		}
-		if !dropped {
-			return refuse(tx, "the envelope is that of %s", holder)
-		}
+		return refuse(tx, "the envelope is that of %s", holder)
 	}
 	return t.exec(`INSERT INTO envelopes (tenant, vendor, envelope, tx) VALUES ($1, $2, $3, $4) ON CONFLICT (tenant, vendor, envelope) DO UPDATE SET tx = excluded.tx`, env.Tenant, env.Vendor, env.ID, tx)
 }
 
-func (t *txn) isDropped(tx deal.TxID) (bool, error) {
-	var condition deal.Condition
-	var reason string
-	found, err := t.get([]any{&condition, &reason}, `SELECT condition, reason FROM sealings WHERE tx = $1 AND step IN ('noticed', 'gathered')`, tx)
-	return found && condition == deal.Ended && strings.HasPrefix(reason, "dropped"), err
-}
-
-// EnvelopeHolder returns the transaction whose an envelope is; "" if nobody's, or only that of one that was dropped.
+// EnvelopeHolder returns the transaction whose an envelope is; "" if nobody's, or only that of one that has given it up.
 func (s *Store) EnvelopeHolder(ctx context.Context, env deal.Envelope) (tx deal.TxID, err error) {
 	err = s.view(ctx, func(t *txn) error {
-		if tx, err = t.holder(env); err != nil || tx == "" {
-			return err
-		}
-		dropped, err := t.isDropped(tx)
-		if dropped {
-			tx = ""
-		}
+		tx, err = t.holder(env)
 		return err
 	})
 	return tx, err
