@@ -25,3 +25,26 @@ func TestTheConclusionIsThatOfOurSignatureAndOfTheDocument(t *testing.T) {
 		}
 	}
 }
+
+// Of what a vendor has had signed each signature counts, wherever it stands in the document.
+func TestOfAVendorsDocumentTheWorstSignatureCounts(t *testing.T) {
+	one := func(v verify.Verdict, sub verify.SubIndication) verify.Signature {
+		return verify.Signature{Kind: verify.KindSignature, Verdict: v, SubIndication: sub}
+	}
+	good, unproven, broken := one(verify.Valid, ""), one(verify.Indeterminate, verify.TryLater), one(verify.Invalid, verify.HashFailure)
+	for _, c := range []struct {
+		want       string
+		signatures []verify.Signature
+	}{
+		{"TOTAL-PASSED", []verify.Signature{good, good}},
+		{"INDETERMINATE, TRY_LATER", []verify.Signature{good, unproven}},
+		{"INDETERMINATE, TRY_LATER", []verify.Signature{unproven, good}},
+		{"TOTAL-FAILED, HASH_FAILURE", []verify.Signature{unproven, broken, good}},
+	} {
+		f := finding{valid: true, conclusion: "TOTAL-PASSED"}
+		f.everySignature(&verify.Report{Signatures: c.signatures})
+		if f.conclusion != c.want || f.valid != (c.want == "TOTAL-PASSED") {
+			t.Errorf("%q, valid %v; want %q", f.conclusion, f.valid, c.want)
+		}
+	}
+}

@@ -238,9 +238,12 @@ func (r *run) checkSealed(ctx context.Context, doc pades.Document) (*verify.Repo
 // of ours that others have signed before, they are all of the vendor's making.
 func (f *finding) everySignature(report *verify.Report) {
 	for _, s := range report.Signatures {
-		if f.valid && s.Verdict == verify.Invalid {
+		if bad := s.Verdict == verify.Invalid; bad || f.valid && s.Verdict != verify.Valid {
 			f.conclude(s.Verdict, s.SubIndication)
-			f.why = "one of its signatures is not valid"
+			f.why = "one of its signatures is not valid, or cannot be proven"
+			if bad {
+				break
+			}
 		}
 	}
 	if level := report.Level(); f.level.AtLeast(level) {
