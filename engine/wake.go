@@ -16,8 +16,8 @@ import (
 // call, and one that lies finds nothing.
 const (
 	// wakePause is the least time between two readings that pushes have asked for. Those that arrive meanwhile share the
-	// next one, so that a storm makes no more than one reading a second.
-	wakePause = time.Second
+	// next one, so that a storm makes no more than two readings a second.
+	wakePause = 500 * time.Millisecond
 	// mostWoken bounds the records that wait for a reading. With more, a poll comes at once and the rest is left to it.
 	mostWoken = 1000
 	// wokenAtOnce is how many records one reading takes.
