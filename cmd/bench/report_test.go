@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,6 +114,20 @@ func TestTheTableSaysWhatIsMissed(t *testing.T) {
 	}
 	if r.missed() != 1 || !strings.Contains(r.markdown(), "| flow: bad | 3 ms | ≤ 2 ms (missed) | why |") {
 		t.Errorf("%d missed; %s", r.missed(), r.markdown())
+	}
+}
+
+func TestOfManyPagesTheSlowestIsShownAndWhatMisses(t *testing.T) {
+	var r report
+	for name, took := range map[string]float64{"quick": 1, "slower": 2, "slow": 9, "too slow": 11, "far too slow": 12} {
+		r.add(figure{Part: "pages", Name: name, Value: took, Unit: "ms", Limit: atMost(10), Beside: "x"})
+	}
+	if shown := r.markdown(); strings.Count(shown, "| pages: ") != 2 || !strings.Contains(shown, "too slow | 11 ms | ≤ 10 ms (missed) | x") {
+		t.Errorf("with two that miss: %s", shown)
+	}
+	r.Figures = slices.DeleteFunc(r.Figures, func(f figure) bool { return !*f.Met })
+	if shown := r.markdown(); strings.Count(shown, "| pages: ") != 1 || !strings.Contains(shown, "| pages: slow | 9 ms | ≤ 10 ms | x; the slowest of 3 |") {
+		t.Errorf("with none: %s", shown)
 	}
 }
 
