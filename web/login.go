@@ -20,7 +20,7 @@ type gateView struct {
 	State   state
 	Trouble []finding
 	Command string
-	// SignIn is where one signs in instead; empty for nowhere.
+	// SignIn is where one signs in instead; empty without a provider.
 	SignIn string
 }
 

@@ -56,7 +56,7 @@ type problem struct {
 	Title    string
 	What, Do string
 	Command  string
-	// SignIn is where one signs in instead; empty for nowhere.
+	// SignIn is where one signs in instead; empty without a provider.
 	SignIn string
 	// Again is the page itself, to be opened once more.
 	Again string

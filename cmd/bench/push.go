@@ -176,7 +176,7 @@ func (s *sender) storm(ctx context.Context, to string, rate int, lasts time.Dura
 				if due.Sub(begun) >= lasts {
 					return
 				}
-				time.Sleep(time.Until(due))
+				time.Sleep(time.Until(due)) // the pace of the load, which is what the answers are measured at
 				status, failed := s.post(ctx, to, fmt.Sprintf("0065g00%08d", s.pushes.Load()%100_000_000))
 				took := time.Since(due)
 				mu.Lock()

@@ -80,7 +80,7 @@ type service struct {
 	reloads     reloads
 	page        http.Handler
 	sessions    *web.Sessions    // who may read the page
-	signIn      *signin.Provider // where they sign in beside the link; nil for nowhere
+	signIn      *signin.Provider // where they sign in beside the link; nil without a provider
 	listen      net.Listener
 	control     net.Listener
 	public      net.Listener // nil without one

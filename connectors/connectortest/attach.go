@@ -214,9 +214,6 @@ func oneFileAfter(t *testing.T, w World, call Call, effect Effect) {
 // testSeveralFilesReplyLost holds that of files which go onto a record together none is forgotten when the reply to one is
 // lost, whether small ones travel in one call or large ones each by itself.
 func testSeveralFilesReplyLost(t *testing.T, w World) {
-	if _, ok := w.Connector(quiet()).(connectors.Bundler); !ok {
-		t.Skip("the connector attaches one file at a time")
-	}
 	for _, effect := range []Effect{LoseReply, CutBefore} {
 		for _, size := range []int{5_000, 400_000} {
 			id := w.CreateDeals(1, w.Traits().Stage)[0]

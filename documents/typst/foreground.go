@@ -47,7 +47,7 @@ func ownForeground(source string) (line int, found bool) {
 // mostArguments is how much of the arguments of one call is looked through: calls stand within calls.
 const mostArguments = 8 << 10
 
-// foregroundOf returns where among the arguments that text begins with a foreground stands, -1 for nowhere.
+// foregroundOf returns where among the arguments that text begins with a foreground stands, -1 without one.
 func foregroundOf(text string) int {
 	text = text[:min(len(text), mostArguments)]
 	depth, argument := 1, true // an argument begins here
