@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -35,7 +36,8 @@ func Multiply(ctx context.Context, dir string, copies, days int) (err error) {
 	if err != nil {
 		return fmt.Errorf("multiply: %w", err)
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+	// Without this, the first commit of whoever opens the ledger would wait until gigabytes are on the disk.
+	defer func() { err = errors.Join(err, db.Close(), syncFile(filepath.Join(dir, databaseName))) }()
 	conn, err := db.Conn(ctx) // temporary tables are those of one
 	if err != nil {
 		return fmt.Errorf("multiply: %w", err)
@@ -49,6 +51,19 @@ func Multiply(ctx context.Context, dir string, copies, days int) (err error) {
 		if err := m.copy(n); err != nil {
 			return fmt.Errorf("multiply: copy %d: %w", n, err)
 		}
+	}
+	return nil
+}
+
+// syncFile returns when all that was written to a file is on the disk, whoever wrote it.
+func syncFile(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return fmt.Errorf("multiply: %w", err)
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("multiply: %w", err)
 	}
 	return nil
 }
