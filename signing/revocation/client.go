@@ -179,6 +179,9 @@ func (c *Client) fetch(ctx context.Context, s source, cert, issuer *x509.Certifi
 		return nil, err
 	}
 	e.Source = s.name
+	if err := e.Knows(cert); err != nil {
+		return nil, err
+	}
 	return e, e.Fresh(c.o.Now(), c.o.Skew)
 }
 

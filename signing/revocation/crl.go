@@ -28,12 +28,17 @@ func ParseCRL(der []byte, cert, issuer *x509.Certificate) (*Evidence, error) {
 	if err := list.CheckSignatureFrom(issuer); err != nil {
 		return nil, bad("is not signed by the issuer: %v", err)
 	}
+	e := &Evidence{Kind: CRL, DER: der, ProducedAt: list.ThisUpdate, ThisUpdate: list.ThisUpdate, NextUpdate: list.NextUpdate}
 	for _, x := range list.Extensions {
 		if err := checkListExtension(x.Id, x.Critical, x.Value, cert); err != nil {
 			return nil, bad("%v", err)
 		}
+		if x.Id.Equal(oidExpired) {
+			if e.Remembers, err = rememberedSince(x.Value); err != nil {
+				return nil, bad("%v", err)
+			}
+		}
 	}
-	e := &Evidence{Kind: CRL, DER: der, ProducedAt: list.ThisUpdate, ThisUpdate: list.ThisUpdate, NextUpdate: list.NextUpdate}
 	for _, entry := range list.RevokedCertificateEntries {
 		for _, x := range entry.Extensions {
 			if x.Id.Equal(oidCRLIssuer) {
@@ -54,7 +59,7 @@ func checkListExtension(oid asn1.ObjectIdentifier, critical bool, value []byte, 
 		return fmt.Errorf("holds changes only")
 	case oid.Equal(oidScope):
 		return checkScope(value, cert)
-	case critical && !oid.Equal(oidCRLNumber) && !oid.Equal(oidCRLAuthKey):
+	case critical && !oid.Equal(oidCRLNumber) && !oid.Equal(oidCRLAuthKey) && !oid.Equal(oidExpired):
 		return fmt.Errorf("has the critical extension %s, whose meaning is not known here", oid)
 	}
 	return nil

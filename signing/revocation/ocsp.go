@@ -48,6 +48,13 @@ func ParseOCSP(der []byte, cert, issuer *x509.Certificate) (*Evidence, error) {
 		return nil, bad("says that the responder does not know the certificate")
 	}
 	e := &Evidence{Kind: OCSP, DER: der, ProducedAt: r.ProducedAt, ThisUpdate: r.ThisUpdate, NextUpdate: r.NextUpdate, Nonce: data.nonce}
+	for _, x := range r.Extensions {
+		if x.Id.Equal(oidCutoff) {
+			if e.Remembers, err = rememberedSince(x.Value); err != nil {
+				return nil, bad("%v", err)
+			}
+		}
+	}
 	if r.Status == ocsp.Revoked {
 		e.Revoked, e.RevokedAt, e.Reason = true, r.RevokedAt, r.RevocationReason
 	}

@@ -9,7 +9,11 @@ package revocation
 import (
 	"crypto/x509"
 	"encoding/asn1"
+	"errors"
+	"fmt"
 	"time"
+
+	"golang.org/x/crypto/cryptobyte"
 )
 
 // Kind tells the two sorts of evidence apart.
@@ -34,6 +38,9 @@ type Evidence struct {
 	ProducedAt, ThisUpdate time.Time
 	// NextUpdate is when newer evidence will be there at the latest; zero when the responder does not say.
 	NextUpdate time.Time
+	// Remembers is since when certificates that ended are still spoken of: the archive cutoff of an OCSP response (RFC 6960, 4.4.4), or
+	// the expiredCertsOnCRL of a list (ITU-T X.509, 2.5.29.60); zero when the evidence does not say.
+	Remembers time.Time
 	// Responder is the certificate that an OCSP response was signed with, when that is not the issuer's own.
 	Responder *x509.Certificate
 	// Nonce is the nonce of an OCSP response; nil when it has none.
@@ -49,6 +56,8 @@ var (
 	oidDeltaCRL   = asn1.ObjectIdentifier{2, 5, 29, 27}                  // delta CRL indicator (RFC 5280, 5.2.4)
 	oidScope      = asn1.ObjectIdentifier{2, 5, 29, 28}                  // issuing distribution point (RFC 5280, 5.2.5)
 	oidCRLIssuer  = asn1.ObjectIdentifier{2, 5, 29, 29}                  // certificate issuer of an entry (RFC 5280, 5.3.3)
+	oidCutoff     = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 6} // id-pkix-ocsp-archive-cutoff (RFC 6960, 4.4.4)
+	oidExpired    = asn1.ObjectIdentifier{2, 5, 29, 60}                  // expired certificates on the list (ITU-T X.509)
 	oidCRLNumber  = asn1.ObjectIdentifier{2, 5, 29, 20}
 	oidCRLAuthKey = asn1.ObjectIdentifier{2, 5, 29, 35}
 )
@@ -111,4 +120,22 @@ func (e *Evidence) Fresh(at time.Time, skew time.Duration) error {
 		return &AgeError{e.Kind, "is out of date: newer evidence was due at " + due.UTC().Format(time.RFC3339)}
 	}
 	return nil
+}
+
+// Knows says whether e would speak of cert if that had been revoked. Authorities forget certificates some time after their end (RFC
+// 5280, section 3.3), so that evidence from behind it says nothing by naming none, unless it says that it remembers them.
+func (e *Evidence) Knows(cert *x509.Certificate) error {
+	if e.Revoked || !e.ThisUpdate.After(cert.NotAfter) || !e.Remembers.IsZero() && !e.Remembers.After(cert.NotAfter) {
+		return nil
+	}
+	return &AgeError{e.Kind, fmt.Sprintf("is from %s, when the certificate had ended, and does not say that it remembers such ones", e.ThisUpdate.UTC().Format(time.RFC3339))}
+}
+
+// rememberedSince reads a GeneralizedTime, the whole value of an extension.
+func rememberedSince(value []byte) (at time.Time, err error) {
+	in := cryptobyte.String(value)
+	if !in.ReadASN1GeneralizedTime(&at) || !in.Empty() {
+		return at, errors.New("says since when it remembers certificates that ended in a way that cannot be read")
+	}
+	return at, nil
 }

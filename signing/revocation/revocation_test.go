@@ -295,6 +295,76 @@ func TestListsThatDoNotSayEnoughAreRefused(t *testing.T) {
 	}
 }
 
+// TestEvidenceFromBehindTheEndOfACertificateSaysWhetherItKnowsIt has authorities forget certificates that have ended, as they may.
+func TestEvidenceFromBehindTheEndOfACertificateSaysWhetherItKnowsIt(t *testing.T) {
+	a, now := serve(t, pki.Options{}), time.Now().UTC().Truncate(time.Second)
+	hours := func(n int) time.Time { return now.Add(time.Duration(n) * time.Hour) }
+	cert := issue(t, a, &x509.Certificate{NotBefore: hours(-100), NotAfter: hours(-50)}).Certificate
+	since := func(at time.Time) []byte {
+		b, err := asn1.MarshalWithParams(at, "generalized")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for name, c := range map[string]struct {
+		made           time.Time
+		since          []byte // nil: it does not say
+		revoked        bool
+		known, refused bool
+	}{
+		"from before its end":                            {made: hours(-60), known: true},
+		"from behind it":                                 {made: hours(-10)},
+		"that remembers those that ended earlier":        {made: hours(-10), since: since(hours(-51)), known: true},
+		"that remembers those that ended then":           {made: hours(-10), since: since(hours(-50)), known: true},
+		"that remembers those only that ended later":     {made: hours(-10), since: since(hours(-49))},
+		"that names it":                                  {made: hours(-10), revoked: true, known: true},
+		"that says what it remembers in another form":    {made: hours(-10), since: []byte{5, 0}, refused: true},
+		"that says what it remembers and something else": {made: hours(-10), since: append(since(hours(-51)), 0), refused: true},
+	} {
+		extension := func(oid asn1.ObjectIdentifier) (list []pkix.Extension) {
+			if c.since != nil {
+				list = []pkix.Extension{{Id: oid, Value: c.since}}
+			}
+			return list
+		}
+		response := ocsp.Response{SerialNumber: cert.SerialNumber, ThisUpdate: c.made, NextUpdate: hours(1), ExtraExtensions: extension(oidCutoff), Certificate: a.Responder.Certificate}
+		list := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: c.made, NextUpdate: hours(1), ExtraExtensions: extension(oidExpired)}
+		if c.revoked {
+			response.Status, response.RevokedAt = ocsp.Revoked, hours(-70)
+			list.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: cert.SerialNumber, RevocationTime: hours(-70)}}
+		}
+		answer, err := ocsp.CreateResponse(a.Issuing.Certificate, a.Responder.Certificate, response, a.Responder.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		crl, err := x509.CreateRevocationList(rand.Reader, list, a.Issuing.Certificate, a.Issuing.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for kind, parse := range map[Kind]func() (*Evidence, error){
+			OCSP: func() (*Evidence, error) { return ParseOCSP(answer, cert, a.Issuing.Certificate) },
+			CRL:  func() (*Evidence, error) { return ParseCRL(crl, cert, a.Issuing.Certificate) },
+		} {
+			e, err := parse()
+			if c.refused {
+				var format *FormatError
+				if !errors.As(err, &format) || !strings.Contains(err.Error(), "remembers") {
+					t.Errorf("%s %s: %v", kind, name, err)
+				}
+				continue
+			}
+			if err != nil {
+				t.Fatalf("%s %s: %v", kind, name, err)
+			}
+			var age *AgeError
+			if err := e.Knows(cert); (err == nil) != c.known || err != nil && !errors.As(err, &age) {
+				t.Errorf("%s %s: %v", kind, name, err)
+			}
+		}
+	}
+}
+
 func der(t *testing.T, v any) []byte {
 	t.Helper()
 	b, err := asn1.Marshal(v)

@@ -277,7 +277,8 @@ func (f *evidenceFound) tell(cert *x509.Certificate, e *revocation.Evidence, at 
 const holdReason = 6
 
 // evidence finds what says something about a certificate at that time; nil if nothing does. It must have been made by now, and newer evidence must not
-// have been due by the time that counts, unless it speaks of a revocation, which is for ever. Of several, one that speaks of a revocation counts.
+// have been due by the time that counts, unless it speaks of a revocation, which is for ever; and it must know of certificates that ended before it was
+// made. Of several, one that speaks of a revocation counts.
 func (v *verifier) evidence(s *security, cert, issuer *x509.Certificate, at time.Time) (*revocation.Evidence, error) {
 	var found *revocation.Evidence
 	for _, p := range s.evidence {
@@ -286,7 +287,7 @@ func (v *verifier) evidence(s *security, cert, issuer *x509.Certificate, at time
 		if errors.As(err, &limit) {
 			return nil, err
 		}
-		if err != nil || e.ThisUpdate.After(v.options.Now.Add(clockSkew)) || found != nil && !e.Revoked {
+		if err != nil || e.Knows(cert) != nil || e.ThisUpdate.After(v.options.Now.Add(clockSkew)) || found != nil && !e.Revoked {
 			continue
 		}
 		if e.Responder != nil && cms.CheckKey(e.Responder.PublicKey) != nil {

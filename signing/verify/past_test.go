@@ -2,6 +2,11 @@ package verify_test
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"math/big"
 	"slices"
 	"testing"
 	"time"
@@ -9,6 +14,7 @@ import (
 	"github.com/dealseal/dealseal/mocks/pki"
 	"github.com/dealseal/dealseal/pdf"
 	"github.com/dealseal/dealseal/signing/pades"
+	"github.com/dealseal/dealseal/signing/revocation"
 	"github.com/dealseal/dealseal/signing/verify"
 )
 
@@ -111,6 +117,48 @@ func TestARevokedAuthorityProvesNothingUnlessItsTokenIsFromBefore(t *testing.T) 
 	r := level(t, secured(t, doc, known), trust(a), pades.BB)
 	want(t, r, verify.Valid, verify.CodeTimestampRevoked)
 	level(t, secured(t, archive, known), trust(a), pades.BT)
+}
+
+// TestAListThatHasForgottenACertificateProvesNothing has a certificate revoked, its signature made and stamped afterwards, and a list added from when
+// the certificate had ended, which does not name it any more.
+func TestAListThatHasForgottenACertificateProvesNothing(t *testing.T) {
+	a, now := served(t), time.Now().UTC().Truncate(time.Second)
+	hours := func(n int) time.Time { return now.Add(time.Duration(n) * time.Hour) }
+	chain, err := a.IssueSignerValid(a.Signer.Key.Public(), a.Signer.Certificate.Subject, hours(-100), hours(-60))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stamped []byte
+	during(a, hours(-80), func() { stamped = seal(t, contract(), sealing{key: a.Signer.Key, chain: chain}.stamped(a)) })
+	rest, err := asker(t, nil).Collect(t.Context(), revocation.Anchors{Roots: []*x509.Certificate{a.Root.Certificate}}, []revocation.Subject{
+		{Cert: a.TSA.Certificate, With: a.TSA.Chain(), At: hours(-80)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	since, err := asn1.MarshalWithParams(hours(-1000), "generalized")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		made  time.Time
+		more  []pkix.Extension
+		level pades.Level
+	}{
+		"from before the end":           {hours(-70), nil, pades.BLT},
+		"from behind it":                {hours(-10), nil, pades.BT},
+		"that remembers what has ended": {hours(-10), []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 60}, Value: since}}, pades.BLT},
+	} {
+		t.Run(name, func(t *testing.T) {
+			crl, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: c.made, NextUpdate: hours(1), ExtraExtensions: c.more}, a.Issuing.Certificate, a.Issuing.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			known := pades.Validation(rest)
+			known.CRLs = append(slices.Clone(known.CRLs), crl)
+			known.Certs = append(slices.Clone(known.Certs), chain[0].Raw)
+			level(t, secured(t, stamped, known), trust(a), c.level)
+		})
+	}
 }
 
 // TestEvidenceThatIsTakenOutOfTheStoreStillCounts hides a revocation behind an update, where a document time-stamp has seen it.
