@@ -55,6 +55,16 @@ func (e *RefusedError) Error() string {
 // Permanent is always true.
 func (e *RefusedError) Permanent() bool { return true }
 
+// NothingGuardedError means that the guard holds nothing of a tenant or a rule, or not any more.
+type NothingGuardedError struct{ Scope deal.GuardScope }
+
+func (e *NothingGuardedError) Error() string {
+	return fmt.Sprintf("the guard holds nothing of %s", e.Scope)
+}
+
+// Permanent is always true.
+func (e *NothingGuardedError) Permanent() bool { return true }
+
 // NotFoundError means that the ledger knows no such sealing.
 type NotFoundError struct{ Tx deal.TxID }
 

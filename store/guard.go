@@ -277,7 +277,7 @@ func (s *Store) DecideGuarded(ctx context.Context, g deal.GuardScope, verb, who,
 		}
 		if n += some; some < guardChunk {
 			if n == 0 && !opened {
-				return 0, fmt.Errorf("the guard holds nothing of %s", g)
+				return 0, &NothingGuardedError{g}
 			}
 			return n, nil
 		}

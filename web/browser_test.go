@@ -133,6 +133,7 @@ func (b *browser) logIn(link string) {
 
 func TestEveryPageIsSoundInABrowser(t *testing.T) {
 	v := settle()
+	v.guards = []deal.GuardHold{{GuardScope: deal.GuardScope{Tenant: "acme", Rule: "order-form"}, Cause: "4,000 deals in an hour, more than the 500 of guard.per_hour", Since: noon, Held: 4000}}
 	h, _, _ := open(v, func(o *Options) { o.Deeds, o.Hooks = &doer{}, office{} })
 	base, link := house(t, v, h)
 	d := v.deals[len(v.deals)-1]
@@ -140,7 +141,7 @@ func TestEveryPageIsSoundInABrowser(t *testing.T) {
 	b := newBrowser(t)
 	pages := []struct{ name, path string }{{"gate", "/"}, {"login", ""}, {"no link", "/login?token=x"}, {"log in first", "/deals"}}
 	signed := []struct{ name, path string }{{"status", "/"}, {"list", "/deals"}, {"narrowed list", "/deals?state=held&tenant=acme"}, {"nothing found", "/deals?q=nobody"}, {"bad day", "/deals?day=x"},
-		{"done", path(d)}, {"fields", path(d) + "/fields"}, {"webhooks", "/webhooks"}, {"delivery", "/webhooks/deliveries/2"}, {"unknown", "/deals/aaaaaaaaaaaaaaaaaaaaaaaaaa"}}
+		{"done", path(d)}, {"fields", path(d) + "/fields"}, {"webhooks", "/webhooks"}, {"delivery", "/webhooks/deliveries/2"}, {"guard", "/guard/acme/order-form"}, {"tenant", "/tenants/acme"}, {"unknown", "/deals/aaaaaaaaaaaaaaaaaaaaaaaaaa"}}
 	for _, condition := range []deal.Condition{deal.Held, deal.Dead, deal.Retrying, deal.Running, deal.Ended} {
 		for _, x := range v.deals {
 			if s := x.Sealing; s.Condition == condition && s.Step == deal.Kept {

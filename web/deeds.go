@@ -19,6 +19,9 @@ type Deeds interface {
 	Decide(ctx context.Context, verb string, tx deal.TxID, who, why string) error
 	// Turn pauses a tenant or has it go on ("pause", "resume").
 	Turn(ctx context.Context, verb string, tenant deal.TenantID, who, why string) error
+	// DecideGuarded releases or drops ("release", "drop") all that the guard holds of a scope, and returns how many deals that
+	// were. What was begun is brought to its end although ctx ends.
+	DecideGuarded(ctx context.Context, verb string, scope deal.GuardScope, who, why string) (n int, err error)
 	// Redeliver begins a delivery of an event anew.
 	Redeliver(ctx context.Context, delivery int64, who, why string) error
 }
@@ -68,10 +71,11 @@ func (s *server) decider(ctx context.Context) decider {
 	return decider{Role: string(who.Role), Others: strings.Join(others[:last], ", ") + " or " + others[last]}
 }
 
-// deedForm is what a person may do about a deal or a delivery.
+// deedForm is what a person may do about a deal, a delivery, a tenant, or what the guard holds.
 type deedForm struct {
 	Action  string
 	Buttons []button
+	Episode string // that the person has looked at, of what comes again and again; else empty
 }
 
 // decideForm has the buttons that fit the deal and the person's role; nil for none.

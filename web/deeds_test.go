@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/web/role"
@@ -31,6 +32,13 @@ func (d *doer) Turn(_ context.Context, verb string, tenant deal.TenantID, who, w
 		d.done = append(d.done, fmt.Sprintf("%s %s by %s: %s", verb, tenant, who, why))
 	}
 	return d.err
+}
+
+func (d *doer) DecideGuarded(_ context.Context, verb string, scope deal.GuardScope, who, why string) (int, error) {
+	if d.err == nil {
+		d.done = append(d.done, fmt.Sprintf("%s all of %s by %s: %s", verb, scope, who, why))
+	}
+	return 4000, d.err
 }
 
 func (d *doer) Redeliver(_ context.Context, delivery int64, who, why string) error {
@@ -189,9 +197,60 @@ func TestATenantIsPausedAndGoesOn(t *testing.T) {
 	}
 }
 
+func TestAPersonDecidesAboutAllThatTheGuardHolds(t *testing.T) {
+	v, did := settle(), &doer{}
+	v.guards = []deal.GuardHold{
+		{GuardScope: deal.GuardScope{Tenant: "acme"}, Cause: "more than 500 deals in an hour", Since: noon, Held: 4000},
+		{GuardScope: deal.GuardScope{Tenant: "acme", Rule: "order-form"}, Cause: "more than 50 deals <at once>", Since: noon.Add(-time.Hour), Held: 3990},
+	}
+	h := as(v, deal.RoleOperator, did)
+	status := get(h, "/").Body.String()
+	for i, g := range v.guards {
+		at := viewGuard(g, noon).Path
+		if !strings.Contains(status, `href="`+at+`"`) {
+			t.Errorf("the status page does not lead to %s", at)
+		}
+		page := get(h, at).Body.String()
+		checkOutline(t, page)
+		for _, verb := range []string{"release", "drop"} {
+			form := url.Values{"verb": {verb}, "why": {"a slip of the\nloader"}, "episode": {episode(g)}}
+			if !strings.Contains(page, `name="verb" value="`+verb+`"`) || !strings.Contains(page, `name="episode" value="`+episode(g)+`"`) {
+				t.Errorf("%s: the page has no form for %s", at, verb)
+			}
+			w := send(h, at, form)
+			want := fmt.Sprintf("%s all of %s by alice: a slip of the loader", verb, g.GuardScope)
+			if w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/" || len(did.done) == 0 || did.done[len(did.done)-1] != want {
+				t.Errorf("%d to %q, %v, want %s", w.Code, w.Header().Get("Location"), did.done, want)
+			}
+		}
+		n, good := len(did.done), url.Values{"verb": {"release"}, "why": {"x"}, "episode": {episode(g)}}
+		for name, c := range map[string]struct {
+			h      http.Handler
+			path   string
+			form   url.Values
+			status int
+		}{
+			"what it has begun to hold since": {h, at, url.Values{"verb": {"release"}, "why": {"x"}, "episode": {episode(v.guards[1-i])}}, http.StatusConflict},
+			"no such verb":                    {h, at, url.Values{"verb": {"retry"}, "why": {"x"}, "episode": {episode(g)}}, http.StatusBadRequest},
+			"no reason":                       {h, at, url.Values{"verb": {"drop"}, "episode": {episode(g)}}, http.StatusBadRequest},
+			"what it does not hold":           {h, "/guard/acme/nda", good, http.StatusNotFound},
+			"a role that only looks":          {as(v, deal.RoleViewer, did), at, good, http.StatusForbidden},
+			"a stranger":                      {stranger(h), at, good, http.StatusForbidden},
+		} {
+			if w := send(c.h, c.path, c.form); w.Code != c.status || len(did.done) != n {
+				t.Errorf("%s: %d, want %d; %v", name, w.Code, c.status, did.done[n:])
+			}
+		}
+		if looks := get(as(v, deal.RoleViewer, did), at); looks.Code != http.StatusOK || strings.Contains(looks.Body.String(), "<form class=\"deed\"") {
+			t.Errorf("a viewer: %d, or there is a form", looks.Code)
+		}
+	}
+}
+
 // TestEveryRoleSeesAndDoesWhatTheTableSays goes through all of them.
 func TestEveryRoleSeesAndDoesWhatTheTableSays(t *testing.T) {
 	v := settle()
+	v.guards = []deal.GuardHold{{GuardScope: deal.GuardScope{Tenant: "acme"}, Cause: "because", Since: noon, Held: 2}}
 	held := in(v, deal.Held)
 	for _, r := range deal.TokenRoles {
 		did := &doer{}
@@ -212,6 +271,9 @@ func TestEveryRoleSeesAndDoesWhatTheTableSays(t *testing.T) {
 			}, http.StatusSeeOther},
 			{role.Pause, func() *httptest.ResponseRecorder {
 				return send(h, "/tenants/"+string(v.tenants[0].ID)+"/turn", url.Values{"verb": {"pause"}, "why": {"x"}})
+			}, http.StatusSeeOther},
+			{role.Decide, func() *httptest.ResponseRecorder {
+				return send(h, "/guard/acme", url.Values{"verb": {"release"}, "why": {"x"}, "episode": {episode(v.guards[0])}})
 			}, http.StatusSeeOther},
 			{role.TryHooks, func() *httptest.ResponseRecorder {
 				return send(h, "/webhooks/deliveries/7/redeliver", url.Values{"why": {"x"}})

@@ -47,6 +47,7 @@ type frame struct {
 	Hooks    *hooksView
 	Attempts *attemptsView
 	Tenant   *tenantPage
+	Guarded  *guardedPage
 	Problem  *problem
 }
 

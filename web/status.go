@@ -99,12 +99,6 @@ type rowView struct {
 	Command              string // lets the deal go on
 }
 
-// guardView is what the guard holds of a tenant or a rule.
-type guardView struct {
-	Tenant, Rule, Held, Cause, Command string
-	Since                              *moment
-}
-
 type tenantView struct {
 	ID, Name, CRM, Account, AccountName, Environment string
 	State, Login                                     state
@@ -245,8 +239,7 @@ func (s *server) statusView(ctx context.Context) (*statusView, error) {
 		return nil, fmt.Errorf("guard: %w", err)
 	}
 	for _, h := range holds {
-		v.Guards = append(v.Guards, guardView{Tenant: string(h.Tenant), Rule: h.Rule, Held: plural(int64(h.Held), "deal", "deals"), Cause: short(h.Cause, 300),
-			Since: at(h.Since, now), Command: "dealseal jobs release --guard " + h.String() + ` --why "…"`})
+		v.Guards = append(v.Guards, viewGuard(h, now))
 	}
 	for _, c := range []deal.Condition{deal.Held, deal.Dead} {
 		rows, err := s.rows(ctx, Search{State: string(c), Limit: eachWaitingShown})

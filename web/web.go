@@ -88,8 +88,12 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("GET /deals/{tx}/files/{name...}", s.forRole(role.Contracts, s.file))
 	mux.HandleFunc("GET /deals/{tx}/proof", s.forRole(role.Audit, s.proof))
 	mux.HandleFunc("GET /tenants/{tenant}", s.forReaders(s.tenant))
+	mux.HandleFunc("GET /guard/{tenant}", s.forReaders(s.guarded))
+	mux.HandleFunc("GET /guard/{tenant}/{rule}", s.forReaders(s.guarded))
 	if o.Deeds != nil {
 		mux.HandleFunc("POST /tenants/{tenant}/turn", s.turn)
+		mux.HandleFunc("POST /guard/{tenant}", s.decideGuarded)
+		mux.HandleFunc("POST /guard/{tenant}/{rule}", s.decideGuarded)
 		mux.HandleFunc("POST /deals/{tx}/decide", s.decide)
 	}
 	if o.Hooks != nil {

@@ -329,13 +329,22 @@ func (p pageDeeds) Turn(ctx context.Context, verb string, tenant deal.TenantID, 
 	return refusedOnPage(p.ops.TurnTenant(ctx, turn{Verb: verb, Tenant: tenant, Who: who, Why: why}))
 }
 
+// DecideGuarded is not cut off when the person goes: thousands of deals may take longer than a browser waits.
+func (p pageDeeds) DecideGuarded(ctx context.Context, verb string, scope deal.GuardScope, who, why string) (int, error) {
+	n, err := p.ops.DecideGuarded(context.WithoutCancel(ctx), guardDecision{GuardScope: scope, Verb: verb, Who: who, Why: why})
+	return n, refusedOnPage(err)
+}
+
 // refusedOnPage turns what the store refuses into what the page understands.
 func refusedOnPage(err error) error {
 	var refused *store.RefusedError
 	var gone *store.NoDeliveryError
 	var endpoint *store.EndpointError
 	var pause *store.PauseError
+	var none *store.NothingGuardedError
 	switch {
+	case errors.As(err, &none):
+		return &web.RefusedError{Why: none.Error()}
 	case errors.As(err, &pause):
 		return &web.RefusedError{Why: pause.Reason}
 	case errors.As(err, &refused):
