@@ -28,7 +28,7 @@ NORACE := TestAPowerCutAtAnyPoint|TestTamperingIsNoticed|TestSimulation|InABrows
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: deps-demo build ## A stage change in two CRMs becomes a sealed contract, before your eyes (ARGS="--once --dir DIR", "--soft-key", "--auto N")
@@ -80,6 +80,12 @@ conformance: deps renderer ## Have validators of others judge our seals, and our
 	@signing/conformance/fetch.sh $(BUILD)/conformance
 	go test -count=1 -timeout 2h -tags conformance -run '^Test' -v ./signing/conformance
 	@cp $(BUILD)/conformance/CONFORMANCE.md docs/CONFORMANCE.md
+
+.PHONY: contract-fuzz
+contract-fuzz: deps renderer ## Have schemathesis ask a daemon for what its OpenAPI document allows and forbids (EXAMPLES=30 SEED=1)
+	@[ -x $(BUILD)/contract/venv/bin/schemathesis ] || { scripts/deps.sh contract && python3 -m venv $(BUILD)/contract/venv && \
+		$(BUILD)/contract/venv/bin/pip install -q --disable-pip-version-check schemathesis==4.32.5; } || { echo "*** NOT RUN: pip could not fetch schemathesis ***" >&2; exit 1; }
+	SEED=$(SEED) EXAMPLES=$(EXAMPLES) go test -count=1 -timeout 50m -tags contract -run '^TestTheAPIKeepsToItsDocument$$' -v ./cmd/dealseal
 
 .PHONY: alerts
 alerts: ## Check the alert rules of deploy/ and try each of them

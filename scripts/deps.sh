@@ -2,7 +2,7 @@
 # Installs what building and testing need where a command or library is missing; does nothing when all is there.
 # With arguments, only those needs: "build" (a C compiler), "renderer" (npm), "hsm" (a software HSM), "judges" (validators),
 # "producers" (PDFs made by other programs), "browser" (the status page is tried in one), and those that are not installed
-# without being asked for: "conformance" (validators in Java and Python), "promtool", "deb" (the package), "service" (the package under systemd).
+# without being asked for: "conformance" (validators in Java and Python), "contract" (a fuzzer of the API), "promtool", "deb" (the package), "service" (the package under systemd).
 set -eu
 
 needs=${*:-build renderer hsm judges producers browser}
@@ -69,6 +69,7 @@ for need in $needs; do
 	conformance)
 		have java && have mvn || want maven "fetches and runs EU DSS and veraPDF, which are in Java"
 		have python3 && python3 -c 'import venv, ensurepip' 2>/dev/null || want python3-venv "runs pyHanko" ;;
+	contract) have python3 && python3 -c 'import venv, ensurepip' 2>/dev/null || want python3-venv "runs schemathesis" ;;
 	promtool) have promtool || want prometheus "its promtool checks the alert rules" ;;
 	*) echo "deps.sh: unknown need $need" >&2; exit 2 ;;
 	esac

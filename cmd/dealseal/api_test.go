@@ -672,6 +672,42 @@ func TestTheDocumentIsTrue(t *testing.T) {
 	}
 }
 
+// TestWhatIsSentIsTakenToTheLetter: what two readers may understand in two ways is refused, and so is a query that has lost
+// its value, which would find everything.
+func TestWhatIsSentIsTakenToTheLetter(t *testing.T) {
+	t.Parallel()
+	c := newCounter(t)
+	const retry = "/v1/deals/TX/retry"
+	for body, says := range map[string]string{
+		`{"why":"a test","why":"another"}`:           `why more than once`,
+		`{"WHY":"a test"}`:                           `WHY, which is not known`,
+		`{"why":null}`:                               `null`,
+		`{"why":"` + strings.Repeat("é", 501) + `"}`: `at most 500 characters`,
+		`{"why":"\u0085"}`:                           `say why`,
+		`{"id":"acme/x","url":"https://a.example","why":"x","events":[null]}`: `null`,
+		`{"record_id":"RECORD","options":{"pades":true,"Pades":false}}`:       `Pades, which is not known`,
+	} {
+		path := c.at(retry, "dead")
+		if strings.Contains(body, "url") {
+			path = "/v1/webhooks"
+		} else if strings.Contains(body, "record_id") {
+			path = "/v1/signatures"
+		}
+		got := c.ask("POST", path, "admin", body)
+		if !strings.Contains(got.Body.String(), says) || got.Code != http.StatusBadRequest && got.Code != http.StatusUnprocessableEntity {
+			t.Errorf("%.60s: %d %s", body, got.Code, got.Body)
+		}
+	}
+	for _, query := range []string{"tenant=", "rule=", "state=", "day=", "q=", "limit=", "cursor="} {
+		if got := c.ask("GET", "/v1/deals?"+query, "admin", ""); got.Code != http.StatusBadRequest || !strings.Contains(got.Body.String(), "leave it out") {
+			t.Errorf("%s: %d %s", query, got.Code, got.Body)
+		}
+	}
+	if got := c.ask("POST", c.at(retry, "dead"), "admin", `{"why":"`+strings.Repeat("é", 500)+`"}`); got.Code != http.StatusOK {
+		t.Errorf("a reason of 500 characters: %d %s", got.Code, got.Body)
+	}
+}
+
 func withKey(key string) func(*http.Request) {
 	return func(r *http.Request) { r.Header.Set("Idempotency-Key", key) }
 }

@@ -22,6 +22,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -116,6 +117,8 @@ type param struct {
 	name, doc string
 	one       []string // of these values
 	format    string
+	pattern   string
+	most      int // characters
 }
 
 // request is one that may be answered.
@@ -332,7 +335,9 @@ func (r *request) readQuery(rt *route) (err error) {
 			return problem(http.StatusBadRequest, fmt.Sprintf("the query has %q, which is not known here", short(name)))
 		case len(values) > 1:
 			return problem(http.StatusBadRequest, fmt.Sprintf("the query has %s more than once", name))
-		case rt.params[i].one != nil && values[0] != "" && !slices.Contains(rt.params[i].one, values[0]):
+		case values[0] == "": // a variable that nobody has set must not find everything
+			return problem(http.StatusBadRequest, fmt.Sprintf("the query has %s without a value: leave it out", name))
+		case rt.params[i].one != nil && !slices.Contains(rt.params[i].one, values[0]):
 			return problem(http.StatusBadRequest, fmt.Sprintf("%s must be one of %s", name, strings.Join(rt.params[i].one, ", ")))
 		}
 	}
@@ -376,6 +381,9 @@ func tooLarge() *Problem {
 
 // decode reads the body: one JSON value without fields that nobody knows.
 func decode[T any](r *request) (v T, err error) {
+	if err := checkNames(r.body, reflect.TypeFor[T]()); err != nil {
+		return v, err
+	}
 	d := json.NewDecoder(bytes.NewReader(r.body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&v); err != nil {

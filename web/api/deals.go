@@ -123,7 +123,7 @@ type Values struct {
 
 // Decision is why somebody decides.
 type Decision struct {
-	Why string `json:"why" doc:"goes into the audit log"`
+	Why string `json:"why" doc:"goes into the audit log" least:"1" most:"500" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$"`
 }
 
 // actions are what may be decided about a deal, as the ledger will have it.
@@ -193,8 +193,8 @@ func (a *API) listDeals(ctx context.Context, r *request) (any, error) {
 		return nil, err
 	}
 	s := web.Search{Text: r.query.Get("q"), Tenants: r.tenants, Tenant: deal.TenantID(r.query.Get("tenant")), State: r.query.Get("state"), Rule: r.query.Get("rule"), Before: before, Limit: limit}
-	if len(s.Text) > longQuery || !utf8.ValidString(s.Text) || strings.ContainsFunc(s.Text, unicode.IsControl) {
-		return nil, problem(http.StatusBadRequest, fmt.Sprintf("q must be at most %d bytes of text", longQuery))
+	if utf8.RuneCountInString(s.Text) > longQuery || !utf8.ValidString(s.Text) || strings.ContainsFunc(s.Text, unicode.IsControl) {
+		return nil, problem(http.StatusBadRequest, fmt.Sprintf("q must be at most %d characters of text", longQuery))
 	}
 	if day := r.query.Get("day"); day != "" {
 		if s.Day, err = time.Parse(time.DateOnly, day); err != nil {
@@ -396,12 +396,12 @@ func (a *API) decide(verb string) func(context.Context, *request) (any, error) {
 	}
 }
 
-// longestWhy is how much of a reason the audit log takes from here.
+// longestWhy is how many characters of a reason the audit log takes from here.
 const longestWhy = 500
 
 func checkWhy(why string) error {
-	if strings.TrimSpace(why) == "" || len(why) > longestWhy || !utf8.ValidString(why) || strings.ContainsFunc(why, unicode.IsControl) {
-		return problem(http.StatusUnprocessableEntity, fmt.Sprintf("say why, in one line of at most %d bytes: it goes into the audit log", longestWhy))
+	if strings.TrimSpace(why) == "" || utf8.RuneCountInString(why) > longestWhy || !utf8.ValidString(why) || strings.ContainsFunc(why, unicode.IsControl) {
+		return problem(http.StatusUnprocessableEntity, fmt.Sprintf("say why, in one line of at most %d characters: it goes into the audit log", longestWhy))
 	}
 	return nil
 }

@@ -30,22 +30,22 @@ type Attempts struct {
 
 // NewEndpoint is a webhook to add.
 type NewEndpoint struct {
-	ID         string   `json:"id" doc:"TENANT/NAME"`
-	URL        string   `json:"url"`
+	ID         string   `json:"id" doc:"TENANT/NAME" pattern:"^[a-z0-9][a-z0-9_-]{0,62}/[a-z0-9][a-z0-9-]{0,62}$"`
+	URL        string   `json:"url" least:"8"`
 	Dialect    string   `json:"dialect,omitempty" enum:"standard-webhooks,sdf,certyneo"`
 	Format     string   `json:"format,omitempty" enum:"native,sdf,certyneo,certyneo-crm"`
 	Events     []string `json:"events,omitempty" doc:"patterns of names; none: all"`
-	Secret     string   `json:"secret,omitempty" doc:"left out: one is made"`
+	Secret     string   `json:"secret,omitempty" doc:"left out: one is made" least:"1"`
 	Asymmetric bool     `json:"asymmetric,omitempty" doc:"sign with Ed25519"`
 	Title      bool     `json:"title,omitempty" doc:"tell the name of the contract's file, which may hold names of people"`
 	Callbacks  bool     `json:"callbacks,omitempty" doc:"only for what was asked for with a callback_url at url or below it"`
-	Why        string   `json:"why"`
+	Why        string   `json:"why" least:"1" most:"500" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$"`
 }
 
 // CompatibleEndpoint is a webhook as SDF Server has it added.
 type CompatibleEndpoint struct {
-	URL    string   `json:"url"`
-	Secret string   `json:"secret"`
+	URL    string   `json:"url" least:"8"`
+	Secret string   `json:"secret" least:"1"`
 	Events []string `json:"events,omitempty" doc:"names of format sdf; none: all"`
 }
 
@@ -57,8 +57,8 @@ type AddedEndpoint struct {
 
 // Rotation asks for another secret.
 type Rotation struct {
-	Secret string `json:"secret,omitempty" doc:"left out: one is made"`
-	Why    string `json:"why"`
+	Secret string `json:"secret,omitempty" doc:"left out: one is made" least:"1"`
+	Why    string `json:"why" least:"1" most:"500" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$"`
 }
 
 // Rotated is the new secret. The one before counts for a day beside it.
@@ -70,7 +70,12 @@ type Rotated struct {
 type Redelivery struct {
 	Failed bool      `json:"failed,omitempty" doc:"all that were given up"`
 	Since  time.Time `json:"since,omitzero" doc:"all that has happened since, delivered or not"`
-	Why    string    `json:"why"`
+	Why    string    `json:"why" least:"1" most:"500" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$"`
+}
+
+func (Redelivery) narrow(schema object) {
+	failed := func(is bool) object { return object{"failed": object{"const": is}} }
+	schema["oneOf"] = []object{{"required": []string{"failed"}, "properties": failed(true), "not": object{"required": []string{"since"}}}, {"required": []string{"since"}, "properties": failed(false)}}
 }
 
 // Redelivered is how many are made.
@@ -80,9 +85,13 @@ type Redelivered struct {
 
 // Test asks for an event that never was. One of Endpoint and URL is given.
 type Test struct {
-	Endpoint string `json:"endpoint,omitempty" doc:"TENANT/NAME"`
-	URL      string `json:"url,omitempty" doc:"of an endpoint that there is"`
-	Event    string `json:"event,omitempty" doc:"its type; left out: the first that the endpoint takes"`
+	Endpoint string `json:"endpoint,omitempty" doc:"TENANT/NAME" least:"1"`
+	URL      string `json:"url,omitempty" doc:"of an endpoint that there is" least:"1"`
+	Event    string `json:"event,omitempty" doc:"its type; left out: the first that the endpoint takes" least:"1"`
+}
+
+func (Test) narrow(schema object) {
+	schema["oneOf"] = []object{{"required": []string{"endpoint"}}, {"required": []string{"url"}}}
 }
 
 // Tested is what came of it.

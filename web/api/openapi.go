@@ -71,7 +71,13 @@ func (d *describer) operation(rt route) object {
 		params = append(params, object{"name": m[1], "in": "path", "required": true, "schema": object{"type": "string"}})
 	}
 	for _, p := range rt.params {
-		schema := object{"type": "string"}
+		schema := object{"type": "string", "minLength": 1}
+		if p.most > 0 {
+			schema["maxLength"] = p.most
+		}
+		if p.pattern != "" {
+			schema["pattern"] = p.pattern
+		}
 		if p.one != nil {
 			schema["enum"] = p.one
 		}
@@ -84,7 +90,7 @@ func (d *describer) operation(rt route) object {
 		params = append(params, object{"name": p.name, "in": "query", "description": p.doc, "schema": schema})
 	}
 	if h := rt.header; h != nil {
-		params = append(params, object{"name": h.name, "in": "header", "required": true, "description": h.doc, "schema": object{"type": "string", "minLength": 1, "maxLength": longestKey}})
+		params = append(params, object{"name": h.name, "in": "header", "required": true, "description": h.doc, "schema": object{"type": "string", "minLength": 1, "maxLength": longestKey, "pattern": h.pattern}})
 	}
 	if len(params) > 0 {
 		o["parameters"] = params
@@ -189,9 +195,16 @@ func (d *describer) structure(t reflect.Type) object {
 	d.schemas[t.Name()] = object{} // while it is under way
 	properties, required := object{}, []string{}
 	d.fields(t, properties, &required)
-	d.schemas[t.Name()] = object{"type": "object", "properties": properties, "required": required, "additionalProperties": false}
+	s := object{"type": "object", "properties": properties, "required": required, "additionalProperties": false}
+	if n, ok := reflect.Zero(t).Interface().(narrower); ok {
+		n.narrow(s)
+	}
+	d.schemas[t.Name()] = s
 	return ref(t.Name())
 }
+
+// narrower is a body of which more can be said than what its fields are.
+type narrower interface{ narrow(schema object) }
 
 // fields adds those of a struct and of what it embeds.
 func (d *describer) fields(t reflect.Type, properties object, required *[]string) {
@@ -212,9 +225,26 @@ func (d *describer) fields(t reflect.Type, properties object, required *[]string
 		if enum := f.Tag.Get("enum"); enum != "" {
 			schema["enum"] = strings.Split(enum, ",")
 		}
+		narrowText(schema, f)
 		properties[name] = schema
 		if options == "" {
 			*required = append(*required, name)
 		}
+	}
+}
+
+// narrowText says of a text how long it must be at least and at most, in characters, and how it must look.
+func narrowText(schema object, f reflect.StructField) {
+	for tag, keyword := range map[string]string{"least": "minLength", "most": "maxLength"} {
+		if text, ok := f.Tag.Lookup(tag); ok {
+			n, err := strconv.Atoi(text)
+			if err != nil {
+				panic(err) // a test makes the document
+			}
+			schema[keyword] = n
+		}
+	}
+	if pattern, ok := f.Tag.Lookup("pattern"); ok {
+		schema["pattern"] = pattern
 	}
 }

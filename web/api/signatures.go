@@ -17,14 +17,14 @@ import (
 // longestKey is as long as a key of a request may be.
 const longestKey = 255
 
-var idempotencyKey = param{name: "Idempotency-Key", doc: "names the request, for ever: asked again with it, a request is the same one; printable ASCII"}
+var idempotencyKey = param{name: "Idempotency-Key", pattern: keyForm.String(), doc: "names the request, for ever: asked again with it, a request is the same one; printable ASCII"}
 
 // NewSignature asks for a contract. Of the tenants that the token sees, tenant, rule and template_id have to leave one rule.
 type NewSignature struct {
 	Tenant   deal.TenantID `json:"tenant,omitempty"`
 	Rule     string        `json:"rule,omitempty"`
 	Template string        `json:"template_id,omitempty" doc:"ID or ID@VERSION, as in /v1/templates"`
-	Record   string        `json:"record_id" doc:"its ID in the CRM, from where all that the contract says is read"`
+	Record   string        `json:"record_id" doc:"its ID in the CRM, from where all that the contract says is read" pattern:"^[A-Za-z0-9]{1,32}$"`
 	Signer   *Signer       `json:"signer,omitempty" doc:"refused: what is made here is the house's own seal, and no person signs it"`
 	Callback string        `json:"callback_url,omitempty" doc:"where events of this contract are sent, signed: at or below the address of a webhook that is there for callbacks"`
 	Options  *SealOptions  `json:"options,omitempty" doc:"what the seal must be; refused where the rule's profile makes another one"`

@@ -16,7 +16,7 @@ func (a *API) table() []route {
 		decided  = append(opposed, http.StatusGone)
 		wrong    = []int{http.StatusNotFound, http.StatusUnprocessableEntity}
 		pages    = []param{{name: "limit", doc: "rows, at most 200; 50 when left out"}, {name: "cursor", doc: "the next_cursor of the page before"}}
-		filters  = []param{{name: "q", doc: "a transaction ID or its first six characters, a record's ID, or words of a name"}, {name: "tenant"}, {name: "rule"}, {name: "state", one: states}, {name: "day", doc: "in UTC, on which it was noticed", format: "date"}}
+		filters  = []param{{name: "q", doc: "a transaction ID or its first six characters, a record's ID, or words of a name", most: longQuery, pattern: `^[^\x00-\x1f\x7f-\x9f]*$`}, {name: "tenant"}, {name: "rule"}, {name: "state", one: states}, {name: "day", doc: "in UTC, on which it was noticed", format: "date"}}
 		ofState  = []param{{name: "state", one: []string{"pending", "delivered", "failed"}}}
 		oneDeal  = "/v1/deals/{tx}"
 		oneHook  = "/v1/webhooks/{tenant}/{name}"
