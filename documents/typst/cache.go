@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/dealseal/dealseal/worker"
@@ -130,6 +132,65 @@ func (c *cache) compile(ctx context.Context, into string) error {
 	defer cancel()
 	if _, err := pool.Call(ctx, worker.Frame{Op: opCompile}); err != nil {
 		return fmt.Errorf("compile the renderer: %w", err)
+	}
+	return nil
+}
+
+// sizeFile says how long the machine code is, in a cache that is complete.
+const sizeFile = "size"
+
+// machineCode lists the files of code in a folder of wazero's, which keeps them in another one for each of its releases.
+func machineCode(dir string) ([]string, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*", "*"))
+	if err != nil {
+		return nil, fmt.Errorf("typst: compile cache: %w", err)
+	}
+	return files, nil
+}
+
+// adopt gives the only other file the name of the one that was there before, and notes its size.
+func adopt(dir string, before []string) error {
+	files, err := machineCode(dir)
+	if err != nil {
+		return err
+	}
+	added := slices.DeleteFunc(files, func(f string) bool { return slices.Contains(before, f) })
+	if len(before) != 1 || len(added) != 1 {
+		return fmt.Errorf("typst: compile cache: two modules made %d and %d files", len(before), len(added))
+	}
+	info, err := os.Stat(added[0])
+	if err == nil {
+		err = os.Rename(added[0], before[0])
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, sizeFile), strconv.AppendInt(nil, info.Size(), 10), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("typst: compile cache: %w", err)
+	}
+	return nil
+}
+
+// soundCache checks that there is the code of one module and nothing else, as far as names and sizes tell. wazero checks
+// the code itself, but where it finds none it makes some, of what it was given.
+func soundCache(dir string) error {
+	files, err := machineCode(dir)
+	if err != nil {
+		return err
+	}
+	noted, err := os.ReadFile(filepath.Join(dir, sizeFile))
+	if err != nil {
+		return fmt.Errorf("typst: compile cache: %w", err)
+	}
+	if len(files) != 1 {
+		return fmt.Errorf("typst: compile cache: %d files of code", len(files))
+	}
+	info, err := os.Stat(files[0])
+	if err != nil {
+		return fmt.Errorf("typst: compile cache: %w", err)
+	}
+	if size := strconv.FormatInt(info.Size(), 10); size != string(noted) {
+		return fmt.Errorf("typst: compile cache: %s bytes of code, expected %.20s", size, noted)
 	}
 	return nil
 }

@@ -1,6 +1,8 @@
 package typst
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"slices"
 )
@@ -11,23 +13,64 @@ type segment struct {
 	data []byte
 }
 
-// Sections of a module (WebAssembly Core Specification, 5.5.2), and what is in those of data.
+// Sections of a module (WebAssembly Core Specification, 5.5.2), and what is in those of data and of code.
 const (
 	headerSize       = 8
+	sectionCustom    = 0
+	sectionCode      = 10
 	sectionData      = 11
 	sectionDataCount = 12
 	activeData       = 0 // a segment for memory 0 at an offset
+	opUnreachable    = 0x00
 	opI32Const       = 0x41
 	opEnd            = 0x0b
 )
 
 // withoutData takes the data out of a module, so that instances need not copy all of it into memory that has it already.
 func withoutData(wasm []byte) (code []byte, data []segment, err error) {
+	code = make([]byte, 0, len(wasm))
+	code, data, err = takeApart(code, wasm, func(code, section, _ []byte) ([]byte, error) { return append(code, section...), nil })
+	return slices.Clip(code), data, err
+}
+
+// hollowed is withoutData with functions that do nothing. It is what a child tells of a module whose machine code it has:
+// checking the functions themselves would take twice as long as all else that it does to start. The module's hash is in
+// it, so that two modules do not have the same one.
+func hollowed(wasm []byte) (frame []byte, data []segment, err error) {
+	frame, data, err = takeApart(nil, wasm, func(frame, _, functions []byte) ([]byte, error) {
+		r := reader{functions}
+		count, err := r.unsigned()
+		if err != nil || uint64(count)*smallestFunction > uint64(len(r.rest)) {
+			return nil, errNoModule
+		}
+		content := binary.AppendUvarint(nil, uint64(count))
+		return appendSection(frame, sectionCode, append(content, bytes.Repeat(hollow, int(count))...)), nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	const name = "sha256"
+	sum := sha256.Sum256(wasm)
+	return appendSection(frame, sectionCustom, append(append([]byte{byte(len(name))}, name...), sum[:]...)), data, nil
+}
+
+// hollow is a function: its size, no locals, and a trap for whoever calls it.
+var hollow = []byte{3, 0, opUnreachable, opEnd}
+
+const smallestFunction = 3 // bytes: the size, no locals, the end
+
+func appendSection(to []byte, id byte, content []byte) []byte {
+	to = binary.AppendUvarint(append(to, id), uint64(len(content)))
+	return append(to, content...)
+}
+
+// takeApart appends all of a module to a slice but its data; the section of its functions is added by another function,
+// which gets it as a whole and its content.
+func takeApart(to, wasm []byte, addCode func(to, section, content []byte) ([]byte, error)) (code []byte, data []segment, err error) {
 	if len(wasm) < headerSize {
 		return nil, nil, errNoModule
 	}
-	code = make([]byte, headerSize, len(wasm))
-	copy(code, wasm)
+	code = append(to, wasm[:headerSize]...)
 	for r := (reader{wasm[headerSize:]}); len(r.rest) > 0; {
 		whole := r.rest
 		id, err := r.byte()
@@ -38,17 +81,21 @@ func withoutData(wasm []byte) (code []byte, data []segment, err error) {
 		if err != nil {
 			return nil, nil, err
 		}
+		section := whole[:len(whole)-len(r.rest)]
 		switch id {
 		case sectionDataCount:
 		case sectionData:
-			if data, err = segments(content); err != nil {
-				return nil, nil, err
-			}
+			data, err = segments(content)
+		case sectionCode:
+			code, err = addCode(code, section, content)
 		default:
-			code = append(code, whole[:len(whole)-len(r.rest)]...)
+			code = append(code, section...)
+		}
+		if err != nil {
+			return nil, nil, err
 		}
 	}
-	return slices.Clip(code), data, nil
+	return code, data, nil
 }
 
 func segments(content []byte) ([]segment, error) {

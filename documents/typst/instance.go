@@ -3,6 +3,7 @@ package typst
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -24,21 +25,78 @@ type engine struct {
 	warmed   *warmed
 }
 
-// openEngine compiles the module, or takes it from the cache. workers is the number of goroutines that compile. The
-// module is not checked: openEngine is enough to fill a cache.
+// openEngine takes the module's machine code from the cache, or compiles the module into the cache if that is empty.
+// workers is the number of goroutines that compile. The module is not checked: openEngine is enough to fill a cache.
 func openEngine(ctx context.Context, wasm []byte, cacheDir string, workers int) (*engine, error) {
+	files, err := machineCode(cacheDir)
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		return fillCache(ctx, wasm, cacheDir, workers)
+	}
+	if err := soundCache(cacheDir); err != nil {
+		return nil, err
+	}
+	frame, data, err := hollowed(wasm)
+	if err != nil {
+		return nil, err
+	}
+	e, err := compileModule(ctx, frame, cacheDir, workers)
+	if err != nil {
+		return nil, err
+	}
+	// Had the code not been found there would be another file now, with functions that do nothing.
+	if err := soundCache(cacheDir); err != nil {
+		return nil, errors.Join(err, e.runtime.Close(ctx))
+	}
+	e.data = data
+	return e, nil
+}
+
+// fillCache compiles the module, and leaves its machine code under the name by which that of the hollow module is asked
+// for. That name is for wazero to know: the hollow module is compiled as well, which takes no time, and its code replaced.
+func fillCache(ctx context.Context, wasm []byte, cacheDir string, workers int) (*engine, error) {
 	code, data, err := withoutData(wasm)
 	if err != nil {
 		return nil, err
 	}
+	frame, _, err := hollowed(wasm)
+	if err != nil {
+		return nil, err
+	}
+	placeholder, err := compileModule(ctx, frame, cacheDir, workers)
+	if err != nil {
+		return nil, err
+	}
+	if err := placeholder.runtime.Close(ctx); err != nil {
+		return nil, err
+	}
+	names, err := machineCode(cacheDir)
+	if err != nil {
+		return nil, err
+	}
+	e, err := compileModule(ctx, code, cacheDir, workers)
+	if err != nil {
+		return nil, err
+	}
+	if err := adopt(cacheDir, names); err != nil {
+		return nil, errors.Join(err, e.runtime.Close(ctx))
+	}
+	e.data = data
+	return e, nil
+}
+
+// compileModule leaves the code in the cache, or takes it from there.
+func compileModule(ctx context.Context, wasm []byte, cacheDir string, workers int) (*engine, error) {
 	cache, err := wazero.NewCompilationCacheWithDir(cacheDir)
 	if err != nil {
 		return nil, fmt.Errorf("typst: open the compile cache: %w", err)
 	}
 	// An instance that runs away is ended by killing its process. Watching the context inside it costs a factor of 3.
 	config := wazero.NewRuntimeConfigCompiler().WithMemoryLimitPages(maxPages).WithCompilationCache(cache)
-	e := &engine{runtime: wazero.NewRuntimeWithConfig(ctx, config), data: data}
-	if e.compiled, err = e.runtime.CompileModule(experimental.WithCompilationWorkers(ctx, workers), code); err != nil {
+	e := &engine{runtime: wazero.NewRuntimeWithConfig(ctx, config)}
+	if e.compiled, err = e.runtime.CompileModule(experimental.WithCompilationWorkers(ctx, workers), wasm); err != nil {
 		_ = e.runtime.Close(ctx)
 		return nil, fmt.Errorf("typst: compile the renderer module: %w", err)
 	}

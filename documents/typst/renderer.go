@@ -103,7 +103,7 @@ func New(o Options) (*Renderer, error) {
 		return nil, err
 	}
 	r := &Renderer{timeout: o.Timeout, hash: hash, fonts: f, log: o.Log, places: make(chan struct{}, o.Children)}
-	dir := filepath.Join(o.CacheDir, hex.EncodeToString(r.hash[:8])+"-code") // of the module without its data
+	dir := filepath.Join(o.CacheDir, hex.EncodeToString(r.hash[:8])+"-hollow") // see hollowed
 	r.cache = cache{wasm: o.WASM, dir: dir, progress: o.Progress, log: o.Log}
 	if r.spec, err = renderSpec(o.WASM, dir); err != nil {
 		return nil, err

@@ -712,6 +712,13 @@ func TestADamagedCacheIsMadeAgain(t *testing.T) {
 			t.Errorf("%s: the cache is still damaged", name)
 		}
 	}
+	if err := os.Rename(file, file+"0"); err != nil { // as the code for another processor is called
+		t.Fatal(err)
+	}
+	use()
+	if now, path := cacheFile(t, dir); path != file || !bytes.Equal(now, sound) {
+		t.Error("there is no code for this processor")
+	}
 	before := reports
 	use()
 	if reports != before {
@@ -725,7 +732,7 @@ func flipped(b []byte) []byte {
 	return b
 }
 
-// cacheFile is the only file in a cache of one module.
+// cacheFile is the file with the code in a cache of one module: the last one by name.
 func cacheFile(t *testing.T, dir string) (content []byte, path string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(p string, e os.DirEntry, err error) error {

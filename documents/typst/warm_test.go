@@ -3,8 +3,10 @@ package typst
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"os"
+	"path/filepath"
 	"reflect"
 	"testing"
 	"time"
@@ -145,6 +147,87 @@ func TestAModuleIsTakenApart(t *testing.T) {
 			t.Errorf("%s: %q, %v, %v", name, code, data, err)
 		}
 	}
+}
+
+// TestAHollowModuleIsThatOfOneModule: all but what functions do and the data is as it was, and nothing else has the same.
+func TestAHollowModuleIsThatOfOneModule(t *testing.T) {
+	const (
+		header = "\x00asm\x01\x00\x00\x00"
+		types  = "\x01\x04\x01\x60\x00\x00"
+		two    = "\x03\x03\x02\x00\x00"
+		code   = "\x0a\x0a\x02\x02\x00\x0b\x05\x00\x41\x07\x1a\x0b"
+		data   = "\x0b\x09\x01\x00\x41\x00\x0b\x03abc"
+	)
+	frame, segments, err := hollowed([]byte(header + types + two + code + data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []segment{{0, []byte("abc")}}; !reflect.DeepEqual(segments, want) {
+		t.Errorf("the data is %v", segments)
+	}
+	sum := sha256.Sum256([]byte(header + types + two + code + data))
+	if want := header + types + two + "\x0a\x09\x02\x03\x00\x00\x0b\x03\x00\x00\x0b" + "\x00\x27\x06sha256" + string(sum[:]); string(frame) != want {
+		t.Errorf("got %q, want %q", frame, want)
+	}
+	for name, module := range map[string]string{
+		"no count":                 header + "\x0a\x00",
+		"more functions than room": header + "\x0a\x0a\xff\xff\xff\xff\x0f\x02\x00\x0b\x02\x00",
+	} {
+		var fault *ModuleError
+		if _, _, err := hollowed([]byte(module)); !errors.As(err, &fault) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestMachineCodeOfNothingIsNeverRun: where a child finds none for its module, wazero makes some of a hollow one. That is
+// an error then and at the next start, not a document.
+func TestMachineCodeOfNothingIsNeverRun(t *testing.T) {
+	ctx := t.Context()
+	open := func(dir string) error {
+		e, err := openEngine(ctx, noTypst, dir, 1)
+		if err != nil {
+			return err
+		}
+		return e.runtime.Close(ctx)
+	}
+	for name, change := range map[string]func(dir, code string) error{
+		"of another processor": func(_, code string) error { return os.Rename(code, filepath.Join(filepath.Dir(code), "other")) },
+		"of another release": func(dir, code string) error {
+			old := filepath.Join(dir, "wazero-old")
+			return errors.Join(os.Mkdir(old, 0o700), os.Rename(code, filepath.Join(old, filepath.Base(code))))
+		},
+		"without its last bytes": func(_, code string) error { return os.Truncate(code, 100) },
+		"not noted as complete":  func(dir, _ string) error { return os.Remove(filepath.Join(dir, sizeFile)) },
+	} {
+		dir := t.TempDir()
+		if err := errors.Join(open(dir), open(dir)); err != nil {
+			t.Fatalf("a sound cache: %v", err)
+		}
+		files, err := machineCode(dir)
+		if err != nil || len(files) != 1 {
+			t.Fatalf("%v, %v", files, err)
+		}
+		if err := change(dir, files[0]); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if open(dir) == nil {
+				t.Errorf("code %s was taken", name)
+			}
+		}
+	}
+}
+
+func FuzzHollowed(f *testing.F) {
+	f.Add([]byte("\x00asm\x01\x00\x00\x00\x01\x04\x01\x60\x00\x00\x03\x02\x01\x00\x0a\x04\x01\x02\x00\x0b\x0b\x09\x01\x00\x41\x00\x0b\x03abc"))
+	f.Fuzz(func(t *testing.T, wasm []byte) {
+		const added = 100 // the hash, and longer numbers
+		frame, _, err := hollowed(wasm)
+		if err == nil && len(frame) > len(wasm)*len(hollow)/smallestFunction+added {
+			t.Errorf("%d bytes become %d", len(wasm), len(frame))
+		}
+	})
 }
 
 func FuzzWithoutData(f *testing.F) {
