@@ -99,6 +99,10 @@ SEED  ?= 1
 sim: ## The daemon in simulated time under seeded faults, crashes and operators (SEEDS=10000 SEED=1)
 	go test ./engine -count=1 -timeout 0 -run '^TestSimulation$$' -args -sim.seeds=$(SEEDS) -sim.seed=$(SEED)
 
+.PHONY: days
+days: ## Three days of each connector in simulated time: ties, late rows, pushes, faults, restarts (SEEDS=10000 SEED=1)
+	DAYS_SEEDS=$(SEEDS) DAYS_SEED=$(SEED) go test ./connectors/salesforce ./connectors/hubspot -count=1 -timeout 0 -run '^TestSimulationOfThreeDays$$'
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted"; exit 1; }

@@ -40,6 +40,11 @@ func TestConnectorKeepsTheContractWithOAuth(t *testing.T) {
 	connectortest.Run(t, func(t *testing.T) connectortest.World { return newWorld(t, FlowOAuth) })
 }
 
+func TestSimulationOfThreeDays(t *testing.T) {
+	secrets := secretsOf(t)
+	connectortest.Days(t, 20, func(t *testing.T) connectortest.World { return newSimulatedWorld(t, secrets) })
+}
+
 // TestConnectorKeepsTheContractOfTheNextVersion runs the cases that read batches, which 2026-09 answers differently.
 func TestConnectorKeepsTheContractOfTheNextVersion(t *testing.T) {
 	connectortest.RunMatching(t, "FoundOnce|Merge|Lines|FoundAgain|SetsAndClears|Deleted", func(t *testing.T) connectortest.World {
@@ -64,6 +69,9 @@ type world struct {
 	url    string
 	config Config
 	memory *memory
+	wires  *http.Transport
+	// simulated worlds are in a bubble of testing/synctest, and have its clock.
+	simulated bool
 
 	mu        sync.Mutex
 	now       time.Time
@@ -79,10 +87,37 @@ func newWorld(t testing.TB, flow string) *world { return newWorldWith(t, flow, f
 
 // newWorldWith makes a portal that differs from the usual one.
 func newWorldWith(t testing.TB, flow string, differ func(*mock.Options)) *world {
-	w := &world{
-		t: t, flow: flow, memory: newMemory(), now: time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC),
-		lines: map[string]int{}, empty: map[connectortest.Call]int{}, bearers: map[string]bool{},
-	}
+	w := emptyWorld(t, flow)
+	w.wires = &http.Transport{DisableKeepAlives: true}
+	w.furnish(differ)
+	server := httptest.NewServer(http.HandlerFunc(w.serve))
+	t.Cleanup(server.Close)
+	w.configure(server.URL, secretsOf(t))
+	return w
+}
+
+// began is when the clock of every world begins.
+var began = time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC)
+
+// newSimulatedWorld must be called inside of a bubble.
+func newSimulatedWorld(t testing.TB, s Auth) *world {
+	time.Sleep(time.Until(began)) // a bubble begins in the year 2000
+	w := emptyWorld(t, FlowOAuth)
+	w.simulated = true
+	w.furnish(func(*mock.Options) {})
+	pipe := connectortest.NewPipe("hubspot")
+	pipe.Serve(t, http.HandlerFunc(w.serve))
+	w.wires = pipe.Transport()
+	t.Cleanup(w.wires.CloseIdleConnections)
+	w.configure("http://127.0.0.1:1", s)
+	return w
+}
+
+func emptyWorld(t testing.TB, flow string) *world {
+	return &world{t: t, flow: flow, memory: newMemory(), now: began, lines: map[string]int{}, empty: map[connectortest.Call]int{}, bearers: map[string]bool{}}
+}
+
+func (w *world) furnish(differ func(*mock.Options)) {
 	o := mock.Options{
 		Now: w.Now, TimeZone: "Europe/Paris", UIDomain: "app-eu1.hubspot.com", AccountType: "SANDBOX",
 		Tokens: []mock.Token{{Value: testToken}},
@@ -94,16 +129,19 @@ func newWorldWith(t testing.TB, flow string, differ func(*mock.Options)) *world 
 	for _, p := range mock.WriteBackProperties() {
 		w.must(w.portal.AddProperty("deals", p))
 	}
-	server := httptest.NewServer(http.HandlerFunc(w.serve))
-	t.Cleanup(server.Close)
-	w.url = server.URL
-	w.config = Config{BaseURL: w.url, Rate: 100_000, SearchRate: 10_000}
-	if flow == FlowOAuth {
-		w.config.Auth = Auth{Flow: FlowOAuth, ClientID: testClientID, ClientSecret: secretFile(t, testSecret), RefreshToken: secretFile(t, testRefresh)}
-	} else {
-		w.config.Auth = Auth{Flow: FlowToken, Token: secretFile(t, testToken)}
+}
+
+func (w *world) configure(url string, s Auth) {
+	w.url = url
+	w.config = Config{BaseURL: url, Rate: 100_000, SearchRate: 10_000, Auth: Auth{Flow: FlowToken, Token: s.Token}}
+	if w.flow == FlowOAuth {
+		w.config.Auth = Auth{Flow: FlowOAuth, ClientID: testClientID, ClientSecret: s.ClientSecret, RefreshToken: s.RefreshToken}
 	}
-	return w
+}
+
+// secretsOf are files with the secrets of all flows.
+func secretsOf(t testing.TB) Auth {
+	return Auth{ClientSecret: secretFile(t, testSecret), RefreshToken: secretFile(t, testRefresh), Token: secretFile(t, testToken)}
 }
 
 func secretFile(t testing.TB, value string) secret.Ref {
@@ -233,7 +271,7 @@ func kindOf(r *http.Request) connectortest.Call {
 }
 
 func (w *world) connector(log *slog.Logger) *Connector {
-	return w.connectorOver(&http.Transport{DisableKeepAlives: true}, log)
+	return w.connectorOver(w.wires, log)
 }
 
 func (w *world) connectorOver(transport http.RoundTripper, log *slog.Logger) *Connector {
@@ -286,12 +324,19 @@ func (w *world) secrets() []string {
 func (w *world) LetSetUp() {} // the token of these tests has every scope
 
 func (w *world) Now() time.Time {
+	if w.simulated {
+		return time.Now()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.now
 }
 
 func (w *world) Advance(d time.Duration) {
+	if w.simulated {
+		time.Sleep(d)
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.now = w.now.Add(d)

@@ -34,6 +34,11 @@ func TestConnectorKeepsTheContract(t *testing.T) {
 	connectortest.Run(t, func(t *testing.T) connectortest.World { return newWorld(t, "DealSeal_Key__c") })
 }
 
+func TestSimulationOfThreeDays(t *testing.T) {
+	secret := secretFile(t, testSecret)
+	connectortest.Days(t, 20, func(t *testing.T) connectortest.World { return newSimulatedWorld(t, secret) })
+}
+
 // Without a key field, the file's description alone says that it is ours.
 func TestAttachKeepsTheContractWithoutAKeyField(t *testing.T) {
 	connectortest.RunMatching(t, "File|Upload|Attach|Role|Transaction|Trouble", func(t *testing.T) connectortest.World { return newWorld(t, "") })
@@ -46,6 +51,9 @@ type world struct {
 	url      string
 	secret   secret.Ref
 	txMarker string
+	wires    *http.Transport
+	// simulated worlds are in a bubble of testing/synctest, and have its clock.
+	simulated bool
 
 	mu      sync.Mutex
 	now     time.Time
@@ -54,10 +62,8 @@ type world struct {
 }
 
 func newWorld(t testing.TB, txMarker string) *world {
-	w := &world{t: t, txMarker: txMarker, now: time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC), lines: map[string]int{}}
-	w.org = mock.New(mock.Options{
-		Now: w.Now, ConsumerKey: testKey, ClientSecret: testSecret, RequestLimit: dailyCalls,
-	})
+	w := &world{t: t, txMarker: txMarker, now: began, lines: map[string]int{}, wires: &http.Transport{DisableKeepAlives: true}}
+	w.org = w.newOrg()
 	server := httptest.NewUnstartedServer(http.HandlerFunc(w.serve))
 	server.Config.Protocols = bothProtocols()
 	server.Start()
@@ -65,6 +71,25 @@ func newWorld(t testing.TB, txMarker string) *world {
 	w.url = server.URL
 	w.secret = secretFile(t, testSecret)
 	return w
+}
+
+// began is when the clock of every world begins.
+var began = time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC)
+
+// newSimulatedWorld must be called inside of a bubble.
+func newSimulatedWorld(t testing.TB, secret secret.Ref) *world {
+	time.Sleep(time.Until(began)) // a bubble begins in the year 2000
+	w := &world{t: t, txMarker: "DealSeal_Key__c", simulated: true, lines: map[string]int{}, url: "http://127.0.0.1:1", secret: secret}
+	w.org = w.newOrg()
+	pipe := connectortest.NewPipe("salesforce")
+	pipe.Serve(t, http.HandlerFunc(w.serve))
+	w.wires = pipe.Transport()
+	t.Cleanup(w.wires.CloseIdleConnections)
+	return w
+}
+
+func (w *world) newOrg() *mock.Org {
+	return mock.New(mock.Options{Now: w.Now, ConsumerKey: testKey, ClientSecret: testSecret, RequestLimit: dailyCalls})
 }
 
 // bothProtocols are HTTP/1.1 and, for the Pub/Sub API, HTTP/2 without TLS.
@@ -127,7 +152,7 @@ func (w *world) config() Config {
 }
 
 func (w *world) connector(log *slog.Logger) *Connector {
-	c, err := New(w.config(), Deps{HTTP: &http.Transport{DisableKeepAlives: true}, Log: log, Now: w.Now})
+	c, err := New(w.config(), Deps{HTTP: w.wires, Log: log, Now: w.Now})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -155,12 +180,19 @@ func (w *world) Traits() connectortest.Traits {
 func (w *world) LetSetUp() { w.org.AdminRights(true) }
 
 func (w *world) Now() time.Time {
+	if w.simulated {
+		return time.Now()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.now
 }
 
 func (w *world) Advance(d time.Duration) {
+	if w.simulated {
+		time.Sleep(d)
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.now = w.now.Add(d)
