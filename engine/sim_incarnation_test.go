@@ -67,9 +67,9 @@ func (w *simWorld) begin() (*incarnation, error) {
 	if in.store, err = store.Open(context.Background(), store.Options{Dir: w.kit.dir, MasterKey: w.kit.master, Log: logger, Hook: in.point}); err != nil {
 		return nil, err
 	}
-	in.wires = &http.Transport{DialContext: func(ctx context.Context, _, address string) (net.Conn, error) { return w.pipes[address].dial(ctx) }}
+	in.wires = &http.Transport{DialContext: func(ctx context.Context, _, address string) (net.Conn, error) { return w.pipes[address].Dial(ctx) }}
 	e := &Engine{
-		Tenants: tenants, Ledger: simLedger{in.store, in}, Files: simFiles{files{in.store}, in}, Documents: renderer{}, Bundles: w.kit.shelf, Checker: &checker{w: w.world}, Log: logger,
+		Tenants: tenants, Ledger: simLedger{in.store, in}, Books: in.store, Files: simFiles{files{in.store}, in}, Documents: renderer{}, Bundles: w.kit.shelf, Checker: &checker{w: w.world}, Log: logger,
 		Sealer:   simSealer{signing.NewSealer(w.keys, stamper, time.Now), in},
 		Extender: w.extender(stamper, in),
 		Retry:    Retry{First: 2 * time.Second, Max: 10 * time.Minute, Attempts: 8},
@@ -203,7 +203,17 @@ func (w *simWorld) hubspotRule() Rule {
 
 func (w *simWorld) ruleOf(crm deal.Kind, p deal.Plan, pipeline string) Rule {
 	_, object := w.account(crm)
-	return Rule{Watch: deal.Watch{Rule: p.Rule, Object: object, Pipeline: pipeline, Stage: p.Stage}, StartFrom: w.start.Add(-12 * time.Hour), Plan: p}
+	if w.script.Tasks {
+		p.WriteBack.Task = &deal.TaskWords{}
+	}
+	r := Rule{Watch: deal.Watch{Rule: p.Rule, Object: object, Pipeline: pipeline, Stage: p.Stage}, StartFrom: w.start.Add(-12 * time.Hour), Plan: p}
+	if w.script.Filtered {
+		var err error
+		r.Filter, err = deal.ParseFilter(filters[crm])
+		must(w.t, err)
+		r.Plan.Filter = filters[crm]
+	}
+	return r
 }
 
 // simShelf holds the bundles of all runs.

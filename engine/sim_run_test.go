@@ -314,7 +314,7 @@ func (w *simWorld) push(e simEvent) {
 
 func (w *simWorld) dealOf(crm deal.Kind, n int) (*simDeal, error) {
 	for len(w.deals[crm]) <= n {
-		d := &simDeal{}
+		d := &simDeal{out: w.script.Filtered && len(w.deals[crm])%2 == 1}
 		var err error
 		if crm == deal.HubSpot {
 			d.id, err = w.portal.CreateDeal(map[string]string{"dealname": canary, "pipeline": "default", "dealstage": "appointmentscheduled"})
@@ -323,6 +323,9 @@ func (w *simWorld) dealOf(crm deal.Kind, n int) (*simDeal, error) {
 		}
 		if err == nil {
 			err = w.addQuote(crm, d, 1)
+		}
+		if err == nil && d.out {
+			err = w.markAsOut(crm, d)
 		}
 		if err != nil {
 			return nil, err
@@ -333,6 +336,13 @@ func (w *simWorld) dealOf(crm deal.Kind, n int) (*simDeal, error) {
 		w.trace("  %s deal %d is %s", crm, len(w.deals[crm])-1, d.id)
 	}
 	return w.deals[crm][n].now(), nil
+}
+
+func (w *simWorld) markAsOut(crm deal.Kind, d *simDeal) error {
+	if crm == deal.HubSpot {
+		return w.portal.SetProperty(d.id, "amount", leftOut)
+	}
+	return w.org.Update(d.id, map[string]any{"NextStep": leftOut})
 }
 
 // opportunity is world.deal for a script: its errors are the script's.
@@ -460,7 +470,7 @@ func (w *simWorld) excuse(d *simDeal) {
 
 func (w *simWorld) merge(d *simDeal, with int) error {
 	other, err := w.dealOf(deal.HubSpot, with)
-	if err != nil || other.gone || other == d {
+	if err != nil || other.gone || other == d || other.out != d.out { // the filter would say one thing of their entries, and then another
 		return err
 	}
 	w.excuse(d)
@@ -469,7 +479,7 @@ func (w *simWorld) merge(d *simDeal, with int) error {
 	if err != nil {
 		return err
 	}
-	m := &simDeal{id: id, stage: d.stage}
+	m := &simDeal{id: id, stage: d.stage, out: d.out}
 	w.mu.Lock()
 	d.into, other.into = m, m
 	w.mu.Unlock()

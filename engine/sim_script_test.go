@@ -31,6 +31,7 @@ type House struct {
 	Poll            time.Duration
 	Workers         int
 	Template, Trail bool // of the Salesforce rule; HubSpot's seals what is attached
+	Filtered, Tasks bool // the rules leave out every other deal; owners are given tasks for what waits for a person
 	Marker          bool // whether the org has a field that refuses a second file of ours
 	IfLeft, ReEntry string
 	Downgrade       signing.Downgrade
@@ -115,6 +116,7 @@ func newScript(seed uint64) simScript {
 	if seed%4 == 0 {
 		s.Level = pades.BLTA
 	}
+	s.Filtered, s.Tasks = seed%5 < 2, seed%3 == 0
 	for _, crm := range []deal.Kind{deal.Salesforce, deal.HubSpot} {
 		a.people(crm)
 		a.network(crm)
@@ -129,6 +131,9 @@ func newScript(seed uint64) simScript {
 	a.operators()
 	a.pushes()
 	a.impatience()
+	if s.Tasks {
+		a.tasks()
+	}
 	slices.SortStableFunc(a.events, func(x, y simEvent) int { return int(x.At - y.At) })
 	s.Events = a.events
 	return s
@@ -295,6 +300,19 @@ func (a *author) pushes() {
 func (a *author) impatience() {
 	if a.chance(40) {
 		a.add(simEvent{At: a.within(troubleTime / 2), Verb: doSlow, With: a.IntN(2), For: time.Second + a.within(signLimit/2)})
+	}
+}
+
+// tasks writes calls that fail when a task is made, and moments after which nobody knows whether it was.
+func (a *author) tasks() {
+	for _, crm := range []deal.Kind{deal.Salesforce, deal.HubSpot} {
+		kind := string(mock.KindCreate)
+		effect := string(pick(a, mock.CutBefore, mock.CutAfter, mock.UnavailableAfter, mock.TruncatedJSON, mock.LockRow, mock.Slow))
+		if crm == deal.HubSpot {
+			kind, effect = string(portal.KindTask), string(pick(a, portal.EffectReset, portal.EffectResetCommitted, portal.EffectTimeoutCommitted, portal.EffectTruncated, portal.EffectSlow))
+		}
+		a.add(simEvent{At: a.within(troubleTime), Verb: doFault, CRM: crm, Call: kind, What: effect, With: 1 + a.IntN(4), For: time.Second + a.within(lateWrite)})
+		a.add(simEvent{At: a.within(troubleTime), Verb: doSever, CRM: crm, Call: "task", What: pick(a, "dies", "deaf"), For: time.Second + a.within(3*time.Minute)})
 	}
 }
 

@@ -34,6 +34,7 @@ func (w *simWorld) judge() {
 	w.everyEntryIsKnown(in)
 	w.oneDigestEach()
 	w.oneContractEach(in)
+	w.oneTaskEach(in)
 	w.auditHolds(in)
 }
 
@@ -102,7 +103,8 @@ func (w *simWorld) dealByID(id string) *simDeal {
 	return nil
 }
 
-// everyEntryIsKnown: each entry is one sealing, and no sealing is of anything else.
+// everyEntryIsKnown: each entry is one sealing, and no sealing is of anything else. What the filter leaves out is none, or
+// one that has ended and made no use of the key.
 func (w *simWorld) everyEntryIsKnown(in *incarnation) {
 	type entry struct {
 		deal       *simDeal
@@ -115,11 +117,15 @@ func (w *simWorld) everyEntryIsKnown(in *incarnation) {
 			w.violation("%s cannot be loaded: %v", s.Tx, err)
 			continue
 		}
-		sealings[entry{w.dealByID(s.Ref.ID), full.Change.Occurrence}]++
+		d := w.dealByID(s.Ref.ID)
+		sealings[entry{d, full.Change.Occurrence}]++
+		if d != nil && d.out && (s.Condition != deal.Ended || len(w.digests[s.Tx]) > 0) {
+			w.violation("%s is %s at %q, and its filter leaves it out", s.Tx, s.Condition, s.Step)
+		}
 	}
 	for _, e := range w.entries {
 		key := entry{e.deal.now(), e.occurrence}
-		if n := sealings[key]; n > 1 || n == 0 && !e.excused {
+		if n := sealings[key]; n > 1 || n == 0 && !e.excused && !e.deal.now().out {
 			w.violation("the entry %s of %s (%s) has %d sealings", e.occurrence, e.record, w.tx(e), n)
 		}
 		delete(sealings, key)
@@ -191,6 +197,50 @@ func (w *simWorld) oneContractEach(in *incarnation) {
 			w.violation("%s is done, and its record has %d audit trails", s.Tx, trails)
 		}
 	}
+}
+
+var taskOf = regexp.MustCompile(`\[dealseal ([a-z2-7]{26})/\d+\]`)
+
+// oneTaskEach: no owner has two tasks for one time that a deal has waited, and none for a deal of another record.
+func (w *simWorld) oneTaskEach(in *incarnation) {
+	for crm, deals := range w.deals {
+		for _, d := range deals {
+			if d = d.now(); d.gone {
+				continue
+			}
+			seen := map[string]bool{}
+			for _, subject := range w.tasksOf(crm, d) {
+				m := taskOf.FindStringSubmatch(subject)
+				if m == nil || seen[m[0]] {
+					w.violation("%s has the task %q, and had it before: %t", d.id, subject, m != nil)
+					continue
+				}
+				seen[m[0]] = true
+				if s, err := in.store.Load(context.Background(), deal.TxID(m[1])); err != nil || w.dealByID(s.Change.Ref.ID) != d {
+					w.violation("%s has the task %q, which is about none of its transactions", d.id, subject)
+				}
+			}
+		}
+	}
+}
+
+func (w *simWorld) tasksOf(crm deal.Kind, d *simDeal) (subjects []string) {
+	if crm == deal.HubSpot {
+		tasks, err := w.portal.Tasks(d.id)
+		if err != nil {
+			w.violation("the tasks of %s: %v", d.id, err)
+		}
+		for _, task := range tasks {
+			subjects = append(subjects, task["hs_task_subject"])
+		}
+		return subjects
+	}
+	for _, id := range w.org.Records("Task") {
+		if f, ok := w.org.Record(id); ok && f["WhatId"] == d.id {
+			subjects = append(subjects, fmt.Sprint(f["Subject"]))
+		}
+	}
+	return subjects
 }
 
 // files are the markers on a record, and the transactions that its sealed files name.

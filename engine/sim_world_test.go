@@ -1,12 +1,8 @@
 package engine
 
 import (
-	"context"
 	"fmt"
-	"io"
-	"log"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dealseal/dealseal/connectors/connectortest"
 	"github.com/dealseal/dealseal/connectors/hubspot"
 	"github.com/dealseal/dealseal/connectors/salesforce"
 	"github.com/dealseal/dealseal/deal"
@@ -37,7 +34,7 @@ type simWorld struct {
 	script simScript
 	kit    simKit
 	start  time.Time
-	pipes  map[string]pipeListener
+	pipes  map[string]*connectortest.Pipe
 	skew   map[deal.Kind]time.Duration // under mu
 
 	people  chan struct{} // holds a value while somebody does something to a deal: whoever waits for a mutex stops a bubble's clock
@@ -77,6 +74,7 @@ type simDeal struct {
 	id    string
 	stage string
 	gone  bool
+	out   bool     // the filter leaves it out
 	into  *simDeal // what it was merged into
 	// moved is when it was seen to have entered or left its stage, changed when what goes into its document was.
 	moved, changed time.Time
@@ -113,13 +111,18 @@ func (w *simWorld) account(crm deal.Kind) (deal.AccountID, string) {
 
 const ruleID = "memo"
 
+// filters are what the rules of a filtered house ask of a record, and leftOut is what the field says of one that they leave out.
+var filters = map[deal.Kind]string{deal.Salesforce: "NextStep != '" + leftOut + "'", deal.HubSpot: "amount != " + leftOut}
+
+const leftOut = "4711"
+
 // simStart is when simulated time begins, instead of the year 2000, in which a bubble does.
 var simStart = time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC)
 
 // newSimWorld must be called inside the bubble. login is where the secrets are.
 func newSimWorld(t *testing.T, s simScript, k simKit) *simWorld {
 	time.Sleep(time.Until(simStart))
-	w := &simWorld{script: s, kit: k, start: time.Now(), people: make(chan struct{}, 1), pipes: map[string]pipeListener{}, deals: map[deal.Kind][]*simDeal{}, noticed: map[deal.TxID]bool{},
+	w := &simWorld{script: s, kit: k, start: time.Now(), people: make(chan struct{}, 1), pipes: map[string]*connectortest.Pipe{}, deals: map[deal.Kind][]*simDeal{}, noticed: map[deal.TxID]bool{},
 		bears: map[deal.TxID]time.Time{}, digests: map[deal.TxID]map[string]bool{}, seconds: map[deal.TxID]map[string]bool{}, shown: map[string]int64{}, sever: map[deal.Kind]simEvent{}, deaf: map[deal.Kind]time.Time{}, clocked: map[deal.Kind]bool{}, lag: map[deal.Kind]time.Duration{}, skew: map[deal.Kind]time.Duration{deal.Salesforce: s.Skew[0], deal.HubSpot: s.Skew[1]}}
 	w.world, w.dice = &world{t: t, now: time.Now}, rand.New(rand.NewPCG(s.Seed, 0xd1ce))
 	w.org = mock.New(mock.Options{Sandbox: true, Now: w.clockOf(deal.Salesforce), ConsumerKey: "engine", ClientSecret: k.secret, RequestLimit: 10_000})
@@ -158,18 +161,8 @@ func (w *simWorld) clockOf(crm deal.Kind) func() time.Time {
 }
 
 func (w *simWorld) serveOver(host string, h http.Handler) {
-	l := newPipeListener(host)
-	w.pipes[host] = l
-	s := &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0)}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.Serve(l) // ends with http.ErrServerClosed
-	}()
-	w.t.Cleanup(func() {
-		s.Close()
-		<-done
-	})
+	w.pipes[host] = connectortest.NewPipe(host)
+	w.pipes[host].Serve(w.t, h)
 }
 
 // watching looks at the records after every call: what they show of a receipt only ever grows, but for a call that its
@@ -200,6 +193,8 @@ func writeOf(r *http.Request) string {
 		return ""
 	case strings.HasSuffix(path, "/sobjects/ContentVersion"), strings.HasSuffix(path, "/composite"), strings.HasPrefix(path, "/files/"):
 		return "upload"
+	case strings.HasSuffix(path, "/sobjects/Task"), strings.HasSuffix(path, "/tasks"):
+		return "task"
 	case strings.HasSuffix(path, "/notes"), strings.HasSuffix(path, "/notes/batch/create"):
 		return "note"
 	case strings.HasSuffix(path, "/batch/update"):
@@ -293,43 +288,3 @@ func (w *simWorld) violation(format string, args ...any) {
 	defer w.mu.Unlock()
 	w.wrong = append(w.wrong, fmt.Sprintf(format, args...))
 }
-
-// pipeListener accepts connections of net.Pipe, which a bubble's clock can wait for.
-type pipeListener struct {
-	host  string
-	conns chan net.Conn
-	done  chan struct{}
-	once  *sync.Once
-}
-
-func newPipeListener(host string) pipeListener {
-	return pipeListener{host: host, conns: make(chan net.Conn), done: make(chan struct{}), once: &sync.Once{}}
-}
-
-func (l pipeListener) dial(ctx context.Context) (net.Conn, error) {
-	ours, theirs := net.Pipe()
-	select {
-	case l.conns <- theirs:
-		return ours, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l pipeListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l pipeListener) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return nil
-}
-
-func (l pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: l.host, Net: "pipe"} }
