@@ -183,6 +183,15 @@ func TestADocumentIsFetchedFromItsVendorAndFromNowhereElse(t *testing.T) {
 			w.Write([]byte("%PDF-"))
 		case "/v1/large":
 			w.Write(make([]byte, 2<<20))
+		case "/v1/endless", "/v1/endless-cut":
+			c, out, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			out.WriteString("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n%PDF-" + map[bool]string{true: "%%EOF\n"}[r.URL.Path == "/v1/endless"])
+			out.Flush()
+			c.Close()
 		case "/v1/down":
 			w.WriteHeader(http.StatusBadGateway)
 		default:
@@ -203,6 +212,9 @@ func TestADocumentIsFetchedFromItsVendorAndFromNowhereElse(t *testing.T) {
 		"above":         {url + "/v1/../admin", "", true, "somewhere else"},
 		"above, hidden": {url + "/v1/%2e%2e/admin", "", true, "somewhere else"},
 		"above, slash":  {url + "/v1/..%2Fadmin", "", true, "somewhere else"},
+		"above, twice":  {url + "/v1/%252e%252e/admin", "", true, "somewhere else"},
+		"no length":     {url + "/v1/endless", "%PDF-%%EOF\n", false, ""},
+		"no length cut": {url + "/v1/endless-cut", "", false, "broke off"},
 		"beside":        {url + "/v1x/env_1", "", true, "somewhere else"},
 		"another way":   {"file:///etc/passwd", "", true, "somewhere else"},
 		"no address":    {"://", "", true, "somewhere else"},

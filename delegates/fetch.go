@@ -1,6 +1,7 @@
 package delegates
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -74,6 +75,9 @@ func (s *Source) address(envelope, named string) (*url.URL, error) {
 // climbs reports whether a path may lead out of its folder, however it is spelled.
 func climbs(u *url.URL) bool {
 	escaped := strings.ToLower(u.EscapedPath())
+	if strings.Contains(u.Path, "%") {
+		return true // escaped twice: a server behind another may undo both
+	}
 	return strings.Contains(u.Path, "..") || strings.Contains(escaped, "%2f") || strings.Contains(escaped, "%5c") || strings.Contains(u.Path, `\`)
 }
 
@@ -100,7 +104,11 @@ func (s *Source) Fetch(ctx context.Context, envelope, named string, to io.Writer
 	if resp.StatusCode != http.StatusOK {
 		return &statusError{resp.StatusCode, retryAfter(resp.Header.Get("Retry-After"))}
 	}
-	n, err := io.Copy(to, io.LimitReader(resp.Body, limit+1))
+	end := tail{to: to}
+	n, err := io.Copy(&end, io.LimitReader(resp.Body, limit+1))
+	if err == nil && unbounded(resp) && !end.whole() {
+		err = io.ErrUnexpectedEOF
+	}
 	switch {
 	case n > limit:
 		return &refusedError{fmt.Sprintf("the document is larger than %d MiB", limit>>20)}
@@ -109,6 +117,30 @@ func (s *Source) Fetch(ctx context.Context, envelope, named string, to io.Writer
 	}
 	return nil
 }
+
+// unbounded reports whether an answer ends where the connection does, so that one that breaks off looks whole (RFC 9112, 6.3).
+func unbounded(r *http.Response) bool {
+	return r.ContentLength < 0 && len(r.TransferEncoding) == 0 && r.ProtoMajor < 2
+}
+
+// tail passes a document on and remembers its end.
+type tail struct {
+	to  io.Writer
+	end []byte
+}
+
+// endLies is how far before its last byte the end of a PDF may stand (ISO 32000-1, Annex H, note 18).
+const endLies = 1024
+
+func (t *tail) Write(p []byte) (int, error) {
+	n, err := t.to.Write(p)
+	t.end = append(t.end, p[:n]...)
+	t.end = append([]byte{}, t.end[max(0, len(t.end)-endLies):]...)
+	return n, err
+}
+
+// whole reports whether it ends as a PDF does.
+func (t *tail) whole() bool { return bytes.Contains(t.end, []byte("%%EOF")) }
 
 // show shows the token to the vendor.
 func (s *Source) show(r *http.Request) error {

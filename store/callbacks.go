@@ -20,10 +20,11 @@ func (t *txn) call(tenant deal.TenantID, c deal.Callback) error {
 }
 
 const newestOfRecordQuery = `SELECT s.tx FROM record_ids i JOIN sealings s ON s.seq = i.seq
-	WHERE i.account = $1 AND i.object = $2 AND i.record = $3 AND ($4 = '' OR i.rule = $4) ORDER BY s.at DESC, s.seq DESC LIMIT 1`
+	WHERE i.account = $1 AND i.object = $2 AND i.record = $3 AND ($4 = '' OR i.rule = $4) AND s.tenant = $5 ORDER BY s.at DESC, s.seq DESC LIMIT 1`
 
 // LookedAt takes note that all entries of a record are known that it had at a time: workflows that came before wait for the
-// newest sealing of it, and where there is none are to be told so. It returns how many.
+// newest sealing of it, of the same tenant where others have the account as well, and where there is none are to be told so. It
+// returns how many.
 func (s *Store) LookedAt(ctx context.Context, tenant deal.TenantID, account deal.AccountID, ref deal.Ref, at time.Time) (n int, err error) {
 	err = s.update(ctx, "commit/callback", func(t *txn) error {
 		type caller struct{ id, rule string }
@@ -42,7 +43,7 @@ func (s *Store) LookedAt(ctx context.Context, tenant deal.TenantID, account deal
 		for _, c := range waiting {
 			var tx deal.TxID
 			var outcome deal.CallbackOutcome
-			found, err := t.get([]any{&tx}, newestOfRecordQuery, account, ref.Object, ref.ID, c.rule)
+			found, err := t.get([]any{&tx}, newestOfRecordQuery, account, ref.Object, ref.ID, c.rule, tenant)
 			if err != nil {
 				return err
 			}

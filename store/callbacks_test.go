@@ -109,6 +109,25 @@ func TestAWorkflowWaitsForTheNewestDealThatItsRecordHadWhenItCame(t *testing.T) 
 	want("all are forgotten", 0)
 }
 
+// Two tenants may have the same account: a workflow waits for a deal of the tenant that it has called.
+func TestAWorkflowWaitsForNoDealOfAnotherTenant(t *testing.T) {
+	s, clock := newStore(t)
+	one(t, s, "006A")
+	clock.now = clock.now.Add(time.Second)
+	_, _, err := s.Receive(t.Context(), deal.Arrival{Tenant: "other", Source: "hubspot-action", Block: 48 * time.Hour,
+		Callbacks: []deal.Callback{{ID: "w1", Ref: deal.Ref{Object: "Opportunity", ID: "006A"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.LookedAt(t.Context(), "other", org, deal.Ref{Object: "Opportunity", ID: "006A"}, clock.now); err != nil {
+		t.Fatal(err)
+	}
+	due, _, err := s.Callbacks(t.Context(), "other", 10)
+	if err != nil || len(due) != 1 || due[0].Tx != "" || due[0].Outcome != deal.OutcomeNothing {
+		t.Errorf("it is told of %+v, %v", due, err)
+	}
+}
+
 // TestAWorkflowThatCanBeToldIsNotKeptWaitingByOthers has more workflows than one look takes up wait for records that nobody can
 // look at.
 func TestAWorkflowThatCanBeToldIsNotKeptWaitingByOthers(t *testing.T) {

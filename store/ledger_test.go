@@ -384,10 +384,20 @@ func TestEventsGetTheirPlaceInTheOutboxWithTheChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []OutboxLine{
-		{deal.EventID(sl.Tx, 1, "envelope.created"), 1, "envelope.created", start, nil},
-		{deal.EventID(sl.Tx, 2, "document.a"), 2, "document.a", start, map[string]string{"k": "v"}},
-		{deal.EventID(sl.Tx, 3, "document.b"), 3, "document.b", start, nil},
-		{deal.EventID(sl.Tx, 4, "document.a"), 4, "document.a", start, map[string]string{"k": "v"}},
+		{deal.EventID(sl.Tx, 1, "envelope.created"), 1, "envelope.created", start, nil, false},
+		{deal.EventID(sl.Tx, 2, "document.a"), 2, "document.a", start, map[string]string{"k": "v"}, false},
+		{deal.EventID(sl.Tx, 3, "document.b"), 3, "document.b", start, nil, false},
+		{deal.EventID(sl.Tx, 4, "document.a"), 4, "document.a", start, map[string]string{"k": "v"}, false},
+	}
+	if d := cmp.Diff(want, story.Outbox); d != "" {
+		t.Fatal(d)
+	}
+	if _, err := s.write.Exec(`UPDATE outbox SET data = x'00' WHERE n = 2`); err != nil {
+		t.Fatal(err)
+	}
+	want[1].Data, want[1].Damaged = nil, true
+	if story, err = s.Story(t.Context(), sl.Tx); err != nil {
+		t.Fatalf("for one damaged event nothing is told of the deal: %v", err)
 	}
 	if d := cmp.Diff(want, story.Outbox); d != "" {
 		t.Fatal(d)

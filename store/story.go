@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
@@ -38,7 +37,9 @@ type OutboxLine struct {
 	N    int64 // per sealing, from 1
 	Type string
 	At   time.Time
-	Data map[string]string // nil once the data key is gone
+	Data map[string]string // nil once the data key is gone, or when it is damaged
+	// Damaged is set when the data cannot be read. The rest of the story can.
+	Damaged bool `json:",omitempty"`
 }
 
 // Story returns all of one sealing, as of one moment.
@@ -93,12 +94,7 @@ func (t *txn) outbox(tx deal.TxID, key *dataKey) (lines []OutboxLine, err error)
 		l.At = fromMillis(at)
 		if key != nil {
 			text, err := unbox(key.rows, "outbox/"+l.ID, data)
-			if err != nil {
-				return fmt.Errorf("event %s: %w", l.ID, err)
-			}
-			if err := json.Unmarshal(text, &l.Data); err != nil {
-				return fmt.Errorf("event %s: %w", l.ID, errDamaged)
-			}
+			l.Damaged = err != nil || json.Unmarshal(text, &l.Data) != nil
 		}
 		lines = append(lines, l)
 		return nil

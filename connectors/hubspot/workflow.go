@@ -83,7 +83,7 @@ func (c *Connector) Complete(ctx context.Context, callback string, outcome deal.
 	_, err := c.send(ctx, http.MethodPost, "/automation/actions/callbacks/"+c.cfg.APIVersion+"/"+callback+"/complete", withToken,
 		map[string]any{"outputFields": said, "typedOutputs": map[string]string{}})
 	var e *Error
-	if errors.As(err, &e) && (e.Status == http.StatusNotFound || e.Status == http.StatusGone || e.Status == http.StatusConflict || e.Status == http.StatusBadRequest) {
+	if errors.As(err, &e) && (e.Status == http.StatusNotFound || e.Status == http.StatusGone || e.Status == http.StatusConflict) {
 		err = connectors.NoCallback(err)
 	}
 	if err != nil {
