@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
+	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +12,9 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"github.com/dealseal/dealseal/signing/pades"
+	"github.com/dealseal/dealseal/signing/verify"
 )
 
 // draft is a copy of a file, beside what is to be made of it. It is made in the background, and brought to the disk: what
@@ -18,10 +24,18 @@ type draft struct {
 	out      string
 	temp     *os.File
 	reading  *os.File      // the same file for those who may only read it: children
+	tail     []byte        // what stands behind the copy
 	copied   chan struct{} // closed when err is final
 	err      error
 	syncing  sync.WaitGroup
 	unsynced error // final when nothing is syncing
+
+	original pades.Document // in, which is hashed once
+	hashing  sync.WaitGroup
+	stop     context.CancelFunc // of the hashing
+
+	rehearsed *verify.Report // of the newest seal
+	asked     *verify.Asked  // of the second reader, about what was sealed
 }
 
 func newDraft(in *file, out string) (*draft, error) {
@@ -36,7 +50,7 @@ func newDraft(in *file, out string) (*draft, error) {
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(temp.Name()), temp.Close())
 	}
-	d := &draft{in: in, out: out, temp: temp, reading: reading, copied: make(chan struct{})}
+	d := &draft{in: in, out: out, temp: temp, reading: reading, copied: make(chan struct{}), original: pades.Once(in), stop: func() {}}
 	d.syncing.Go(func() {
 		d.err = d.copy()
 		close(d.copied)
@@ -60,26 +74,42 @@ func (d *draft) copy() error {
 	return nil
 }
 
+// hash begins to hash the file in the background.
+func (d *draft) hash(ctx context.Context, h crypto.Hash) {
+	ctx, d.stop = context.WithCancel(ctx)
+	d.hashing.Go(func() { pades.Ahead(ctx, d.original, crypto.SHA256, cmp.Or(h, crypto.SHA256)) })
+}
+
 // close removes what has not got its name.
 func (d *draft) close() {
+	d.stop()
+	d.hashing.Wait()
 	d.syncing.Wait()
 	_ = os.Remove(d.temp.Name()) // after the file got its name this is nobody's
 	_ = d.temp.Close()
 	_ = d.reading.Close()
 }
 
-// with is the file with the tail behind it, until the next call.
+// with is the file with the tail behind it, until the next call with one that does not begin with this one: what stands there
+// already is not written again, because somebody may be reading it.
 func (d *draft) with(tail []byte) (*file, error) {
 	<-d.copied
 	if d.err != nil {
 		return nil, d.err
 	}
-	if err := d.temp.Truncate(d.in.size); err != nil {
+	kept := len(d.tail)
+	if !bytes.HasPrefix(tail, d.tail) {
+		kept = 0
+	}
+	if kept == 0 {
+		if err := d.temp.Truncate(d.in.size); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := d.temp.WriteAt(tail[kept:], d.in.size+int64(kept)); err != nil {
 		return nil, err
 	}
-	if _, err := d.temp.WriteAt(tail, d.in.size); err != nil {
-		return nil, err
-	}
+	d.tail = bytes.Clone(tail)
 	return &file{d.reading, d.in.size + int64(len(tail))}, nil
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
-	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -265,7 +264,7 @@ func (j *jury) seal(t *testing.T, content []byte) ([]byte, error) {
 	}
 	defer in.Close()
 	out := filepath.Join(t.TempDir(), "sealed.pdf")
-	made, err := j.press.seal(context.Background(), in, out)
+	made, err := sealFile(t, j.press, in, out)
 	if err != nil {
 		return nil, err
 	}

@@ -32,7 +32,21 @@ func signCommand(ctx context.Context, c *call) error {
 	if err != nil {
 		return usagef("%v%s", err, config.Nearest(c.profile, profileNames(cfg)))
 	}
+	in, err := openFile(c.args[0])
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	d, err := newDraft(in, c.out)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	d.hash(ctx, profile.Hash) // the key takes its time to be there
 	log := newLogQuiet(c.stderr)
+	checker := newChecker(h.roots, log)
+	defer checker.Close()
+	checker.Wake()
 	keys, err := h.newKeys(log)
 	if err != nil {
 		return err
@@ -47,16 +61,9 @@ func signCommand(ctx context.Context, c *call) error {
 		return err
 	}
 	defer release()
-	in, err := openFile(c.args[0])
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	checker := newChecker(h.roots, log)
-	defer checker.Close()
 	p := &press{sealer: signing.NewSealer(registry, stamper, time.Now), extender: h.newExtender(stamper, log), checker: checker, profile: profile, stderr: c.stderr}
 	p.extender.VRI = profile.VRI
-	made, err := p.seal(ctx, in, c.out)
+	made, err := p.seal(ctx, d)
 	if err != nil {
 		return fmt.Errorf("%s: %w: nothing was written", c.args[0], err)
 	}
@@ -86,28 +93,26 @@ type press struct {
 	stderr   io.Writer
 }
 
-// seal makes a sealed copy, has it verified, and only then gives it its name. It returns its seals: one, or during a rollover
-// two.
-func (p *press) seal(ctx context.Context, in *file, out string) (made []*verify.Signature, err error) {
-	d, err := newDraft(in, out)
-	if err != nil {
-		return nil, err
-	}
-	defer d.close()
-	tail, tickets, err := p.tail(ctx, in, d)
+// seal makes a sealed copy of a draft, has it verified, and only then gives it its name. It returns its seals: one, or during a
+// rollover two.
+func (p *press) seal(ctx context.Context, d *draft) (made []*verify.Signature, err error) {
+	tail, tickets, err := p.tail(ctx, d)
 	if err != nil {
 		return nil, err
 	}
 	err = d.finish(tail, func(sealed *file) (err error) {
-		made, err = p.check(ctx, sealed, tickets)
+		if d.asked == nil {
+			d.asked = p.checker.Ask(ctx, sealed, d.rehearsed)
+		}
+		made, err = p.check(ctx, sealed, tickets, d.asked)
 		return err
 	})
 	return made, err
 }
 
 // tail is what sealing adds to the file. tickets are those of its seals.
-func (p *press) tail(ctx context.Context, in *file, d *draft) (tail []byte, tickets []*signing.Ticket, err error) {
-	doc := pades.Once(in) // the signature and the time-stamp behind it are both over all of it
+func (p *press) tail(ctx context.Context, d *draft) (tail []byte, tickets []*signing.Ticket, err error) {
+	doc := d.original // the signature and the time-stamp behind it are both over all of it
 	first, err := p.sealer.Prepare(ctx, doc, signing.Request{Profile: p.profile})
 	if err != nil {
 		return nil, nil, err
@@ -131,8 +136,25 @@ func (p *press) tail(ctx context.Context, in *file, d *draft) (tail []byte, tick
 	if !provable {
 		return tail, tickets, nil
 	}
+	if err := p.ask(ctx, d, tail); err != nil {
+		return nil, nil, err
+	}
 	more, err := p.last(ctx, pades.Appended{Document: doc, Tail: tail}, subjects)
 	return append(tail, more...), tickets, err
+}
+
+// ask has the second reader begin as soon as all that it is asked about is there: it takes as long as all that comes behind a
+// last seal, which is not for it if there is a document time-stamp.
+func (p *press) ask(ctx context.Context, d *draft, tail []byte) error {
+	if !p.profile.Level.AtLeast(pades.BLTA) {
+		return nil
+	}
+	sealed, err := d.with(tail)
+	if err != nil {
+		return err
+	}
+	d.asked = p.checker.Ask(ctx, sealed, d.rehearsed)
+	return nil
 }
 
 // add makes one seal behind what was added before. It returns all that is added then, and the certificates that the seal rests
@@ -173,10 +195,15 @@ func (p *press) rehearse(ctx context.Context, t *signing.Ticket, before []byte, 
 	if err != nil {
 		return err
 	}
-	report, err := p.checker.CheckRehearsal(ctx, rehearsed, root)
+	state, err := pades.Behind(ctx, d.original)
+	if err != nil {
+		return err
+	}
+	report, err := p.checker.checkRehearsal(ctx, rehearsed, root, &verify.Known{Size: d.original.Size(), SHA256: state})
 	if err != nil {
 		return fmt.Errorf("a rehearsal of the seal: %w: the key was not used", err)
 	}
+	d.rehearsed = report
 	made := report.Newest()
 	if made == nil {
 		return errors.New("a rehearsal of the seal gives a file in which our own verification does not find it: the key was not used")
@@ -205,13 +232,10 @@ func (p *press) last(ctx context.Context, sealed pades.Document, subjects []revo
 }
 
 // check has the sealed file read by our verifier. Without a person or a queue that could wait, holding is refusing.
-func (p *press) check(ctx context.Context, sealed *file, tickets []*signing.Ticket) (made []*verify.Signature, err error) {
-	report, err := p.checker.Check(ctx, sealed)
+func (p *press) check(ctx context.Context, sealed *file, tickets []*signing.Ticket, asked *verify.Asked) (made []*verify.Signature, err error) {
+	report, err := p.checker.checkAsked(ctx, sealed, asked)
 	if err != nil {
 		return nil, err
-	}
-	if o := report.SecondOpinion; o != nil && o.Verdict == verify.OpinionInvalid {
-		return nil, fmt.Errorf("the second reader %s calls the file invalid: %s", o.Reader, o.Detail)
 	}
 	for _, t := range tickets {
 		seal := report.By(hex.EncodeToString(t.CertSHA256))
@@ -219,6 +243,9 @@ func (p *press) check(ctx context.Context, sealed *file, tickets []*signing.Tick
 			return nil, err
 		}
 		made = append(made, seal)
+	}
+	if o := report.SecondOpinion; o != nil && o.Verdict == verify.OpinionInvalid {
+		return nil, fmt.Errorf("the second reader %s calls the file invalid: %s", o.Reader, o.Detail)
 	}
 	return made, nil
 }

@@ -319,8 +319,18 @@ func (c *checker) Check(ctx context.Context, doc pades.Document) (*verify.Report
 	return c.Checker.Check(ctx, doc, verify.Options{Roots: c.roots})
 }
 
+// checkAsked is Check for what the second reader may have been asked about already.
+func (c *checker) checkAsked(ctx context.Context, doc pades.Document, asked *verify.Asked) (*verify.Report, error) {
+	return c.CheckAsked(ctx, doc, verify.Options{Roots: c.roots}, asked)
+}
+
 func (c *checker) CheckRehearsal(ctx context.Context, doc pades.Document, root *x509.Certificate) (*verify.Report, error) {
-	return c.Checker.Verify(ctx, doc, verify.Options{Roots: []*x509.Certificate{root}})
+	return c.checkRehearsal(ctx, doc, root, nil)
+}
+
+// checkRehearsal is CheckRehearsal for a document whose beginning was hashed a moment ago; nil knows nothing of it.
+func (c *checker) checkRehearsal(ctx context.Context, doc pades.Document, root *x509.Certificate, known *verify.Known) (*verify.Report, error) {
+	return c.Checker.Verify(ctx, doc, verify.Options{Roots: []*x509.Certificate{root}, Known: known})
 }
 
 // readers is how many sealed files are read back at once, by each of the two readers.

@@ -3,6 +3,7 @@ package pades
 import (
 	"context"
 	"crypto"
+	"encoding"
 	"fmt"
 	"hash"
 	"io"
@@ -18,6 +19,23 @@ func Once(doc Document) Document {
 		return doc
 	}
 	return &once{Document: doc}
+}
+
+// Ahead hashes a document of Once before anything is staged behind it, for who has to wait for a key meanwhile. What keeps it from that is said to those
+// who need the hashes.
+func Ahead(ctx context.Context, doc Document, kinds ...crypto.Hash) {
+	if o, ok := doc.(*once); ok {
+		_, _ = o.state(ctx, kinds)
+	}
+}
+
+// Behind returns the state of SHA-256 behind the last byte of a document, as its MarshalBinary gives it.
+func Behind(ctx context.Context, doc Document) ([]byte, error) {
+	hashes, err := hashDocument(ctx, doc, []crypto.Hash{crypto.SHA256})
+	if err != nil {
+		return nil, err
+	}
+	return hashes[0].(encoding.BinaryMarshaler).MarshalBinary()
 }
 
 type once struct {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/dealseal/dealseal/signing/pades"
@@ -35,6 +36,7 @@ type CheckerOptions struct {
 type Checker struct {
 	options         CheckerOptions
 	reader, opinion *worker.Pool
+	waking          sync.WaitGroup
 }
 
 // NewChecker returns a Checker whose children start when they are needed.
@@ -56,9 +58,18 @@ func NewChecker(o CheckerOptions) *Checker {
 	return &Checker{options: o, reader: worker.NewPool(spec, o.Children, o.Log), opinion: worker.NewPool(spec, o.Children, o.Log)}
 }
 
+// Wake starts a child of each reader, for who will need them soon. What keeps one from starting is said by the call that needs it.
+func (c *Checker) Wake() {
+	for _, pool := range []*worker.Pool{c.reader, c.opinion} {
+		c.waking.Go(func() { _, _ = pool.Call(context.Background(), worker.Frame{Op: opWake}) }) // Close ends it
+	}
+}
+
 // Close ends the children.
 func (c *Checker) Close() error {
-	return errors.Join(c.reader.Close(), c.opinion.Close())
+	err := errors.Join(c.reader.Close(), c.opinion.Close())
+	c.waking.Wait()
+	return err
 }
 
 // Check is Verify in a child, with the second opinion in the report. A document with a method File() *os.File, whose first bytes it is, is handed to the
@@ -66,6 +77,36 @@ func (c *Checker) Close() error {
 //
 // An error says that our own reader gave no report: it is one of package worker, or of reading the document. The second reader never causes an error.
 func (c *Checker) Check(ctx context.Context, doc pades.Document, o Options) (*Report, error) {
+	return c.CheckAsked(ctx, doc, o, nil)
+}
+
+// Asked is a question that the second reader is working on. A nil Asked is none.
+type Asked struct {
+	question question
+	answered chan struct{} // closed when the rest is final
+	opinion  *Opinion
+	err      error
+}
+
+// Ask has the second reader begin with a document before our own is asked. What there is to ask is taken from the report of its rehearsal, which had the
+// same signatures in the same places. The document must have a method File, and stay as it is; more may be put behind it.
+func (c *Checker) Ask(ctx context.Context, doc pades.Document, rehearsal *Report) *Asked {
+	q, why := questionOf(rehearsal)
+	f, ok := doc.(interface{ File() *os.File })
+	if why != "" || !ok {
+		return nil
+	}
+	a := &Asked{question: q, answered: make(chan struct{})}
+	go func() {
+		defer close(a.answered)
+		a.opinion, a.err = c.ask(ctx, f.File(), q)
+	}()
+	return a
+}
+
+// CheckAsked is Check for a document that the second reader may have been asked about. The answer counts if our own reader finds the same question in the
+// document; otherwise it is asked again.
+func (c *Checker) CheckAsked(ctx context.Context, doc pades.Document, o Options, a *Asked) (*Report, error) {
 	file, done, err := fileOf(doc)
 	if err != nil {
 		return nil, err
@@ -75,10 +116,26 @@ func (c *Checker) Check(ctx context.Context, doc pades.Document, o Options) (*Re
 	if err != nil {
 		return nil, err
 	}
-	if report.SecondOpinion, err = c.ask(ctx, file, report); err != nil {
-		return nil, err
+	report.SecondOpinion, err = c.opinionOn(ctx, file, report, a)
+	return report, err
+}
+
+// opinionOn returns an error only when ctx itself has ended.
+func (c *Checker) opinionOn(ctx context.Context, file *os.File, r *Report, a *Asked) (o *Opinion, err error) {
+	q, why := questionOf(r)
+	if why != "" {
+		return opinion(OpinionNotApplicable, why), nil
 	}
-	return report, nil
+	if a != nil && a.question == q {
+		<-a.answered // it has a deadline
+		o, err = a.opinion, a.err
+	} else {
+		o, err = c.ask(ctx, file, q)
+	}
+	if err == nil && q.size < r.Size && o.Detail == "" {
+		o.Detail = fmt.Sprintf("of the first %d bytes, up to the newest signature: document time-stamps are beyond it", q.size)
+	}
+	return o, err
 }
 
 // Verify is the function Verify in a child, without the second opinion.
@@ -94,7 +151,7 @@ func (c *Checker) Verify(ctx context.Context, doc pades.Document, o Options) (*R
 func (c *Checker) read(ctx context.Context, file *os.File, size int64, o Options) (*Report, error) {
 	o = o.withDefaults()
 	report := new(Report)
-	request := checkRequest{target: target{size}, Roots: rawAll(o.Roots), TSARoots: rawAll(o.TSARoots), Intermediates: rawAll(o.Intermediates), Now: o.Now, Revocation: o.RequireRevocation}
+	request := checkRequest{target: target{size}, Roots: rawAll(o.Roots), TSARoots: rawAll(o.TSARoots), Intermediates: rawAll(o.Intermediates), Now: o.Now, Revocation: o.RequireRevocation, Known: o.Known}
 	if err := call(ctx, c.reader, c.options.Timeout, opCheck, request, file, report); err != nil {
 		return nil, fmt.Errorf("check the document: %w", err)
 	}
@@ -102,11 +159,7 @@ func (c *Checker) read(ctx context.Context, file *os.File, size int64, o Options
 }
 
 // ask returns an error only when ctx itself has ended.
-func (c *Checker) ask(ctx context.Context, file *os.File, r *Report) (*Opinion, error) {
-	q, why := questionOf(r)
-	if why != "" {
-		return opinion(OpinionNotApplicable, why), nil
-	}
+func (c *Checker) ask(ctx context.Context, file *os.File, q question) (*Opinion, error) {
 	var o Opinion
 	err := call(ctx, c.opinion, c.options.OpinionTimeout, opOpinion, opinionRequest{target{q.size}, q.signatures}, file, &o)
 	if ctx.Err() != nil {
@@ -114,9 +167,6 @@ func (c *Checker) ask(ctx context.Context, file *os.File, r *Report) (*Opinion, 
 	}
 	if err != nil {
 		return opinionFailure(err), nil
-	}
-	if q.size < r.Size && o.Detail == "" {
-		o.Detail = fmt.Sprintf("of the first %d bytes, up to the newest signature: document time-stamps are beyond it", q.size)
 	}
 	return &o, nil
 }

@@ -11,12 +11,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/dealseal/dealseal/mocks/pki"
+	"github.com/dealseal/dealseal/signing/pades"
 	"github.com/dealseal/dealseal/signing/verify"
 	"github.com/dealseal/dealseal/worker"
 )
@@ -132,6 +134,95 @@ func TestDocumentWithAFileIsReadFromIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(t, r, verify.Valid, "")
+}
+
+// TestWhatIsKnownOfARehearsalIsNotHashedAgain has the child told how a document begins.
+func TestWhatIsKnownOfARehearsalIsNotHashedAgain(t *testing.T) {
+	a, rs := authority(), rsaAuthority()
+	c := newChecker(t, verify.CheckerOptions{})
+	known := func(doc []byte) *verify.Known {
+		state, err := pades.Behind(t.Context(), bytes.NewReader(doc))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &verify.Known{Size: int64(len(doc)), SHA256: state}
+	}
+	once := seal(t, contract(), sealOf(a))
+	changed := bytes.Replace(once, []byte("Pay 100"), []byte("Pay 900"), 1)
+	for name, test := range map[string]struct {
+		doc, known []byte
+		want       verify.Verdict
+	}{
+		"the original":                         {once, contract(), verify.Valid},
+		"another document":                     {once, changed[:len(contract())], verify.Invalid},
+		"the original of one that changed":     {changed, contract(), verify.Valid},
+		"a sealed file, which is not all":      {changed, changed, verify.Invalid},
+		"more than there is":                   {changed, append(slices.Clone(changed), ' '), verify.Invalid},
+		"what a second seal was staged on":     {seal(t, once, sealOf(rs)), once, verify.Valid},
+		"the same, of SHA-384":                 {seal(t, contract(), sealing{key: rs.Signer.Key, chain: rs.Signer.Chain(), hash: crypto.SHA384}), contract(), verify.Valid},
+		"SHA-384 over a document that changed": {bytes.Replace(seal(t, contract(), sealing{key: rs.Signer.Key, chain: rs.Signer.Chain(), hash: crypto.SHA384}), []byte("Pay 100"), []byte("Pay 900"), 1), contract(), verify.Invalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := trust(a, rs)
+			o.Known = known(test.known)
+			got, err := c.Verify(t.Context(), bytes.NewReader(test.doc), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Verdict != test.want {
+				t.Errorf("%s, want %s", explain(got), test.want)
+			}
+		})
+	}
+	o := trust(a)
+	o.Known = &verify.Known{Size: 10, SHA256: []byte("no state")}
+	if r, err := c.Verify(t.Context(), bytes.NewReader(once), o); err == nil {
+		t.Errorf("a state that is none gives a report: %s", explain(r))
+	}
+}
+
+// TestTheSecondReaderMayBeAskedBeforeOurOwn changes the file after the answer: what was asked is not asked again, our own reader finds the change all the
+// same, and a question that turns out to be another one is asked again.
+func TestTheSecondReaderMayBeAskedBeforeOurOwn(t *testing.T) {
+	a := authority()
+	c := newChecker(t, verify.CheckerOptions{})
+	c.Wake()
+	sealed := seal(t, contract(), sealOf(a).stamped(a))
+	whole := archived(t, sealed, a)
+	for name, test := range map[string]struct {
+		rehearsal []byte
+		opinion   verify.OpinionVerdict // of what is there afterwards
+	}{
+		"the same question":     {sealed, verify.OpinionValid},
+		"another question":      {seal(t, sealed, sealOf(a)), verify.OpinionInvalid},
+		"nothing could be said": {contract(), verify.OpinionInvalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file, err := os.CreateTemp(t.TempDir(), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = file.Close() }()
+			write := func(doc []byte) openDocument {
+				if _, err := file.WriteAt(doc, 0); err != nil {
+					t.Fatal(err)
+				}
+				return openDocument{file, int64(len(doc))}
+			}
+			asked := c.Ask(t.Context(), write(sealed), check(t, test.rehearsal, trust(a)))
+			if _, err := c.CheckAsked(t.Context(), write(sealed), trust(a), asked); err != nil { // it has answered then
+				t.Fatal(err)
+			}
+			r, err := c.CheckAsked(t.Context(), write(bytes.Replace(whole, []byte("Pay 100"), []byte("Pay 900"), 1)), trust(a), asked)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want(t, r, verify.Invalid, verify.CodeDigest)
+			if r.SecondOpinion == nil || r.SecondOpinion.Verdict != test.opinion {
+				t.Errorf("second opinion %+v, want %q", r.SecondOpinion, test.opinion)
+			}
+		})
+	}
 }
 
 // TestCrashOfTheSecondReaderIsOnlyRecorded seals a document in which an object stream, used by nobody, contains itself: it overflows the stack of the

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"crypto"
+	"encoding"
 	"encoding/hex"
 	"fmt"
 	"hash"
@@ -37,7 +38,10 @@ func (v *verifier) hash() error {
 
 // hashWith makes one pass from the first byte to end.
 func (v *verifier) hashWith(h crypto.Hash, checks []*check, end int64) ([]byte, error) {
-	state, at := h.New(), int64(0)
+	state, at, err := v.begin(h, checks, end)
+	if err != nil {
+		return nil, err
+	}
 	for _, c := range checks {
 		if err := v.hashPart(state, at, c.covers.hole); err != nil {
 			return nil, err
@@ -60,6 +64,19 @@ func (v *verifier) hashWith(h crypto.Hash, checks []*check, end int64) ([]byte, 
 		return nil, err
 	}
 	return state.Sum(nil), nil
+}
+
+// begin returns the hash as it is where the pass has to begin: behind what is known, unless a signature leaves something out of that.
+func (v *verifier) begin(h crypto.Hash, checks []*check, end int64) (state hash.Hash, at int64, err error) {
+	state = h.New()
+	known := v.options.Known
+	if known == nil || h != crypto.SHA256 || known.Size > end || len(checks) > 0 && checks[0].covers.hole < known.Size {
+		return state, 0, nil
+	}
+	if err := state.(encoding.BinaryUnmarshaler).UnmarshalBinary(known.SHA256); err != nil {
+		return nil, 0, fmt.Errorf("verify: the state of SHA-256 that is known: %w", err)
+	}
+	return state, known.Size, nil
 }
 
 func (v *verifier) hashPart(w io.Writer, from, to int64) error {

@@ -41,6 +41,16 @@ type Options struct {
 	// RequireRevocation makes a signature INDETERMINATE (TRY_LATER) when the document does not carry evidence that its certificates were good at the
 	// time that counts. Without it only evidence that is there is judged: signatures of levels B-B and B-T carry none.
 	RequireRevocation bool
+
+	// Known is for a rehearsal, whose beginning the seal was staged on a moment ago: it is not hashed again. Whether the bytes are still these is then for
+	// the reading of what was sealed, which must know nothing.
+	Known *Known
+}
+
+// Known is the beginning of a document as it was hashed before; see pades.Behind.
+type Known struct {
+	Size   int64  `json:"size"`
+	SHA256 []byte `json:"sha256"` // the state of the hash behind it
 }
 
 func (o Options) withDefaults() Options {
