@@ -55,6 +55,10 @@ type Config struct {
 	// Default: none.
 	SignIn *SignIn `yaml:"sign_in"`
 
+	// LoginKeys are RSA keys in an HSM with which tenants log in to their CRM (auth.hsm_key), apart from those that seal: no
+	// limit, certificate or pause of a sealing key touches them. Default: none.
+	LoginKeys map[string]LoginKey `yaml:"login_keys"`
+
 	// File is the path that was read; Loaded are the tenants, by file name.
 	File   string   `yaml:"-"`
 	Loaded []Tenant `yaml:"-"`
@@ -165,6 +169,21 @@ type Key struct {
 	// File and Passphrase are those of a soft key ("dealseal keygen soft FILE").
 	File       string     `yaml:"file"`
 	Passphrase secret.Ref `yaml:"passphrase"`
+}
+
+// LoginKey is an RSA key in an HSM. Its fields are those of a Key of kind pkcs11.
+type LoginKey struct {
+	Module       string            `yaml:"module"`
+	Token        string            `yaml:"token"`
+	Label        string            `yaml:"label"`
+	ID           string            `yaml:"id"`
+	PIN          secret.Ref        `yaml:"pin"`
+	Timeout      time.Duration     `yaml:"timeout"`
+	Env          map[string]string `yaml:"env"`
+	Read         []string          `yaml:"read"`
+	Write        []string          `yaml:"write"`
+	LocalSockets bool              `yaml:"local_sockets"`
+	Network      bool              `yaml:"network"`
 }
 
 // Vault is a key in the transit engine of HashiCorp Vault or OpenBao.
@@ -583,6 +602,7 @@ func (c *Config) check() (errs []error) {
 		errs = append(errs, c.checkKey("signing.keys."+name, k)...)
 	}
 	errs = append(errs, c.checkFallBacks()...)
+	errs = append(errs, c.checkLoginKeys()...)
 	errs = append(errs, c.checkOutbound()...)
 	errs = append(errs, c.checkNotify()...)
 	errs = append(errs, c.checkSignIn()...)
@@ -734,6 +754,24 @@ func (c *Config) checkFallBacks() (errs []error) {
 				fail("both keys must name their certificates, by which it is proven that the key pair is the same")
 			}
 			standsInFor[other] = name
+		}
+	}
+	return errs
+}
+
+// checkLoginKeys sees to it that no key is used for both: an assertion is signed as often as the CRM asks for one.
+func (c *Config) checkLoginKeys() (errs []error) {
+	for _, name := range keysOf(c.LoginKeys) {
+		k, path := c.LoginKeys[name], "login_keys."+name
+		for _, f := range []struct{ name, value string }{{"module", k.Module}, {"token", k.Token}, {"label", k.Label + k.ID}, {"pin", k.PIN.String()}} {
+			if f.value == "" {
+				errs = append(errs, c.At(path+"."+f.name, "%s.%s is missing: a key in an HSM needs it", path, f.name))
+			}
+		}
+		for _, seals := range keysOf(c.Signing.Keys) {
+			if s := c.Signing.Keys[seals]; s.Kind == "pkcs11" && s.Module == k.Module && s.Token == k.Token && s.Label == k.Label && s.ID == k.ID {
+				errs = append(errs, c.At(path, "%s is the key signing.keys.%s, which seals: make one of its own for logins", path, seals))
+			}
 		}
 	}
 	return errs

@@ -179,6 +179,13 @@ func (d *service) newExaminer() (*examiner, []doctor.Finding) {
 	default:
 		findings = append(findings, h.wellConfigured())
 	}
+	var edited *loginKeys // of the files, for as long as the examination takes
+	if h != now {
+		edited = h.logins
+	}
+	if reflect.DeepEqual(h.cfg.LoginKeys, now.cfg.LoginKeys) {
+		h.logins = now.logins
+	}
 	x := &examiner{house: h, log: d.log, http: &http.Client{}, endpoints: d.store.EndpointStates, tokens: d.store.Tokens, serving: true}
 	keys := &lazy[*keyring]{make: func() (*keyring, error) { return h.newKeys(d.log) }}
 	x.key = func(ctx context.Context, name string) (signing.Key, error) {
@@ -208,6 +215,9 @@ func (d *service) newExaminer() (*examiner, []doctor.Finding) {
 	}
 	x.renderer = func() (documents.Renderer, error) { return d.engine.Documents, nil }
 	x.closers = []func() error{func() error { return keys.close((*keyring).Close) }, own.retire}
+	if edited != nil {
+		x.closers = append(x.closers, edited.Close)
+	}
 	return x, findings
 }
 

@@ -22,7 +22,7 @@ func TestTheExamplesOfThePackageAreGoodConfigurations(t *testing.T) {
 	for i := range c.Loaded {
 		file := &c.Loaded[i]
 		kinds[file.CRM.Kind] = true
-		if err := (&tenant{file: file}).decodeConnector(); err != nil {
+		if err := (&tenant{file: file}).decodeConnector(newLoginKeys(nil)); err != nil {
 			t.Error(err)
 		}
 	}

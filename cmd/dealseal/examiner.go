@@ -131,6 +131,7 @@ func (h *house) newExaminer(ctx context.Context, log *slog.Logger) *examiner {
 	x.closers = []func() error{
 		func() error { return renderer.close(rendererCloser.Close) },
 		func() error { return keys.close((*keyring).Close) },
+		h.logins.Close,
 		func() error { return state.close((*store.Store).Close) },
 	}
 	return x
@@ -194,6 +195,9 @@ func (x *examiner) examinations() (all []doctor.Examination) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(x.cfg.Signing.Keys)) {
 		all = append(all, x.examineKey(name))
+	}
+	for _, name := range slices.Sorted(maps.Keys(x.cfg.LoginKeys)) {
+		all = append(all, x.examineLoginKey(name))
 	}
 	for i := range x.cfg.Signing.TSA {
 		all = append(all, x.examineTSA(i))

@@ -36,6 +36,7 @@ type house struct {
 	tenants []tenant
 	senders map[string][]*web.Sender // by path
 	meter   meter
+	logins  *loginKeys
 }
 
 // tenant is one tenant file, understood.
@@ -66,7 +67,7 @@ func loadHouse(path string) (*house, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &house{cfg: cfg}
+	h := &house{cfg: cfg, logins: newLoginKeys(cfg)}
 	var errs []error
 	if h.roots, err = loadRoots(cfg); err != nil {
 		errs = append(errs, err)
@@ -84,7 +85,7 @@ func (h *house) reload() (next *house, restart []string, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	next = &house{cfg: cfg, roots: h.roots}
+	next = &house{cfg: cfg, roots: h.roots, logins: h.logins}
 	return next, restart, errors.Join(next.understandAll()...)
 }
 
@@ -160,6 +161,11 @@ func relativeTo(file, path string) string {
 }
 
 func checkKeyFiles(cfg *config.Config) (errs []error) {
+	for name, k := range cfg.LoginKeys {
+		if _, err := os.Stat(k.Module); err != nil {
+			errs = append(errs, cfg.At("login_keys."+name+".module", "login_keys.%s.module: %v", name, err))
+		}
+	}
 	for name, k := range cfg.Signing.Keys {
 		for key, file := range map[string]string{"module": k.Module, "certificates": k.Certificates, "file": k.File} {
 			if file == "" {
@@ -176,7 +182,7 @@ func checkKeyFiles(cfg *config.Config) (errs []error) {
 // understand turns a tenant file into rules with plans.
 func (h *house) understand(file *config.Tenant) (tenant, error) {
 	t := tenant{file: file, guard: guardOf(file)}
-	if err := t.decodeConnector(); err != nil {
+	if err := t.decodeConnector(h.logins); err != nil {
 		return t, err
 	}
 	var errs []error
@@ -199,7 +205,7 @@ func (h *house) understand(file *config.Tenant) (tenant, error) {
 	return t, errors.Join(errs...)
 }
 
-func (t *tenant) decodeConnector() error {
+func (t *tenant) decodeConnector(logins *loginKeys) error {
 	switch deal.Kind(t.file.CRM.Kind) {
 	case deal.Salesforce:
 		var c salesforce.Config
@@ -209,9 +215,12 @@ func (t *tenant) decodeConnector() error {
 		if _, err := salesforce.New(c, salesforce.Deps{}); err != nil {
 			return t.file.At("crm.with", "%v", err)
 		}
+		if err := logins.check(c.Auth.HSMKey); err != nil {
+			return t.file.At("crm.with.auth.hsm_key", "%v", err)
+		}
 		t.poll, t.account, t.with = c.Poll, "salesforce "+c.MyDomain, c
 		t.connect = func(log *slog.Logger, memory connectors.Memory) (connectors.CRM, error) {
-			return salesforce.New(c, salesforce.Deps{Log: log, HTTP: crashTransport(t.file.Tenant.ID), Memory: memory})
+			return salesforce.New(c, salesforce.Deps{Log: log, HTTP: crashTransport(t.file.Tenant.ID), Memory: memory, SignLogin: logins.signer(log)})
 		}
 	case deal.HubSpot:
 		var c hubspot.Config

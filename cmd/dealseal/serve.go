@@ -151,7 +151,7 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	if d.keys, err = h.newKeys(log); err != nil {
 		return d, err
 	}
-	d.closers = append(d.closers, d.keys.Close)
+	d.closers = append(d.closers, d.keys.Close, h.logins.Close)
 	d.standIns = d.keys.standIns(measuredKeys{d.keys, h.meter.signed}, log)
 	if d.registry, err = h.newRegistry(ctx, d.keys, d.standIns, d.store, log); err != nil {
 		return d, err

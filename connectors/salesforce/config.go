@@ -68,8 +68,12 @@ type Auth struct {
 	// Audience is the assertion's audience, for jwt only. Default https://login.salesforce.com, or
 	// https://test.salesforce.com when MyDomain is a sandbox's, or MyDomain itself for a loopback address.
 	Audience string `yaml:"audience"`
-	// PrivateKey refers to the RSA key in PEM whose certificate was uploaded to the app. Required for jwt.
+	// PrivateKey refers to the RSA key in PEM whose certificate was uploaded to the app. Required for jwt, unless HSMKey is
+	// given.
 	PrivateKey secret.Ref `yaml:"private_key"`
+	// HSMKey is the name of such a key under login_keys in dealseal.yaml, which never leaves its HSM. For jwt, instead of
+	// PrivateKey.
+	HSMKey string `yaml:"hsm_key"`
 	// ClientSecret refers to the app's consumer secret. Required for client_credentials.
 	ClientSecret secret.Ref `yaml:"client_secret"`
 }
@@ -184,8 +188,11 @@ func (a Auth) validate(wrong func(key, format string, args ...any)) {
 		if a.Username == "" {
 			wrong("auth.username", "is missing: the jwt flow logs in as this user")
 		}
-		if a.PrivateKey.IsZero() {
-			wrong("auth.private_key", "is missing: name the key whose certificate was uploaded, such as credential:sf-key")
+		switch {
+		case a.PrivateKey.IsZero() && a.HSMKey == "":
+			wrong("auth.private_key", "is missing: name the key whose certificate was uploaded, such as credential:sf-key, or hsm_key for one in an HSM")
+		case !a.PrivateKey.IsZero() && a.HSMKey != "":
+			wrong("auth.hsm_key", "stands beside private_key: name one of the two")
 		}
 		if u, err := url.Parse(a.Audience); err != nil || u.Scheme == "" || u.Host == "" {
 			wrong("auth.audience", "%q is no URL: leave it out, or write https://login.salesforce.com or https://test.salesforce.com", a.Audience)
@@ -197,8 +204,8 @@ func (a Auth) validate(wrong func(key, format string, args ...any)) {
 		if a.ClientSecret.IsZero() {
 			wrong("auth.client_secret", "is missing: name the app's consumer secret, such as credential:sf-secret")
 		}
-		if a.Username != "" || a.Audience != "" || !a.PrivateKey.IsZero() {
-			wrong("auth", "username, audience and private_key belong to the jwt flow: leave them out, the app's run-as user is used")
+		if a.Username != "" || a.Audience != "" || !a.PrivateKey.IsZero() || a.HSMKey != "" {
+			wrong("auth", "username, audience, private_key and hsm_key belong to the jwt flow: leave them out, the app's run-as user is used")
 		}
 	default:
 		wrong("auth.flow", "%q is unknown: use %s or %s", a.Flow, FlowJWT, FlowClientCredentials)

@@ -71,6 +71,8 @@ type Deps struct {
 	Streams http.RoundTripper
 	// Memory keeps how far change events were read. Without it they are heard from each start on.
 	Memory connectors.Memory
+	// SignLogin signs a SHA-256 digest with a key of login_keys, by PKCS#1 v1.5. Needed where auth.hsm_key names one.
+	SignLogin func(ctx context.Context, key string, digest []byte) ([]byte, error)
 	// Log takes what an operator should know; nil discards it.
 	Log *slog.Logger
 	// Now paces calls (how old a reading of the allowance is). No time from it ever enters a cursor or a record.
@@ -97,7 +99,7 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 		cfg:      cfg,
 		log:      log,
 		observer: observer,
-		wire:     newWire(cfg, observer, deps.Now, log),
+		wire:     newWire(cfg, observer, deps.SignLogin, deps.Now, log),
 		before:   newPredecessors(),
 		told:     newReceipts(),
 		memory:   deps.Memory,

@@ -2,10 +2,13 @@ package salesforce
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -13,6 +16,8 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 	"golang.org/x/oauth2/jwt"
+
+	"github.com/dealseal/dealseal/deal"
 )
 
 const (
@@ -84,11 +89,14 @@ func (s *session) drop(token string) {
 }
 
 // newLogin returns the configured flow. The secrets are read at each login, so that a changed one needs no restart.
-func newLogin(cfg Config, transport http.RoundTripper) func(context.Context) (string, error) {
+func newLogin(cfg Config, transport http.RoundTripper, sign signer) func(context.Context) (string, error) {
 	tokenURL := cfg.MyDomain + "/services/oauth2/token"
 	flow := func(ctx context.Context) (oauth2.TokenSource, error) {
 		if cfg.Auth.Flow == FlowClientCredentials {
 			return clientCredentials(ctx, cfg.Auth, tokenURL)
+		}
+		if cfg.Auth.HSMKey != "" {
+			return jwtFromHSM(ctx, cfg.Auth, tokenURL, sign)
 		}
 		return jwtBearer(ctx, cfg.Auth, tokenURL)
 	}
@@ -100,6 +108,9 @@ func newLogin(cfg Config, transport http.RoundTripper) func(context.Context) (st
 		client := &http.Client{Transport: bound, CheckRedirect: noRedirect}
 		source, err := flow(context.WithValue(ctx, oauth2.HTTPClient, client))
 		if err != nil {
+			if known := (*Error)(nil); errors.As(err, &known) {
+				return "", known
+			}
 			return "", &Error{class: permanent, cause: err}
 		}
 		token, err := source.Token()
@@ -130,6 +141,42 @@ func jwtBearer(ctx context.Context, a Auth, tokenURL string) (oauth2.TokenSource
 		PrivateKey: key.Reveal(), TokenURL: tokenURL, Expires: assertionLife,
 	}
 	return conf.TokenSource(ctx), nil
+}
+
+// signer signs a digest with a key that it knows by its name.
+type signer func(ctx context.Context, key string, digest []byte) ([]byte, error)
+
+// jwtFromHSM is jwtBearer with a key that only signs. x/oauth2 takes the key's bytes for that flow, so the assertion (RFC
+// 7523, section 2.1) is made here.
+func jwtFromHSM(ctx context.Context, a Auth, tokenURL string, sign signer) (oauth2.TokenSource, error) {
+	text, err := a.unsigned(time.Now())
+	if err != nil {
+		return nil, err
+	}
+	digest := sha256.Sum256([]byte(text))
+	value, err := sign(ctx, a.HSMKey, digest[:])
+	if err != nil {
+		e := &Error{class: passing, after: edgePause, cause: fmt.Errorf("auth.hsm_key: %w", err), cure: "see that the HSM is there, and check login_keys." + a.HSMKey + " in dealseal.yaml"}
+		if deal.IsPermanent(err) {
+			e.class, e.after = permanent, 0
+		}
+		return nil, e
+	}
+	conf := &clientcredentials.Config{
+		TokenURL: tokenURL, AuthStyle: oauth2.AuthStyleInParams,
+		EndpointParams: url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"}, "assertion": {text + "." + base64.RawURLEncoding.EncodeToString(value)}},
+	}
+	return conf.TokenSource(ctx), nil
+}
+
+// unsigned is the assertion without its signature.
+func (a Auth) unsigned(now time.Time) (string, error) {
+	claims, err := json.Marshal(map[string]any{"iss": a.ConsumerKey, "sub": a.Username, "aud": a.Audience, "exp": now.Add(assertionLife).Unix()})
+	if err != nil {
+		return "", err
+	}
+	part := base64.RawURLEncoding.EncodeToString
+	return part([]byte(`{"alg":"RS256","typ":"JWT"}`)) + "." + part(claims), nil
 }
 
 func clientCredentials(ctx context.Context, a Auth, tokenURL string) (oauth2.TokenSource, error) {

@@ -43,10 +43,10 @@ type wire struct {
 	timeout time.Duration // of one call that carries no file
 }
 
-func newWire(cfg Config, transport http.RoundTripper, now func() time.Time, log *slog.Logger) *wire {
+func newWire(cfg Config, transport http.RoundTripper, sign signer, now func() time.Time, log *slog.Logger) *wire {
 	return &wire{
 		base: cfg.MyDomain, version: cfg.APIVersion, http: transport,
-		session: &session{login: newLogin(cfg, transport)},
+		session: &session{login: newLogin(cfg, transport, sign)},
 		gauge:   &gauge{now: now}, log: log, timeout: cfg.Timeout,
 	}
 }
