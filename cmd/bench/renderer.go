@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,7 @@ const rendererChildren = 2
 type press struct {
 	*typst.Renderer
 	bundles map[string]*documents.Bundle
+	made    atomic.Int64
 }
 
 func (b *bench) newPress() (*press, error) {
@@ -49,7 +51,7 @@ func (b *bench) newPress() (*press, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &press{r, bundles}, r.Warm(b.ctx)
+	return &press{Renderer: r, bundles: bundles}, r.Warm(b.ctx)
 }
 
 // rendererCache is the compiled renderer that the demo and the tests use too: it is made once per machine.
@@ -57,12 +59,14 @@ func (b *bench) rendererCache() string {
 	return filepath.Join(filepath.Dir(b.options.renderer), "renderer-cache")
 }
 
+// make makes the document with other texts and figures each time: a child may have laid out the sample itself already, and
+// nobody signs the same deal twice.
 func (p *press) make(ctx context.Context, d document) ([]byte, error) {
 	bundle := p.bundles[d.bundle]
 	if bundle == nil {
 		return nil, fmt.Errorf("there is no bundle %s", d.bundle)
 	}
-	record, err := d.record(bundle)
+	record, err := d.record(bundle, int(p.made.Add(1)))
 	if err != nil {
 		return nil, err
 	}
@@ -70,23 +74,73 @@ func (p *press) make(ctx context.Context, d document) ([]byte, error) {
 	return out.PDF, err
 }
 
-// record is the sample, with no more lines than are wanted.
-func (d document) record(b *documents.Bundle) ([]byte, error) {
+// record is the nth variation of the sample, with no more lines than are wanted.
+func (d document) record(b *documents.Bundle, n int) ([]byte, error) {
 	text, ok := b.File(d.sample)
 	if !ok {
 		return nil, fmt.Errorf("bundle %s has no %s", d.bundle, d.sample)
-	}
-	if d.lines == 0 {
-		return text, nil
 	}
 	var record map[string]any
 	if err := json.Unmarshal(text, &record); err != nil {
 		return nil, fmt.Errorf("%s: %w", d.sample, err)
 	}
-	lines, _ := record["lines"].([]any)
-	record["lines"] = lines[:min(d.lines, len(lines))]
-	return json.Marshal(record)
+	if lines, _ := record["lines"].([]any); d.lines > 0 {
+		record["lines"] = lines[:min(d.lines, len(lines))]
+	}
+	return json.Marshal(varied(record, "", n))
 }
+
+// varied is v with other texts of the same length in all of it, other figures and other days.
+func varied(v any, key string, n int) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for k, e := range v {
+			v[k] = varied(e, k, n)
+		}
+	case []any:
+		for i, e := range v {
+			v[i] = varied(e, key, n)
+		}
+	case string:
+		for _, layout := range []string{time.DateOnly, time.RFC3339} {
+			if t, err := time.Parse(layout, v); err == nil {
+				return t.AddDate(0, 0, 20+n%300).Format(layout)
+			}
+		}
+		switch key {
+		case "currency":
+			return v
+		case "value":
+			return strings.Map(func(r rune) rune { return turned(r, '1', '9', n) }, v)
+		}
+		return words(v, n)
+	}
+	return v
+}
+
+// words has other vowels for vowels and other consonants for consonants, so that a text stays about as wide as it was.
+func words(text string, n int) string {
+	const vowels, consonants = "aeou", "bcdghknpqsvxyz"
+	return strings.Map(func(r rune) rune {
+		for _, letters := range []string{vowels, consonants, strings.ToUpper(vowels), strings.ToUpper(consonants)} {
+			if i := strings.IndexRune(letters, r); i >= 0 {
+				return rune(letters[shifted(i, len(letters), n)])
+			}
+		}
+		return turned(r, '0', '9', n)
+	}, text)
+}
+
+// turned is another rune from first to last; one that is not among them stays.
+func turned(r, first, last rune, n int) rune {
+	if r < first || r > last {
+		return r
+	}
+	return first + rune(shifted(int(r-first), int(last-first+1), n))
+}
+
+// shifted goes on from i by n places in a circle, but never all around it.
+func shifted(i, size, n int) int { return (i + 1 + n%(size-1)) % size }
 
 // check makes sure that what is measured is what the limit is about.
 func (p *press) check(ctx context.Context, d document) error {

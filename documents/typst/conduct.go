@@ -25,13 +25,16 @@ type conducts struct {
 	byBundle map[string]*conduct
 }
 
-// conduct is guarded by conducts.mu, but for the channels.
+// conduct is guarded by conducts.mu, but for the channels and the sample.
 type conduct struct {
 	proven   bool // it has made a document
 	failing  bool // its last document cost a child its life, or failed in the engine
 	runaways int  // documents in a row that ran away, those that had company counted once
 	first    chan struct{}
 	turn     chan struct{} // of rendering apart
+	trials   map[manner]trial
+	choose   sync.Once
+	sample   *sample // what images are made with; nil for none
 }
 
 // of returns the conduct of a bundle. Until it is proven, beginners of its documents are rendered at once.
@@ -43,7 +46,7 @@ func (m *conducts) of(bundle string, beginners int) *conduct {
 	}
 	c := m.byBundle[bundle]
 	if c == nil {
-		c = &conduct{first: make(chan struct{}, max(1, beginners)), turn: make(chan struct{}, 1)}
+		c = &conduct{first: make(chan struct{}, max(1, beginners)), turn: make(chan struct{}, 1), trials: map[manner]trial{}}
 		m.byBundle[bundle] = c
 	}
 	return c
@@ -104,7 +107,7 @@ func (r *Renderer) Isolates(b *documents.Bundle) bool {
 }
 
 // call waits for a child with the caller's patience, and for the document with the renderer's.
-func (r *Renderer) call(ctx context.Context, b *documents.Bundle, f worker.Frame) (worker.Frame, error) {
+func (r *Renderer) call(ctx context.Context, b *documents.Bundle, j job) (worker.Frame, error) {
 	c := r.bundles.of(b.Hash(), cap(r.places)-1)
 	if proven, failing := r.bundles.state(c); !proven && !failing {
 		if err := take(ctx, c.first); err != nil {
@@ -117,7 +120,7 @@ func (r *Renderer) call(ctx context.Context, b *documents.Bundle, f worker.Frame
 	if apart {
 		call = r.callApart
 	}
-	answer, err := call(ctx, c, f)
+	answer, err := call(ctx, b, c, j)
 	if n := r.bundles.note(c, err, r.timeout, apart); n >= maxFailures && ctx.Err() == nil {
 		return answer, &RunawayError{Template: b.Name(), Failures: n, Cause: err}
 	}
@@ -133,17 +136,30 @@ func take(ctx context.Context, place chan struct{}) error {
 	}
 }
 
-// callShared renders in one of the children that all bundles share.
-func (r *Renderer) callShared(ctx context.Context, _ *conduct, f worker.Frame) (worker.Frame, error) {
+// callShared renders in one of the children that all bundles share, and lets it warm instances with a sample. When that is
+// tried for the first time and no answer comes, the sample may be why: the document is made again without.
+func (r *Renderer) callShared(ctx context.Context, b *documents.Bundle, c *conduct, j job) (worker.Frame, error) {
 	if err := take(ctx, r.places); err != nil {
 		return worker.Frame{}, err
 	}
 	defer func() { <-r.places }()
-	return r.callOn(ctx, r.pool, f)
+	s, first := r.bundles.offer(c, r.sampleOf(b, c), j.manner)
+	answer, err := r.callOn(ctx, r.pool, j, s)
+	if !first {
+		return answer, err
+	}
+	if r.bundles.tried(c, j.manner, answer, err) == unsound {
+		r.log.Warn("the template's documents begin without the sample that would make them faster: it fails, or is too large or too slow; see dealseal template validate",
+			"template", b.Name(), "sample", s.name)
+	}
+	if costly(err) && !trapped(err) && ctx.Err() == nil {
+		return r.callOn(ctx, r.pool, j, nil)
+	}
+	return answer, err
 }
 
 // callApart renders in a child of its own, which ends with the document.
-func (r *Renderer) callApart(ctx context.Context, c *conduct, f worker.Frame) (worker.Frame, error) {
+func (r *Renderer) callApart(ctx context.Context, _ *documents.Bundle, c *conduct, j job) (worker.Frame, error) {
 	if err := take(ctx, c.turn); err != nil {
 		return worker.Frame{}, err
 	}
@@ -153,12 +169,16 @@ func (r *Renderer) callApart(ctx context.Context, c *conduct, f worker.Frame) (w
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(r.closed, cancel)()
-	return r.callOn(ctx, pool, f)
+	return r.callOn(ctx, pool, j, nil)
 }
 
 // callOn gives the document its time again when that has passed before a child was ready, which a busy machine may take
 // long to start. A start that never ends fails by itself.
-func (r *Renderer) callOn(ctx context.Context, pool *worker.Pool, f worker.Frame) (worker.Frame, error) {
+func (r *Renderer) callOn(ctx context.Context, pool *worker.Pool, j job, s *sample) (worker.Frame, error) {
+	f, err := j.frame(s)
+	if err != nil {
+		return worker.Frame{}, err
+	}
 	for {
 		limited, cancel := context.WithTimeout(ctx, r.timeout)
 		answer, err := pool.Call(limited, f)

@@ -87,8 +87,14 @@ func checkMarks(file, marks []byte) error {
 	return nil
 }
 
+// manner is what a document's main file says beside what the bundle and the record do.
+type manner struct {
+	mark     string // across every page; empty for none
+	breaking bool   // see breaks
+}
+
 // sources are all files of one document: the bundle's, the record and what joins them.
-func sources(b *documents.Bundle, p *documents.Prepared, families []string, mark string) (map[string][]byte, error) {
+func sources(b *documents.Bundle, p *documents.Prepared, families []string, mark string) (map[string][]byte, manner, error) {
 	files := map[string][]byte{libraryFile: library, recordFile: p.Print}
 	for _, name := range b.FileNames() {
 		if name == documents.ContractFile || strings.HasPrefix(name, "assets/") {
@@ -97,29 +103,32 @@ func sources(b *documents.Bundle, p *documents.Prepared, families []string, mark
 	}
 	list, err := json.Marshal(append([]string{}, families...))
 	if err != nil {
-		return nil, err
+		return nil, manner{}, err
 	}
 	files[fontsFile] = list
-	files[mainFile] = []byte(mainSource(b, p, mark, needsBreaks(files)))
-	return files, nil
+	m := manner{mark: mark, breaking: needsBreaks(files)}
+	files[mainFile] = []byte(mainSource(b, p, m))
+	return files, m, nil
 }
 
 // mainSource wraps the contract, so that metadata, language and watermark do not depend on its author's memory.
-func mainSource(b *documents.Bundle, p *documents.Prepared, mark string, breaking bool) string {
+func mainSource(b *documents.Bundle, p *documents.Prepared, m manner) string {
 	var s strings.Builder
 	lang, region, _ := strings.Cut(b.Locale, "-")
-	fmt.Fprintf(&s, "#set document(title: %s, author: %s, date: datetime(%s))\n", literal(p.Title), literal(p.Author),
+	// In a block of its own, which needs some content to hold for: what sets in the contract must not depend on the record,
+	// or nothing of one document is as it was in another.
+	fmt.Fprintf(&s, "#{ set document(title: %s, author: %s, date: datetime(%s)); metadata(none) }\n", literal(p.Title), literal(p.Author),
 		p.Time.UTC().Format("year: 2006, month: 1, day: 2, hour: 15, minute: 4, second: 5"))
 	fmt.Fprintf(&s, "#set text(font: \"Liberation Sans\", lang: %s", literal(lang))
 	if len(region) == 2 {
 		fmt.Fprintf(&s, ", region: %s", literal(region))
 	}
 	s.WriteString(")\n")
-	if breaking {
+	if m.breaking {
 		s.WriteString(breaks)
 	}
-	if mark != "" {
-		s.WriteString(watermark(mark))
+	if m.mark != "" {
+		s.WriteString(watermark(m.mark))
 	}
 	fmt.Fprintf(&s, "#include %s\n", literal("/"+documents.ContractFile))
 	return s.String()

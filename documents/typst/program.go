@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime/debug"
 	"time"
@@ -37,6 +38,15 @@ type request struct {
 	Signers []documents.Signer
 	Preview bool
 	Origin  origin
+	Kind    string         // what documents share that can begin with one image
+	Sample  *sampleRequest // what instances for the bundle can be warmed with
+}
+
+// sampleRequest is a sample of the kind of document that is asked for. Its files come last in the body; the others are
+// those of the document.
+type sampleRequest struct {
+	Clock time.Time
+	Files []fileSize
 }
 
 type fileSize struct {
@@ -48,7 +58,17 @@ type fileSize struct {
 type reply struct {
 	Boxes       []documents.Box
 	Diagnostics []Diagnostic
+	Sample      sampleFate
 }
+
+// sampleFate is what has come of the sample in a request.
+type sampleFate int
+
+const (
+	sampleUnused sampleFate = iota
+	sampleKept              // the next document of the kind begins with it
+	sampleUnfit             // it fails, or is too large, or too slow
+)
 
 // cacheError tells the parent that the compile cache cannot be used.
 type cacheError struct{ error }
@@ -104,28 +124,14 @@ func compiler(wasm []byte, cache string) worker.Handler {
 // compileWorkers is what compiling gains from; more workers only take more memory.
 const compileWorkers = 2
 
-// stage renders one document after the other, each in an instance of its own. The next instance is made while the
-// reply to the last document travels.
+// stage renders one document after the other, each in an instance of its own.
 type stage struct {
-	engine *engine
-	next   chan prepared
-}
-
-type prepared struct {
-	instance *instance
-	err      error
+	engine  *engine
+	springs springs
 }
 
 func newStage(e *engine) *stage {
-	s := &stage{engine: e, next: make(chan prepared, 1)}
-	go s.prepare()
-	return s
-}
-
-// prepare outlives the call that started it: the instance is for the next one.
-func (s *stage) prepare() {
-	x, err := s.engine.freshInstance(context.Background())
-	s.next <- prepared{x, err}
+	return &stage{engine: e, springs: springs{plain: newSpring(e, e.warmed), own: map[string]*spring{}, met: map[string]int{}}}
 }
 
 func (s *stage) handle(ctx context.Context, f worker.Frame) (worker.Frame, error) {
@@ -136,11 +142,12 @@ func (s *stage) handle(ctx context.Context, f worker.Frame) (worker.Frame, error
 	if err := json.Unmarshal(f.Header, &r); err != nil {
 		return worker.Frame{}, fmt.Errorf("typst: request: %w", err)
 	}
-	files, err := split(f.Body, r.Files)
+	files, rest, err := split(f.Body, r.Files)
 	if err != nil {
 		return worker.Frame{}, err
 	}
-	x, err := s.instance(ctx, f.Files)
+	begun := time.Now()
+	x, err := s.instance(ctx, r.Kind, f.Files)
 	if err != nil {
 		return worker.Frame{}, err
 	}
@@ -149,6 +156,9 @@ func (s *stage) handle(ctx context.Context, f worker.Frame) (worker.Frame, error
 	if err != nil {
 		return worker.Frame{}, err
 	}
+	if r.Sample != nil && file != nil && len(f.Files) == 0 && time.Since(begun) < slowSample {
+		answer.Sample = s.warm(ctx, r, files, rest)
+	}
 	header, err := json.Marshal(answer)
 	if err != nil {
 		return worker.Frame{}, err
@@ -156,8 +166,8 @@ func (s *stage) handle(ctx context.Context, f worker.Frame) (worker.Frame, error
 	return worker.Frame{Op: opRender, Header: header, Body: file}, nil
 }
 
-// instance takes the prepared instance, or makes one when the document needs further fonts.
-func (s *stage) instance(ctx context.Context, extra []*os.File) (*instance, error) {
+// instance takes a prepared instance, or makes one when the document needs further fonts.
+func (s *stage) instance(ctx context.Context, kind string, extra []*os.File) (*instance, error) {
 	if len(extra) > 0 {
 		data, err := readFonts(extra)
 		if err != nil {
@@ -165,9 +175,31 @@ func (s *stage) instance(ctx context.Context, extra []*os.File) (*instance, erro
 		}
 		return s.engine.newInstance(ctx, data)
 	}
-	ready := <-s.next
-	go s.prepare()
-	return ready.instance, ready.err
+	return s.springs.of(kind).take(s.engine)
+}
+
+// warm makes the image for the next documents of the kind, if it is worth it. The document is made already, and nothing
+// that goes wrong here is put down to it.
+func (s *stage) warm(ctx context.Context, r request, files map[string][]byte, body []byte) sampleFate {
+	if !s.springs.worth(r.Kind) {
+		return sampleUnused
+	}
+	own, _, err := split(body, r.Sample.Files)
+	if err != nil {
+		return sampleUnfit
+	}
+	maps.Copy(files, own)
+	begun := time.Now()
+	w, err := s.engine.warmBundle(ctx, files, r.Sample.Clock)
+	if err != nil {
+		return sampleUnfit
+	}
+	if w.image.own() > maxSampleImage || time.Since(begun) > slowSample {
+		w.image.close()
+		return sampleUnfit
+	}
+	s.springs.add(r.Kind, newSpring(s.engine, w))
+	return sampleKept
 }
 
 // readFonts reads passed files from their start; their offsets are shared with the parent and never moved.
@@ -183,15 +215,15 @@ func readFonts(files []*os.File) ([][]byte, error) {
 	return all, nil
 }
 
-func split(body []byte, sizes []fileSize) (map[string][]byte, error) {
-	files := make(map[string][]byte, len(sizes))
+func split(body []byte, sizes []fileSize) (files map[string][]byte, rest []byte, err error) {
+	files = make(map[string][]byte, len(sizes))
 	for _, s := range sizes {
 		if s.Size < 0 || s.Size > len(body) {
-			return nil, errors.New("typst: request: the files are longer than the frame")
+			return nil, nil, errors.New("typst: request: the files are longer than the frame")
 		}
 		files[s.Name], body = body[:s.Size], body[s.Size:]
 	}
-	return files, nil
+	return files, body, nil
 }
 
 // document renders and adds the signature fields. What the template did wrong is in the reply.

@@ -52,7 +52,7 @@ const (
 	maxChildren     = 4
 	goMemory        = 100 << 20
 	idleChild       = 5 * time.Minute    // a child takes 200 MB and starts in half a second
-	rendererVersion = "dealseal/typst/3" // changes whenever the same input may give other bytes
+	rendererVersion = "dealseal/typst/4" // changes whenever the same input may give other bytes
 )
 
 // Renderer implements documents.Renderer and documents.Previewer. It is safe for concurrent use.
@@ -200,7 +200,7 @@ func (r *Renderer) render(ctx context.Context, b *documents.Bundle, record []byt
 	if err != nil {
 		return documents.Output{}, err
 	}
-	files, err := sources(b, p, families(used, p.Texts), mark)
+	files, m, err := sources(b, p, families(used, p.Texts), mark)
 	if err != nil {
 		return documents.Output{}, err
 	}
@@ -208,20 +208,18 @@ func (r *Renderer) render(ctx context.Context, b *documents.Bundle, record []byt
 	if err != nil {
 		return documents.Output{}, err
 	}
-	frame, err := call(files, attached, used, request{Clock: p.Time, Signers: b.Signers, Preview: mark != "", Origin: r.origin(b, p, used)})
-	if err != nil {
-		return documents.Output{}, err
-	}
+	j := newJob(files, attached, used, request{Clock: p.Time, Signers: b.Signers, Preview: mark != "", Origin: r.origin(b, p, used), Kind: fmt.Sprintf("%s %t %s", b.Hash(), m.breaking, mark)})
+	j.manner = m
 	if err := r.Warm(ctx); err != nil {
 		return documents.Output{}, err
 	}
-	answer, err := r.call(ctx, b, frame)
+	answer, err := r.call(ctx, b, j)
 	var remote *worker.RemoteError
 	if errors.As(err, &remote) && remote.Code() == codeCache {
 		if err := r.repair(ctx); err != nil {
 			return documents.Output{}, err
 		}
-		answer, err = r.call(ctx, b, frame)
+		answer, err = r.call(ctx, b, j)
 	}
 	if err != nil {
 		return documents.Output{}, fmt.Errorf("render %s: %w", b.Name(), err)
@@ -229,22 +227,45 @@ func (r *Renderer) render(ctx context.Context, b *documents.Bundle, record []byt
 	return r.output(b, p, used, files, mark, answer)
 }
 
-// call builds the frame that carries a document to a child.
-func call(files map[string][]byte, attached []byte, used []*fontFile, request request) (worker.Frame, error) {
-	f := worker.Frame{Op: opRender}
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		request.Files = append(request.Files, fileSize{name, len(files[name])})
-		f.Body = append(f.Body, files[name]...)
-	}
+// job is a document to be made, as a child gets it.
+type job struct {
+	request request
+	manner  manner
+	body    []byte
+	fonts   []*os.File
+}
+
+func newJob(files map[string][]byte, attached []byte, used []*fontFile, r request) job {
+	j := job{request: r}
+	j.request.Files, j.body = joined(files, nil)
 	if attached != nil {
-		request.Files = append(request.Files, fileSize{attachedFile, len(attached)})
-		f.Body = append(f.Body, attached...)
+		j.request.Files = append(j.request.Files, fileSize{attachedFile, len(attached)})
+		j.body = append(j.body, attached...)
 	}
 	for _, u := range used {
-		f.Files = append(f.Files, u.file)
+		j.fonts = append(j.fonts, u.file)
 	}
-	var err error
-	f.Header, err = json.Marshal(request)
+	return j
+}
+
+// joined puts files one after the other behind body.
+func joined(files map[string][]byte, body []byte) ([]fileSize, []byte) {
+	var sizes []fileSize
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		sizes = append(sizes, fileSize{name, len(files[name])})
+		body = append(body, files[name]...)
+	}
+	return sizes, body
+}
+
+// frame carries the document to a child, with what it may warm instances with; nil for nothing.
+func (j job) frame(s *sample) (f worker.Frame, err error) {
+	f = worker.Frame{Op: opRender, Body: j.body, Files: j.fonts}
+	if s != nil {
+		j.request.Sample = &sampleRequest{Clock: s.prepared.Time}
+		j.request.Sample.Files, f.Body = joined(s.files(j.manner), slices.Clip(f.Body))
+	}
+	f.Header, err = json.Marshal(j.request)
 	return f, err
 }
 

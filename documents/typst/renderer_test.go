@@ -70,6 +70,12 @@ func renderer(t *testing.T, change func(*Options)) *Renderer {
 // bundle writes and loads a template with the given contract.typ and signers.
 func bundle(t *testing.T, contract string, signers ...string) *documents.Bundle {
 	t.Helper()
+	return sampled(t, contract, "", signers...)
+}
+
+// sampled is bundle with a sample record; "" for none.
+func sampled(t *testing.T, contract, record string, signers ...string) *documents.Bundle {
+	t.Helper()
 	var list strings.Builder
 	for _, s := range signers {
 		fmt.Fprintf(&list, "\n  - {name: %s, role: signer}", s)
@@ -90,6 +96,14 @@ amount_check: {off: "a test"}
 		"contract.typ": "#import \"/dealseal.typ\": *\n" + contract,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if record != "" {
+		if err := os.MkdirAll(filepath.Join(dir, "samples"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "samples", "one.json"), []byte(record), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -225,12 +239,13 @@ func TestARunawayTemplateIsKilledAndThePoolGoesOn(t *testing.T) {
 }
 
 // moody is a template that does as its record says.
-func moody(t *testing.T) *documents.Bundle {
-	return bundle(t, `
+func moody(t *testing.T) *documents.Bundle { return bundle(t, moods) }
+
+const moods = `
 #if record.mood == "endless" { for i in range(100000) { for j in range(100000) { let x = i * j } } }
 #if record.mood == "greedy" { let s = "x" * 900000000 }
-Hello`)
-}
+#if record.mood == "faulty" { panic() }
+Hello`
 
 func TestATemplateThatRunsAwayKeepsNoChildFromOthers(t *testing.T) {
 	r := renderer(t, func(o *Options) { o.Children = 2 })

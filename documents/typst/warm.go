@@ -12,9 +12,10 @@ import (
 )
 
 // warmed is what instances start from: one that knows its fonts and has made a document of ours, so that what the compiler
-// makes once and keeps is made once in a child and not for every document. Nothing of a customer is ever in it. Instances
-// that come of it are as fresh as others: each has its own memory, which goes when it closes, and of the image only the
-// pages that it does not write to.
+// makes once and keeps is made once in a child and not for every document. One that goes on to make a sample of a bundle
+// has laid out what all documents of that bundle share, too. Nothing of a customer is ever in it. Instances that come of it
+// are as fresh as others: each has its own memory, which goes when it closes, and of the image only the pages that it does
+// not write to.
 type warmed struct {
 	image    *image
 	pages    uint32 // of wasmPage
@@ -42,22 +43,42 @@ func (e *engine) warm(ctx context.Context) error {
 	}
 	defer x.close()
 	files := map[string][]byte{libraryFile: library, recordFile: []byte(warmRecord), fontsFile: []byte("[]"), mainFile: []byte(breaks + warmContract)}
-	made, err := x.render(files, mainFile, time.Unix(0, 0))
+	if err := x.warmWith(files, time.Unix(0, 0)); err != nil {
+		return err
+	}
+	e.warmed, err = x.keep(nil)
+	return err
+}
+
+// warmBundle makes a sample of a bundle, in an instance that begins warm already, and keeps what the instance is then. That
+// is one sample only: with the next one the compiler forgets what it has not used for it.
+func (e *engine) warmBundle(ctx context.Context, files map[string][]byte, clock time.Time) (*warmed, error) {
+	x, err := e.freshInstance(ctx, e.warmed)
+	if err != nil {
+		return nil, err
+	}
+	defer x.close()
+	if err := x.warmWith(files, clock); err != nil {
+		return nil, err
+	}
+	return x.keep(e.warmed.image)
+}
+
+// warmWith makes a document that nobody sees and takes its files away again.
+func (x *instance) warmWith(files map[string][]byte, clock time.Time) error {
+	made, err := x.render(files, mainFile, clock)
 	if err != nil {
 		return err
 	}
 	if made.pdf == nil {
-		return &ModuleError{Reason: fmt.Sprintf("cannot lay out a document of ours: %v", made.diagnostics)}
+		return &ModuleError{Reason: fmt.Sprintf("cannot lay out what instances are warmed with: %d diagnostics", len(made.diagnostics))}
 	}
-	if _, err := x.call("typstcompiler_reset_shadow", x.compiler); err != nil {
-		return err
-	}
-	e.warmed, err = x.keep()
+	_, err = x.call("typstcompiler_reset_shadow", x.compiler)
 	return err
 }
 
-// keep copies what x is now.
-func (x *instance) keep() (*warmed, error) {
+// keep copies what x is now and base is not.
+func (x *instance) keep(base *image) (*warmed, error) {
 	if len(x.tasks) > 0 {
 		return nil, &ModuleError{Reason: "has something left to do between documents"}
 	}
@@ -71,7 +92,7 @@ func (x *instance) keep() (*warmed, error) {
 	if !ok {
 		return nil, errMemory
 	}
-	image, err := newImage(all)
+	image, err := newImage(all, base)
 	if err != nil {
 		return nil, err
 	}
@@ -94,9 +115,8 @@ func (x *instance) lasting(v any) bool {
 // wasmPage is the unit of an instance's memory in bytes.
 const wasmPage = 64 << 10
 
-// freshInstance is newInstance without further fonts, only faster. The engine has to be warm.
-func (e *engine) freshInstance(ctx context.Context) (*instance, error) {
-	w := e.warmed
+// freshInstance is newInstance without further fonts, only faster.
+func (e *engine) freshInstance(ctx context.Context, w *warmed) (*instance, error) {
 	x := &instance{guest: newGuest(ctx, time.Unix(0, 0)), compiler: w.compiler}
 	x.invoke, x.settler = w.invoke, w.settler
 	x.heap = w.heap.clone(w.global, x.global)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -41,14 +42,14 @@ func opened(t *testing.T) *engine {
 	return e
 }
 
-// sample is a document of a bundle, as a child gets it.
-func sample(t *testing.T, b *documents.Bundle, record []byte) (files map[string][]byte, clock time.Time) {
+// sampleFiles are a document of a bundle, as a child gets it.
+func sampleFiles(t *testing.T, b *documents.Bundle, record []byte, mark string) (files map[string][]byte, clock time.Time) {
 	t.Helper()
 	p, err := b.Prepare(record)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if files, err = sources(b, p, nil, ""); err != nil {
+	if files, _, err = sources(b, p, nil, mark); err != nil {
 		t.Fatal(err)
 	}
 	return files, p.Time
@@ -83,42 +84,166 @@ func TestWhatIsWarmedChangesNoDocumentAndCarriesNothingOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fresh := func() *instance {
-		t.Helper()
-		x, err := e.freshInstance(t.Context())
-		if err != nil {
-			t.Fatal(err)
+	for name, documents := range map[string][]string{
+		"order-form@1":  {"samples/short.json", "samples/minimal.json", "samples/long-words.json"},
+		"nda@1":         {"samples/standard.json", "samples/names.json", "samples/minimal.json"},
+		"audit-trail@1": {"samples/sealed.json"},
+	} {
+		b := all[name]
+		s := common(t).sampleOf(b, &conduct{})
+		if s == nil {
+			t.Fatalf("%s has no sample to warm with", name)
 		}
-		t.Cleanup(x.close)
-		return x
+		for _, m := range []manner{{breaking: true}, {mark: previewMark}} {
+			own := warmedBy(t, e, s, m)
+			begun := map[*warmed][]byte{e.warmed: begins(t, e, e.warmed), own: begins(t, e, own)}
+			for _, sample := range documents {
+				if m.mark != "" && sample != documents[0] {
+					continue
+				}
+				record, ok := b.File(sample)
+				if !ok {
+					t.Fatalf("%s has no %s", name, sample)
+				}
+				files, clock := sampleFiles(t, b, record, m.mark)
+				cold, err := e.newInstance(t.Context(), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := rendered(t, cold, files, clock)
+				cold.close()
+				for from, first := range begun {
+					checkWarm(t, e, from, first, files, clock, want)
+				}
+			}
+			if again := warmedBy(t, e, s, m); !bytes.Equal(begins(t, e, again), begun[own]) {
+				t.Errorf("%s: an image of the same sample is another one after documents", name)
+			}
+		}
 	}
-	first := bytes.Clone(fresh().memory(t))
-	for name, file := range map[string]string{"order-form@1": "samples/short.json", "nda@1": "samples/standard.json", "audit-trail@1": "samples/sealed.json"} {
-		record, ok := all[name].File(file)
-		if !ok {
-			t.Fatalf("%s has no %s", name, file)
-		}
-		files, clock := sample(t, all[name], record)
-		cold, err := e.newInstance(t.Context(), nil)
+}
+
+// checkWarm makes a document in an instance that begins as from does, and compares it, and how the next instances begin.
+func checkWarm(t *testing.T, e *engine, from *warmed, first []byte, files map[string][]byte, clock time.Time, want []byte) {
+	t.Helper()
+	x, err := e.freshInstance(t.Context(), from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.close()
+	if got := rendered(t, x, files, clock); !bytes.Equal(got, want) {
+		t.Error("an instance that begins warm makes another document")
+	}
+	if bytes.Equal(x.memory(t)[:len(first)], first) {
+		t.Error("the document has left no trace in its own instance: nothing is compared")
+	}
+	if !bytes.Equal(begins(t, e, from), first) {
+		t.Error("the next instance begins otherwise while that of the document lives")
+	}
+	x.close()
+	if !bytes.Equal(begins(t, e, from), first) {
+		t.Error("the next instance begins otherwise")
+	}
+}
+
+// begins is the memory of an instance before its document.
+func begins(t *testing.T, e *engine, from *warmed) []byte {
+	t.Helper()
+	x, err := e.freshInstance(t.Context(), from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.close()
+	return bytes.Clone(x.memory(t))
+}
+
+func warmedBy(t *testing.T, e *engine, s *sample, m manner) *warmed {
+	t.Helper()
+	files, _ := sampleFiles(t, s.bundle, s.prepared.Record, "")
+	maps.Copy(files, s.files(m))
+	w, err := e.warmBundle(t.Context(), files, s.prepared.Time)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.image.close)
+	return w
+}
+
+func TestAnImageHoldsOnlyWhatItsBaseHasNot(t *testing.T) {
+	page := os.Getpagesize()
+	content := bytes.Repeat([]byte("a"), 4*page)
+	base, err := newImage(content, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer base.close()
+	longer := append(bytes.Clone(content), bytes.Repeat([]byte("b"), 2*page)...)
+	longer[page], longer[3*page] = 'x', 'y'
+	own, err := newImage(longer, base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if own.own() != 4*page {
+		t.Errorf("4 pages differ, %d are kept", own.own()/page)
+	}
+	m := mapMemory(0, uint64(8*page))
+	defer m.Free()
+	if err := own.cover(m.space); err != nil {
+		t.Fatal(err)
+	}
+	own.close() // whoever is covered keeps it
+	if !bytes.Equal(m.space[:len(longer)], longer) || !bytes.Equal(m.space[len(longer):], make([]byte, 2*page)) {
+		t.Error("what is covered is not what was kept")
+	}
+}
+
+func TestAChildKeepsFewImagesAndMakesRoomSeldom(t *testing.T) {
+	s := springs{plain: &spring{}, own: map[string]*spring{}, met: map[string]int{}}
+	closed := func(name string) *spring {
+		i, err := newImage(make([]byte, wasmPage), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(cold.close)
-		want := rendered(t, cold, files, clock)
-		warm := fresh()
-		if got := rendered(t, warm, files, clock); !bytes.Equal(got, want) {
-			t.Errorf("%s: an instance that begins warm makes another document", name)
+		next := make(chan prepared, 1)
+		next <- prepared{err: errors.New(name)}
+		return &spring{warmed: &warmed{image: i}, next: next}
+	}
+	document := func(kind string) (worth bool) {
+		s.of(kind)
+		return s.worth(kind)
+	}
+	for i := range maxSprings {
+		kind := string(rune('a' + i))
+		if document(kind) {
+			t.Errorf("%s: an image after the first document", kind)
 		}
-		if bytes.Equal(warm.memory(t)[:len(first)], first) {
-			t.Errorf("%s: the document has left no trace in its own instance: nothing is compared", name)
+		if !document(kind) || s.worth(kind) {
+			t.Errorf("%s: not one image after the second document", kind)
 		}
-		if !bytes.Equal(fresh().memory(t), first) {
-			t.Errorf("%s: the next instance begins otherwise while that of the document lives", name)
+		s.add(kind, closed(kind))
+		if s.of(kind) != s.own[kind] || s.of(kind) == s.plain {
+			t.Errorf("%s: does not begin with its own", kind)
 		}
-		warm.close()
-		if !bytes.Equal(fresh().memory(t), first) {
-			t.Errorf("%s: the next instance begins otherwise", name)
+	}
+	for range 2 * restDocuments { // one more than there is room for
+		for i := range maxSprings + 1 {
+			if document(string(rune('a' + i))) {
+				t.Fatal("images in use make room for each other")
+			}
 		}
+	}
+	const since = restDocuments - maxSprings // the others have been after the first
+	for i := range since {
+		if document("z") != (i == since-1) {
+			t.Fatalf("document %d: room is made too early, or too late", i)
+		}
+	}
+	s.add("z", closed("z"))
+	if len(s.own) != maxSprings || s.own["a"] != nil || s.own["z"] == nil {
+		t.Errorf("z has not taken the place of the first: %v", s.own)
+	}
+	if document("z") {
+		t.Error("a second image of one kind")
 	}
 }
 
