@@ -21,30 +21,44 @@ func (e *SchemaError) Error() string {
 // Permanent is always true.
 func (e *SchemaError) Permanent() bool { return true }
 
-// migrate brings the schema up to date, one transaction per step. The number of the last step is SQLite's user_version,
-// so that it changes with the step or not at all.
-func migrate(ctx context.Context, db *sql.DB) error {
+// migration is one step of the schema. Its version is SQLite's user_version afterwards.
+type migration struct {
+	version int
+	file    string
+}
+
+// pendingSteps lists those that the database has not seen yet; a database of a newer dealseal is refused.
+func pendingSteps(ctx context.Context, db *sql.DB) ([]migration, error) {
 	files, err := fs.Glob(migrations, "migrations/sqlite/*.sql") // in order of their numbers
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var have int
 	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&have); err != nil {
-		return fmt.Errorf("read the schema's version: %w", err)
+		return nil, fmt.Errorf("read the schema's version: %w", err)
 	}
 	if have > len(files) {
-		return &SchemaError{Found: have, Known: len(files)}
+		return nil, &SchemaError{Found: have, Known: len(files)}
 	}
+	var steps []migration
 	for n := have; n < len(files); n++ {
-		if err := migrateTo(ctx, db, n+1, files[n]); err != nil {
-			return fmt.Errorf("migration %s: %w", files[n], err)
+		steps = append(steps, migration{n + 1, files[n]})
+	}
+	return steps, nil
+}
+
+// migrate brings the schema up to date, one transaction per step: the version changes with the step or not at all.
+func migrate(ctx context.Context, db *sql.DB, steps []migration) error {
+	for _, m := range steps {
+		if err := migrateTo(ctx, db, m); err != nil {
+			return fmt.Errorf("migration %s: %w", m.file, err)
 		}
 	}
 	return nil
 }
 
-func migrateTo(ctx context.Context, db *sql.DB, version int, file string) error {
-	text, err := migrations.ReadFile(file)
+func migrateTo(ctx context.Context, db *sql.DB, m migration) error {
+	text, err := migrations.ReadFile(m.file)
 	if err != nil {
 		return err
 	}
@@ -56,7 +70,7 @@ func migrateTo(ctx context.Context, db *sql.DB, version int, file string) error 
 	if _, err := tx.ExecContext(ctx, string(text)); err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", version)); err != nil {
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", m.version)); err != nil {
 		return err
 	}
 	return tx.Commit()

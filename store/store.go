@@ -119,10 +119,15 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err := s.connect(ctx); err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, s.write); err != nil {
+	steps, err := pendingSteps(ctx, s.write)
+	if err != nil {
 		return nil, s.explain(err)
 	}
+	// The queue's tables come before ours: its steps rename some, for which SQLite parses again all that there are.
 	if s.timetable, err = openTimetable(ctx, s); err != nil {
+		return nil, s.explain(err)
+	}
+	if err := migrate(ctx, s.write, steps); err != nil {
 		return nil, s.explain(err)
 	}
 	if err := s.settle(ctx); err != nil {
