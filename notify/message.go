@@ -81,6 +81,7 @@ var words = map[Kind]wording{
 	Endpoint:    {"warning", "a receiver of webhooks fails", "a receiver of webhooks fails", "dealseal webhooks deliveries ENDPOINT says what it answers", "/webhooks"},
 	WriteBack:   {"critical", "a record does not show what is true", "%d records do not show what is true", "dealseal explain TX says what the CRM answers; it is tried again by itself", "/"},
 	Login:       {"critical", "the CRM refuses the daemon", "the CRM refuses the daemon", "dealseal doctor says what is missing; deals go on by themselves once it is mended", "/"},
+	Pause:       {"warning", "a person has it wait: nothing is sealed", "a person has it wait: nothing is sealed", "once its cause is mended: dealseal tenants resume TENANT --why \"…\"", "/"},
 	Certificate: {"warning", "a certificate needs attention", "a certificate needs attention", "dealseal certs shows it; order the next one, import it and activate it", "/"},
 	Key:         {"critical", "a key has sealed as much as it may", "a key has sealed as much as it may", "raise max_uses, or wait for the next day where it is max_uses_per_day", "/"},
 	Summary:     {"info", "the week", "the week", "", "/"},
@@ -153,7 +154,7 @@ func (h House) item(in Incident) Item {
 func sentence(e webhooks.Event) string {
 	d := func(name string) string { return d(e, name) }
 	switch e.Type {
-	case "document.failed", "document.held", "crm.writeback_failed":
+	case "document.failed", "document.held", "crm.writeback_failed", "tenant.paused":
 		return d("reason")
 	case "guard.held":
 		return strings.TrimSpace(d("rule") + " " + d("reason"))

@@ -35,19 +35,20 @@ const (
 	Endpoint    Kind = "endpoint"    // a receiver of webhooks fails
 	WriteBack   Kind = "write-back"  // a record does not show what is true
 	Login       Kind = "login"       // a CRM refuses the login, or a permission was taken away
+	Pause       Kind = "pause"       // a person has a tenant wait
 	Certificate Kind = "certificate" // one ends, or was revoked
 	Key         Kind = "key"         // a key has sealed as much as it may
 	Summary     Kind = "summary"     // how the week was
 )
 
 // Kinds are all of them.
-var Kinds = []Kind{Failure, Hold, Guard, DeadLetter, Endpoint, WriteBack, Login, Certificate, Key, Summary}
+var Kinds = []Kind{Failure, Hold, Guard, DeadLetter, Endpoint, WriteBack, Login, Pause, Certificate, Key, Summary}
 
 // opened are the events that open an incident, or are added to one.
 var opened = map[string]Kind{
 	"document.failed": Failure, "document.held": Hold, "guard.held": Guard, "webhook.delivery_failed": DeadLetter,
 	"webhook.document_failing": Endpoint, "webhook.endpoint_failing": Endpoint, "webhook.endpoint_disabled": Endpoint, "crm.writeback_failed": WriteBack,
-	"crm.login_refused": Login, "certificate.expiring": Certificate, "certificate.revoked": Certificate, "key.limit_reached": Key,
+	"crm.login_refused": Login, "tenant.paused": Pause, "certificate.expiring": Certificate, "certificate.revoked": Certificate, "key.limit_reached": Key,
 	"house.summary": Summary,
 }
 

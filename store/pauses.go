@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/notify"
 )
 
 // PauseError means that a tenant is paused, where it must not be, or is not. Trying again cannot help.
@@ -18,7 +19,7 @@ func (e *PauseError) Error() string { return e.Reason }
 func (e *PauseError) Permanent() bool { return true }
 
 // Pause has a tenant wait: no job of it begins, and no digest of it goes to a key, from the moment that this returns. What is at
-// a key already ends. Who and why go into the audit log.
+// a key already ends. Who and why go into the audit log; webhooks and people are told.
 func (s *Store) Pause(ctx context.Context, tenant deal.TenantID, who, why string) error {
 	if err := checkTenant(tenant); err != nil {
 		return err
@@ -46,6 +47,14 @@ func (s *Store) turn(ctx context.Context, tenant deal.TenantID, what, who, why s
 			err = &PauseError{fmt.Sprintf("tenant %s is already %s", tenant, map[string]string{"paused": "paused", "resumed": "going on"}[what])}
 		}
 		if err != nil {
+			return err
+		}
+		if what == "resumed" {
+			if err := t.calm(notify.Pause, tenant, ""); err != nil {
+				return err
+			}
+		}
+		if err := t.announce(announcement{kind: "tenant." + what, tenant: tenant, data: map[string]string{"reason": why}}); err != nil {
 			return err
 		}
 		return t.auditShared(tenant, "", deal.Entry{Who: who, What: "tenant." + what, Why: why})

@@ -15,6 +15,9 @@ func TestAPausedTenantUsesNoKeyAndGoesOnWhereItWas(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	s := open(t, options(dir, clock.Now))
 	activate(t, s, acme, ruleA)
+	if err := s.AddEndpoint(t.Context(), testEndpoint("hooks"), "anna", "for all"); err != nil {
+		t.Fatal(err)
+	}
 	sl := one(t, s, "006A")
 	sl.Step = deal.Gathered
 	advance(t, s, sl, "so")
@@ -53,6 +56,22 @@ func TestAPausedTenantUsesNoKeyAndGoesOnWhereItWas(t *testing.T) {
 	}
 	if err := s.Begin(t.Context(), sl, sign); err != nil {
 		t.Errorf("it does not go on: %v", err)
+	}
+	want := map[string]string{"tenant.paused": "the template is wrong", "tenant.resumed": "mended"}
+	due, _, err := s.Take(t.Context(), "acme/hooks", 20, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range due {
+		if why, ours := want[d.Event.Type]; ours && d.Event.Data["reason"] == why && d.Event.Tenant == string(acme) {
+			delete(want, d.Event.Type)
+		}
+	}
+	if len(want) > 0 {
+		t.Errorf("its webhook was not told of %v: %+v", want, due)
+	}
+	if n := query[int](t, s, `SELECT count(*) FROM incidents WHERE kind = 'pause' AND tenant = 'acme' AND events = 1 AND closed > 0`); n != 1 {
+		t.Errorf("people are told of %d pauses that are over", n)
 	}
 	if n := query[int](t, s, `SELECT count(*) FROM audit WHERE CAST(leaf AS TEXT) LIKE '%tenant.paused%' OR CAST(leaf AS TEXT) LIKE '%tenant.resumed%'`); n != 2 {
 		t.Errorf("the audit log has %d entries of it", n)

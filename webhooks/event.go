@@ -100,6 +100,8 @@ var Catalogue = []EventType{
 	ofHouse("crm.login_refused", "the CRM refuses the daemon's login, or a permission was taken away", Field{Name: "trouble", Summary: "what is wrong with the login", OneOf: []string{"expired", "revoked", "misconfigured", "no permission", "refused"}}),
 	ofHouse("crm.login_restored", "the CRM lets the daemon in again"),
 	ofHouse("guard.held", "so many deals came at once that they are all held", Field{Name: "rule", Summary: "the id of the rule; empty: all of the tenant"}, fieldReason),
+	ofHouse("tenant.paused", "a person has the tenant wait: its deals are noticed, and nothing is sealed or told to its CRM", Field{Name: "reason", Summary: "why, in that person's words"}),
+	ofHouse("tenant.resumed", "a person has the tenant go on", Field{Name: "reason", Summary: "why, in that person's words"}),
 	ofHouse("certificate.expiring", "a certificate that seals this tenant's deals ends soon", fieldCertificate, fieldKey, Field{Name: "until", Summary: "its last day"}, Field{Name: "days", Summary: "so many or less are left", OneOf: []string{"60", "30", "14", "7", "1"}}),
 	ofHouse("certificate.renewed", "another certificate seals this tenant's deals from now on", fieldCertificate, fieldKey, Field{Name: "until", Summary: "when it ends"}, Field{Name: "previous", Summary: "SHA-256 of the one before; empty: none"}),
 	ofHouse("certificate.revoked", "a certificate that seals this tenant's deals was revoked: nothing is sealed with it any more", fieldCertificate, fieldKey, fieldReason),
