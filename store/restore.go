@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/secret"
 )
 
@@ -83,6 +84,8 @@ type Restored struct {
 	Audit AuditReport
 	// Counts are the deals by state.
 	Counts []Count
+	// Pauses are those that the backup knows of.
+	Pauses []deal.Pause
 }
 
 // Restore makes a state directory of a backup. Nothing is in its place before all of it was compared with its hashes, the
@@ -179,6 +182,9 @@ func (d *Restored) examine(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	if d.Counts, err = s.Counts(ctx); err != nil {
+		return err
+	}
+	if d.Pauses, err = s.Pauses(ctx); err != nil {
 		return err
 	}
 	return s.raiseHighWater(d.Audit.Head.Size + 1) // which no tree has reached: the first start begins another epoch

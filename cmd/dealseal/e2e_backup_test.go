@@ -38,6 +38,15 @@ func TestADrillRestoresABackupThatWasMadeUnderLoadAndSealsNothingTwice(t *testin
 		c.heal()
 		all = append(all, d)
 	}
+	s.mustRun(t, "tenants", "pause", "contoso", "--why", "its template is looked at")
+	s.mustRun(t, "backup", s.path("paused"))
+	s.mustRun(t, "tenants", "resume", "contoso", "--why", "it is good")
+	out := s.mustRun(t, "restore", s.path("paused"), "--to", s.path("paused-copy"))
+	for _, says := range []string{"paused after the backup", "it knows that contoso is paused", "its template is looked at"} {
+		if !strings.Contains(out, says) {
+			t.Errorf("restore does not say %q:\n%s", says, out)
+		}
+	}
 	s.mustRun(t, "audit", "checkpoint", "-o", checkpoint)
 	for i, d := range all {
 		for range 4 {
@@ -71,7 +80,7 @@ func TestADrillRestoresABackupThatWasMadeUnderLoadAndSealsNothingTwice(t *testin
 	}
 
 	s.mustRun(t, "backup", "verify", backup, "--identity", s.path("identity"))
-	out := s.mustRun(t, "restore", backup, "--to", dir, "--identity", s.path("identity"))
+	out = s.mustRun(t, "restore", backup, "--to", dir, "--identity", s.path("identity"))
 	if !strings.Contains(out, "the audit log is whole") {
 		t.Errorf("restore says:\n%s", out)
 	}

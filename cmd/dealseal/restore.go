@@ -92,7 +92,11 @@ func (c *call) whatNext(dir string, done *store.Restored) {
 	} else {
 		say("  4. put the archive to %s and then: dealseal recover%s", filepath.Join(dir, "archive"), key)
 	}
+	say("  5. have tenants wait again that were paused after the backup, which it does not know: dealseal tenants pause TENANT --why \"…\"%s", key)
+	for _, p := range done.Pauses {
+		say("     it knows that %s is paused, since %s: %s", p.Tenant, p.Since.Format("2006-01-02 15:04:05 MST"), p.Why)
+	}
 	say("Then start it. Entries from before the restore that bear no proof of what became of them are held as [restored]:")
-	say("  5. look at each with dealseal jobs; release it if no contract of it exists, else drop it")
-	say("  6. HubSpot's OAuth logins may have moved on since: the page shows which tenants need a new one")
+	say("  6. look at each with dealseal jobs; release it if no contract of it exists, else drop it")
+	say("  7. HubSpot's OAuth logins may have moved on since: the page shows which tenants need a new one")
 }
