@@ -117,7 +117,7 @@ type CRM struct {
 type Rule struct {
 	// ID is immutable: it is part of every transaction ID. Lower-case letters, digits, hyphens.
 	ID string `yaml:"id"`
-	// Object is the CRM's object. Default Opportunity (Salesforce), deals (HubSpot).
+	// Object is the CRM's object (docs/objects.md). Default Opportunity (Salesforce), deals (HubSpot).
 	Object string `yaml:"object"`
 	When   When   `yaml:"when"`
 	// StartFrom is "now" (the CRM's clock at the first start with this rule) or an RFC 3339 time; earlier entries are

@@ -29,6 +29,9 @@ type Resolver interface {
 
 // Probe is what of the configuration depends on the account.
 type Probe struct {
+	// Object is whose rules these are, for Prober; empty is the one of rules that name none. Others get the rules of all
+	// objects together.
+	Object  string
 	Watches []deal.Watch
 	// Read are the paths that CRM.Record will be asked for; Types is what becomes of them where it is more than text.
 	Read  []string
@@ -119,9 +122,8 @@ type Thrifty interface {
 
 // Sampler is the ability to name records for a rehearsal.
 type Sampler interface {
-	// Recent returns at most n records of the kind that rules watch, those that were changed last first. It reads their
-	// IDs only.
-	Recent(ctx context.Context, n int) ([]deal.Ref, error)
+	// Recent returns at most n records of the object, those that were changed last first. It reads their IDs only.
+	Recent(ctx context.Context, object string, n int) ([]deal.Ref, error)
 }
 
 // TypeMisfit compares the type of a field with what a document makes of it: fits are the types that always will do, texts

@@ -10,7 +10,13 @@ import (
 type Provisioner interface {
 	// Lacking returns what of the write-backs' fields, and of the rights to them, the account lacks, in the order in which it
 	// is to be made; nothing when all is there. It changes nothing.
-	Lacking(ctx context.Context, writeBacks []deal.WriteBack) ([]Provision, error)
+	Lacking(ctx context.Context, written []Written) ([]Provision, error)
+}
+
+// Written is what receipts are written to on the records of an object.
+type Written struct {
+	Object string
+	deal.WriteBack
 }
 
 // Provision is one thing that an account lacks.

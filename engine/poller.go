@@ -234,7 +234,7 @@ func (p *poller) probe(ctx context.Context, rules []Rule) error {
 	if !ok {
 		return nil
 	}
-	problems, err := prober.Probe(ctx, ProbeOf(rules))
+	problems, err := Fit(ctx, prober, rules)
 	if err != nil {
 		return err
 	}
@@ -251,6 +251,32 @@ func (p *poller) probe(ctx context.Context, rules []Rule) error {
 		return nil
 	}
 	return &permanentError{fmt.Errorf("the configuration does not fit the CRM:\n%s", strings.Join(text, "\n"))}
+}
+
+// Fit asks what of the rules does not fit their account, object by object. What several objects have in common is told once.
+func Fit(ctx context.Context, prober connectors.Prober, rules []Rule) (problems []connectors.Problem, err error) {
+	var objects []string
+	of := map[string][]Rule{}
+	for _, r := range rules {
+		if of[r.Watch.Object] == nil {
+			objects = append(objects, r.Watch.Object)
+		}
+		of[r.Watch.Object] = append(of[r.Watch.Object], r)
+	}
+	for _, object := range objects {
+		ask := ProbeOf(of[object])
+		ask.Object = object
+		found, err := prober.Probe(ctx, ask)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range found {
+			if !slices.Contains(problems, p) {
+				problems = append(problems, p)
+			}
+		}
+	}
+	return problems, nil
 }
 
 // ProbeOf is what rules ask of their account.

@@ -181,7 +181,7 @@ func (r *rehearsing) begin(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	problems, err := prober.Probe(ctx, ProbeOf(rules))
+	problems, err := Fit(ctx, prober, rules)
 	for _, p := range problems {
 		r.out.Problems = append(r.out.Problems, strings.TrimPrefix(p.Rule+": ", ": ")+p.What+": "+p.Cure)
 	}

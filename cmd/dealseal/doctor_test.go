@@ -304,12 +304,11 @@ func TestASpoiltSalesforceGivesItsFindingAndTheCure(t *testing.T) {
 	}{
 		"login refused":       {spoil: func(p *patientHouse) { p.sales.ClientSecret = "another" }, check: "login", result: doctor.Failure, words: []string{"invalid_client", "check auth"}},
 		"nobody there":        {after: func(p *patientHouse) { p.crm.Close() }, check: "login", result: doctor.Failure, words: []string{"no answer", "see that this machine reaches the CRM"}},
-		"history hidden":      {after: func(p *patientHouse) { p.org.Hide("OpportunityHistory") }, check: "login", result: doctor.Failure, words: []string{"stage history", "read access to opportunities"}},
+		"history hidden":      {after: func(p *patientHouse) { p.org.Hide("OpportunityHistory") }, check: "stage", result: doctor.Failure, words: []string{"stage history", "read access to opportunities"}},
 		"production":          {spoil: func(p *patientHouse) { p.sales.Sandbox = false }, check: "environment", result: doctor.Failure, words: []string{"configured as environment: sandbox", "production account", "tenant.environment"}},
 		"clock a little off":  {spoil: func(p *patientHouse) { p.sales.Now = clock(10 * time.Second) }, check: "clock", result: doctor.Warning, words: []string{"ahead of", "ms", "NTP"}},
 		"clock far off":       {spoil: func(p *patientHouse) { p.sales.Now = clock(-5 * time.Minute) }, check: "clock", result: doctor.Failure, words: []string{"behind", "NTP"}},
 		"stage misspelt":      {spoil: func(p *patientHouse) { p.tenant["Closed Won"] = "Closed Wonn" }, check: "stage", subject: "order-form", result: doctor.Failure, words: []string{"Closed Wonn", `did you mean "Closed Won"?`}},
-		"object not watched":  {spoil: func(p *patientHouse) { p.tenant["    when:"] = "    object: Contract\n    when:" }, check: "stage", subject: "order-form", result: doctor.Failure, words: []string{"Contract", "Opportunity"}},
 		"field hidden":        {after: func(p *patientHouse) { p.org.Hide("Account.Name") }, check: "fields", result: doctor.Failure, words: []string{"Account.Name", "read access"}},
 		"field not writable":  {after: func(p *patientHouse) { p.org.DenyEdit("Opportunity.DealSeal_Audit__c") }, check: "write_back", result: doctor.Failure, words: []string{"write_back.audit", "edit access"}},
 		"field too short":     {spoil: func(p *patientHouse) { p.fields["Opportunity"][0].Length = 20 }, check: "write_back", result: doctor.Failure, words: []string{"write_back.transaction_id", "holds 20 characters, 26 are needed", "longer"}},

@@ -165,7 +165,7 @@ func (v *visit) compare(ctx context.Context) {
 	}
 	v.namedByLabel(rules)
 	ask := engine.ProbeOf(rules)
-	problems, err := prober.Probe(ctx, ask)
+	problems, err := engine.Fit(ctx, prober, rules)
 	if err != nil {
 		v.report(failed(string(connectors.AspectStage), err, "ask again when the CRM answers"))
 		return
@@ -280,32 +280,48 @@ func (v *visit) tryTemplates(ctx context.Context) {
 	if !ok {
 		return
 	}
-	refs, err := sampler.Recent(ctx, tried)
+	latest := map[string][]deal.Record{}
+	for i, r := range v.rules {
+		b := v.bundles[v.file.Rules[i].Document.Template]
+		if b == nil {
+			continue
+		}
+		records, asked := latest[r.Watch.Object]
+		if !asked {
+			var ok bool
+			if records, ok = v.latest(ctx, sampler, r.Watch.Object); !ok {
+				return
+			}
+			latest[r.Watch.Object] = records
+		}
+		v.report(v.tryTemplate(b, r, records).On(r.Watch.Rule))
+	}
+}
+
+// latest reads what the rules of an object need, of its records that were changed last. What cannot be read is reported.
+func (v *visit) latest(ctx context.Context, sampler connectors.Sampler, object string) (records []deal.Record, ok bool) {
+	refs, err := sampler.Recent(ctx, object, tried)
 	if err != nil {
 		v.report(failed(checkTemplate, err, "ask again when the CRM answers"))
-		return
+		return nil, false
 	}
-	var records []deal.Record
-	fields := engine.ProbeOf(v.rules).Read
+	of := slices.DeleteFunc(slices.Clone(v.rules), func(r engine.Rule) bool { return r.Watch.Object != object })
+	fields := engine.ProbeOf(of).Read
 	for _, ref := range refs {
 		record, err := v.crm.Record(ctx, ref, fields)
 		if errors.Is(err, deal.ErrGone) {
 			continue
 		}
 		if deal.IsPermanent(err) {
-			return // the field that cannot be read is reported already
+			return nil, false // the field that cannot be read is reported already
 		}
 		if err != nil {
 			v.report(failed(checkTemplate, err, "ask again when the CRM answers"))
-			return
+			return nil, false
 		}
 		records = append(records, record)
 	}
-	for i, r := range v.rules {
-		if b := v.bundles[v.file.Rules[i].Document.Template]; b != nil {
-			v.report(v.tryTemplate(b, r, records).On(r.Watch.Rule))
-		}
-	}
+	return records, true
 }
 
 func (v *visit) tryTemplate(b *documents.Bundle, r engine.Rule, records []deal.Record) doctor.Finding {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dealseal/dealseal/config"
@@ -247,6 +248,9 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 	if err != nil {
 		return engine.Rule{}, file.At(path+".start_from", "%v", err)
 	}
+	if known := objectsOf(deal.Kind(file.CRM.Kind)); !slices.Contains(known, r.Object) {
+		return engine.Rule{}, file.At(path+".object", "object %q cannot be watched%s; those that can are %s", r.Object, config.Nearest(r.Object, known), strings.Join(known, ", "))
+	}
 	profile, err := h.profileOf(r)
 	if err != nil {
 		return engine.Rule{}, file.At(path+".seal", "%v", err)
@@ -292,6 +296,14 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 	}
 	return engine.Rule{StartFrom: start, Plan: p, Types: types, Filter: filter,
 		Watch: deal.Watch{Rule: r.ID, Object: r.Object, Pipeline: r.When.Pipeline, Stage: r.When.Stage}}, nil
+}
+
+// objectsOf are the objects that rules may watch.
+func objectsOf(crm deal.Kind) []string {
+	if crm == deal.Salesforce {
+		return salesforce.Objects()
+	}
+	return hubspot.Objects()
 }
 
 // guardOf is how many deals are let through unasked. The defaults are those that config.Guard names.

@@ -177,7 +177,7 @@ func (d *service) provision(ctx context.Context, o provisionOrder, who string) (
 	if !ok {
 		return nil, fmt.Errorf("nothing can be made in a CRM of this kind")
 	}
-	lacking, err := p.Lacking(ctx, t.writeBacks())
+	lacking, err := p.Lacking(ctx, t.written())
 	if err != nil {
 		return nil, err
 	}
@@ -225,9 +225,9 @@ func (h *house) tenant(id deal.TenantID) (tenant, bool) {
 	return tenant{}, false
 }
 
-func (t tenant) writeBacks() (all []deal.WriteBack) {
+func (t tenant) written() (all []connectors.Written) {
 	for _, r := range t.rules {
-		all = append(all, r.Plan.WriteBack)
+		all = append(all, connectors.Written{Object: r.Watch.Object, WriteBack: r.Plan.WriteBack})
 	}
 	return all
 }
@@ -249,7 +249,7 @@ func (c *call) writeFolder() error {
 		if dir == "" {
 			return usagef("tenant %s is a Salesforce org: use --sfdx", c.tenant)
 		}
-		files, err = with.SourceFolder(t.writeBacks())
+		files, err = with.SourceFolder(t.written())
 		next = "sf project deploy start --source-dir force-app, then assign the permission set " + salesforce.PermissionSet + " to dealseal's user"
 	case hubspot.Config:
 		if dir = c.provision.project; dir == "" {

@@ -39,7 +39,7 @@ func testProbeOfFilters(t *testing.T, w World) {
 		{tr.WriteBack.SignedAt + " = TRUE", 1, "time"},
 	} {
 		_, fields := parsed(t, c.filter)
-		problems, err := crm.Probe(callContext(t), connectors.Probe{Filters: fields})
+		problems, err := crm.Probe(callContext(t), connectors.Probe{Object: w.Traits().Object, Filters: fields})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,6 +14,7 @@ import (
 // probe asks, and holds that every problem says what it is and what to do.
 func probe(t *testing.T, w World, p connectors.Probe) []connectors.Problem {
 	t.Helper()
+	p.Object = w.Traits().Object
 	problems, err := prober(t, w).Probe(callContext(t), p)
 	if err != nil {
 		t.Fatalf("Probe: %v", err)

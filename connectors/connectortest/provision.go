@@ -13,7 +13,8 @@ func testProvision(t *testing.T, w World) {
 	if !ok {
 		t.Fatal("the connector makes no fields: people would have to, one by one")
 	}
-	wanted := []deal.WriteBack{w.Traits().WriteBack, w.Traits().NewWriteBack, w.Traits().NewWriteBack}
+	object := w.Traits().Object
+	wanted := []connectors.Written{{Object: object, WriteBack: w.Traits().WriteBack}, {Object: object, WriteBack: w.Traits().NewWriteBack}, {Object: object, WriteBack: w.Traits().NewWriteBack}}
 	lacking := func() []connectors.Provision {
 		t.Helper()
 		list, err := p.Lacking(callContext(t), wanted)

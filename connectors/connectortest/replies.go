@@ -121,7 +121,7 @@ func (v *traveller) probe(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	problems, err := p.Probe(ctx, connectors.Probe{Watches: v.watches(), Read: v.fields(), WriteBack: []deal.WriteBack{v.traits.WriteBack}})
+	problems, err := p.Probe(ctx, connectors.Probe{Object: v.traits.Object, Watches: v.watches(), Read: v.fields(), WriteBack: []deal.WriteBack{v.traits.WriteBack}})
 	for _, q := range problems {
 		if q.What == "" || q.Cure == "" {
 			v.complain("a problem without words: %+v", q)

@@ -67,7 +67,7 @@ func testRecent(t *testing.T, w World) {
 	if !ok {
 		t.Skip("LEFT OUT: the connector has no Recent")
 	}
-	none, err := sampler.Recent(callContext(t), 2)
+	none, err := sampler.Recent(callContext(t), traits.Object, 2)
 	if err != nil || len(none) != 0 {
 		t.Errorf("Recent of an empty account gives %v and %v", none, err)
 	}
@@ -79,7 +79,7 @@ func testRecent(t *testing.T, w World) {
 		want = append(want, deal.Ref{Object: traits.Object, ID: ids[i]})
 	}
 	slices.Reverse(want)
-	got, err := sampler.Recent(callContext(t), 2)
+	got, err := sampler.Recent(callContext(t), traits.Object, 2)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,9 @@ import (
 	"github.com/dealseal/dealseal/deal"
 )
 
+// Objects are the names of the objects that rules may watch.
+func Objects() []string { return []string{Object} }
+
 // Object is the only object whose stage changes can be watched, and part of the name of each of its records.
 const Object = "deals"
 

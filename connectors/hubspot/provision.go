@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/dealseal/dealseal/connectors"
-	"github.com/dealseal/dealseal/deal"
 )
 
 // group is the heading under which HubSpot shows the properties that we make.
@@ -35,23 +34,23 @@ type newOption struct {
 }
 
 // Lacking implements connectors.Provisioner. Making needs the scope crm.schemas.deals.write, which nothing else does.
-func (c *Connector) Lacking(ctx context.Context, writeBacks []deal.WriteBack) ([]connectors.Provision, error) {
-	list, err := c.lacking(ctx, writeBacks)
+func (c *Connector) Lacking(ctx context.Context, written []connectors.Written) ([]connectors.Provision, error) {
+	list, err := c.lacking(ctx, written)
 	if err != nil {
 		return nil, fmt.Errorf("hubspot: compare the properties with the account: %w", err)
 	}
 	return list, nil
 }
 
-func (c *Connector) lacking(ctx context.Context, writeBacks []deal.WriteBack) (list []connectors.Provision, err error) {
+func (c *Connector) lacking(ctx context.Context, written []connectors.Written) (list []connectors.Provision, err error) {
 	d := &dictionary{connector: c, types: map[string]map[string]property{}}
 	known, err := d.list(ctx, Object)
 	if err != nil {
 		return nil, err
 	}
 	var done []string
-	for _, w := range writeBacks {
-		for _, t := range targets(w) {
+	for _, w := range written {
+		for _, t := range targets(w.WriteBack) {
 			if slices.Contains(done, t.property) {
 				continue
 			}

@@ -97,7 +97,10 @@ func (c *Connector) try(ctx context.Context, a attempt) error {
 }
 
 // Recent implements connectors.Sampler.
-func (c *Connector) Recent(ctx context.Context, n int) ([]deal.Ref, error) {
+func (c *Connector) Recent(ctx context.Context, object string, n int) ([]deal.Ref, error) {
+	if object != Object {
+		return nil, fmt.Errorf("hubspot: find the latest records: %w", refuse("object %q is not supported: dealseal seals for %s only", object, Object))
+	}
 	refs, err := c.recent(ctx, n)
 	if err != nil {
 		return nil, fmt.Errorf("hubspot: find the latest deals: %w", err)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -170,6 +171,8 @@ func (c Config) Validate() error {
 		wrong("pubsub_url", "is for change_events only: name a channel there, such as /data/OpportunityChangeEvent, or leave it out")
 	case c.ChangeEvents != "" && !channelForm.MatchString(c.ChangeEvents):
 		wrong("change_events", "%q is no channel: it looks like /data/OpportunityChangeEvent", c.ChangeEvents)
+	case isOtherObjects(c.ChangeEvents):
+		wrong("change_events", "%q tells of no opportunities: those of other objects are not listened to, and polls find them (docs/objects.md)", c.ChangeEvents)
 	case c.ChangeEvents != "" && err != nil:
 		wrong("pubsub_url", "%q is no address: leave it out, or write it as %s", c.PubSubURL, publicPubSub)
 	}
@@ -177,6 +180,11 @@ func (c Config) Validate() error {
 		wrong("tx_marker", "%q is no API name of a custom field: it looks like DealSeal_Key__c", c.TxMarker)
 	}
 	return errors.Join(errs...)
+}
+
+// isOtherObjects reports whether a channel tells of one object that rules may watch, and whose changes are not listened to.
+func isOtherObjects(channel string) bool {
+	return slices.ContainsFunc(kinds[1:], func(k kind) bool { return channel == "/data/"+k.name+"ChangeEvent" })
 }
 
 func (a Auth) validate(wrong func(key, format string, args ...any)) {

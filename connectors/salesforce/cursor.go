@@ -1,8 +1,10 @@
 package salesforce
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/dealseal/dealseal/connectors"
@@ -20,6 +22,8 @@ type scan struct {
 	to time.Time
 	// asOf is the CRM's time when the first page was read; zero before that.
 	asOf time.Time
+	// kind is whose history is being read.
+	kind kind
 	// last is the last row that was read; its zero value stands before the first.
 	last position
 	// watches tells for which watches the scan began.
@@ -37,8 +41,9 @@ type scanState struct {
 	From    string `json:"from"`
 	AsOf    string `json:"as_of,omitempty"`
 	At      string `json:"at"`
-	ID      string `json:"id"`
+	ID      string `json:"id"` // empty: before the first row
 	Watches string `json:"watches"`
+	Object  string `json:"object,omitempty"` // Opportunity if there is none
 }
 
 // state stores the scan for deal.Cursor.
@@ -46,6 +51,9 @@ func (s scan) state() string {
 	stored := scanState{From: s.from.Format(queryTime), At: s.last.at.Format(queryTime), ID: s.last.id, Watches: s.watches}
 	if !s.asOf.IsZero() {
 		stored.AsOf = s.asOf.Format(queryTime)
+	}
+	if s.kind.name != Object {
+		stored.Object = s.kind.name
 	}
 	b, err := json.Marshal(stored)
 	if err != nil {
@@ -70,12 +78,16 @@ func parseState(text string) (scan, error) {
 	if errors.Join(errs[:]...) != nil {
 		return scan{}, errors.New("has a time that cannot be read")
 	}
-	id, err := CanonicalID(stored.ID)
-	if err != nil {
+	var err error
+	if s.kind, err = kindNamed(cmp.Or(stored.Object, Object)); err != nil {
 		return scan{}, err
 	}
-	s.last.id = id
-	return s, nil
+	if stored.ID == "" {
+		s.last = position{}
+		return s, nil
+	}
+	s.last.id, err = CanonicalID(stored.ID)
+	return s, err
 }
 
 // resume returns the scan that goes on after the cursor. A scan that began for other watches begins again: a row that it
@@ -91,17 +103,36 @@ func (c *Connector) resume(after deal.Cursor, watches []deal.Watch) scan {
 			c.log.Warn("the position inside the stage history is damaged; the window is read again", "err", err)
 		}
 	}
-	earliest := watches[0].Since
-	for _, w := range watches[1:] {
-		if w.Since.Before(earliest) {
-			earliest = w.Since
-		}
-	}
-	from := earliest
-	if overlapping := after.Since.Add(-c.cfg.Overlap); !after.Since.IsZero() && overlapping.After(earliest) {
+	from := earliest(watches)
+	if overlapping := after.Since.Add(-c.cfg.Overlap); !after.Since.IsZero() && overlapping.After(from) {
 		from = overlapping
 	}
-	return scan{from: from.UTC(), watches: key}
+	s := scan{from: from.UTC(), watches: key}
+	s.turn(watches)
+	return s
+}
+
+// earliest is the first time that any watch is for.
+func earliest(watches []deal.Watch) time.Time {
+	first := watches[0].Since
+	for _, w := range watches[1:] {
+		if w.Since.Before(first) {
+			first = w.Since
+		}
+	}
+	return first
+}
+
+// turn moves the scan to the beginning of the next history that is watched, if there is one.
+func (s *scan) turn(watches []deal.Watch) bool {
+	next := slices.IndexFunc(kinds, func(k kind) bool { return k.name == s.kind.name }) + 1
+	for _, k := range kinds[next:] {
+		if len(of(k, watches)) > 0 {
+			s.kind, s.last = k, position{}
+			return true
+		}
+	}
+	return false
 }
 
 // pause stores a scan that has more to read. Since stays where it was: nothing is returned for good before the end.

@@ -184,7 +184,7 @@ func fileName(title, extension string) string {
 // search; with Config.TxMarker Salesforce then refuses the second file, without it the next Attach finds whichever came
 // first.
 func (c *Connector) Attach(ctx context.Context, ref deal.Ref, tx deal.TxID, role deal.Role, f deal.File) (deal.Attachment, error) {
-	ref, err := checkRef(ref)
+	ref, _, err := checkRef(ref)
 	if err != nil {
 		return deal.Attachment{}, fmt.Errorf("salesforce: attach %s: %w", role, err)
 	}
@@ -198,7 +198,7 @@ func (c *Connector) Attach(ctx context.Context, ref deal.Ref, tx deal.TxID, role
 // AttachAll implements connectors.Bundler: the record is looked at once, and small files go in one call that also reads
 // back what was stored.
 func (c *Connector) AttachAll(ctx context.Context, ref deal.Ref, tx deal.TxID, files []connectors.Piece) ([]deal.Attachment, error) {
-	ref, err := checkRef(ref)
+	ref, _, err := checkRef(ref)
 	if err != nil {
 		return nil, fmt.Errorf("salesforce: attach: %w", err)
 	}
@@ -396,7 +396,11 @@ func (c *Connector) recordMissing(ctx context.Context, id string, err error) err
 	if !hasCode(err, "ENTITY_IS_DELETED", "NOT_FOUND", "INVALID_CROSS_REFERENCE_KEY", "INSUFFICIENT_ACCESS_ON_CROSS_REFERENCE_ENTITY") {
 		return err
 	}
-	found, lookErr := c.lookUp(ctx, "SELECT Id FROM "+Object+" WHERE Id = "+quote(id))
+	k, ok := kindOf(id)
+	if !ok {
+		return err
+	}
+	found, lookErr := c.lookUp(ctx, "SELECT Id FROM "+k.name+" WHERE Id = "+quote(id))
 	if lookErr == nil && len(found.rows) == 0 {
 		return deal.ErrGone
 	}

@@ -29,9 +29,10 @@ const (
 
 // Changes implements connectors.CRM.
 //
-// Every edit of amount, close date or probability writes a history row too, so a row is an entry only if the row before
-// it of the same Opportunity has another stage; that one may lie before the window and is then asked for. The query has
-// no filter on the stage for the same reason. When nothing has happened within the overlap, a poll is one call.
+// Every edit of amount, close date or probability of an Opportunity writes a history row too, so a row is an entry only if
+// the row before it of the same Opportunity has another stage; that one may lie before the window and is then asked for. The
+// query has no filter on the stage for the same reason. The rows of tracked fields are each an entry. When nothing has
+// happened within the overlap, a poll is one call for each object that is watched.
 func (c *Connector) Changes(ctx context.Context, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
 	return c.changes(ctx, time.Time{}, after, watches)
 }
@@ -47,9 +48,8 @@ func (c *Connector) changes(ctx context.Context, to time.Time, after deal.Cursor
 		return deal.Page{Next: after}, nil
 	}
 	for _, w := range watches {
-		if w.Object != Object {
-			return deal.Page{}, fmt.Errorf("salesforce: rule %s: %w", w.Rule,
-				refuse("object %q cannot be watched: only %s has a stage history in every org", w.Object, Object))
+		if _, err := kindNamed(w.Object); err != nil {
+			return deal.Page{}, fmt.Errorf("salesforce: rule %s: %w", w.Rule, err)
 		}
 	}
 	if err := ctx.Err(); err != nil {
@@ -60,31 +60,60 @@ func (c *Connector) changes(ctx context.Context, to time.Time, after deal.Cursor
 	}
 	page, err := c.readPage(ctx, to, after, watches)
 	if err != nil {
-		return deal.Page{}, fmt.Errorf("salesforce: read the stage history: %w", noHistory(err))
+		return deal.Page{}, fmt.Errorf("salesforce: read the stage history: %w", err)
 	}
 	return page, nil
 }
 
+// readPage reads the history of one object after the other: a page has rows of one of them, or is the last.
 func (c *Connector) readPage(ctx context.Context, to time.Time, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
 	s := c.resume(after, watches)
 	s.to = to
-	rows, more, asOf, err := c.historyRows(ctx, s)
+	for {
+		page, more, err := c.readRows(ctx, &s, watches)
+		if err != nil {
+			return deal.Page{}, noHistory(s.kind, err)
+		}
+		if !more {
+			if more = s.turn(watches); !more {
+				page.Next = s.finish(after)
+				return page, nil
+			}
+			if len(page.Entries)+len(page.Quarantined) == 0 {
+				continue
+			}
+		}
+		page.Next, page.More = s.pause(after), true
+		return page, nil
+	}
+}
+
+// readRows reads rows of the history that the scan is at, and moves the scan behind them. more says that there may be others.
+func (c *Connector) readRows(ctx context.Context, s *scan, watches []deal.Watch) (page deal.Page, more bool, err error) {
+	if err := c.checkTracking(ctx, s.kind); err != nil {
+		return page, false, err
+	}
+	rows, more, asOf, err := c.historyRows(ctx, *s)
 	if err != nil {
-		return deal.Page{}, err
+		return page, false, err
 	}
 	if s.asOf.IsZero() {
 		s.asOf = asOf
 	}
-	by := byStage(watches)
-	earlier, err := c.stagesBefore(ctx, rows, by)
+	by := byStage(s.kind, watches)
+	var earlier []stageBefore
+	if s.kind.tracked {
+		earlier, err = make([]stageBefore, len(rows)), c.nameStages(ctx, s.kind, rows, earliest(of(s.kind, watches)))
+	} else {
+		earlier, err = c.stagesBefore(ctx, rows, by)
+	}
 	if err != nil {
-		return deal.Page{}, err
+		return page, false, err
 	}
 
-	var page deal.Page
 	start := s.last
 	for i, row := range rows {
-		entries, quarantined := judge(row, earlier[i], by)
+		entries, quarantined := judge(s.kind, row, earlier[i], by)
 		if len(page.Entries) > 0 && len(page.Entries)+len(entries) > maxEntries {
 			more = true
 			break
@@ -97,33 +126,39 @@ func (c *Connector) readPage(ctx context.Context, to time.Time, after deal.Curso
 			s.last = row.position()
 		}
 	}
-	if !more {
-		page.Next = s.finish(after)
-		return page, nil
-	}
-	if s.last == start {
-		return deal.Page{}, &Error{class: permanent, cure: fmt.Sprintf(
+	if more && s.last == start {
+		return page, false, &Error{class: permanent, cure: fmt.Sprintf(
 			"%d rows in sequence have no ID and date that can be read: check api_version", len(rows))}
 	}
-	page.Next, page.More = s.pause(after), true
-	return page, nil
+	return page, more, nil
 }
 
-// byStage sorts the watches by the stage that they are for.
-func byStage(watches []deal.Watch) map[string][]deal.Watch {
-	m := map[string][]deal.Watch{}
+// of are the watches for an object.
+func of(k kind, watches []deal.Watch) (its []deal.Watch) {
 	for _, w := range watches {
+		if w.Object == k.name {
+			its = append(its, w)
+		}
+	}
+	return its
+}
+
+// byStage sorts the watches for an object by the stage that they are for.
+func byStage(k kind, watches []deal.Watch) map[string][]deal.Watch {
+	m := map[string][]deal.Watch{}
+	for _, w := range of(k, watches) {
 		m[w.Stage] = append(m[w.Stage], w)
 	}
 	return m
 }
 
-// historyRow is a row of OpportunityHistory. What could not be read is empty, and err says what that was.
+// historyRow is a row of a history. What could not be read is empty, and err says what that was.
 type historyRow struct {
-	id, opportunity, stage, by string
-	at                         time.Time
-	err                        error
-	name                       string // what a quarantine calls the row
+	id, record, stage, by string
+	made                  bool // of a history of fields: it says that the record was made, and not in which stage
+	at                    time.Time
+	err                   error
+	name                  string // what a quarantine calls the row
 }
 
 // placed reports whether the row's place in the order is known.
@@ -138,12 +173,12 @@ func (c *Connector) historyRows(ctx context.Context, s scan) (rows []historyRow,
 	if err != nil {
 		return nil, false, time.Time{}, err
 	}
-	rows, done, err := parseHistory(r.body)
+	rows, done, err := parseHistory(s.kind, r.body)
 	return rows, !done || len(rows) == pageRows, r.asOf, err
 }
 
 // parseHistory reads a query's reply.
-func parseHistory(body []byte) (rows []historyRow, done bool, err error) {
+func parseHistory(k kind, body []byte) (rows []historyRow, done bool, err error) {
 	var page struct {
 		Records []json.RawMessage `json:"records"`
 		Done    *bool             `json:"done"`
@@ -155,7 +190,7 @@ func parseHistory(body []byte) (rows []historyRow, done bool, err error) {
 		return nil, false, malformed("it has too many rows, or none and is not the last page")
 	}
 	for _, raw := range page.Records {
-		rows = append(rows, parseHistoryRow(raw))
+		rows = append(rows, parseHistoryRow(k, raw))
 	}
 	return rows, *page.Done, nil
 }
@@ -170,13 +205,18 @@ func historyQuery(s scan) string {
 	if !s.to.IsZero() {
 		where += " AND CreatedDate < " + s.to.Format(queryTime)
 	}
-	return fmt.Sprintf("SELECT Id, OpportunityId, StageName, CreatedDate, CreatedById FROM OpportunityHistory WHERE %s ORDER BY CreatedDate, Id LIMIT %d",
-		where, pageRows)
+	columns := s.kind.stage
+	if s.kind.tracked {
+		columns = "Field, NewValue"
+		where = "Field IN (" + quote(s.kind.stage) + "," + quote(madeField) + ") AND " + where
+	}
+	return fmt.Sprintf("SELECT Id, %s, %s, CreatedDate, CreatedById FROM %s WHERE %s ORDER BY CreatedDate, Id LIMIT %d",
+		s.kind.parent(), columns, s.kind.history(), where, pageRows)
 }
 
 // parseHistoryRow reads one row and never fails as a whole: what can be read is needed to say which row it was, and to
 // judge the row after it.
-func parseHistoryRow(raw json.RawMessage) historyRow {
+func parseHistoryRow(k kind, raw json.RawMessage) historyRow {
 	row := historyRow{name: rowName(raw)}
 	var errs []error
 	bad := func(field string, err error) { errs = append(errs, fmt.Errorf("%s %w", field, err)) }
@@ -191,11 +231,15 @@ func parseHistoryRow(raw json.RawMessage) historyRow {
 	} else {
 		row.name = row.id
 	}
-	if row.opportunity, err = idField(fields["OpportunityId"]); err != nil {
-		bad("OpportunityId", err)
+	if row.record, err = idField(fields[k.parent()]); err != nil {
+		bad(k.parent(), err)
 	}
-	if row.stage, _ = fields["StageName"].(string); row.stage == "" {
-		bad("StageName", errors.New("is missing"))
+	if k.tracked {
+		if row.stage, row.made, err = trackedStage(k, fields); err != nil {
+			bad("the row", err)
+		}
+	} else if row.stage, _ = fields[k.stage].(string); row.stage == "" {
+		bad(k.stage, errors.New("is missing"))
 	}
 	date, _ := fields["CreatedDate"].(string)
 	if row.at, err = parseTime(date); err != nil {
@@ -220,7 +264,7 @@ func rowName(raw []byte) string {
 	return "sha256:" + hex.EncodeToString(sum[:8])
 }
 
-// stageBefore is what is known of the row before a row of the same Opportunity.
+// stageBefore is what is known of the row before a row of the same record.
 type stageBefore struct {
 	// stage is empty when there is no row before.
 	stage string
@@ -229,7 +273,7 @@ type stageBefore struct {
 }
 
 // judge decides what a row is: entries, nothing, or something that a person must look at.
-func judge(row historyRow, before stageBefore, by map[string][]deal.Watch) ([]deal.Change, *deal.Quarantine) {
+func judge(k kind, row historyRow, before stageBefore, by map[string][]deal.Watch) ([]deal.Change, *deal.Quarantine) {
 	reason := ""
 	switch {
 	case row.err != nil:
@@ -241,8 +285,8 @@ func judge(row historyRow, before stageBefore, by map[string][]deal.Watch) ([]de
 	}
 	if reason != "" {
 		return nil, &deal.Quarantine{
-			Ref: deal.Ref{Object: Object, ID: row.opportunity}, Row: row.name,
-			Reason: "OpportunityHistory: " + strings.ReplaceAll(reason, "\n", "; "), At: row.at,
+			Ref: deal.Ref{Object: k.name, ID: row.record}, Row: row.name,
+			Reason: k.history() + ": " + strings.ReplaceAll(reason, "\n", "; "), At: row.at,
 		}
 	}
 	var entries []deal.Change
@@ -251,7 +295,7 @@ func judge(row historyRow, before stageBefore, by map[string][]deal.Watch) ([]de
 			continue
 		}
 		entries = append(entries, deal.Change{
-			Rule: w.Rule, Ref: deal.Ref{Object: Object, ID: row.opportunity}, Stage: row.stage,
+			Rule: w.Rule, Ref: deal.Ref{Object: k.name, ID: row.record}, Stage: row.stage,
 			Occurrence: row.id, At: row.at, By: row.by,
 		})
 	}
@@ -274,7 +318,7 @@ func (c *Connector) stagesBefore(ctx context.Context, rows []historyRow, by map[
 	last := map[string]stageBefore{} // by Opportunity
 	var ask []int
 	for i, row := range rows {
-		known, seen := last[row.opportunity]
+		known, seen := last[row.record]
 		switch {
 		case seen:
 			before[i] = known
@@ -285,8 +329,8 @@ func (c *Connector) stagesBefore(ctx context.Context, rows []historyRow, by map[
 				ask = append(ask, i)
 			}
 		}
-		if row.opportunity != "" {
-			last[row.opportunity] = stageOf(row.stage)
+		if row.record != "" {
+			last[row.record] = stageOf(row.stage)
 		}
 	}
 	for len(ask) > 0 {
@@ -317,8 +361,8 @@ func (c *Connector) askBefore(ctx context.Context, rows []historyRow, ask []int,
 	var ids []string
 	var newest time.Time
 	for _, i := range ask {
-		open[rows[i].opportunity] = &want{place: i}
-		ids = append(ids, rows[i].opportunity)
+		open[rows[i].record] = &want{place: i}
+		ids = append(ids, rows[i].record)
 		if rows[i].at.After(newest) {
 			newest = rows[i].at
 		}

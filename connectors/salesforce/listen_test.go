@@ -393,7 +393,7 @@ func TestChannelsAndAddresses(t *testing.T) {
 	for _, c := range []struct{ channel, url, wrong string }{
 		{"", "", ""}, {testChannel, "", ""}, {"/data/Deals__chn", "https://api.deu.pubsub.salesforce.com:7443/", ""},
 		{"", "https://api.pubsub.salesforce.com:7443", "pubsub_url: is for change_events"},
-		{"OpportunityChangeEvent", "", "change_events: "}, {"/topic/x", "", "change_events: "},
+		{"OpportunityChangeEvent", "", "change_events: "}, {"/data/OrderChangeEvent", "", "tells of no opportunities"}, {"/topic/x", "", "change_events: "},
 		{testChannel, "http://api.pubsub.salesforce.com", "pubsub_url: "}, {testChannel, "api.pubsub.salesforce.com:7443", "pubsub_url: "},
 	} {
 		cfg := base

@@ -1,6 +1,7 @@
 package salesforce
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,8 +13,8 @@ import (
 	"github.com/dealseal/dealseal/deal"
 )
 
-// Probe implements connectors.Prober. It costs one description of Opportunity, which the connector remembers, and one of
-// each further object that a path leads to. That the history can be read is proved by Identity.
+// Probe implements connectors.Prober. It costs one description of the object, which the connector remembers, one of each
+// further object that a path leads to, a look at the history and, where that is an administrator's choice, whether it is kept.
 func (c *Connector) Probe(ctx context.Context, p connectors.Probe) ([]connectors.Problem, error) {
 	problems, err := c.probe(ctx, p)
 	if err != nil {
@@ -23,15 +24,23 @@ func (c *Connector) Probe(ctx context.Context, p connectors.Probe) ([]connectors
 }
 
 func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors.Problem, error) {
-	link := len(c.page("ContentDocument", strings.Repeat("0", 18)))
-	fits := func(o *sobject) bool { return len(o.misfits(p, link)) == 0 }
-	opportunity, err := c.schema.object(ctx, Object, fits)
+	k, err := kindNamed(cmp.Or(p.Object, Object))
 	if err != nil {
 		return nil, err
 	}
-	problems := opportunity.misfits(p, link)
+	link := len(c.page("ContentDocument", strings.Repeat("0", 18)))
+	fits := func(o *sobject) bool { return len(o.misfits(k, p, link)) == 0 }
+	described, err := c.schema.object(ctx, k.name, fits)
+	if err != nil {
+		return nil, err
+	}
+	problems, err := c.historyMisfits(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	problems = append(problems, described.misfits(k, p, link)...)
 	for _, path := range p.Read {
-		_, err := c.selectPaths(ctx, []string{path})
+		_, err := c.selectPaths(ctx, k, []string{path})
 		switch {
 		case isMisfit(err):
 			problems = append(problems, connectors.Problem{
@@ -42,7 +51,7 @@ func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors
 		case err != nil:
 			return nil, err
 		default:
-			problem, err := c.typeMisfit(ctx, path, p.Types[path])
+			problem, err := c.typeMisfit(ctx, k, path, p.Types[path])
 			if err != nil {
 				return nil, err
 			}
@@ -50,7 +59,7 @@ func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors
 		}
 	}
 	for _, f := range p.Filters {
-		misfits, err := c.filterMisfit(ctx, f)
+		misfits, err := c.filterMisfit(ctx, k, f)
 		if err != nil {
 			return nil, err
 		}
@@ -69,22 +78,23 @@ func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors
 	return problems, nil
 }
 
-// Resolve implements connectors.Resolver. It costs nothing once Opportunity is described.
+// Resolve implements connectors.Resolver. It costs nothing once the object is described.
 func (c *Connector) Resolve(ctx context.Context, w deal.Watch) (deal.Watch, error) {
-	if w.Object != Object {
-		return w, nil
+	k, err := kindNamed(w.Object)
+	if err != nil {
+		return w, nil // Probe says so
 	}
-	o, err := c.schema.object(ctx, Object, anything)
+	o, err := c.schema.object(ctx, k.name, anything)
 	if err != nil {
 		return w, fmt.Errorf("salesforce: look for the stage: %w", err)
 	}
-	return o.resolve(w), nil
+	return o.resolve(k, w), nil
 }
 
 // resolve puts the API name of the only active stage with that label in its place.
-func (o *sobject) resolve(w deal.Watch) deal.Watch {
+func (o *sobject) resolve(k kind, w deal.Watch) deal.Watch {
 	var names []string
-	for _, v := range o.fields["StageName"].Values {
+	for _, v := range o.fields[k.stage].Values {
 		if v.Value == w.Stage {
 			return w
 		}
@@ -99,13 +109,13 @@ func (o *sobject) resolve(w deal.Watch) deal.Watch {
 }
 
 // typeMisfit says why a document could not make a number or a date of a field.
-func (c *Connector) typeMisfit(ctx context.Context, path string, as deal.ValueType) ([]connectors.Problem, error) {
+func (c *Connector) typeMisfit(ctx context.Context, k kind, path string, as deal.ValueType) ([]connectors.Problem, error) {
 	if as != deal.NumberValue && as != deal.DateValue {
 		return nil, nil
 	}
-	object, segments := Object, strings.Split(path, ".")
+	object, segments := k.name, strings.Split(path, ".")
 	if len(segments) > 1 {
-		_, child, err := c.schema.relationship(ctx, Object, segments[0])
+		_, child, err := c.schema.relationship(ctx, k.name, segments[0])
 		if err != nil {
 			return nil, err
 		}
@@ -134,9 +144,9 @@ var filterTypes = map[deal.FilterType][]string{
 }
 
 // filterMisfit says why the filter of a rule could not be judged.
-func (c *Connector) filterMisfit(ctx context.Context, f connectors.FilterField) ([]connectors.Problem, error) {
+func (c *Connector) filterMisfit(ctx context.Context, k kind, f connectors.FilterField) ([]connectors.Problem, error) {
 	segments := strings.Split(f.Path, ".")
-	field, exists, err := c.checkPath(ctx, Object, f.Path, segments)
+	field, exists, err := c.checkPath(ctx, k.name, f.Path, segments)
 	if isMisfit(err) {
 		return []connectors.Problem{f.Misfit(cureOf(err), "correct the name in when.filter, or give the integration user read access to it; lists of other records cannot be compared")}, nil
 	}
@@ -158,12 +168,12 @@ func cureOf(err error) string {
 	return err.Error()
 }
 
-// misfits compares the description of Opportunity with what is watched and what will be written. link is how long the
+// misfits compares the description of an object with what is watched and what will be written. link is how long the
 // address of a document's page is.
-func (o *sobject) misfits(p connectors.Probe, link int) []connectors.Problem {
+func (o *sobject) misfits(k kind, p connectors.Probe, link int) []connectors.Problem {
 	var problems []connectors.Problem
 	for _, w := range p.Watches {
-		if what, cure := o.stageMisfit(w); what != "" {
+		if what, cure := o.stageMisfit(k, w); what != "" {
 			problems = append(problems, connectors.Problem{Rule: w.Rule, Aspect: connectors.AspectStage, What: what, Cure: cure})
 		}
 	}
@@ -180,13 +190,13 @@ func (o *sobject) misfits(p connectors.Probe, link int) []connectors.Problem {
 }
 
 // stageMisfit says why a watch can find nothing; what is empty when it can.
-func (o *sobject) stageMisfit(w deal.Watch) (what, cure string) {
-	if w.Object != Object {
-		return fmt.Sprintf("object %q cannot be watched", w.Object), "only " + Object + " has a stage history in every org: watch that"
+func (o *sobject) stageMisfit(k kind, w deal.Watch) (what, cure string) {
+	if w.Object != k.name {
+		return fmt.Sprintf("object %q cannot be watched", w.Object), "watch one of " + strings.Join(Objects(), ", ")
 	}
-	stages, ok := o.fields["StageName"]
+	stages, ok := o.fields[k.stage]
 	if !ok {
-		return "the integration user cannot see the field StageName of " + Object, "give it read access to the field"
+		return "the integration user cannot see the field " + k.stage + " of " + k.name, "give it read access to the field"
 	}
 	var active []string
 	for _, v := range stages.Values {

@@ -55,11 +55,11 @@ func TestStagesAreComparedByAPINameAndActive(t *testing.T) {
 	} {
 		t.Run(stage, func(t *testing.T) {
 			watches := []deal.Watch{{Rule: "r", Object: Object, Stage: stage, Since: time.Now()}}
-			expectProblem(t, described().misfits(connectors.Probe{Watches: watches}, 100), want...)
+			expectProblem(t, described().misfits(kinds[0], connectors.Probe{Watches: watches}, 100), want...)
 		})
 	}
 	hidden := &sobject{Name: Object}
-	expectProblem(t, hidden.misfits(connectors.Probe{Watches: watch(time.Now())}, 100), "cannot see the field StageName")
+	expectProblem(t, hidden.misfits(kinds[0], connectors.Probe{Watches: watch(time.Now())}, 100), "cannot see the field StageName")
 }
 
 func TestALabelStandsForItsStageIfOnlyOneBearsIt(t *testing.T) {
@@ -73,12 +73,12 @@ func TestALabelStandsForItsStageIfOnlyOneBearsIt(t *testing.T) {
 		"Alt":     "Alt", // the label of a stage that is not active
 		"Doppelt": "Doppelt", "Nirgends": "Nirgends",
 	} {
-		if got := o.resolve(deal.Watch{Object: Object, Stage: stage}).Stage; got != want {
+		if got := o.resolve(kinds[0], deal.Watch{Object: Object, Stage: stage}).Stage; got != want {
 			t.Errorf("%q stands for %q, want %q", stage, got, want)
 		}
 	}
 	watches := []deal.Watch{{Rule: "r", Object: Object, Stage: "Doppelt"}}
-	expectProblem(t, o.misfits(connectors.Probe{Watches: watches}, 100), "label of several stages", `"Won 1" and "Won 2"`)
+	expectProblem(t, o.misfits(kinds[0], connectors.Probe{Watches: watches}, 100), "label of several stages", `"Won 1" and "Won 2"`)
 }
 
 func TestFieldsMustTakeWhatIsWritten(t *testing.T) {
@@ -116,7 +116,7 @@ func TestFieldsMustTakeWhatIsWritten(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.f.Name, tc.f.Updateable = "F", true
-			expectProblem(t, described(tc.f).misfits(connectors.Probe{WriteBack: []deal.WriteBack{tc.to}}, link), tc.want...)
+			expectProblem(t, described(tc.f).misfits(kinds[0], connectors.Probe{WriteBack: []deal.WriteBack{tc.to}}, link), tc.want...)
 		})
 	}
 }
@@ -180,7 +180,7 @@ func TestProbeOfWhatFitsIsRemembered(t *testing.T) {
 			t.Fatalf("%+v, %v", problems, err)
 		}
 	}
-	want := map[mock.Kind]int{mock.KindToken: 1, mock.KindDescribe: 1}
+	want := map[mock.Kind]int{mock.KindToken: 1, mock.KindDescribe: 1, mock.KindQuery: 3} // a look at the history each time
 	if diff := cmp.Diff(want, w.org.Counts()); diff != "" {
 		t.Errorf("calls (-want +got):\n%s", diff)
 	}
@@ -237,7 +237,7 @@ func FuzzDescription(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, problem := range o.misfits(p, 100) {
+		for _, problem := range o.misfits(kinds[0], p, 100) {
 			if problem.What == "" || problem.Cure == "" {
 				t.Errorf("a problem has no name or no cure: %+v", problem)
 			}

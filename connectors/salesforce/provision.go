@@ -35,16 +35,16 @@ var customForm = regexp.MustCompile(`^[A-Za-z](_?[A-Za-z0-9])*__c$`)
 
 // NewFields are the custom fields that write-backs and the marker of files need, each once. Standard fields are not among
 // them.
-func NewFields(writeBacks []deal.WriteBack, txMarker string) (fields []NewField) {
+func NewFields(written []connectors.Written, txMarker string) (fields []NewField) {
 	add := func(f NewField) {
 		if customForm.MatchString(f.Name) && !slices.ContainsFunc(fields, func(o NewField) bool { return o.full() == f.full() }) {
 			f.Label = strings.ReplaceAll(strings.TrimSuffix(f.Name, "__c"), "_", " ")
 			fields = append(fields, f)
 		}
 	}
-	for _, w := range writeBacks {
-		for _, t := range targets(w, 0) {
-			f := NewField{Object: Object, Name: t.field, Type: "Text", Length: 40}
+	for _, w := range written {
+		for _, t := range targets(w.WriteBack, 0) {
+			f := NewField{Object: w.Object, Name: t.field, Type: "Text", Length: 40}
 			switch t.key {
 			case "status":
 				f.Type, f.Length, f.Values = "Picklist", 0, t.words
@@ -85,8 +85,8 @@ func (f NewField) metadata() map[string]any {
 // Lacking implements connectors.Provisioner: the custom fields, a permission set with the rights to them, and its assignment
 // to the user that dealseal logs in as. Making needs the permissions Customize Application and Manage Profiles and Permission
 // Sets, which nothing else does: an administrator gives them for as long as it takes, or deploys a source folder instead.
-func (c *Connector) Lacking(ctx context.Context, writeBacks []deal.WriteBack) ([]connectors.Provision, error) {
-	list, err := c.lacking(ctx, NewFields(writeBacks, c.cfg.TxMarker))
+func (c *Connector) Lacking(ctx context.Context, written []connectors.Written) ([]connectors.Provision, error) {
+	list, err := c.lacking(ctx, NewFields(written, c.cfg.TxMarker))
 	if err != nil {
 		return nil, fmt.Errorf("salesforce: compare the custom fields with the org: %w", err)
 	}
@@ -97,7 +97,7 @@ func (c *Connector) lacking(ctx context.Context, fields []NewField) (list []conn
 	if len(fields) == 0 {
 		return nil, nil
 	}
-	there, err := c.customFields(ctx)
+	there, err := c.customFields(ctx, fields)
 	if err != nil {
 		return nil, err
 	}
@@ -173,8 +173,12 @@ func (c *Connector) assignment(ctx context.Context, set string, list []connector
 }
 
 // customFields are those of the objects that we need some of, in lower case, whether or not the user may see them.
-func (c *Connector) customFields(ctx context.Context) (map[string]bool, error) {
-	const soql = "SELECT Id, DeveloperName, TableEnumOrId FROM CustomField WHERE TableEnumOrId IN ('Opportunity','ContentVersion') AND NamespacePrefix = null"
+func (c *Connector) customFields(ctx context.Context, fields []NewField) (map[string]bool, error) {
+	var objects []string
+	for _, f := range fields {
+		objects = append(objects, f.Object)
+	}
+	soql := "SELECT Id, DeveloperName, TableEnumOrId FROM CustomField WHERE TableEnumOrId IN " + quoteAll(sortedSet(objects)) + " AND NamespacePrefix = null"
 	r, err := c.call(ctx, http.MethodGet, c.wire.path("tooling/query?q="+url.QueryEscape(soql)), nil, nil)
 	if err != nil {
 		return nil, err
@@ -264,7 +268,7 @@ func (c *Connector) create(ctx context.Context, resource string, body map[string
 
 // SourceFolder is what an administrator deploys so that the org has what receipts are written to; see the function of the
 // same name.
-func (c Config) SourceFolder(writeBacks []deal.WriteBack) (map[string][]byte, error) {
+func (c Config) SourceFolder(written []connectors.Written) (map[string][]byte, error) {
 	c = c.withDefaults()
-	return SourceFolder(NewFields(writeBacks, c.TxMarker), c.APIVersion)
+	return SourceFolder(NewFields(written, c.TxMarker), c.APIVersion)
 }

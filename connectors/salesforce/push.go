@@ -12,7 +12,7 @@ import (
 	"github.com/dealseal/dealseal/deal"
 )
 
-// What Salesforce posts. None of it is believed: it names Opportunities whose history is then read.
+// What Salesforce posts. None of it is believed: it names records whose history is then read.
 
 // mostNotifications is how many an Outbound Message has at most.
 const mostNotifications = 100
@@ -92,16 +92,17 @@ func (n notification) event() deal.PushedEvent {
 	return e
 }
 
-// opportunityPrefix begins the ID of each Opportunity.
-const opportunityPrefix = "006"
-
-// pushed wakes for Opportunities only.
+// pushed wakes for records of objects that can be watched.
 func pushed(id string) deal.PushedEvent {
 	canonical, err := CanonicalID(id)
-	if err != nil || !strings.HasPrefix(canonical, opportunityPrefix) {
+	if err != nil {
 		return deal.PushedEvent{}
 	}
-	return deal.PushedEvent{Ref: deal.Ref{Object: Object, ID: canonical}, Wakes: true}
+	k, ok := kindOf(canonical)
+	if !ok {
+		return deal.PushedEvent{}
+	}
+	return deal.PushedEvent{Ref: deal.Ref{Object: k.name, ID: canonical}, Wakes: true}
 }
 
 // ReadCallout reads what a Flow's HTTP callout posts, whose fields are up to whoever made the Flow: one object or a list of

@@ -25,41 +25,41 @@ const (
 // at the same time share, and, once per object type, a description against which the field names are checked before they
 // become part of a query.
 //
-// A path is a field of Opportunity ("Amount"), of a parent ("Account.BillingCity"), or of a list
+// A path is a field of the object ("Amount"), of a parent ("Account.BillingCity"), or of a list
 // ("OpportunityLineItems.Product2.Name"). CurrencyIsoCode may be asked for anywhere; orgs with one currency lack it.
 func (c *Connector) Record(ctx context.Context, ref deal.Ref, fields []string) (deal.Record, error) {
-	ref, err := checkRef(ref)
+	ref, k, err := checkRef(ref)
 	if err != nil {
 		return deal.Record{}, fmt.Errorf("salesforce: read record: %w", err)
 	}
-	record, err := c.readRecord(ctx, ref, fields)
+	record, err := c.readRecord(ctx, k, ref, fields)
 	if err != nil {
 		return deal.Record{}, fmt.Errorf("salesforce: read %s: %w", ref, err)
 	}
 	return record, nil
 }
 
-func (c *Connector) readRecord(ctx context.Context, ref deal.Ref, fields []string) (deal.Record, error) {
-	selected, err := c.selectPaths(ctx, fields)
+func (c *Connector) readRecord(ctx context.Context, k kind, ref deal.Ref, fields []string) (deal.Record, error) {
+	selected, err := c.selectPaths(ctx, k, fields)
 	if err != nil {
 		return deal.Record{}, err
 	}
 	files, apart := filesList, selected.lists[filesList] != nil // mapped by the template: then they cannot be asked for twice
-	columns := selected.columns()
+	columns := selected.columns(k)
 	if !apart {
 		columns += ", (SELECT " + strings.Join(c.linkColumns(), ", ") + " FROM " + files + ")"
 	}
-	answer, err := c.records.Ask(ctx, columns, ref.ID)
+	answer, err := c.records.Ask(ctx, columns+" FROM "+k.name, ref.ID)
 	read, err := asked(ctx, answer, err)
 	if err != nil {
 		return deal.Record{}, err
 	}
 	row := read.row
-	record := deal.Record{Ref: ref, URL: c.page(Object, ref.ID)}
-	record.Stage, _ = row["StageName"].(string)
+	record := deal.Record{Ref: ref, URL: c.page(k.name, ref.ID)}
+	record.Stage, _ = row[k.stage].(string)
 	stamp, _ := row["SystemModstamp"].(string)
 	if record.Modified, err = parseTime(stamp); err != nil || record.Stage == "" {
-		return deal.Record{}, malformed("the record lacks StageName or SystemModstamp")
+		return deal.Record{}, malformed("the record lacks %s or SystemModstamp", k.stage)
 	}
 	if record.Values, err = c.values(ctx, row, selected); err != nil {
 		return deal.Record{}, err
@@ -110,7 +110,7 @@ type list struct {
 }
 
 // selectPaths checks each path against the org's schema.
-func (c *Connector) selectPaths(ctx context.Context, paths []string) (selection, error) {
+func (c *Connector) selectPaths(ctx context.Context, k kind, paths []string) (selection, error) {
 	if len(paths) > maxFields {
 		return selection{}, refuse("%d fields are mapped, at most %d can be", len(paths), maxFields)
 	}
@@ -120,7 +120,7 @@ func (c *Connector) selectPaths(ctx context.Context, paths []string) (selection,
 		if !fieldPath.MatchString(path) || slices.Contains(segments, "") {
 			return selection{}, refuse("%q is no path of a field: write it like Amount, Account.Name or OpportunityLineItems.Quantity", path)
 		}
-		if err := c.selectPath(ctx, &s, path, segments); err != nil {
+		if err := c.selectPath(ctx, k, &s, path, segments); err != nil {
 			return selection{}, err
 		}
 	}
@@ -131,10 +131,10 @@ func (c *Connector) selectPaths(ctx context.Context, paths []string) (selection,
 	return s, nil
 }
 
-func (c *Connector) selectPath(ctx context.Context, s *selection, path string, segments []string) error {
-	object, l := Object, (*list)(nil)
+func (c *Connector) selectPath(ctx context.Context, k kind, s *selection, path string, segments []string) error {
+	object, l := k.name, (*list)(nil)
 	if len(segments) > 1 {
-		_, child, err := c.schema.relationship(ctx, Object, segments[0])
+		_, child, err := c.schema.relationship(ctx, k.name, segments[0])
 		if err != nil {
 			return err
 		}
@@ -229,8 +229,8 @@ func sortedSet(names []string) []string {
 }
 
 // columns is what the query selects. Everything in it was found in the org's schema.
-func (s selection) columns() string {
-	columns := sortedSet(append([]string{"Id", "StageName", "SystemModstamp"}, s.fields...))
+func (s selection) columns(k kind) string {
+	columns := sortedSet(append([]string{"Id", k.stage, "SystemModstamp"}, s.fields...))
 	for _, name := range slices.Sorted(maps.Keys(s.lists)) {
 		l := s.lists[name]
 		fields := l.fields

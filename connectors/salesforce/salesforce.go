@@ -1,8 +1,8 @@
-// Package salesforce is the connector to Salesforce: stage entries from OpportunityHistory, records through SOQL, sealed
-// files as ContentVersion, receipts as an update of the Opportunity.
+// Package salesforce is the connector to Salesforce: stage entries from the history of the watched objects, records through
+// SOQL, sealed files as ContentVersion, receipts as an update of the record.
 //
-// Opportunity is the only object whose stage changes it can watch, because Salesforce writes a history row with an ID of
-// its own for each of them in every org; other objects have that only where an administrator has switched it on.
+// An entry is a history row with an ID of its own. Every org writes them for Opportunity (OpportunityHistory); for Quote,
+// Contract and Order only where an administrator has the status tracked, without which they are refused.
 //
 // Every call goes through one transport (wire), which owns the session, the headers, the allowance and the errors.
 // simpleforce carries queries and single-record calls, resty the transfer of files. Neither ever sees a failure that it
@@ -12,7 +12,6 @@ package salesforce
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -22,9 +21,6 @@ import (
 	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
-
-// Object is the only object whose stage changes can be watched.
-const Object = "Opportunity"
 
 var (
 	_ connectors.CRM      = (*Connector)(nil)
@@ -50,6 +46,7 @@ type Connector struct {
 	schema   *schema
 	before   *predecessors
 	told     *receipts
+	tracked  *trackings
 	slow     *connectors.Unsettled // records with a receipt that got no answer in time
 	// What deals that wait at the same time ask for together.
 	records connectors.Line[string, recordRow]
@@ -102,6 +99,7 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 		wire:     newWire(cfg, observer, deps.SignLogin, deps.Now, log),
 		before:   newPredecessors(),
 		told:     newReceipts(),
+		tracked:  &trackings{now: deps.Now},
 		memory:   deps.Memory,
 	}
 	c.schema = newSchema(c.describe, deps.Now)
@@ -130,15 +128,11 @@ func (c *Connector) Retire() {
 // Budget implements connectors.Metered: the rolling 24-hour allowance of API calls as the last reply reported it.
 func (c *Connector) Budget() deal.Budget { return c.wire.gauge.read() }
 
-// Identity implements connectors.CRM. Beside the organisation it reads one row of OpportunityHistory: without that right
-// no entry can be told from an edit, and there is no other source of the same IDs to fall back to.
+// Identity implements connectors.CRM.
 func (c *Connector) Identity(ctx context.Context) (deal.Account, error) {
 	account, err := c.organization(ctx)
 	if err != nil {
 		return deal.Account{}, fmt.Errorf("salesforce: ask who the org is: %w", err)
-	}
-	if _, err := c.lookUp(ctx, "SELECT Id FROM OpportunityHistory LIMIT 1"); err != nil {
-		return deal.Account{}, fmt.Errorf("salesforce: read the stage history: %w", noHistory(err))
 	}
 	return account, nil
 }
@@ -164,14 +158,4 @@ func (c *Connector) organization(ctx context.Context) (deal.Account, error) {
 		Kind: deal.Salesforce, ID: id, Name: row.StringField("Name"), Sandbox: sandbox,
 		TimeZone: row.StringField("TimeZoneSidKey"), Clock: found.date,
 	}, nil
-}
-
-// noHistory turns "no such object" for OpportunityHistory into what the administrator has to do.
-func noHistory(err error) error {
-	var e *Error
-	if errors.As(err, &e) && (e.Code == "INVALID_TYPE" || e.Code == "INVALID_FIELD") {
-		return &Error{Status: e.Status, Code: e.Code, class: permanent,
-			cure: "the user cannot read OpportunityHistory: give it read access to opportunities and to the field StageName; dealseal does not start without it"}
-	}
-	return err
 }

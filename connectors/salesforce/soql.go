@@ -4,8 +4,6 @@ import (
 	"errors"
 	"strings"
 	"time"
-
-	"github.com/dealseal/dealseal/deal"
 )
 
 const (
@@ -67,16 +65,4 @@ func CanonicalID(id string) (string, error) {
 		return "", errors.New("the last three characters of the Salesforce ID do not fit the others")
 	}
 	return string(full), nil
-}
-
-// checkRef holds that ref names an Opportunity and returns its canonical form.
-func checkRef(ref deal.Ref) (deal.Ref, error) {
-	if ref.Object != Object {
-		return ref, refuse("object %q is not supported: dealseal seals for %s only", ref.Object, Object)
-	}
-	id, err := CanonicalID(ref.ID)
-	if err != nil {
-		return ref, refuse("record ID %q: %v", ref.ID, err)
-	}
-	return deal.Ref{Object: Object, ID: id}, nil
 }

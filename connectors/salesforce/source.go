@@ -62,11 +62,15 @@ type objectPermissionXML struct {
 }
 
 // SourceFolder is what "sf project deploy start" deploys: the fields, and a permission set with the rights to them, to read
-// accounts and to read and edit all opportunities. It returns the files by their paths in the folder.
+// accounts and to read and edit all records of the objects that they are of. It returns the files by their paths in the folder.
 func SourceFolder(fields []NewField, apiVersion string) (map[string][]byte, error) {
 	files := map[string][]byte{"sfdx-project.json": []byte(fmt.Sprintf("{\n  \"packageDirectories\": [{\"path\": \"force-app\", \"default\": true}],\n  \"sourceApiVersion\": %q\n}\n", apiVersion))}
-	set := permissionSetXML{Namespace: metadataNamespace, Label: "DealSeal integration", Objects: []objectPermissionXML{
-		{Object: "Account", Read: true}, {Object: Object, Read: true, Edit: true, ViewAll: true}}}
+	set := permissionSetXML{Namespace: metadataNamespace, Label: "DealSeal integration", Objects: []objectPermissionXML{{Object: "Account", Read: true}}}
+	for _, k := range kinds {
+		if slices.ContainsFunc(fields, func(f NewField) bool { return f.Object == k.name }) {
+			set.Objects = append(set.Objects, objectPermissionXML{Object: k.name, Read: true, Edit: true, ViewAll: true})
+		}
+	}
 	put := func(path string, v any) error {
 		b, err := xml.MarshalIndent(v, "", "    ")
 		files["force-app/main/default/"+path] = append(append([]byte(xml.Header), b...), '\n')

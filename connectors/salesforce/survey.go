@@ -20,7 +20,7 @@ const surveyed = 5
 // All Records can be asked by administrators only, so the latest records of other owners are counted, and asked for by
 // UserRecordAccess. It costs four calls and a description of ContentVersion.
 func (c *Connector) Survey(ctx context.Context, p connectors.Probe) ([]connectors.Problem, error) {
-	problems, err := c.survey(ctx)
+	problems, err := c.survey(ctx, kindsOf(p))
 	if err == nil && p.Tasks() {
 		var more []connectors.Problem
 		more, err = c.taskMisfit(ctx)
@@ -32,7 +32,7 @@ func (c *Connector) Survey(ctx context.Context, p connectors.Probe) ([]connector
 	return problems, nil
 }
 
-func (c *Connector) survey(ctx context.Context) ([]connectors.Problem, error) {
+func (c *Connector) survey(ctx context.Context, watched []kind) ([]connectors.Problem, error) {
 	problems, err := c.uploadMisfit(ctx)
 	if err != nil {
 		return nil, err
@@ -41,19 +41,31 @@ func (c *Connector) survey(ctx context.Context) ([]connectors.Problem, error) {
 	if err != nil {
 		return nil, err
 	}
-	others, err := c.recent(ctx, surveyed, " WHERE OwnerId != "+quote(me))
+	for _, k := range watched {
+		more, err := c.sharingMisfits(ctx, k, me)
+		if err != nil {
+			return nil, err
+		}
+		problems = append(problems, more...)
+	}
+	return problems, nil
+}
+
+// sharingMisfits say what of an object's records of other owners the user may not do.
+func (c *Connector) sharingMisfits(ctx context.Context, k kind, me string) (problems []connectors.Problem, err error) {
+	others, err := c.recent(ctx, k, surveyed, " WHERE OwnerId != "+quote(me))
 	if err != nil {
 		return nil, err
 	}
 	if len(others) == 0 {
-		return append(problems, connectors.Problem{
+		return []connectors.Problem{{
 			Aspect: connectors.AspectAccess, Warning: true,
-			What: "the integration user sees no opportunity of another owner: deals that it cannot see are never sealed",
-			Cure: `give it the object permission "View All Records" on Opportunity; an org in which nobody else has one yet gives this warning, too`,
-		}), nil
+			What: "the integration user sees no " + strings.ToLower(k.name) + " of another owner: deals that it cannot see are never sealed",
+			Cure: `give it the object permission "View All Records" on ` + k.name + `; an org in which nobody else has one yet gives this warning, too`,
+		}}, nil
 	}
-	for _, look := range []func(context.Context, string, []string) (*connectors.Problem, error){c.editMisfit, c.fileMisfit} {
-		problem, err := look(ctx, me, others)
+	for _, look := range []func(context.Context, kind, string, []string) (*connectors.Problem, error){c.editMisfit, c.fileMisfit} {
+		problem, err := look(ctx, k, me, others)
 		if err != nil {
 			return nil, err
 		}
@@ -108,9 +120,9 @@ func (c *Connector) me(ctx context.Context) (string, error) {
 // userPrefix begins the IDs of users.
 const userPrefix = "005"
 
-// recent returns the IDs of the opportunities that were changed last. where is made of quoted values only.
-func (c *Connector) recent(ctx context.Context, n int, where string) ([]string, error) {
-	found, err := c.lookUp(ctx, fmt.Sprintf("SELECT Id FROM %s%s ORDER BY LastModifiedDate DESC LIMIT %d", Object, where, n))
+// recent returns the IDs of the records of an object that were changed last. where is made of quoted values only.
+func (c *Connector) recent(ctx context.Context, k kind, n int, where string) ([]string, error) {
+	found, err := c.lookUp(ctx, fmt.Sprintf("SELECT Id FROM %s%s ORDER BY LastModifiedDate DESC LIMIT %d", k.name, where, n))
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +130,7 @@ func (c *Connector) recent(ctx context.Context, n int, where string) ([]string, 
 	for _, row := range found.rows {
 		id, err := idField(row["Id"])
 		if err != nil {
-			return nil, malformed("an opportunity has no ID")
+			return nil, malformed("a record has no ID")
 		}
 		ids = append(ids, id)
 	}
@@ -126,7 +138,7 @@ func (c *Connector) recent(ctx context.Context, n int, where string) ([]string, 
 }
 
 // editMisfit says why receipts could not be written to the records of other owners.
-func (c *Connector) editMisfit(ctx context.Context, me string, others []string) (*connectors.Problem, error) {
+func (c *Connector) editMisfit(ctx context.Context, k kind, me string, others []string) (*connectors.Problem, error) {
 	found, err := c.lookUp(ctx, "SELECT RecordId, HasEditAccess FROM UserRecordAccess WHERE UserId = "+quote(me)+" AND RecordId IN "+quoteAll(others))
 	if err != nil {
 		return nil, err
@@ -142,13 +154,13 @@ func (c *Connector) editMisfit(ctx context.Context, me string, others []string) 
 	}
 	return &connectors.Problem{
 		Aspect: connectors.AspectAccess, Warning: true,
-		What: fmt.Sprintf("the integration user may not edit %d of the %d latest opportunities of other owners: their contract would be attached, and the fields not be written", refused, len(others)),
-		Cure: `share the records with it for writing, or give it the object permission "Modify All Records" on Opportunity`,
+		What: fmt.Sprintf("the integration user may not edit %d of the %d latest %s of other owners: their contract would be attached, and the fields not be written", refused, len(others), k.plural),
+		Cure: `share the records with it for writing, or give it the object permission "Modify All Records" on ` + k.name,
 	}, nil
 }
 
 // fileMisfit says that a file of another owner cannot be opened. Such a file cannot be sealed as an attachment.
-func (c *Connector) fileMisfit(ctx context.Context, _ string, others []string) (*connectors.Problem, error) {
+func (c *Connector) fileMisfit(ctx context.Context, k kind, _ string, others []string) (*connectors.Problem, error) {
 	found, err := c.lookUp(ctx, "SELECT ContentDocumentId, ContentDocument.LatestPublishedVersionId FROM ContentDocumentLink WHERE LinkedEntityId IN "+quoteAll(others))
 	if err != nil {
 		return nil, err
@@ -164,20 +176,24 @@ func (c *Connector) fileMisfit(ctx context.Context, _ string, others []string) (
 	}
 	return &connectors.Problem{
 		Aspect: connectors.AspectFiles, Warning: true,
-		What: fmt.Sprintf("the integration user cannot open %d of the %d files on the latest opportunities of other owners", hidden, len(found.rows)),
+		What: fmt.Sprintf("the integration user cannot open %d of the %d files on the latest %s of other owners", hidden, len(found.rows), k.plural),
 		Cure: `share the files with everybody who sees the record, or give it the permission "Query All Files"`,
 	}, nil
 }
 
 // Recent implements connectors.Sampler.
-func (c *Connector) Recent(ctx context.Context, n int) ([]deal.Ref, error) {
-	ids, err := c.recent(ctx, n, "")
+func (c *Connector) Recent(ctx context.Context, object string, n int) ([]deal.Ref, error) {
+	k, err := kindNamed(object)
 	if err != nil {
-		return nil, fmt.Errorf("salesforce: find the latest opportunities: %w", err)
+		return nil, fmt.Errorf("salesforce: %w", err)
+	}
+	ids, err := c.recent(ctx, k, n, "")
+	if err != nil {
+		return nil, fmt.Errorf("salesforce: find the latest %s: %w", k.plural, err)
 	}
 	refs := make([]deal.Ref, 0, len(ids))
 	for _, id := range ids {
-		refs = append(refs, deal.Ref{Object: Object, ID: id})
+		refs = append(refs, deal.Ref{Object: k.name, ID: id})
 	}
 	return refs, nil
 }

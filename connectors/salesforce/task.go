@@ -13,9 +13,9 @@ import (
 // Task implements connectors.Tasker: one query for the task, and if there is none one for the owner, and one call that makes it.
 // Subjects can be searched as soon as they are stored.
 func (c *Connector) Task(ctx context.Context, ref deal.Ref, t deal.Task) (id string, err error) {
-	ref, err = checkRef(ref)
+	ref, k, err := checkRef(ref)
 	if err == nil {
-		id, err = c.task(ctx, ref.ID, t)
+		id, err = c.task(ctx, k, ref.ID, t)
 	}
 	if err != nil {
 		return "", fmt.Errorf("salesforce: make a task about %s: %w", ref, err)
@@ -23,7 +23,7 @@ func (c *Connector) Task(ctx context.Context, ref deal.Ref, t deal.Task) (id str
 	return id, nil
 }
 
-func (c *Connector) task(ctx context.Context, record string, t deal.Task) (string, error) {
+func (c *Connector) task(ctx context.Context, k kind, record string, t deal.Task) (string, error) {
 	if err := c.slow.Check("task " + record); err != nil {
 		return "", err
 	}
@@ -31,7 +31,7 @@ func (c *Connector) task(ctx context.Context, record string, t deal.Task) (strin
 	if err != nil || id != "" {
 		return id, err
 	}
-	found, err := c.lookUp(ctx, "SELECT OwnerId FROM Opportunity WHERE Id = "+quote(record))
+	found, err := c.lookUp(ctx, "SELECT OwnerId FROM "+k.name+" WHERE Id = "+quote(record))
 	if err != nil {
 		return "", err
 	}

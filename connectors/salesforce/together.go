@@ -32,11 +32,11 @@ type recordRow struct {
 	date time.Time
 }
 
-// askRecords reads the same columns of several records.
-func (c *Connector) askRecords(ctx context.Context, columns string, ids []string) []connectors.Answer[recordRow] {
+// askRecords reads the same columns of several records; what names them and the object they are of.
+func (c *Connector) askRecords(ctx context.Context, what string, ids []string) []connectors.Answer[recordRow] {
 	return allOrEach(ctx, ids, mayBeOnes, func(ctx context.Context, ids []string) ([]connectors.Answer[recordRow], error) {
 		found := map[string]recordRow{}
-		err := c.eachRow(ctx, "SELECT "+columns+" FROM "+Object+" WHERE Id "+inList(ids), func(row map[string]any, date time.Time) error {
+		err := c.eachRow(ctx, "SELECT "+what+" WHERE Id "+inList(ids), func(row map[string]any, date time.Time) error {
 			id, err := idField(row["Id"])
 			if err != nil {
 				return malformed("a record has no ID")
@@ -242,6 +242,7 @@ func parseComposite(body []byte, n int) ([]subReply, error) {
 
 // patch is the write of one record, on the condition that nobody has changed it since a time.
 type patch struct {
+	object string
 	id     string
 	values map[string]any
 	since  time.Time // zero for no condition
@@ -263,7 +264,7 @@ func (c *Connector) writeAll(ctx context.Context, _ string, patches []patch) []c
 		}
 		calls := make([]subCall, len(patches))
 		for i, p := range patches {
-			calls[i] = subCall{Method: http.MethodPatch, URL: "sobjects/" + Object + "/" + p.id, Headers: p.condition(), Body: p.values}
+			calls[i] = subCall{Method: http.MethodPatch, URL: "sobjects/" + p.object + "/" + p.id, Headers: p.condition(), Body: p.values}
 		}
 		replies, date, err := c.composite(ctx, calls)
 		if err != nil {
@@ -286,7 +287,7 @@ func (c *Connector) writeOne(ctx context.Context, p patch) (time.Time, error) {
 	for name, value := range p.condition() {
 		header.Set(name, value)
 	}
-	r, err := c.call(ctx, http.MethodPatch, c.wire.path("sobjects/"+Object+"/"+p.id), header, body)
+	r, err := c.call(ctx, http.MethodPatch, c.wire.path("sobjects/"+p.object+"/"+p.id), header, body)
 	return r.date, err
 }
 

@@ -36,7 +36,17 @@ func TestConnectorKeepsTheContract(t *testing.T) {
 
 func TestSimulationOfThreeDays(t *testing.T) {
 	secret := secretFile(t, testSecret)
-	connectortest.Days(t, 20, func(t *testing.T) connectortest.World { return newSimulatedWorld(t, secret) })
+	connectortest.Days(t, 20, func(t *testing.T) connectortest.World { return newSimulatedWorld(t, kinds[0], secret) })
+}
+
+func TestSimulationOfThreeDaysOfOrders(t *testing.T) {
+	secret := secretFile(t, testSecret)
+	connectortest.Days(t, 5, func(t *testing.T) connectortest.World { return newSimulatedWorld(t, kinds[3], secret) })
+}
+
+// Of ten thousand deals the history of an Opportunity is proof enough: the case that begins with Te is left out.
+func TestOrdersKeepTheContract(t *testing.T) {
+	connectortest.RunMatching(t, "^([^T]|T[^e])", func(t *testing.T) connectortest.World { return newWorldOf(t, kinds[3], "DealSeal_Key__c") })
 }
 
 // Without a key field, the file's description alone says that it is ours.
@@ -44,9 +54,10 @@ func TestAttachKeepsTheContractWithoutAKeyField(t *testing.T) {
 	connectortest.RunMatching(t, "File|Upload|Attach|Role|Transaction|Trouble", func(t *testing.T) connectortest.World { return newWorld(t, "") })
 }
 
-// world is a mock org on a loopback port, seen by the suite.
+// world is a mock org on a loopback port, seen by the suite, whose deals are of one kind.
 type world struct {
 	t        testing.TB
+	kind     kind
 	org      *mock.Org
 	url      string
 	secret   secret.Ref
@@ -62,7 +73,11 @@ type world struct {
 }
 
 func newWorld(t testing.TB, txMarker string) *world {
-	w := &world{t: t, txMarker: txMarker, now: began, lines: map[string]int{}, wires: &http.Transport{DisableKeepAlives: true}}
+	return newWorldOf(t, kinds[0], txMarker)
+}
+
+func newWorldOf(t testing.TB, k kind, txMarker string) *world {
+	w := &world{t: t, kind: k, txMarker: txMarker, now: began, lines: map[string]int{}, wires: &http.Transport{DisableKeepAlives: true}}
 	w.org = w.newOrg()
 	server := httptest.NewUnstartedServer(http.HandlerFunc(w.serve))
 	server.Config.Protocols = bothProtocols()
@@ -77,9 +92,9 @@ func newWorld(t testing.TB, txMarker string) *world {
 var began = time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC)
 
 // newSimulatedWorld must be called inside of a bubble.
-func newSimulatedWorld(t testing.TB, secret secret.Ref) *world {
+func newSimulatedWorld(t testing.TB, k kind, secret secret.Ref) *world {
 	time.Sleep(time.Until(began)) // a bubble begins in the year 2000
-	w := &world{t: t, txMarker: "DealSeal_Key__c", simulated: true, lines: map[string]int{}, url: "http://127.0.0.1:1", secret: secret}
+	w := &world{t: t, kind: k, txMarker: "DealSeal_Key__c", simulated: true, lines: map[string]int{}, url: "http://127.0.0.1:1", secret: secret}
 	w.org = w.newOrg()
 	pipe := connectortest.NewPipe("salesforce")
 	pipe.Serve(t, http.HandlerFunc(w.serve))
@@ -89,7 +104,11 @@ func newSimulatedWorld(t testing.TB, secret secret.Ref) *world {
 }
 
 func (w *world) newOrg() *mock.Org {
-	return mock.New(mock.Options{Now: w.Now, ConsumerKey: testKey, ClientSecret: testSecret, RequestLimit: dailyCalls})
+	fields := mock.DealSealFields()
+	fields[w.kind.name] = append(fields[w.kind.name], mock.Field{Name: "Volume__c", Type: mock.TypeCurrency})
+	org := mock.New(mock.Options{Now: w.Now, ConsumerKey: testKey, ClientSecret: testSecret, RequestLimit: dailyCalls, CustomFields: fields})
+	org.Track(w.kind.name+"."+w.kind.stage, w.kind.tracked)
+	return org
 }
 
 // bothProtocols are HTTP/1.1 and, for the Pub/Sub API, HTTP/2 without TLS.
@@ -161,7 +180,26 @@ func (w *world) connector(log *slog.Logger) *Connector {
 
 func (w *world) Connector(log *slog.Logger) connectors.CRM { return w.connector(log) }
 
+// Traits of quotes and orders: their own amounts are sums of their lines, so people have a field for it, as in many orgs.
 func (w *world) Traits() connectortest.Traits {
+	traits := w.traits()
+	switch w.kind.name {
+	case "Quote":
+		traits.Stage, traits.Other, traits.Third, traits.NoSuchStage = "Accepted", "Draft", "In Review", "Acceptedd"
+		traits.Lines = "QuoteLineItems"
+	case "Order":
+		traits.Stage, traits.Other, traits.Third, traits.NoSuchStage = "Activated", "Draft", "In Review", "Activatedd"
+		traits.Lines = "OrderItems"
+	case "Contract":
+		traits.Stage, traits.Other, traits.Third, traits.NoSuchStage = "Activated", "Draft", "In Approval Process", "Activatedd"
+	default:
+		return traits
+	}
+	traits.Object, traits.Amount, traits.ReadOnlyTime = w.kind.name, "Volume__c", "CreatedDate"
+	return traits
+}
+
+func (w *world) traits() connectortest.Traits {
 	return connectortest.Traits{
 		Object: "Opportunity", Stage: "Closed Won", Other: "Prospecting", Third: "Negotiation/Review",
 		Amount: "Amount", Lines: "OpportunityLineItems", LineName: "Product2.Name", LineQuantity: "Quantity", LinePrice: "UnitPrice",
@@ -208,24 +246,49 @@ func (w *world) must(err error) {
 func (w *world) CreateDeals(n int, stage string) []string {
 	ids := make([]string, n)
 	for i := range ids {
-		id, err := w.org.CreateOpportunity(map[string]any{"Name": fmt.Sprintf("Deal %d", i), "StageName": stage})
-		w.must(err)
-		ids[i] = id
+		ids[i] = w.create(map[string]any{"Name": fmt.Sprintf("Deal %d", i), w.kind.stage: stage})
 	}
 	return ids
 }
 
-func (w *world) Move(id, stage string) { w.must(w.org.MoveStage(id, stage)) }
+func (w *world) create(fields map[string]any) string {
+	var err error
+	switch w.kind.name {
+	case Object:
+		id, err := w.org.CreateOpportunity(fields)
+		w.must(err)
+		return id
+	case "Quote":
+		fields["OpportunityId"], err = w.org.CreateOpportunity(nil)
+	case "Order":
+		fields["EffectiveDate"] = "2026-11-20"
+		fallthrough
+	case "Contract":
+		fields["AccountId"], err = w.org.CreateAccount(map[string]any{"Name": "Acme"})
+	}
+	w.must(err)
+	id, err := w.org.Create(w.kind.name, fields)
+	w.must(err)
+	return id
+}
+
+func (w *world) Move(id, stage string) { w.must(w.org.Update(id, map[string]any{w.kind.stage: stage})) }
 
 func (w *world) SetAmount(id, amount string) {
-	w.must(w.org.Update(id, map[string]any{"Amount": json.Number(amount)}))
+	w.must(w.org.Update(id, map[string]any{w.Traits().Amount: json.Number(amount)}))
 }
 
 func (w *world) AddLine(id, name, quantity, price string) {
 	w.lines[id]++
-	_, err := w.org.AddLineItem(id, map[string]any{
-		"Product2": map[string]any{"Name": name}, "Quantity": json.Number(quantity), "UnitPrice": json.Number(price), "SortOrder": w.lines[id],
-	})
+	line := map[string]any{"Product2": map[string]any{"Name": name}, "Quantity": json.Number(quantity), "UnitPrice": json.Number(price), "SortOrder": w.lines[id]}
+	add := w.org.AddLine
+	switch w.kind.name {
+	case Object:
+		add = w.org.AddLineItem
+	case "Order":
+		delete(line, "SortOrder") // there is none: they are listed as they were made
+	}
+	_, err := add(id, line)
 	w.must(err)
 }
 
@@ -245,8 +308,8 @@ func (w *world) DelayVisibility(d time.Duration) { w.org.SetCommitDelay(d) }
 func (w *world) Garble(id string) { w.must(w.org.SetRaw(w.newestRow(id), "CreatedDate", "yesterday")) }
 
 func (w *world) newestRow(id string) string {
-	for _, row := range slices.Backward(w.org.Records("OpportunityHistory")) {
-		if fields, ok := w.org.Record(row); ok && fields["OpportunityId"] == id {
+	for _, row := range slices.Backward(w.org.Records(w.kind.history())) {
+		if fields, ok := w.org.Record(row); ok && fields[w.kind.parent()] == id {
 			return row
 		}
 	}
@@ -284,13 +347,16 @@ func (w *world) Field(id, name string) string {
 }
 
 // where is the kind of each call, and a part of its query.
-var where = map[connectortest.Call]mock.Fault{
-	connectortest.LoginCall:  {Kind: mock.KindToken},
-	connectortest.ListCall:   {Kind: mock.KindQuery, Path: "FROM OpportunityHistory"},
-	connectortest.ReadCall:   {Kind: mock.KindQuery, Path: "FROM Opportunity WHERE"},
-	connectortest.UploadCall: {Kind: mock.KindUpload},
-	connectortest.WriteCall:  {Kind: mock.KindUpdate},
-	connectortest.TaskCall:   {Kind: mock.KindCreate},
+func (w *world) where(call connectortest.Call) (f mock.Fault, ok bool) {
+	f, ok = map[connectortest.Call]mock.Fault{
+		connectortest.LoginCall:  {Kind: mock.KindToken},
+		connectortest.ListCall:   {Kind: mock.KindQuery, Path: "FROM " + w.kind.history() + " WHERE"},
+		connectortest.ReadCall:   {Kind: mock.KindQuery, Path: "FROM " + w.kind.name + " WHERE"},
+		connectortest.UploadCall: {Kind: mock.KindUpload},
+		connectortest.WriteCall:  {Kind: mock.KindUpdate},
+		connectortest.TaskCall:   {Kind: mock.KindCreate},
+	}[call]
+	return f, ok
 }
 
 var effects = map[connectortest.Effect]mock.Fault{
@@ -308,7 +374,7 @@ var effects = map[connectortest.Effect]mock.Fault{
 }
 
 func (w *world) Fail(call connectortest.Call, effect connectortest.Effect, times int) error {
-	target, ok := where[call]
+	target, ok := w.where(call)
 	if !ok {
 		return fmt.Errorf("a %s call of its own: %w", call, connectortest.ErrUnsupported)
 	}
@@ -334,7 +400,7 @@ func (w *world) Heal() {
 func (w *world) KillSessions() { w.org.KillSessions() }
 
 func (w *world) Requests(call connectortest.Call) int {
-	target := where[call]
+	target, _ := w.where(call)
 	n := 0
 	for _, r := range w.org.Requests() {
 		switch {

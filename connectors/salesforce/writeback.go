@@ -23,38 +23,38 @@ const maxConflicts = 4
 // be one of ours is overwritten (see connectors.HoldsBack). The write itself is conditional on the record being unchanged
 // since then.
 func (c *Connector) WriteBack(ctx context.Context, ref deal.Ref, r deal.Receipt) error {
-	ref, err := checkRef(ref)
+	ref, _, err := checkRef(ref)
 	if err != nil {
 		return fmt.Errorf("salesforce: write receipt: %w", err)
 	}
-	if err := c.writeBack(ctx, ref.ID, r); err != nil {
+	if err := c.writeBack(ctx, ref, r); err != nil {
 		return fmt.Errorf("salesforce: write receipt to %s: %w", ref, err)
 	}
 	return nil
 }
 
-func (c *Connector) writeBack(ctx context.Context, id string, r deal.Receipt) error {
+func (c *Connector) writeBack(ctx context.Context, ref deal.Ref, r deal.Receipt) error {
 	if len(r.Fields) == 0 {
 		return nil
 	}
-	release, err := c.told.hold(ctx, id)
+	release, err := c.told.hold(ctx, ref.ID)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := c.slow.Check(id); err != nil {
+	if err := c.slow.Check(ref.ID); err != nil {
 		return err
 	}
-	values, err := c.fieldValues(ctx, r)
+	values, err := c.fieldValues(ctx, ref.Object, r)
 	if err != nil {
 		return err
 	}
 	c.told.learn(r.SequenceField, values)
-	if done, err := c.writeOnMemory(ctx, id, r, values); done {
+	if done, err := c.writeOnMemory(ctx, ref, r, values); done {
 		return err
 	}
 	for range maxConflicts {
-		if err = c.lookAndWrite(ctx, id, r, values); !isConflict(err) {
+		if err = c.lookAndWrite(ctx, ref, r, values); !isConflict(err) {
 			break
 		}
 	}
@@ -69,43 +69,43 @@ func isConflict(err error) bool {
 
 // writeOnMemory writes without a look when the record was read a short time ago. The write is made only if the record has
 // not been changed since; what else there is to decide than to write takes a look. done is false when that is needed.
-func (c *Connector) writeOnMemory(ctx context.Context, id string, r deal.Receipt, values map[string]any) (done bool, err error) {
-	l, ok := c.told.shown(id, r.SequenceField)
+func (c *Connector) writeOnMemory(ctx context.Context, ref deal.Ref, r deal.Receipt, values map[string]any) (done bool, err error) {
+	l, ok := c.told.shown(ref.ID, r.SequenceField)
 	if !ok || showsAll(l.fields, values) {
 		return false, nil
 	}
-	if overtaken, err := c.overtaken(id, r, l.fields, l.date); err != nil || overtaken {
+	if overtaken, err := c.overtaken(ref.ID, r, l.fields, l.date); err != nil || overtaken {
 		return false, nil
 	}
-	err = c.write(ctx, id, r, values, l.stamp)
+	err = c.write(ctx, ref, r, values, l.stamp)
 	return !isConflict(err), err
 }
 
 // lookAndWrite makes one attempt.
-func (c *Connector) lookAndWrite(ctx context.Context, id string, r deal.Receipt, values map[string]any) error {
-	shown, date, err := c.look(ctx, id, r, values)
+func (c *Connector) lookAndWrite(ctx context.Context, ref deal.Ref, r deal.Receipt, values map[string]any) error {
+	shown, date, err := c.look(ctx, ref, r, values)
 	if err != nil {
 		return err
 	}
-	if overtaken, err := c.overtaken(id, r, shown, date); err != nil || overtaken {
+	if overtaken, err := c.overtaken(ref.ID, r, shown, date); err != nil || overtaken {
 		return err
 	}
 	if showsAll(shown, values) {
-		c.told.note(id, r.Sequence)
+		c.told.note(ref.ID, r.Sequence)
 		return nil
 	}
-	return c.write(ctx, id, r, values, date)
+	return c.write(ctx, ref, r, values, date)
 }
 
 // write makes the write on the condition that the record is as it was at the CRM's date.
-func (c *Connector) write(ctx context.Context, id string, r deal.Receipt, values map[string]any, date time.Time) error {
-	c.told.forgetShown(id) // whatever comes of it, the record is another
-	answer, err := c.patches.Ask(ctx, "", patch{id, values, date})
+func (c *Connector) write(ctx context.Context, ref deal.Ref, r deal.Receipt, values map[string]any, date time.Time) error {
+	c.told.forgetShown(ref.ID) // whatever comes of it, the record is another
+	answer, err := c.patches.Ask(ctx, "", patch{ref.Object, ref.ID, values, date})
 	if _, err = asked(ctx, answer, err); err != nil {
-		c.slow.Note(id, err)
+		c.slow.Note(ref.ID, err)
 		return gone(err)
 	}
-	c.told.note(id, r.Sequence)
+	c.told.note(ref.ID, r.Sequence)
 	return nil
 }
 
@@ -122,7 +122,7 @@ func (c *Connector) overtaken(id string, r deal.Receipt, shown map[string]any, n
 }
 
 // look reads the fields as they are, and the CRM's time of that.
-func (c *Connector) look(ctx context.Context, id string, r deal.Receipt, values map[string]any) (map[string]any, time.Time, error) {
+func (c *Connector) look(ctx context.Context, ref deal.Ref, r deal.Receipt, values map[string]any) (map[string]any, time.Time, error) {
 	names := make([]string, 0, len(values)+1)
 	for name := range values {
 		names = append(names, name)
@@ -130,7 +130,7 @@ func (c *Connector) look(ctx context.Context, id string, r deal.Receipt, values 
 	if r.SequenceField != "" {
 		names = append(names, r.SequenceField)
 	}
-	path := c.wire.path("sobjects/" + Object + "/" + id + "?fields=" + strings.Join(sortedSet(names), ","))
+	path := c.wire.path("sobjects/" + ref.Object + "/" + ref.ID + "?fields=" + strings.Join(sortedSet(names), ","))
 	reply, err := c.call(ctx, http.MethodGet, path, nil, nil)
 	if err != nil {
 		return nil, time.Time{}, gone(err)
@@ -162,16 +162,16 @@ func showsAll(shown, values map[string]any) bool {
 
 // fieldValues puts a receipt into the form of the org's fields. A name that the org does not have, a field that may not
 // be written and a value that does not fit are refused here, by name, before anything is written.
-func (c *Connector) fieldValues(ctx context.Context, r deal.Receipt) (map[string]any, error) {
+func (c *Connector) fieldValues(ctx context.Context, object string, r deal.Receipt) (map[string]any, error) {
 	values := map[string]any{}
 	if r.SequenceField != "" {
-		if _, err := c.schema.field(ctx, Object, r.SequenceField); err != nil {
+		if _, err := c.schema.field(ctx, object, r.SequenceField); err != nil {
 			return nil, err
 		}
 	}
 	for _, f := range r.Fields {
 		isAudit := f.Name == r.SequenceField
-		described, err := c.schema.fieldThat(ctx, Object, f.Name, func(d field) bool {
+		described, err := c.schema.fieldThat(ctx, object, f.Name, func(d field) bool {
 			_, err := fieldValue(d, f.Value, isAudit)
 			return err == nil
 		})

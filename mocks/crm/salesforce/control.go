@@ -179,6 +179,11 @@ func (t *tx) add(opportunityID, object, parent, reference string, fields map[str
 		all = map[string]any{}
 	}
 	all["OpportunityId"] = opportunityID
+	return t.addWith(object, parent, reference, all)
+}
+
+// addWith makes a record, and the one that it refers to if its fields are given.
+func (t *tx) addWith(object, parent, reference string, all map[string]any) (id string, err *Error) {
 	if given, ok := all[parent].(map[string]any); ok {
 		made, err := t.create(parent, given)
 		if err != nil {

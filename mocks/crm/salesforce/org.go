@@ -74,6 +74,7 @@ type Org struct {
 	hidden    map[string]bool   // "object" or "object.field", lower case: no permission to see it
 	readOnly  map[string]bool   // "object.field", lower case: no permission to edit it
 	locked    map[string]bool   // record IDs under an approval lock
+	tracked   map[string]bool   // "object.field", lower case: its history is kept
 	sharing   Sharing
 	permitted []string          // permissions of the integration user
 	admin     bool              // the integration user may change the set-up
@@ -110,6 +111,7 @@ func New(opt Options) *Org {
 		hidden:   map[string]bool{},
 		readOnly: map[string]bool{},
 		locked:   map[string]bool{},
+		tracked:  map[string]bool{},
 		content:  map[string][]byte{},
 		sessions: map[string]*session{},
 		grants:   map[string]*grant{},
@@ -165,6 +167,9 @@ func setDefault[T comparable](p *T, v T) {
 
 // seed makes the rows that every org has.
 func (o *Org) seed() {
+	for _, def := range o.order {
+		o.put("EntityDefinition", def.name, map[string]any{"QualifiedApiName": def.name})
+	}
 	o.put("Organization", o.orgID, map[string]any{
 		"Name": o.opt.OrgName, "IsSandbox": o.opt.Sandbox, "InstanceName": "EU99",
 		"OrganizationType": "Enterprise Edition", "TimeZoneSidKey": o.opt.TimeZone,

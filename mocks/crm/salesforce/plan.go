@@ -94,6 +94,9 @@ func (b *binder) bindTo(q *query, def *object) (*plan, *Error) {
 	if def.name == userRecordAccess && !accessFiltered(q.where) {
 		return nil, &Error{Status: 400, Code: "MALFORMED_QUERY", Message: "Can select only RecordId and access levels, filtering by a single UserId and at most 200 RecordIds"}
 	}
+	if def.name == fieldDefinition && !definitionFiltered(q.where) {
+		return nil, &Error{Status: 400, Code: "MALFORMED_QUERY", Message: "FieldDefinition requires a filter by its EntityDefinition"}
+	}
 	for _, o := range q.order {
 		col, err := b.resolve(p, o.path)
 		if err != nil {
@@ -527,6 +530,8 @@ func (b *binder) candidates(p *plan) []*row {
 		return b.o.accessRows()
 	case p.def.name == userPermissionAccess:
 		return b.o.permissionRows()
+	case p.def.name == fieldDefinition:
+		return b.o.definitionRows()
 	case p.ids != nil:
 		var candidates []*row
 		for _, id := range p.ids {

@@ -329,11 +329,11 @@ func TestDescribeShowsWhatTheUserMayDo(t *testing.T) {
 			t.Errorf("%s = %q, want %q", name, got[name], want)
 		}
 	}
-	if d.KeyPrefix != "006" || len(d.ChildRelationships) != 4 {
+	if d.KeyPrefix != "006" || len(d.ChildRelationships) != 5 {
 		t.Errorf("key prefix %q, relationships %v", d.KeyPrefix, d.ChildRelationships)
 	}
 	w.call("GET", "/sobjects/Opportunity/describe", "", "If-Modified-Since", w.clock.now().Format(http.TimeFormat)).want(304, "")
-	if n := len(w.call("GET", "/sobjects/", "").want(200, "").object()["sobjects"].([]any)); n != 19 {
+	if n := len(w.call("GET", "/sobjects/", "").want(200, "").object()["sobjects"].([]any)); n != 29 {
 		t.Errorf("global describe lists %d objects", n)
 	}
 }

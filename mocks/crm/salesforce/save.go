@@ -80,6 +80,7 @@ func (t *tx) remove(r *row) *Error {
 	if r.object.name == "OpportunityLineItem" {
 		return t.rollUp(r.latest()["OpportunityId"])
 	}
+	t.sumUp(r)
 	return nil
 }
 
@@ -191,8 +192,15 @@ func (t *tx) derive(def *object, old, values map[string]any) {
 	switch def.name {
 	case "Opportunity":
 		t.deriveOpportunity(old, values)
-	case "OpportunityLineItem":
+	case "OpportunityLineItem", "QuoteLineItem", "OrderItem":
 		t.deriveLineItem(old, values)
+	case "Quote":
+		if id, ok := values["OpportunityId"].(string); ok {
+			values["AccountId"] = t.o.tables["Opportunity"].byID[id].latest()["AccountId"]
+		}
+		if old == nil && values["Status"] == nil {
+			values["Status"] = "Draft"
+		}
 	case "Contact":
 		first, _ := after(old, values, "FirstName").(string)
 		last, _ := after(old, values, "LastName").(string)
@@ -275,6 +283,10 @@ func (t *tx) afterSave(r *row, before map[string]any) *Error {
 		if !slices.Contains(t.rollUps, id) {
 			t.rollUps = append(t.rollUps, id)
 		}
+	case "Quote", "Contract", "Order":
+		t.writeFieldHistory(r, before)
+	case "QuoteLineItem", "OrderItem":
+		t.sumUp(r)
 	case "ContentDocumentLink":
 		return t.checkLink(r)
 	case "FieldPermissions", "PermissionSetAssignment":

@@ -23,6 +23,7 @@ const (
 	TypePhone     FieldType = "phone"
 	TypeURL       FieldType = "url"
 	TypeBase64    FieldType = "base64"
+	TypeAny       FieldType = "anyType"
 )
 
 // Field is one column of an object.
@@ -48,9 +49,9 @@ func (f *Field) numeric() bool {
 	return f.Type == TypeCurrency || f.Type == TypeDouble || f.Type == TypePercent
 }
 
-// filterable says whether the field may stand in WHERE and ORDER BY: long text and blobs may not.
+// filterable says whether the field may stand in WHERE and ORDER BY: long text, blobs and values of any type may not.
 func (f *Field) filterable() bool {
-	return f.Type != TypeBase64 && !(f.Type == TypeTextArea && f.Length > 255)
+	return f.Type != TypeBase64 && f.Type != TypeAny && !(f.Type == TypeTextArea && f.Length > 255)
 }
 
 func (f *Field) label() string {
@@ -73,11 +74,14 @@ type object struct {
 type childRelation struct{ object, field, name string }
 
 // DealSealFields are the custom fields that a dealseal administrator makes:
-// the write-back fields of an Opportunity, the status among them as a
+// the write-back fields of the records, the status among them as a
 // restricted picklist, and the unique key of a file.
 func DealSealFields() map[string][]Field {
-	return map[string][]Field{
-		"Opportunity": {
+	fields := map[string][]Field{"ContentVersion": {
+		{Name: "DealSeal_Key__c", Label: "DealSeal key", Type: TypeString, Length: 255, Unique: true, ExternalID: true},
+	}}
+	for _, object := range ownedObjects {
+		fields[object] = []Field{
 			{Name: "DealSeal_Transaction_ID__c", Label: "DealSeal transaction ID", Type: TypeString, Length: 40, ExternalID: true},
 			{Name: "DealSeal_Status__c", Label: "DealSeal status", Type: TypePicklist, Length: 255, Restricted: true,
 				Picklist: []string{"Queued", "Awaiting Signature", "Signed", "Refused", "Action Required", "Failed", "Held"}},
@@ -85,11 +89,9 @@ func DealSealFields() map[string][]Field {
 			{Name: "DealSeal_Document_URL__c", Label: "DealSeal document", Type: TypeURL, Length: 255},
 			{Name: "DealSeal_Drift__c", Label: "DealSeal differences", Type: TypeString, Length: 255},
 			{Name: "DealSeal_Audit__c", Label: "DealSeal audit record", Type: TypeTextArea, Length: 32768},
-		},
-		"ContentVersion": {
-			{Name: "DealSeal_Key__c", Label: "DealSeal key", Type: TypeString, Length: 255, Unique: true, ExternalID: true},
-		},
+		}
 	}
+	return fields
 }
 
 func text(name string, length int) *Field {
@@ -159,7 +161,7 @@ func standardStages() []stage {
 }
 
 func standardObjects() []*object {
-	return append(salesObjects(), append(fileObjects(), append(setupObjects(), accessObjects()...)...)...)
+	return append(append(salesObjects(), trackedObjects()...), append(fileObjects(), append(setupObjects(), accessObjects()...)...)...)
 }
 
 func salesObjects() []*object {
@@ -171,6 +173,7 @@ func salesObjects() []*object {
 		{name: "Account", label: "Account", plural: "Accounts", prefix: "001",
 			children: []childRelation{
 				{"Opportunity", "AccountId", "Opportunities"}, {"Contact", "AccountId", "Contacts"},
+				{"Contract", "AccountId", "Contracts"}, {"Order", "AccountId", "Orders"},
 				{"ContentDocumentLink", "LinkedEntityId", "ContentDocumentLinks"}},
 			fields: concat(idField(), []*Field{
 				required(text("Name", 255)), text("AccountNumber", 40), typed("Website", TypeURL), typed("Phone", TypePhone),
@@ -187,7 +190,7 @@ func salesObjects() []*object {
 			children: []childRelation{
 				{"OpportunityLineItem", "OpportunityId", "OpportunityLineItems"},
 				{"OpportunityContactRole", "OpportunityId", "OpportunityContactRoles"},
-				{"OpportunityHistory", "OpportunityId", "OpportunityHistories"},
+				{"OpportunityHistory", "OpportunityId", "OpportunityHistories"}, {"Quote", "OpportunityId", "Quotes"},
 				{"ContentDocumentLink", "LinkedEntityId", "ContentDocumentLinks"}},
 			fields: concat(idField(), []*Field{
 				required(text("Name", 120)), required(stages), required(typed("CloseDate", TypeDate)),
@@ -220,7 +223,7 @@ func salesObjects() []*object {
 				systemFields())},
 		{name: "Task", label: "Task", plural: "Tasks", prefix: "00T",
 			fields: concat(idField(), []*Field{
-				ref("WhatId", "Opportunity", "What"), ref("OwnerId", "User", "Owner"), text("Subject", 255), {Name: "Description", Type: TypeTextArea, Length: 32000},
+				{Name: "WhatId", Type: TypeReference, Length: 18}, ref("OwnerId", "User", "Owner"), text("Subject", 255), {Name: "Description", Type: TypeTextArea, Length: 32000},
 				typed("ActivityDate", TypeDate), required(picklist("Status", "Not Started", "In Progress", "Completed")), required(picklist("Priority", "High", "Normal", "Low"))},
 				systemFields())},
 		{name: "Product2", label: "Product", plural: "Products", prefix: "01t",
@@ -336,14 +339,18 @@ func (o *Org) editable(def *object, f *Field) bool {
 	return !f.ReadOnly && !def.fixed && !o.readOnly[lower(def.name+"."+f.Name)]
 }
 
-// byPrefix returns the object that an ID belongs to.
-func (o *Org) byPrefix(id string) *object {
+// byPrefix returns the object that an ID belongs to. Histories of fields share a prefix.
+func (o *Org) byPrefix(id string) (first *object) {
 	for _, def := range o.order {
-		if strings.HasPrefix(id, def.prefix) {
+		switch {
+		case !strings.HasPrefix(id, def.prefix):
+		case o.tables[def.name].byID[id] != nil:
 			return def
+		case first == nil:
+			first = def
 		}
 	}
-	return nil
+	return first
 }
 
 func lower(s string) string { return strings.ToLower(s) }

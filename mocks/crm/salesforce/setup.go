@@ -78,7 +78,7 @@ func (o *Org) toolingEndpoint(c *call) (endpoint, string) {
 }
 
 // fieldQuery is the one query that is understood: which custom fields some objects have.
-var fieldQuery = regexp.MustCompile(`^SELECT Id, DeveloperName, TableEnumOrId FROM CustomField WHERE TableEnumOrId IN \('(\w+)'(?:,'(\w+)')?\) AND NamespacePrefix = null$`)
+var fieldQuery = regexp.MustCompile(`^SELECT Id, DeveloperName, TableEnumOrId FROM CustomField WHERE TableEnumOrId IN \(('\w+'(?:, ?'\w+')*)\) AND NamespacePrefix = null$`)
 
 func (c *call) queryFields() reply {
 	m := fieldQuery.FindStringSubmatch(c.r.URL.Query().Get("q"))
@@ -88,8 +88,8 @@ func (c *call) queryFields() reply {
 	c.o.mu.Lock()
 	defer c.o.mu.Unlock()
 	records := []any{}
-	for _, name := range m[1:] {
-		def := c.o.objects[lower(name)]
+	for name := range strings.SplitSeq(m[1], ",") {
+		def := c.o.objects[lower(strings.Trim(name, " '"))]
 		if def == nil {
 			continue
 		}

@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// Sharing is what the integration user may do with opportunities, and what hangs on them, that other users own.
+// Sharing is what the integration user may do with opportunities, quotes, contracts and orders, and what hangs on them, that other
+// users own.
 type Sharing int
 
 // The ways to share. A private record is left out of every answer as if it did not exist.
@@ -15,34 +16,41 @@ const (
 	Private
 )
 
-// SetSharing sets the org's default for opportunities, as seen by the integration user without further permissions.
+// SetSharing sets the org's default for these, as seen by the integration user without further permissions.
 func (o *Org) SetSharing(s Sharing) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.sharing = s
 }
 
-// ownerOf is the owner of the opportunity that a row is or hangs on; empty for rows of other objects.
-func (o *Org) ownerOf(r *row) string {
-	id := r.id
-	switch values := r.latest(); r.object.name {
-	case "Opportunity":
-	case "OpportunityHistory", "OpportunityLineItem", "OpportunityContactRole":
-		id, _ = values["OpportunityId"].(string)
-	case "ContentDocumentLink":
-		id, _ = values["LinkedEntityId"].(string)
-	default:
-		return ""
-	}
-	deal := o.tables["Opportunity"].byID[id]
-	if deal == nil {
-		return ""
-	}
-	owner, _ := deal.latest()["OwnerId"].(string)
-	return owner
+// ownedObjects are those whose records are shared so.
+var ownedObjects = []string{"Opportunity", "Quote", "Contract", "Order"}
+
+// hangsOn are the fields of the objects that go with such a record.
+var hangsOn = map[string]string{
+	"OpportunityHistory": "OpportunityId", "OpportunityLineItem": "OpportunityId", "OpportunityContactRole": "OpportunityId",
+	"QuoteHistory": "QuoteId", "QuoteLineItem": "QuoteId", "ContractHistory": "ContractId", "OrderHistory": "OrderId", "OrderItem": "OrderId",
+	"ContentDocumentLink": "LinkedEntityId",
 }
 
-// foreign says whether a row is, or hangs on, another user's opportunity.
+// ownerOf is the owner of the record that a row is or hangs on; empty for rows of other objects.
+func (o *Org) ownerOf(r *row) string {
+	id := r.id
+	if field, ok := hangsOn[r.object.name]; ok {
+		id, _ = r.latest()[field].(string)
+	} else if !slices.Contains(ownedObjects, r.object.name) {
+		return ""
+	}
+	for _, name := range ownedObjects {
+		if deal := o.tables[name].byID[id]; deal != nil {
+			owner, _ := deal.latest()["OwnerId"].(string)
+			return owner
+		}
+	}
+	return ""
+}
+
+// foreign says whether a row is, or hangs on, another user's record.
 func (o *Org) foreign(r *row) bool {
 	owner := o.ownerOf(r)
 	return owner != "" && owner != o.integration
@@ -53,10 +61,13 @@ func (o *Org) visible(r *row) bool { return o.sharing != Private || !o.foreign(r
 
 const userRecordAccess = "UserRecordAccess"
 
-// accessRows computes what UserRecordAccess says of the integration user: a row for each opportunity that it sees.
+// accessRows computes what UserRecordAccess says of the integration user: a row for each owned record that it sees.
 func (o *Org) accessRows() []*row {
-	var rows []*row
-	for _, r := range o.tables["Opportunity"].rows {
+	var rows, owned []*row
+	for _, name := range ownedObjects {
+		owned = append(owned, o.tables[name].rows...)
+	}
+	for _, r := range owned {
 		if !o.visible(r) || r.deleted() {
 			continue
 		}

@@ -1,0 +1,172 @@
+package salesforce
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dealseal/dealseal/connectors"
+	"github.com/dealseal/dealseal/connectors/connectortest"
+	"github.com/dealseal/dealseal/deal"
+)
+
+func TestQuotesAndContractsAreFoundAndWrittenTo(t *testing.T) {
+	for _, k := range kinds[1:3] {
+		t.Run(k.name, func(t *testing.T) {
+			connectortest.RunMatching(t, "^Entry|^DealCreated|^TwoEntries|^Attach|^WriteBackSets|^TaskIsMade|^ProbeNamesStages|^WhatIsMissing|^Deleted", func(t *testing.T) connectortest.World { return newWorldOf(t, k, "DealSeal_Key__c") })
+		})
+	}
+}
+
+func orders(since time.Time) []deal.Watch {
+	return []deal.Watch{{Rule: "r", Object: "Order", Stage: "Activated", Since: since}}
+}
+
+func TestAHistoryThatIsNotKeptIsRefusedWithTheCure(t *testing.T) {
+	w := newWorldOf(t, kinds[3], "")
+	c := w.connector(nil)
+	page, err := c.Changes(t.Context(), deal.Cursor{}, orders(w.Now()))
+	w.must(err)
+	w.org.Track("Order.Status", false)
+	problems, err := c.Probe(t.Context(), connectors.Probe{Object: "Order", Watches: orders(w.Now())})
+	w.must(err)
+	expectProblem(t, problems, "Order.Status is not tracked", "Set History Tracking")
+
+	// Whoever ends it later is noticed within the hour: no poll may find nothing and look well.
+	w.Advance(trackedAnew - time.Second)
+	_, err = c.Changes(t.Context(), page.Next, orders(w.Now()))
+	w.must(err)
+	w.Advance(time.Second)
+	if _, err = c.Changes(t.Context(), page.Next, orders(w.Now())); !deal.IsPermanent(err) || !strings.Contains(err.Error(), "Order.Status is not tracked") {
+		t.Errorf("a poll of a history that is kept no more gives %v", err)
+	}
+	w.org.Track("Order.Status", true)
+	_, err = c.Changes(t.Context(), page.Next, orders(w.Now()))
+	w.must(err)
+
+	w.org.Hide("FieldDefinition")
+	problems, err = w.connector(nil).Probe(t.Context(), connectors.Probe{Object: "Order", Watches: orders(w.Now())})
+	w.must(err)
+	expectProblem(t, problems, "does not tell whether", "Set History Tracking")
+	if !problems[0].Warning {
+		t.Error("what the org does not tell stops the rule")
+	}
+
+	w.org.Hide("OrderHistory")
+	problems, err = w.connector(nil).Probe(t.Context(), connectors.Probe{Object: "Order", Watches: orders(w.Now())})
+	w.must(err)
+	expectProblem(t, problems, "history of orders cannot be read", "OrderHistory", "Set History Tracking")
+}
+
+// The row that tells of a new order does not say in which status it was made.
+func TestAnOrderThatMovedOnAtOnceIsFoundWhereItWasMade(t *testing.T) {
+	w := newWorldOf(t, kinds[3], "")
+	since := w.Now()
+	stayed := w.CreateDeals(1, "Activated")[0]
+	left := w.CreateDeals(1, "Activated")[0]
+	other := w.CreateDeals(1, "Draft")[0]
+	w.Move(left, "In Review")
+	w.Move(other, "In Review")
+	w.Advance(time.Second)
+	page, err := w.connector(nil).Changes(t.Context(), deal.Cursor{}, orders(since))
+	w.must(err)
+	var found []string
+	for _, e := range page.Entries {
+		found = append(found, e.Ref.ID)
+	}
+	if want := []string{stayed, left}; !slices.Equal(found, want) || len(page.Quarantined) > 0 {
+		t.Errorf("found are %v, want %v; quarantined %v", found, want, page.Quarantined)
+	}
+}
+
+// Salesforce does not say whether a history shows the API names of statuses or their labels.
+func TestAStatusIsKnownByItsLabel(t *testing.T) {
+	c := scriptedConnector(t, func(q string) (int, string) {
+		switch {
+		case strings.Contains(q, "FieldDefinition"):
+			return 200, `{"done":true,"records":[{"IsFieldHistoryTracked":true}]}`
+		case strings.Contains(q, "FROM OrderHistory"):
+			row := `{"Id":"01700000000000%AAA","OrderId":"801000000000001AAA","Field":"Status","NewValue":"$","CreatedDate":"2026-11-20T20:00:00.000+0000"}`
+			var rows []string
+			for i, shown := range []string{"Aktiviert", "Activated", "Entwurf", "Verde"} {
+				rows = append(rows, strings.NewReplacer("%", string(rune('1'+i)), "$", shown).Replace(row))
+			}
+			return 200, `{"done":true,"records":[` + strings.Join(rows, ",") + `]}`
+		}
+		return 400, `[]`
+	})
+	o, err := parseDescribe([]byte(`{"name":"Order","fields":[{"name":"Status","type":"picklist","picklistValues":[{"value":"Activated","label":"Aktiviert","active":true},{"value":"Draft","label":"Entwurf","active":true}]}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.schema.objects["Order"], o.read = o, time.Now()
+	page, err := c.Changes(t.Context(), deal.Cursor{}, orders(t20))
+	if err != nil || len(page.Entries) != 2 || len(page.Quarantined) != 1 || !strings.Contains(page.Quarantined[0].Reason, "neither the API name nor the label") {
+		t.Errorf("entries %+v, quarantined %+v, %v; want two, and the row that nobody understands", page.Entries, page.Quarantined, err)
+	}
+	if text, err := json.Marshal(page.Quarantined); err != nil || strings.Contains(string(text), "Verde") {
+		t.Errorf("a value is shown: %s, %v", text, err)
+	}
+}
+
+// One org has rules for several objects: each history is read, a page at a time, and none keeps the place of another.
+func TestSeveralObjectsAreReadOneAfterTheOther(t *testing.T) {
+	w := newWorldOf(t, kinds[3], "")
+	w.org.Track("Quote.Status", true)
+	since := w.Now()
+	watches := append(orders(since), watch(since)...)
+	watches = append(watches, deal.Watch{Rule: "q", Object: "Quote", Stage: "Activated", Since: since})
+	want := map[string]string{}
+	for range 2 {
+		want[w.CreateDeals(1, "Activated")[0]] = "Order"
+		id, err := w.org.CreateOpportunity(map[string]any{"StageName": "Closed Won"})
+		w.must(err)
+		want[id] = Object
+	}
+	w.Advance(time.Second)
+	c := w.connector(nil)
+	cursor := deal.Cursor{}
+	for more := true; more; {
+		page, err := c.Changes(t.Context(), cursor, watches)
+		w.must(err)
+		for _, e := range page.Entries {
+			if want[e.Ref.ID] != e.Ref.Object {
+				t.Errorf("found is %v, or found twice", e)
+			}
+			delete(want, e.Ref.ID)
+		}
+		c = w.connector(nil) // as after a restart: the cursor says where it was
+		cursor, more = page.Next, page.More
+	}
+	if len(want) > 0 {
+		t.Errorf("not found: %v", want)
+	}
+	w.Advance(time.Hour)
+	for _, calls := range []int{6, 3} { // with a login and two looks whether the histories are kept, and without
+		before := len(w.org.Requests())
+		if page, err := c.Changes(t.Context(), deal.Cursor{Since: w.Now()}, watches); err != nil || page.More || len(w.org.Requests())-before != calls {
+			t.Errorf("an idle poll of three objects makes %d calls, want %d; %v", len(w.org.Requests())-before, calls, err)
+		}
+	}
+}
+
+// What was stored before there were other objects is of opportunities.
+func TestThePlaceInAScanOfBefore(t *testing.T) {
+	s, err := parseState(`{"from":"2026-11-20T20:00:00.000Z","at":"2026-11-20T20:00:00.000Z","id":"008000000000001AAA","watches":"x"}`)
+	if err != nil || s.kind.name != Object || strings.Contains(s.state(), "object") {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+func FuzzTrackedRow(f *testing.F) {
+	f.Add([]byte(`{"Id":"017000000000001AAA","OrderId":"801000000000001AAA","Field":"created","NewValue":null,"CreatedDate":"2026-11-20T20:00:00.000+0000"}`))
+	f.Add([]byte(`{"Id":"017000000000001AAA","OrderId":"801000000000001AAA","Field":"Status","NewValue":7,"CreatedDate":"x"}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		row := parseHistoryRow(kinds[3], body)
+		if row.name == "" || row.err == nil && (row.id == "" || row.record == "" || row.at.IsZero() || row.made && row.stage != "") {
+			t.Errorf("%+v", row)
+		}
+	})
+}
