@@ -44,7 +44,7 @@ func (b *bench) economyOf(s *stage, tenant, name string, alone, together *limit)
 		if err := s.open(tenant, ruleOrderForm, dealLines, n*times); err != nil {
 			return nil, err
 		}
-		if err := s.forget(tenant); err != nil {
+		if err := s.settle(tenant); err != nil {
 			return nil, err
 		}
 		for range times {
@@ -76,6 +76,17 @@ func (b *bench) economyOf(s *stage, tenant, name string, alone, together *limit)
 		b.figure(name+", calls per deal, "+c.name, float64(sum(by))/deals, "calls", c.limit, "%s", listed(by, deals))
 	}
 	return b.idlePolls(s, tenant, name)
+}
+
+// settle waits until the polls have read what was made last, and forgets what that cost.
+func (s *stage) settle(tenant string) error {
+	return s.wait(time.Minute, soon, "reading what was made", func() (quiet bool, err error) {
+		by, err := s.calls(tenant)
+		if err != nil || by[pollCall] < 3 {
+			return false, err
+		}
+		return sum(by) == by[pollCall], s.forget(tenant)
+	})
 }
 
 // idlePolls counts what a poll that finds nothing costs, after the first ones, which have seen what was written last.

@@ -83,7 +83,7 @@ func (c *Connector) readPage(ctx context.Context, seen *seen, after deal.Cursor,
 	if s.asOf.IsZero() {
 		s.asOf = list.date
 	}
-	b := &builder{connector: c, seen: seen, scan: s, by: byStage(watches), more: list.more, read: map[int64]string{}}
+	b := &builder{connector: c, seen: seen, scan: s, by: byStage(watches), more: list.more, now: list.date, read: map[int64]state{}}
 	b.page.Quarantined = list.quarantined
 	if err := b.add(ctx, list.rows); err != nil {
 		return deal.Page{}, err
@@ -252,19 +252,14 @@ type builder struct {
 	by        map[string][]deal.Watch
 	page      deal.Page
 	more      bool
-	read      map[int64]string
+	now       time.Time // HubSpot's
+	read      map[int64]state
 }
 
 // add reads the deals and takes in their entries until the page is full.
 func (b *builder) add(ctx context.Context, rows []changed) error {
 	for batch := range slices.Chunk(rows, historyBatch) {
-		var ids []int64
-		for _, row := range batch {
-			if !b.seen.has(row.id, row.modified) {
-				ids = append(ids, row.id)
-			}
-		}
-		histories, date, err := b.connector.histories(ctx, ids)
+		histories, date, err := b.connector.histories(ctx, b.unread(batch))
 		if err != nil {
 			return err
 		}
@@ -278,7 +273,24 @@ func (b *builder) add(ctx context.Context, rows []changed) error {
 	return nil
 }
 
-// take adds what one deal has to say; h is nil for one that was read before or is gone.
+// unread are the deals that are to be read. Those that can wait come along where several are: that costs no call more.
+func (b *builder) unread(batch []changed) []int64 {
+	var now, later []int64
+	for _, row := range batch {
+		switch b.seen.of(row.id, row.modified, b.now) {
+		case toRead:
+			now = append(now, row.id)
+		case canWait:
+			later = append(later, row.id)
+		}
+	}
+	if len(now) > 1 {
+		return append(now, later...)
+	}
+	return now
+}
+
+// take adds what one deal has to say; h is nil for one that was read before, that can wait, or that is gone.
 func (b *builder) take(row changed, h *history, readAt time.Time) (full bool) {
 	if row.at.After(b.scan.newest) {
 		b.scan.newest = row.at
@@ -305,8 +317,12 @@ func (b *builder) take(row changed, h *history, readAt time.Time) (full bool) {
 	b.page.Quarantined = append(b.page.Quarantined, quarantined...)
 	// The Date header is cut to the second. Within that second the deal may have changed once more after it was read,
 	// without another stamp.
-	if !row.at.IsZero() && readAt.After(row.at) {
-		b.read[row.id] = row.modified
+	switch {
+	case row.at.IsZero():
+	case readAt.After(row.at):
+		b.read[row.id] = state{modified: row.modified}
+	case len(entries) > 0 && h.modified == row.modified && !readAt.IsZero(): // it has told what it is listed for
+		b.read[row.id] = state{row.modified, readAt.Add(putOff)}
 	}
 	b.pass(row)
 	return false
@@ -333,12 +349,23 @@ func (c *Connector) histories(ctx context.Context, ids []int64) (map[int64]*hist
 	if len(ids) == 0 {
 		return nil, time.Time{}, nil
 	}
+	if len(ids) == 1 {
+		h, date, found, err := c.historyAhead(ctx, ids[0])
+		switch {
+		case err != nil:
+			return nil, time.Time{}, err
+		case h != nil:
+			return map[int64]*history{h.id: h}, date, nil
+		case found:
+			return nil, date, nil
+		}
+	}
 	inputs := make([]map[string]string, len(ids))
 	for i, id := range ids {
 		inputs[i] = map[string]string{"id": strconv.FormatInt(id, 10)}
 	}
 	r, err := c.send(ctx, http.MethodPost, c.objects(Object)+"/batch/read", withToken, map[string]any{
-		"inputs": inputs, "properties": []string{"pipeline", "hs_merged_object_ids"}, "propertiesWithHistory": []string{"dealstage", "pipeline"},
+		"inputs": inputs, "properties": []string{"pipeline", "hs_merged_object_ids", modifiedProperty}, "propertiesWithHistory": historyProperties,
 	})
 	if err != nil {
 		return nil, time.Time{}, err

@@ -95,15 +95,11 @@ func (c *Connector) attachAll(ctx context.Context, id string, tx deal.TxID, piec
 	if err != nil {
 		return nil, err
 	}
-	d, err := c.readWith(ctx, id, c.told.learned(), []string{"notes"})
+	today, notes, err := c.lookForFiles(ctx, id, pieces)
 	if err != nil {
 		return nil, err
 	}
-	c.told.saw(id, d)
-	notes, err := c.notes(ctx, d)
-	if err != nil {
-		return nil, err
-	}
+	c.fresh.done(today)
 	attachments := make([]deal.Attachment, len(pieces))
 	var stored []storedFile
 	for i, p := range pieces {
@@ -116,9 +112,25 @@ func (c *Connector) attachAll(ctx context.Context, id string, tx deal.TxID, piec
 		if err != nil {
 			return nil, err
 		}
-		attachments[i] = deal.Attachment{ID: file, URL: account.page(d.ID)}
+		attachments[i] = deal.Attachment{ID: file, URL: account.page(today)}
 	}
-	return attachments, c.linkAll(ctx, d.ID, tx, stored)
+	return attachments, c.linkAll(ctx, today, tx, stored)
+}
+
+// lookForFiles returns the notes of a deal, and its ID of today. Where nobody can have stored the files yet, what the deal
+// showed a moment ago is good enough: it is for files of others.
+func (c *Connector) lookForFiles(ctx context.Context, id string, pieces []connectors.Piece) (today string, notes []note, err error) {
+	today, notes, known := c.told.takeNotes(id)
+	if known && !slices.ContainsFunc(pieces, func(p connectors.Piece) bool { return !p.New }) {
+		return today, notes, nil
+	}
+	d, err := c.readWith(ctx, id, c.told.learned(), []string{"notes"})
+	if err != nil {
+		return "", nil, err
+	}
+	c.told.saw(id, d)
+	notes, err = c.notes(ctx, d)
+	return d.ID, notes, err
 }
 
 // onDeal looks for a file among the notes of its deal. file is empty when it is not there, or not whole; known is the note

@@ -184,7 +184,7 @@ func FuzzShared(f *testing.F) {
 			return
 		}
 		errorsIn(body)
-		_, _ = resultIDs(body)
+		_, _ = resultsOf(body)
 		_, _ = madeNotes(body, nil)
 		if results, err := parseBatch(body, 2); err == nil {
 			for _, raw := range results {

@@ -22,6 +22,7 @@ type history struct {
 	id        int64
 	aliases   []string
 	pipeline  string // now
+	modified  string // hs_lastmodifieddate
 	stages    []version
 	pipelines []version
 }
@@ -55,6 +56,7 @@ func parseHistory(raw json.RawMessage) (*history, error) {
 		id:        id,
 		aliases:   splitIDs(value(said.Properties, "hs_merged_object_ids")),
 		pipeline:  value(said.Properties, "pipeline"),
+		modified:  value(said.Properties, modifiedProperty),
 		stages:    parseVersions(said.History["dealstage"]),
 		pipelines: parseVersions(said.History["pipeline"]),
 	}, nil

@@ -55,12 +55,13 @@ type Connector struct {
 	seen     *seen
 	turns    *turns
 	told     *told
+	fresh    *fresh
 	slow     *connectors.Unsettled // records with a receipt that got no answer in time
 	// What deals that wait at the same time ask for together.
 	deals     connectors.Line[string, dealData]
 	belonging connectors.Line[[]string, []object]
-	updates   connectors.Line[update, struct{}]
-	newNotes  connectors.Line[[]noteInput, struct{}]
+	updates   connectors.Line[update, written]
+	newNotes  connectors.Line[[]noteInput, noteStamp]
 
 	mu      sync.Mutex
 	account *account // nil until HubSpot was asked
@@ -96,6 +97,7 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 		seen:  newSeen(),
 		turns: newTurns(),
 		told:  newTold(),
+		fresh: newFresh(),
 	}
 	c.observer = &connectors.Observer{Next: deps.Transport, Endpoint: endpoint(cfg.BaseURL), Log: c.log}
 	c.wire = newWire(cfg, c.observer, c.log)

@@ -105,11 +105,12 @@ func ourNote(notes []note, tx deal.TxID, role deal.Role, sha256 string) (ours, o
 }
 
 // files lists the files that the notes of a deal carry, oldest first.
-func (c *Connector) files(ctx context.Context, d dealData, page string) ([]deal.RecordFile, error) {
+func (c *Connector) files(ctx context.Context, asked string, d dealData, page string) ([]deal.RecordFile, error) {
 	notes, err := c.notes(ctx, d)
 	if err != nil {
 		return nil, err
 	}
+	c.told.sawNotes(asked, d.at, notes)
 	ids, marked := attachments(notes)
 	if len(ids) > maxFiles {
 		return nil, refuse("the deal carries more than %d files", maxFiles)
@@ -185,8 +186,10 @@ func (c *Connector) linkAll(ctx context.Context, dealID string, tx deal.TxID, st
 	if len(fresh) == 0 {
 		return nil
 	}
+	wrote := c.seen.writes(dealID) // a new note is a change of its deal
 	answer, err := c.newNotes.Ask(ctx, "", fresh)
-	_, err = asked(ctx, answer, err)
+	made, err := asked(ctx, answer, err)
+	wrote(made.stamp, made.date)
 	return c.linked(ctx, dealID, tx, stored, err)
 }
 

@@ -36,6 +36,7 @@ func (c *Connector) objects(object string) string {
 type object struct {
 	ID         string             `json:"id"`
 	Properties map[string]*string `json:"properties"`
+	CreatedAt  string             `json:"createdAt"`
 }
 
 // Record implements connectors.CRM. All values are text, as HubSpot gives them. A path is a property of the deal
@@ -77,16 +78,19 @@ func (c *Connector) readRecord(ctx context.Context, ref deal.Ref, fields []strin
 	if err != nil {
 		return deal.Record{}, err
 	}
-	d, err := c.readWith(ctx, ref.ID, wanted.dealProperties(), wanted.types())
-	if err != nil {
-		return deal.Record{}, err
+	properties, types := wanted.dealProperties(), wanted.types()
+	d, ahead := c.fresh.take(ref.ID, properties, types)
+	if !ahead {
+		if d, err = c.readWith(ctx, ref.ID, properties, types); err != nil {
+			return deal.Record{}, err
+		}
 	}
 	c.told.saw(ref.ID, d)
 	record := deal.Record{
 		Ref: deal.Ref{Object: Object, ID: d.ID}, Aliases: splitIDs(value(d.Properties, "hs_merged_object_ids")),
 		Stage: value(d.Properties, "dealstage"), URL: account.page(d.ID),
 	}
-	if record.Modified, err = parseTime(value(d.Properties, "hs_lastmodifieddate")); err != nil {
+	if record.Modified, err = parseTime(d.modified()); err != nil {
 		return deal.Record{}, malformed("the deal has no hs_lastmodifieddate")
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -95,12 +99,13 @@ func (c *Connector) readRecord(ctx context.Context, ref deal.Ref, fields []strin
 		return err
 	})
 	g.Go(func() (err error) {
-		record.Files, err = c.files(ctx, d, account.page(d.ID))
+		record.Files, err = c.files(ctx, ref.ID, d, account.page(d.ID))
 		return err
 	})
 	if err := g.Wait(); err != nil {
 		return deal.Record{}, err
 	}
+	c.fresh.learn(properties, types)
 	return record, nil
 }
 
@@ -139,7 +144,7 @@ func (c *Connector) readObjects(ctx context.Context, objectType string, ids, pro
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	answer, err := c.belonging.Ask(ctx, objectType+" "+strings.Join(properties, ","), ids)
+	answer, err := c.belonging.Ask(ctx, belongingGroup(objectType, properties), ids)
 	return asked(ctx, answer, err)
 }
 
@@ -318,7 +323,7 @@ func (c *Connector) list(ctx context.Context, d dealData, name string, propertie
 	if name == lineItems {
 		asked = append(slices.Clone(properties), positionProperty)
 	}
-	objects, err := c.readObjects(ctx, name, idsOf(ends), asked)
+	objects, err := c.belongingTo(ctx, d, name, idsOf(ends), asked)
 	if err != nil {
 		return nil, err
 	}
@@ -388,13 +393,18 @@ func (c *Connector) company(ctx context.Context, d dealData, properties []string
 	if err != nil || len(ends) == 0 {
 		return nil, err
 	}
-	chosen := ends[max(0, slices.IndexFunc(ends, func(a associated) bool { return a.primary }))]
-	companies, err := c.readObjects(ctx, "companies", []string{chosen.id}, properties)
+	chosen := chosenCompany(ends)
+	companies, err := c.belongingTo(ctx, d, "companies", []string{chosen.id}, properties)
 	if err != nil || len(companies) == 0 {
 		return nil, err
 	}
 	company := map[string]any{}
 	return company, c.pick(ctx, company, "companies", companies[0].Properties, properties)
+}
+
+// chosenCompany is the one of a deal's companies that its paths mean.
+func chosenCompany(ends []associated) associated {
+	return ends[max(0, slices.IndexFunc(ends, func(a associated) bool { return a.primary }))]
 }
 
 // owner reads a person by the ID of an owner, which is no user's ID. Someone who has left is archived.

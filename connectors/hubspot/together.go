@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 )
@@ -20,20 +22,27 @@ import (
 // dealData is a deal with the other ends of its associations.
 type dealData struct {
 	object
-	date time.Time
+	date time.Time // HubSpot's, of the reading
+	at   time.Time // ours
 	// ends are by object type; a type that is missing was not answered for and is listed by itself.
 	ends map[string][]associated
 }
 
 // always are the properties of a deal that are read with it.
-var always = []string{"dealstage", "hs_lastmodifieddate", "hs_merged_object_ids"}
+var always = []string{"dealstage", modifiedProperty, "hs_merged_object_ids"}
+
+const modifiedProperty = "hs_lastmodifieddate"
+
+// modified is the stamp of the state that was read.
+func (d dealData) modified() string { return value(d.Properties, modifiedProperty) }
 
 // readWith reads a deal by an ID that may be an old one, and what of each type belongs to it. Deals that are read in the
 // same way at the same time share the calls.
 func (c *Connector) readWith(ctx context.Context, id string, properties, types []string) (dealData, error) {
 	if len(strings.Join(properties, ",")) > maxQuery {
+		at := time.Now()
 		d, date, err := c.readDeal(ctx, id, properties)
-		return dealData{object: d, date: date}, err
+		return dealData{object: d, date: date, at: at}, err
 	}
 	answer, err := c.deals.Ask(ctx, strings.Join(properties, ",")+" "+strings.Join(types, ","), id)
 	return asked(ctx, answer, err)
@@ -82,25 +91,38 @@ func (c *Connector) askDealByDeal(ctx context.Context, ids, properties, types []
 }
 
 // askDeal reads one deal with its associations.
-func (c *Connector) askDeal(ctx context.Context, id string, properties, types []string) (d dealData, err error) {
+func (c *Connector) askDeal(ctx context.Context, id string, properties, types []string) (dealData, error) {
+	d, _, err := c.askDealAnd(ctx, id, properties, types, nil)
+	return d, err
+}
+
+// askDealAnd reads one deal with its associations and the histories of some properties. said is the reply.
+func (c *Connector) askDealAnd(ctx context.Context, id string, properties, types, histories []string) (d dealData, body json.RawMessage, err error) {
 	query := url.Values{"properties": {strings.Join(properties, ",")}}
 	if len(types) > 0 {
 		query.Set("associations", strings.Join(types, ","))
+	}
+	if len(histories) > 0 {
+		query.Set("propertiesWithHistory", strings.Join(histories, ","))
+	}
+	at := time.Now() // before it was read
+	r, err := c.getJSON(ctx, c.objects(Object)+"/"+id, query, &body)
+	if err != nil {
+		return dealData{}, nil, gone(err)
 	}
 	var said struct {
 		object
 		Associations map[string]inlineAssociations `json:"associations"`
 	}
-	r, err := c.getJSON(ctx, c.objects(Object)+"/"+id, query, &said)
-	if err != nil {
-		return dealData{}, gone(err)
+	if json.Unmarshal(body, &said) != nil {
+		return dealData{}, nil, malformed("it is no deal")
 	}
 	if _, ok := parseID(said.ID); !ok {
-		return dealData{}, malformed("the deal has no ID")
+		return dealData{}, nil, malformed("the deal has no ID")
 	}
-	d = dealData{object: said.object, date: r.date}
+	d = dealData{object: said.object, date: r.date, at: at}
 	d.ends, err = inlineEnds(said.Associations, types)
-	return d, err
+	return d, body, err
 }
 
 // inlineAssociations are those that come with a deal. They do not say which labels there are in the words of the account.
@@ -150,6 +172,7 @@ func inlineEnds(said map[string]inlineAssociations, types []string) (map[string]
 
 // askAllDeals reads several deals, by their IDs of today, and what belongs to them.
 func (c *Connector) askAllDeals(ctx context.Context, ids, properties, types []string) (map[string]dealData, error) {
+	at := time.Now()
 	objects, date, err := c.readBatch(ctx, Object, ids, properties)
 	if err != nil {
 		return nil, err
@@ -157,21 +180,26 @@ func (c *Connector) askAllDeals(ctx context.Context, ids, properties, types []st
 	found := map[string]dealData{}
 	var there []string
 	for _, o := range objects {
-		found[o.ID] = dealData{object: o, date: date, ends: map[string][]associated{}}
+		found[o.ID] = dealData{object: o, date: date, at: at, ends: map[string][]associated{}}
 		there = append(there, o.ID)
 	}
-	for _, t := range types {
-		if len(there) == 0 {
-			break
-		}
-		ends, err := c.allAssociations(ctx, there, t)
-		if err != nil {
-			return nil, err
-		}
-		for _, id := range there {
-			if list, whole := ends[id]; whole {
-				found[id].ends[t] = list
-			}
+	if len(there) == 0 {
+		return found, nil
+	}
+	ends := make([]map[string][]associated, len(types))
+	g, ctx := errgroup.WithContext(ctx)
+	for i, t := range types {
+		g.Go(func() (err error) {
+			ends[i], err = c.allAssociations(ctx, there, t)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	for i, t := range types {
+		for id, list := range ends[i] {
+			found[id].ends[t] = list
 		}
 	}
 	return found, nil
@@ -250,17 +278,13 @@ func parseEnds(raw json.RawMessage) (id string, list []associated, whole bool, e
 
 // askObjects reads records of one type for several deals, all in one call if there are not too many.
 func (c *Connector) askObjects(ctx context.Context, group string, sets [][]string) []connectors.Answer[[]object] {
-	objectType, list, _ := strings.Cut(group, " ")
+	asked := sortedSet(slices.Concat(sets...))
+	along := c.fresh.alongside(group, (objectBatch-len(asked)%objectBatch)%objectBatch)
 	return allOrEach(ctx, sets, mayBeOnes, func(ctx context.Context, sets [][]string) ([]connectors.Answer[[]object], error) {
-		found := map[string]object{}
-		for batch := range slices.Chunk(sortedSet(slices.Concat(sets...)), objectBatch) {
-			objects, _, err := c.readBatch(ctx, objectType, batch, splitList(list))
-			if err != nil {
-				return nil, err
-			}
-			for _, o := range objects {
-				found[o.ID] = o
-			}
+		found, err := c.readAlong(ctx, group, slices.Concat(sets...), along)
+		along = nil // once
+		if err != nil {
+			return nil, err
 		}
 		answers := make([]connectors.Answer[[]object], len(sets))
 		for i, ids := range sets {
@@ -277,61 +301,90 @@ func (c *Connector) askObjects(ctx context.Context, group string, sets [][]strin
 	})
 }
 
+// readAlong reads records of one type, and along with them those of deals that have not asked for theirs yet.
+func (c *Connector) readAlong(ctx context.Context, group string, asked []string, along map[belongingKey][]string) (map[string]object, error) {
+	objectType, list, _ := strings.Cut(group, " ")
+	found := map[string]object{}
+	ids := sortedSet(slices.Concat(append(slices.Collect(maps.Values(along)), asked)...))
+	at, date := time.Now(), time.Time{}
+	for batch := range slices.Chunk(ids, objectBatch) {
+		objects, said, err := c.readBatch(ctx, objectType, batch, splitList(list))
+		if err != nil && len(along) > 0 && mayBeOnes(err) { // perhaps for what nobody has asked for
+			return c.readAlong(ctx, group, asked, nil)
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range objects {
+			found[o.ID] = o
+		}
+		date = said
+	}
+	c.fresh.renew(along, found, at, date)
+	return found, nil
+}
+
 // update is the write of one deal.
 type update struct {
 	ID         string            `json:"id"`
 	Properties map[string]string `json:"properties"`
 }
 
+// written is a deal as the reply to a write shows it.
+type written struct {
+	object
+	date time.Time
+}
+
 // writeAll writes several deals. What a batch refuses for one of them, each is told by a call of its own.
-func (c *Connector) writeAll(ctx context.Context, _ string, updates []update) []connectors.Answer[struct{}] {
-	return allOrEach(ctx, updates, notWritten, func(ctx context.Context, updates []update) ([]connectors.Answer[struct{}], error) {
-		answers := make([]connectors.Answer[struct{}], len(updates))
+func (c *Connector) writeAll(ctx context.Context, _ string, updates []update) []connectors.Answer[written] {
+	return allOrEach(ctx, updates, notWritten, func(ctx context.Context, updates []update) ([]connectors.Answer[written], error) {
+		answers := make([]connectors.Answer[written], len(updates))
 		if len(updates) == 1 {
-			answers[0].Err = c.writeOne(ctx, updates[0])
+			answers[0].Value, answers[0].Err = c.writeOne(ctx, updates[0])
 			return answers, nil
 		}
 		r, err := c.send(ctx, http.MethodPost, c.objects(Object)+"/batch/update", withToken, map[string]any{"inputs": updates})
 		if err != nil {
 			return nil, err
 		}
-		written, err := resultIDs(r.body)
+		results, err := resultsOf(r.body)
 		if err != nil {
 			return nil, err
 		}
 		for i, u := range updates {
-			if !written[u.ID] { // an ID that was merged away, or a reason that only a call for this deal tells
-				answers[i].Err = c.writeOne(ctx, u)
+			if o, ok := results[u.ID]; ok {
+				answers[i].Value = written{o, r.date}
+			} else { // an ID that was merged away, or a reason that only a call for this deal tells
+				answers[i].Value, answers[i].Err = c.writeOne(ctx, u)
 			}
 		}
 		return answers, nil
 	})
 }
 
-func (c *Connector) writeOne(ctx context.Context, u update) error {
-	var said object
+func (c *Connector) writeOne(ctx context.Context, u update) (written, error) {
 	answer, err := c.send(ctx, http.MethodPatch, c.objects(Object)+"/"+u.ID, withToken, map[string]any{"properties": u.Properties})
 	if err != nil {
-		return err
+		return written{}, err
 	}
-	return answer.decode(&said)
+	w := written{date: answer.date}
+	return w, answer.decode(&w.object)
 }
 
-// resultIDs are the records that a batch has written.
-func resultIDs(body []byte) (map[string]bool, error) {
+// resultsOf are the records that a batch has written.
+func resultsOf(body []byte) (map[string]object, error) {
 	var said struct {
-		Results []struct {
-			ID string `json:"id"`
-		} `json:"results"`
+		Results []object `json:"results"`
 	}
 	if json.Unmarshal(body, &said) != nil || said.Results == nil {
 		return nil, malformed("it is no result of a batch")
 	}
-	ids := map[string]bool{}
-	for _, r := range said.Results {
-		ids[r.ID] = true
+	results := map[string]object{}
+	for _, o := range said.Results {
+		results[o.ID] = o
 	}
-	return ids, nil
+	return results, nil
 }
 
 // noteInput is a note to be made.
@@ -342,8 +395,8 @@ type noteInput struct {
 }
 
 // makeNotes makes the notes of several deals. A note that a batch does not say it has made may have been made all the same.
-func (c *Connector) makeNotes(ctx context.Context, _ string, sets [][]noteInput) []connectors.Answer[struct{}] {
-	answers := make([]connectors.Answer[struct{}], len(sets))
+func (c *Connector) makeNotes(ctx context.Context, _ string, sets [][]noteInput) []connectors.Answer[noteStamp] {
+	answers := make([]connectors.Answer[noteStamp], len(sets))
 	all := slices.Concat(sets...)
 	if len(all) == 1 {
 		var said object
@@ -351,7 +404,7 @@ func (c *Connector) makeNotes(ctx context.Context, _ string, sets [][]noteInput)
 		if err == nil {
 			err = r.decode(&said)
 		}
-		answers[0].Err = err
+		answers[0].Value, answers[0].Err = noteStamp{said.CreatedAt, r.date}, err
 		return answers
 	}
 	for i := range all {
@@ -365,7 +418,9 @@ func (c *Connector) makeNotes(ctx context.Context, _ string, sets [][]noteInput)
 			continue
 		}
 		for range notes {
-			if !made[all[0].Trace] {
+			if stamp, ok := made[all[0].Trace]; ok {
+				answers[i].Value = noteStamp{stamp, r.date}
+			} else {
 				answers[i].Err = &Error{class: passing, unclear: true, cure: "HubSpot could not make a note"}
 			}
 			all = all[1:]
@@ -379,22 +434,29 @@ func (c *Connector) makeNotes(ctx context.Context, _ string, sets [][]noteInput)
 	return answers
 }
 
-// madeNotes are the traces of those that a batch has made.
-func madeNotes(body []byte, err error) (map[string]bool, error) {
+// noteStamp is when a note was made.
+type noteStamp struct {
+	stamp string
+	date  time.Time
+}
+
+// madeNotes are the stamps of those that a batch has made, by their traces.
+func madeNotes(body []byte, err error) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
 	var said struct {
 		Results []struct {
-			Trace string `json:"objectWriteTraceId"`
+			Trace     string `json:"objectWriteTraceId"`
+			CreatedAt string `json:"createdAt"`
 		} `json:"results"`
 	}
 	if json.Unmarshal(body, &said) != nil || said.Results == nil {
 		return nil, malformed("it is no result of a batch")
 	}
-	made := map[string]bool{}
+	made := map[string]string{}
 	for _, r := range said.Results {
-		made[r.Trace] = true
+		made[r.Trace] = r.CreatedAt
 	}
 	return made, nil
 }
@@ -470,8 +532,10 @@ func asked[A any](ctx context.Context, answer A, err error) (A, error) {
 type look struct {
 	id         string // of today
 	properties map[string]*string
+	stage      string
 	date       time.Time
 	at         time.Time
+	notes      *[]note // nil if they were not read
 }
 
 // lookLife is how long a look is good for. HubSpot knows no condition for a write: what is written in between by others is
@@ -482,7 +546,7 @@ const lookLife = 2 * time.Second
 func (t *told) saw(asked string, d dealData) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	l := look{id: d.ID, properties: map[string]*string{}, date: d.date, at: time.Now()}
+	l := look{id: d.ID, properties: map[string]*string{}, stage: value(d.Properties, "dealstage"), date: d.date, at: d.at}
 	for name := range t.properties {
 		if v, ok := d.Properties[name]; ok {
 			l.properties[name] = v
@@ -492,6 +556,36 @@ func (t *told) saw(asked string, d dealData) {
 		clear(t.looks)
 	}
 	t.looks[asked] = l
+}
+
+// sawNotes takes in which notes a deal had at a time.
+func (t *told) sawNotes(asked string, at time.Time, notes []note) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l, ok := t.looks[asked]; ok && l.at.Equal(at) {
+		l.notes = &notes
+		t.looks[asked] = l
+	}
+}
+
+// takeNotes returns the notes that a deal had a moment ago, and its ID of today. It is for whoever is about to add to them.
+func (t *told) takeNotes(asked string) (id string, notes []note, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l, ok := t.looks[asked]
+	if !ok || l.notes == nil || time.Since(l.at) > lookLife {
+		return "", nil, false
+	}
+	notes, l.notes = *l.notes, nil
+	t.looks[asked] = l
+	return l.id, notes, true
+}
+
+// stage is that which a deal was seen in last.
+func (t *told) stage(asked string) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.looks[asked].stage
 }
 
 // shown is what a deal showed a moment ago, if the property that bears the sequence was read.
@@ -531,6 +625,5 @@ func (t *told) learned() []string {
 	return slices.Sorted(maps.Keys(t.properties))
 }
 
-// Price implements connectors.Priced: two updates, each file, their note, and a look at the deal before it is told that it is
-// signed.
-func (c *Connector) Price(files int) int { return 4 + files }
+// Price implements connectors.Priced: two updates, each file, and their note.
+func (c *Connector) Price(files int) int { return 3 + files }

@@ -75,9 +75,17 @@ func (c *Connector) outdatedByMemory(id string, r deal.Receipt, values map[strin
 
 // patchDeal writes once, to the ID of today. When the reply is lost the deal is read again instead.
 func (c *Connector) patchDeal(ctx context.Context, today, id string, r deal.Receipt, values map[string]string) error {
+	stage := c.told.stage(id)
 	c.told.forgetShown(id) // whatever comes of it, the deal is another
+	c.fresh.forget(today)
+	wrote := c.seen.writes(today)
 	answer, err := c.updates.Ask(ctx, "", update{today, values})
-	_, err = asked(ctx, answer, err)
+	w, err := asked(ctx, answer, err)
+	stamp := value(w.Properties, modifiedProperty)
+	if stage == "" || value(w.Properties, "dealstage") != stage {
+		stamp = "" // somebody else was there
+	}
+	wrote(stamp, w.date)
 	if isUnclear(err) && ctx.Err() == nil {
 		if found, lookErr := c.look(ctx, id, r, values); lookErr == nil && found != outdated {
 			return nil

@@ -1,0 +1,228 @@
+package hubspot
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dealseal/dealseal/connectors"
+	"github.com/dealseal/dealseal/deal"
+)
+
+// belongingLife is how long a company, contact or line item that was read is good for, if nothing says that it was changed
+// since: the deal itself is always read again, and shows in its stamp what HubSpot has counted as a change of it. Each type
+// of what belongs to a deal costs a call, and between the last look and the use of a key there may be more time than this.
+const belongingLife = time.Second
+
+// fresh is what was read a moment ago, so that it need not be read again. It is safe for concurrent use, and forgets in
+// doubt.
+type fresh struct {
+	mu sync.Mutex
+	// properties and types are what records are read with, of all rules.
+	properties, types []string
+	ahead             map[string]readAhead
+	belongings        map[belongingKey]belonging
+}
+
+const (
+	// aheadLife leaves, of the time for which a look is good, enough for what comes between the reading and the first write.
+	aheadLife = lookLife * 3 / 4
+	// underWay is how long after it was read a deal is taken to be on its way to its seal.
+	underWay = 20 * time.Second
+)
+
+// belongingKey names a deal, and a type with the properties that are read.
+type belongingKey struct{ deal, group string }
+
+func belongingGroup(objectType string, properties []string) string {
+	return objectType + " " + strings.Join(properties, ",")
+}
+
+// readAhead is a deal, and what was asked of it.
+type readAhead struct {
+	dealData
+	properties, types []string
+}
+
+// belonging is what of a type belongs to a deal.
+type belonging struct {
+	ids      []string
+	objects  []object
+	modified string    // of the deal
+	date     time.Time // HubSpot's
+	at       time.Time // ours
+	used     time.Time // when the deal itself asked for it last
+}
+
+const maxFresh = 2_000
+
+func newFresh() *fresh {
+	return &fresh{ahead: map[string]readAhead{}, belongings: map[belongingKey]belonging{}}
+}
+
+// learn takes note of what a record was read with.
+func (f *fresh) learn(properties, types []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := sortedSet(slices.Concat(f.properties, properties))
+	if len(strings.Join(all, ",")) > maxQuery {
+		return // its deals are read once more
+	}
+	f.properties, f.types = all, sortedSet(slices.Concat(f.types, types))
+}
+
+// learned is empty before the first record was read.
+func (f *fresh) learned() (properties, types []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.properties, f.types
+}
+
+// keep remembers a deal for whoever is about to read it.
+func (f *fresh) keep(d readAhead) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	maps.DeleteFunc(f.ahead, func(_ string, d readAhead) bool { return time.Since(d.at) > aheadLife })
+	if len(f.ahead) < maxFresh {
+		f.ahead[d.ID] = d
+	}
+}
+
+// take returns a deal that was read a moment ago, once: whoever asks again wants to know whether it has changed.
+func (f *fresh) take(id string, properties, types []string) (dealData, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d, ok := f.ahead[id]
+	delete(f.ahead, id)
+	ok = ok && time.Since(d.at) <= aheadLife && isSubset(properties, d.properties) && isSubset(types, d.types)
+	return d.dealData, ok
+}
+
+// forget is for a deal that is about to be written to.
+func (f *fresh) forget(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.ahead, id)
+}
+
+// belongingTo reads what of a type belongs to a deal, unless that was done a moment ago and nothing has changed that shows:
+// neither which ones they are nor the deal's stamp, but for what we wrote to it ourselves.
+func (c *Connector) belongingTo(ctx context.Context, d dealData, objectType string, ids, properties []string) ([]object, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	key := belongingKey{d.ID, belongingGroup(objectType, properties)}
+	if b, ok := c.fresh.belonging(key); ok && slices.Equal(b.ids, ids) && d.date.Sub(b.date) <= belongingLife &&
+		(b.modified == d.modified() || c.seen.ours(d.ID, d.modified())) {
+		return slices.Clone(b.objects), nil
+	}
+	b := belonging{ids: ids, modified: d.modified(), date: d.date, at: time.Now(), used: time.Now()}
+	var err error
+	if b.objects, err = c.readObjects(ctx, objectType, ids, properties); err != nil {
+		return nil, err
+	}
+	c.fresh.hold(key, b)
+	return slices.Clone(b.objects), nil
+}
+
+// belonging returns what was read a moment ago.
+func (f *fresh) belonging(key belongingKey) (belonging, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b, ok := f.belongings[key]
+	return b, ok && time.Since(b.at) < belongingLife
+}
+
+func (f *fresh) hold(key belongingKey, b belonging) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	maps.DeleteFunc(f.belongings, func(_ belongingKey, b belonging) bool { return time.Since(b.used) >= underWay })
+	if len(f.belongings) < maxFresh {
+		f.belongings[key] = b
+	}
+}
+
+// alongside returns, for a call that has room for so many, what belongs to other deals that are under way and is soon to be read
+// again: those come along that were read longest ago.
+func (f *fresh) alongside(group string, room int) map[belongingKey][]string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var keys []belongingKey
+	for key, b := range f.belongings {
+		if key.group == group && time.Since(b.used) < underWay && time.Since(b.at) >= belongingLife/3 {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, func(a, b belongingKey) int { return f.belongings[a].at.Compare(f.belongings[b].at) })
+	along := map[belongingKey][]string{}
+	for _, key := range keys {
+		if ids := f.belongings[key].ids; len(ids) <= room {
+			along[key], room = ids, room-len(ids)
+		}
+	}
+	return along
+}
+
+// renew takes in what came along.
+func (f *fresh) renew(along map[belongingKey][]string, found map[string]object, at, date time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for key, ids := range along {
+		b, ok := f.belongings[key]
+		if !ok || !slices.Equal(b.ids, ids) || b.at.After(at) {
+			continue
+		}
+		b.objects, b.at, b.date = nil, at, date
+		for _, id := range ids {
+			if o, ok := found[id]; ok {
+				b.objects = append(b.objects, o)
+			}
+		}
+		f.belongings[key] = b
+	}
+}
+
+// done is for a deal that is sealed: nothing of it is read again soon.
+func (f *fresh) done(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	maps.DeleteFunc(f.belongings, func(key belongingKey, _ belonging) bool { return key.deal == id })
+}
+
+// historyProperties are those by which entries are judged.
+var historyProperties = []string{"dealstage", "pipeline"}
+
+// historyAhead reads the history of one deal, and in the same call what a record of it is read with: a deal that has
+// entered a stage is about to be read. found is false where this cannot be done, and the history is to be read by itself.
+func (c *Connector) historyAhead(ctx context.Context, id int64) (h *history, date time.Time, found bool, err error) {
+	properties, types := c.fresh.learned()
+	if len(types) == 0 {
+		return nil, time.Time{}, false, nil
+	}
+	properties = sortedSet(slices.Concat(always, []string{"pipeline"}, properties))
+	name := strconv.FormatInt(id, 10)
+	d, body, err := c.askDealAnd(ctx, name, properties, types, historyProperties)
+	switch {
+	case errors.Is(err, deal.ErrGone) || err == nil && d.ID != name: // deleted, or merged into another that is listed itself
+		return nil, d.date, true, nil
+	case err == nil:
+		h, err = parseHistory(body)
+	}
+	switch {
+	case err != nil && (mayBeOnes(err) || connectors.IsLogin(err)):
+		return nil, time.Time{}, false, nil // such as a refused association: the history is to be judged all the same
+	case err != nil:
+		return nil, time.Time{}, false, err
+	}
+	c.fresh.keep(readAhead{d, properties, types})
+	return h, d.date, true, nil
+}
+
+func isSubset(names, of []string) bool {
+	return !slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(of, name) })
+}
