@@ -132,12 +132,17 @@ func (c *child) run(program Program) int {
 	if err := c.conn.write(packet{kind: kindReady, Frame: Frame{Header: header}}); err != nil {
 		return exitEnd
 	}
+	calls := make(chan packet)
 	for {
 		p, err := c.conn.read()
 		if err != nil {
 			return exitEnd // also while a handler hangs in foreign code
 		}
-		go c.serve(p)
+		select {
+		case calls <- p:
+		default: // nobody is free
+			go c.serve(p, calls)
+		}
 	}
 }
 
@@ -172,8 +177,16 @@ func (c *child) load(program Program, setup packet) (readiness, error) {
 	return readiness{Landlock: landlockABI()}, nil
 }
 
-func (c *child) serve(p packet) {
+// serve answers a call, and then others: a goroutine that has done so has the stack for it.
+func (c *child) serve(p packet, more <-chan packet) {
 	defer c.crashQuietly()
+	for ; ; p = <-more {
+		c.serveOne(p)
+		p = packet{} // may be large, and the next one may be long in coming
+	}
+}
+
+func (c *child) serveOne(p packet) {
 	reply, err := c.handle(context.Background(), p.Frame)
 	closeFiles(p.Files)
 	c.answer(packet{kind: kindReply, id: p.id, Frame: reply}, err)

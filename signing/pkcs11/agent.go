@@ -136,9 +136,9 @@ func (a *agent) handle(_ context.Context, f worker.Frame) (worker.Frame, error) 
 }
 
 func (a *agent) sign(f worker.Frame) ([]byte, error) {
-	var r request
-	if err := json.Unmarshal(f.Header, &r); err != nil {
-		return nil, fmt.Errorf("request: %w", err)
+	r, err := decodeRequest(f.Header)
+	if err != nil {
+		return nil, err
 	}
 	mechanism, err := r.mechanism()
 	if err != nil {
@@ -152,9 +152,9 @@ func (a *agent) sign(f worker.Frame) ([]byte, error) {
 // touch has each session that is idle ask the token for the key, and mends those that cannot. One that signs needs no
 // proof that it lives.
 func (a *agent) touch(f worker.Frame) error {
-	var r request
-	if err := json.Unmarshal(f.Header, &r); err != nil {
-		return fmt.Errorf("request: %w", err)
+	r, err := decodeRequest(f.Header)
+	if err != nil {
+		return err
 	}
 	idle := a.takeIdle()
 	results := make(chan error, len(idle))
@@ -205,9 +205,9 @@ func (r request) mechanism() (*pkcs11.Mechanism, error) {
 		default:
 			return nil, configError("PSS with hash %v is not supported", crypto.Hash(r.Hash))
 		}
-		return pkcs11.NewMechanism(pkcs11.CKM_RSA_PKCS_PSS, pkcs11.NewPSSParams(hash, mgf, uint(max(r.Salt, 0)))), nil
+		return pkcs11.NewMechanism(pkcs11.CKM_RSA_PKCS_PSS, pkcs11.NewPSSParams(hash, mgf, uint(r.Salt))), nil
 	}
-	return nil, configError("scheme %q is not supported", r.Scheme)
+	return nil, configError("scheme %d is not supported", r.Scheme)
 }
 
 // session is one PKCS#11 session and the key as it sees it.

@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -55,13 +54,9 @@ func (k *Key) SignContext(ctx context.Context, digest []byte, opts crypto.Signer
 	if err != nil {
 		return nil, fmt.Errorf("pkcs11: key %q: %w", k.name, err)
 	}
-	header, err := json.Marshal(r)
-	if err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
-	frame := worker.Frame{Op: opSign, Header: header, Body: data}
+	frame := worker.Frame{Op: opSign, Header: r.encode(), Body: data}
 	reply, err := k.pool.Call(ctx, frame)
 	if err != nil && isDeviceFailure(err) {
 		reply, err = k.pool.Call(ctx, frame)
@@ -84,14 +79,10 @@ func (k *Key) SignContext(ctx context.Context, digest []byte, opts crypto.Signer
 // mended: a session that timed out, a login that was lost, a process that died or hangs.
 func (k *Key) Touch(ctx context.Context) error {
 	own := sha256.Sum256(k.spki)
-	header, err := json.Marshal(request{Key: own[:]})
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
-	frame := worker.Frame{Op: opTouch, Header: header}
-	_, err = k.pool.Call(ctx, frame)
+	frame := worker.Frame{Op: opTouch, Header: request{Key: own[:]}.encode()}
+	_, err := k.pool.Call(ctx, frame)
 	if err != nil && isDeviceFailure(err) {
 		_, err = k.pool.Call(ctx, frame)
 	}

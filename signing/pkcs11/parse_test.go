@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -191,8 +192,28 @@ func FuzzCheck(f *testing.F) {
 		hostile.Budget(t)
 		for s, key := range keys {
 			if _, err := key.check(request{Scheme: s, Salt: 32}, digest[:], raw, crypto.SHA256); err == nil {
-				t.Fatalf("%s: forged", s)
+				t.Fatalf("%d: forged", s)
 			}
 		}
 	})
+}
+
+func TestARequestComesAsItWasSent(t *testing.T) {
+	key := sha256.Sum256([]byte("key"))
+	for _, r := range []request{
+		{Key: key[:]},
+		{Key: key[:], Scheme: schemePKCS1},
+		{Key: key[:], Scheme: schemeECDSA},
+		{Key: key[:], Scheme: schemePSS, Hash: uint(crypto.SHA512), Salt: 1982}, // all that RSA of 16,384 bits has room for
+	} {
+		b := r.encode()
+		if got, err := decodeRequest(b); err != nil || !reflect.DeepEqual(got, r) {
+			t.Errorf("%+v came as %+v (%v)", r, got, err)
+		}
+		for _, wrong := range [][]byte{nil, b[1:], append(b, 0)} {
+			if got, err := decodeRequest(wrong); err == nil {
+				t.Errorf("%x is taken for %+v", wrong, got)
+			}
+		}
+	}
 }

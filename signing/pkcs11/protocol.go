@@ -1,6 +1,8 @@
 package pkcs11
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 
 	"github.com/dealseal/dealseal/secret"
@@ -37,18 +39,35 @@ type description struct {
 
 // request says how to sign.
 type request struct {
-	Key    []byte `json:"key"` // SHA-256 of the public key, PKIX DER: no other one signs this
-	Scheme scheme `json:"scheme"`
-	Hash   uint   `json:"hash"` // crypto.Hash; for PSS
-	Salt   int    `json:"salt"` // bytes; for PSS
+	Key    []byte // SHA-256 of the public key, PKIX DER: no other one signs this
+	Scheme scheme
+	Hash   uint // crypto.Hash; for PSS
+	Salt   int  // bytes; for PSS
 }
 
-type scheme string
+// requestSize is that of a request on the wire: key, scheme and hash of a byte each, salt of two, big-endian. It is the header of every signature, and
+// the same binary is at both ends.
+const requestSize = sha256.Size + 4
+
+func (r request) encode() []byte {
+	b := append(make([]byte, 0, requestSize), r.Key...)
+	return binary.BigEndian.AppendUint16(append(b, byte(r.Scheme), byte(r.Hash)), uint16(max(r.Salt, 0)))
+}
+
+func decodeRequest(b []byte) (request, error) {
+	if len(b) != requestSize {
+		return request{}, fmt.Errorf("a request of %d bytes, and not of %d", len(b), requestSize)
+	}
+	key, rest := b[:sha256.Size], b[sha256.Size:]
+	return request{Key: key, Scheme: scheme(rest[0]), Hash: uint(rest[1]), Salt: int(binary.BigEndian.Uint16(rest[2:]))}, nil
+}
+
+type scheme byte
 
 const (
-	schemePKCS1 scheme = "rsa-pkcs1" // the body is a DigestInfo
-	schemePSS   scheme = "rsa-pss"   // the body is a digest
-	schemeECDSA scheme = "ecdsa"     // the body is a digest, not longer than the order of the curve
+	schemePKCS1 scheme = iota + 1 // the body is a DigestInfo
+	schemePSS                     // the body is a digest
+	schemeECDSA                   // the body is a digest, not longer than the order of the curve
 )
 
 // Codes of an agent's errors.
