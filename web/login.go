@@ -99,20 +99,36 @@ func (s *server) login(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.Log.Info("a session of the status page began", "who", begun.Who, "session", begun.ID)
-	http.SetCookie(w, sessionCookie(r, secret, int(sessionLasts.Seconds())))
+	http.SetCookie(w, sessionCookie(encrypted(r), secret, int(sessionLasts.Seconds())))
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
 
 // logout ends the session of the browser that asks.
 func (s *server) logout(w http.ResponseWriter, r *http.Request) {
-	if c, err := r.Cookie(cookieName); err == nil {
-		s.Sessions.end(c.Value)
-	}
-	if who, ok := reader(r.Context()); ok {
+	s.Sessions.end(sessionSecret(r))
+	who, ok := reader(r.Context())
+	if ok {
 		s.Log.Info("a session of the status page ended", "who", who.Who, "session", who.ID)
 	}
-	http.SetCookie(w, sessionCookie(r, "", -1))
-	http.Redirect(w, r, "/", http.StatusSeeOther)
+	for _, secure := range []bool{true, false} {
+		http.SetCookie(w, sessionCookie(secure, "", -1))
+	}
+	to := "/"
+	if who.provider && s.SignIn != nil && s.SignIn.LogOut() != "" {
+		to = "/logged-out"
+	}
+	http.Redirect(w, r, to, http.StatusSeeOther)
+}
+
+// loggedOut says that the session at the provider goes on, with which the next one here begins without a question.
+func (s *server) loggedOut(context.Context, *http.Request) (*frame, error) {
+	return &frame{Title: "Logged out", LoggedOut: &loggedOutView{Provider: s.SignIn.LogOut()}}, nil
+}
+
+// loggedOutView is the page after the session of somebody who has signed in at the provider.
+type loggedOutView struct {
+	// Provider is where one logs out there; empty if it does not say.
+	Provider string
 }
 
 // ours refuses what another site has a browser send here.

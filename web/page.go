@@ -40,15 +40,17 @@ type frame struct {
 	Gate     *gateView
 	Login    *loginView
 	SignedIn *signedInView
-	Status   *statusView
-	List     *listView
-	Deal     *dealView
-	Fields   *fieldsView
-	Hooks    *hooksView
-	Attempts *attemptsView
-	Tenant   *tenantPage
-	Guarded  *guardedPage
-	Problem  *problem
+	// LoggedOut is for those who have signed in at the provider.
+	LoggedOut *loggedOutView
+	Status    *statusView
+	List      *listView
+	Deal      *dealView
+	Fields    *fieldsView
+	Hooks     *hooksView
+	Attempts  *attemptsView
+	Tenant    *tenantPage
+	Guarded   *guardedPage
+	Problem   *problem
 }
 
 // problem is an error in words for people: what happened, and what to do about it.

@@ -55,7 +55,8 @@ type Session struct {
 	Seen  time.Time `json:"seen"`
 	Until time.Time `json:"until"`
 
-	ends time.Time // however much is opened
+	ends     time.Time // however much is opened
+	provider bool      // the person has signed in at the provider
 }
 
 // NewSessions returns an empty set. now is the clock; time.Now when nil.
@@ -121,12 +122,14 @@ func (s *Sessions) redeem(token string) (secret string, begun Session, ok bool) 
 	return secret, begun, true
 }
 
-// begin begins the session of somebody who is known for sure. It lasts no longer than others.
+// begin begins the session of somebody whom the provider knows for sure. It lasts no longer than others.
 func (s *Sessions) begin(who string, role deal.TokenRole, lasts time.Duration) (secret string, begun Session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sweep()
-	return s.enter(who, role, min(lasts, sessionLasts))
+	secret, begun = s.enter(who, role, min(lasts, sessionLasts))
+	s.open[hashOf(secret)].provider = true
+	return secret, begun
 }
 
 // enter makes a session; the caller holds the lock.
@@ -215,8 +218,12 @@ func makeRoom(from map[secretHash]*Session, most int) {
 	}
 }
 
-// cookieName is that of the session's secret.
-const cookieName = "dealseal_session"
+// cookieName is that of the session's secret, hostOnly what stands before it where the page is known to be opened by https:
+// browsers take such a cookie from this host alone, over https alone, so that no sibling of its name can plant one.
+const (
+	cookieName = "dealseal_session"
+	hostOnly   = "__Host-"
+)
 
 // refreshHeader is sent by a page that keeps itself current.
 const refreshHeader = "Dealseal-Refresh"
@@ -232,8 +239,8 @@ func reader(ctx context.Context) (who Session, ok bool) {
 // recognise finds the session of each request.
 func (s *server) recognise(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c, err := r.Cookie(cookieName); err == nil {
-			if who, ok := s.Sessions.find(c.Value, r.Header.Get(refreshHeader) == ""); ok {
+		if secret := sessionSecret(r); secret != "" {
+			if who, ok := s.Sessions.find(secret, r.Header.Get(refreshHeader) == ""); ok {
 				r = r.WithContext(context.WithValue(r.Context(), readerKey{}, who))
 			}
 		}
@@ -241,9 +248,27 @@ func (s *server) recognise(next http.Handler) http.Handler {
 	})
 }
 
-// sessionCookie is what the browser keeps; maxAge below 0 has it forget. Behind a proxy that speaks HTTPS the cookie is for
-// HTTPS only: if the header lies, it harms whoever sent it.
-func sessionCookie(r *http.Request, secret string, maxAge int) *http.Cookie {
-	secure := r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
-	return &http.Cookie{Name: cookieName, Value: secret, Path: "/", MaxAge: maxAge, HttpOnly: true, Secure: secure, SameSite: http.SameSiteStrictMode}
+// encrypted reports whether a browser has sent a request by https: behind a proxy the header says so. If it lies, it harms
+// whoever sent it.
+func encrypted(r *http.Request) bool {
+	return r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
+}
+
+// sessionSecret is what the browser has kept; empty if nothing. By https only a cookie counts that nobody else can have set.
+func sessionSecret(r *http.Request) string {
+	for _, name := range []string{hostOnly + cookieName, cookieName} {
+		if c, err := r.Cookie(name); err == nil && (name != cookieName || !encrypted(r)) {
+			return c.Value
+		}
+	}
+	return ""
+}
+
+// sessionCookie is what the browser keeps; maxAge below 0 has it forget.
+func sessionCookie(secure bool, secret string, maxAge int) *http.Cookie {
+	name := cookieName
+	if secure {
+		name = hostOnly + name
+	}
+	return &http.Cookie{Name: name, Value: secret, Path: "/", MaxAge: maxAge, HttpOnly: true, Secure: secure, SameSite: http.SameSiteStrictMode}
 }

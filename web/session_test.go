@@ -110,8 +110,16 @@ func TestTheCookieIsForHTTPSOnlyWhereTheBrowserSpeaksIt(t *testing.T) {
 	h, _, _ := open(settle())
 	_, token, _ := strings.Cut(invite(h.(member).sessions), "token=")
 	w := post(stranger(h), "/login", url.Values{"token": {token}}, "X-Forwarded-Proto", "https")
-	if c := w.Result().Cookies(); len(c) != 1 || !c[0].Secure {
-		t.Errorf("%v", c)
+	c := w.Result().Cookies()
+	if len(c) != 1 || !c[0].Secure || c[0].Name != "__Host-dealseal_session" || c[0].Path != "/" || c[0].Domain != "" {
+		t.Fatalf("%v", c)
+	}
+	if w := get(stranger(h), "/deals", "X-Forwarded-Proto", "https", "Cookie", c[0].Name+"="+c[0].Value); w.Code != http.StatusOK {
+		t.Errorf("with the cookie: %d", w.Code)
+	}
+	// Any host below the same name could have set one of another name.
+	if w := get(stranger(h), "/deals", "X-Forwarded-Proto", "https", "Cookie", cookieName+"="+c[0].Value); w.Code != http.StatusForbidden {
+		t.Errorf("with a cookie that a sibling can plant: %d", w.Code)
 	}
 }
 
@@ -137,7 +145,7 @@ func TestAPersonWhoLogsOutIsAStranger(t *testing.T) {
 		t.Fatal(w.Code)
 	}
 	w := post(h, "/logout", nil, "Sec-Fetch-Site", "same-origin")
-	if c := w.Result().Cookies(); w.Code != http.StatusSeeOther || len(c) != 1 || c[0].MaxAge >= 0 {
+	if c := w.Result().Cookies(); w.Code != http.StatusSeeOther || len(c) != 2 || c[0].MaxAge >= 0 || c[1].MaxAge >= 0 {
 		t.Errorf("%d %v", w.Code, c)
 	}
 	if w := get(h, "/deals"); w.Code != http.StatusForbidden {

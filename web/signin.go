@@ -36,7 +36,7 @@ func (s *server) signedIn(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), houseLimit)
 	defer cancel()
 	ticket := ""
-	if c, err := r.Cookie(ticketCookie); err == nil {
+	if c, err := r.Cookie(s.ticket("", 0).Name); err == nil {
 		ticket = c.Value
 	}
 	person, err := s.SignIn.Finish(ctx, ticket, r.URL.Query())
@@ -45,14 +45,10 @@ func (s *server) signedIn(w http.ResponseWriter, r *http.Request) {
 		s.refuseSignIn(w, r, err)
 		return
 	}
-	if c, err := r.Cookie(cookieName); err == nil {
-		s.Sessions.end(c.Value)
-	}
+	s.Sessions.end(sessionSecret(r))
 	secret, begun := s.Sessions.begin(person.Who, person.Role, s.SignInLasts)
 	s.Log.Info("a session of the status page began", "who", begun.Who, "role", begun.Role, "session", begun.ID)
-	cookie := sessionCookie(r, secret, int(begun.ends.Sub(begun.Since).Seconds()))
-	cookie.Secure = cookie.Secure || s.SignIn.Encrypted()
-	http.SetCookie(w, cookie)
+	http.SetCookie(w, sessionCookie(encrypted(r) || s.SignIn.Encrypted(), secret, int(begun.ends.Sub(begun.Since).Seconds())))
 	w.Header().Set("Refresh", "0; url="+person.To)
 	s.page(func(context.Context, *http.Request) (*frame, error) {
 		return &frame{Title: "Signed in", SignedIn: &signedInView{Who: begun.Who, Role: string(begun.Role), To: person.To}}, nil
@@ -60,7 +56,11 @@ func (s *server) signedIn(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *server) ticket(value string, maxAge int) *http.Cookie {
-	return &http.Cookie{Name: ticketCookie, Value: value, Path: "/sign-in", MaxAge: maxAge, HttpOnly: true, Secure: s.SignIn.Encrypted(), SameSite: http.SameSiteLaxMode}
+	c := &http.Cookie{Name: ticketCookie, Value: value, Path: "/sign-in", MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteLaxMode}
+	if s.SignIn.Encrypted() {
+		c.Name, c.Path, c.Secure = hostOnly+ticketCookie, "/", true
+	}
+	return c
 }
 
 // refuseSignIn says that nobody was let in, and only to the log why.

@@ -124,6 +124,7 @@ func TestAPersonSignsInAtTheProviderAndHasItsRole(t *testing.T) {
 
 func TestSigningInAnewEndsTheSessionBeforeAndLoggingOutEndsIt(t *testing.T) {
 	g := newGatehouse(t)
+	g.mock.EndSession = "https://login.example/out"
 	c := g.browser()
 	g.get(c, g.page+"/sign-in")
 	g.get(c, g.page+"/sign-in")
@@ -134,7 +135,14 @@ func TestSigningInAnewEndsTheSessionBeforeAndLoggingOutEndsIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp.Body.Close()
+	var page bytes.Buffer
+	_, err = page.ReadFrom(resp.Body)
+	if resp.Body.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if checkOutline(t, page.String()); resp.Request.URL.Path != "/logged-out" || !strings.Contains(page.String(), `href="https://login.example/out?client_id=dealseal"`) {
+		t.Errorf("logged out at %s, it is not said where one logs out at the provider:\n%s", resp.Request.URL.Path, page.String())
+	}
 	if n := len(g.sessions.List()); n != 1 {
 		t.Errorf("logged out, %d sessions are open", n)
 	}

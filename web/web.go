@@ -81,6 +81,7 @@ func New(o Options) http.Handler {
 	if o.SignIn != nil {
 		mux.HandleFunc("GET /sign-in", s.beginSignIn)
 		mux.HandleFunc("GET "+signin.Back, s.signedIn)
+		mux.HandleFunc("GET /logged-out", s.page(s.loggedOut))
 	}
 	mux.HandleFunc("GET /deals", s.forReaders(s.list))
 	mux.HandleFunc("GET /deals/{tx}", s.forReaders(s.deal))

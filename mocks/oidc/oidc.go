@@ -54,6 +54,8 @@ type Provider struct {
 	ClientID, ClientSecret, RedirectURI string
 	// PostOnly has the client show its secret in the body instead of the header.
 	PostOnly bool
+	// EndSession is where people log out, if it says so.
+	EndSession string
 	// Now is its clock; time.Now when nil.
 	Now func() time.Time
 
@@ -183,9 +185,13 @@ func (p *Provider) discovery(w http.ResponseWriter, fault Fault) {
 	case Elsewhere:
 		token = "http://token.example/token"
 	}
-	answer(w, http.StatusOK, map[string]any{"issuer": issuer, "authorization_endpoint": p.Issuer + "/authorize", "token_endpoint": token, "jwks_uri": p.Issuer + "/keys",
+	said := map[string]any{"issuer": issuer, "authorization_endpoint": p.Issuer + "/authorize", "token_endpoint": token, "jwks_uri": p.Issuer + "/keys",
 		"response_types_supported": []string{"code"}, "subject_types_supported": []string{"public"}, "id_token_signing_alg_values_supported": []string{"ES256", "HS256", "none"},
-		"token_endpoint_auth_methods_supported": auth, "code_challenge_methods_supported": pkce, "authorization_response_iss_parameter_supported": true})
+		"token_endpoint_auth_methods_supported": auth, "code_challenge_methods_supported": pkce, "authorization_response_iss_parameter_supported": true}
+	if p.EndSession != "" {
+		said["end_session_endpoint"] = p.EndSession
+	}
+	answer(w, http.StatusOK, said)
 }
 
 func (p *Provider) keys(w http.ResponseWriter, fault Fault) {

@@ -53,6 +53,7 @@ type provider struct {
 	verifier *oidc.IDTokenVerifier
 
 	KeysURL     string   `json:"jwks_uri"`
+	EndSession  string   `json:"end_session_endpoint"`
 	Login       []string `json:"token_endpoint_auth_methods_supported"`
 	Challenges  []string `json:"code_challenge_methods_supported"`
 	NamesItself bool     `json:"authorization_response_iss_parameter_supported"` // RFC 9207, 3
@@ -149,7 +150,8 @@ func (p *Provider) exchange(ctx context.Context, known *provider, code, verifier
 
 // verify returns the claims of an ID token that is for us, of now, and of this journey (Core 3.1.3.7).
 func (p *Provider) verify(ctx context.Context, known *provider, raw, nonce string) (claims, error) {
-	if _, err := known.keys.VerifySignature(ctx, raw); err != nil {
+	payload, err := known.keys.VerifySignature(ctx, raw)
+	if err != nil {
 		var call *url.Error
 		if errors.As(err, &call) {
 			return nil, trouble(err, "")
@@ -158,7 +160,7 @@ func (p *Provider) verify(ctx context.Context, known *provider, raw, nonce strin
 	}
 	token, err := known.verifier.Verify(ctx, raw)
 	if err != nil {
-		return nil, refused(clip(err.Error()))
+		return nil, refused(p.misfit(payload, err))
 	}
 	var c claims
 	switch err := token.Claims(&c); {
@@ -170,6 +172,45 @@ func (p *Provider) verify(ctx context.Context, known *provider, raw, nonce strin
 		return nil, refused("the ID token was made for another client")
 	}
 	return c, nil
+}
+
+// misfit says why an ID token does not count, without what it says: that may be another's, and longer than a log should be.
+func (p *Provider) misfit(payload []byte, err error) string {
+	var c claims
+	var over *oidc.TokenExpiredError
+	switch {
+	case errors.As(err, &over):
+		return "the ID token is expired, or has no end: do the clocks agree?"
+	case json.Unmarshal(payload, &c) != nil:
+		return "the ID token is none"
+	case c.text("iss") != p.o.Issuer:
+		return "the ID token is of a different provider than sign_in.issuer"
+	case !slices.Contains(c.list("aud"), p.o.ClientID):
+		return "the audience of the ID token is not sign_in.client_id"
+	case c["nbf"] != nil:
+		return "the ID token counts only later (nbf): do the clocks agree?"
+	}
+	return "the ID token does not count"
+}
+
+// LogOut is where people log out at the provider, as far as it was asked and says so (OpenID Connect RP-Initiated Logout 1.0,
+// 2.1); empty otherwise. No token is kept that could be shown as a hint, and no address to come back to is named: a provider that
+// has not registered it would refuse.
+func (p *Provider) LogOut() string {
+	p.mu.Lock()
+	known := p.known
+	p.mu.Unlock()
+	if known == nil || !private(known.EndSession) {
+		return ""
+	}
+	u, err := url.Parse(known.EndSession)
+	if err != nil {
+		return ""
+	}
+	q := u.Query()
+	q.Set("client_id", p.o.ClientID)
+	u.RawQuery = q.Encode()
+	return u.String()
 }
 
 // Report is what an examination finds.

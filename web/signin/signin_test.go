@@ -219,8 +219,8 @@ func TestTokensThatAreNotForUsOrNotOfNowAreRefused(t *testing.T) {
 	}{
 		"wrong nonce":         {map[string]any{"nonce": "another"}, "", "nonce"},
 		"no nonce":            {map[string]any{"nonce": nil}, "", "nonce"},
-		"wrong issuer":        {map[string]any{"iss": "https://other.example"}, "", "different provider"},
-		"wrong audience":      {map[string]any{"aud": "another"}, "", "audience"},
+		"wrong issuer":        {map[string]any{"iss": "https://" + oidc.Canary}, "", "different provider"},
+		"wrong audience":      {map[string]any{"aud": oidc.Canary}, "", "audience"},
 		"no audience":         {map[string]any{"aud": nil}, "", "audience"},
 		"another's as well":   {map[string]any{"aud": []string{"seal house", "another"}}, "", "another client"},
 		"made for another":    {map[string]any{"aud": []string{"seal house", "another"}, "azp": "another"}, "", "another client"},
@@ -252,6 +252,19 @@ func TestTokensThatAreNotForUsOrNotOfNowAreRefused(t *testing.T) {
 			ticket, q := w.travel("/")
 			w.mustRefuse(ticket, q, c.why)
 		})
+	}
+}
+
+func TestPeopleLogOutAtTheProviderWhereItSaysHow(t *testing.T) {
+	for endSession, want := range map[string]string{"https://login.example/out?tenant=1": "https://login.example/out?client_id=seal+house&tenant=1", "": "", "http://login.example/out": "", "javascript:alert(1)": ""} {
+		w := newWorld(t, func(_ *Options, p *oidc.Provider) { p.EndSession = endSession })
+		if got := w.page.LogOut(); got != "" {
+			t.Errorf("a provider that was not asked has %q", got)
+		}
+		w.travel("/")
+		if got := w.page.LogOut(); got != want {
+			t.Errorf("%q leads to %q, want %q", endSession, got, want)
+		}
 	}
 }
 
