@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/dealseal/dealseal/documents"
+	"github.com/dealseal/dealseal/pdf"
 )
 
 // opened is the engine of the children, in this process.
@@ -112,6 +113,9 @@ func TestWhatIsWarmedChangesNoDocumentAndCarriesNothingOver(t *testing.T) {
 				}
 				want := rendered(t, cold, files, clock)
 				cold.close()
+				if n := pagesOf(t, want); name == "nda@1" && n != 1 {
+					t.Errorf("%s has %d pages: an NDA has one", sample, n)
+				}
 				for from, first := range begun {
 					checkWarm(t, e, from, first, files, clock, want)
 				}
@@ -144,6 +148,19 @@ func checkWarm(t *testing.T, e *engine, from *warmed, first []byte, files map[st
 	if !bytes.Equal(begins(t, e, from), first) {
 		t.Error("the next instance begins otherwise")
 	}
+}
+
+func pagesOf(t *testing.T, file []byte) int {
+	t.Helper()
+	f, err := pdf.Open(bytes.NewReader(file), int64(len(file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := f.PageCount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // begins is the memory of an instance before its document.
