@@ -36,9 +36,22 @@ var schemes = []struct {
 
 var hashes = []crypto.Hash{crypto.SHA256, crypto.SHA384, crypto.SHA512}
 
+// rungs are the levels of the cover. From B-LT on there is validation data, which may be listed for each signature as well.
+var rungs = []struct {
+	level pades.Level
+	vri   bool
+}{{pades.BB, false}, {pades.BT, false}, {pades.BLT, false}, {pades.BLTA, false}, {pades.BLT, true}, {pades.BLTA, true}}
+
+// parties are the signatures of a file of the cover: of so many parties, or that of one with the second seal of a rollover.
+var parties = []struct {
+	signatures int
+	dual       bool
+}{{1, false}, {2, false}, {3, false}, {1, true}}
+
 // recipe is one row of the cover.
 type recipe struct {
 	level      pades.Level
+	vri, dual  bool
 	scheme     int
 	hash       crypto.Hash
 	visible    bool
@@ -48,7 +61,13 @@ type recipe struct {
 }
 
 func (r recipe) String() string {
-	s := fmt.Sprintf("%s %s %s, %d signatures", r.level, schemes[r.scheme].name, r.hash, r.signatures)
+	s := fmt.Sprintf("%s %s %s, %d signatures", r.level, schemes[r.scheme].name, r.hash, r.count())
+	if r.vri {
+		s += ", VRI"
+	}
+	if r.dual {
+		s += ", dual seal"
+	}
 	if r.visible {
 		s += ", visible"
 	}
@@ -61,6 +80,14 @@ func (r recipe) String() string {
 	return s
 }
 
+// count is how many signatures a file has in the end.
+func (r recipe) count() int {
+	if r.dual {
+		return r.signatures + 1
+	}
+	return r.signatures
+}
+
 // prepared names the empty field of a party.
 func prepared(party int) string { return "Prepared" + strconv.Itoa(party+1) }
 
@@ -71,7 +98,7 @@ func (h *house) make(ctx context.Context, doc []byte, r recipe) ([]byte, error) 
 		level = pades.BT
 	}
 	for i := range r.signatures {
-		req := signing.Request{Profile: signing.Profile{Name: "conformance", Key: signer(schemes[r.scheme].key, i), PSS: schemes[r.scheme].pss, Hash: r.hash,
+		req := signing.Request{Profile: signing.Profile{Name: "conformance", Key: signer(schemes[r.scheme].key, i), PSS: schemes[r.scheme].pss, Hash: r.hash, Dual: r.dual,
 			Level: level, Reason: "Conformance", SignerName: "Example", Location: "Paris"}}
 		if i == 0 {
 			req.Profile.Certify = r.certify
@@ -94,7 +121,7 @@ func (h *house) make(ctx context.Context, doc []byte, r recipe) ([]byte, error) 
 	if !r.level.AtLeast(pades.BLT) {
 		return doc, nil
 	}
-	return h.extend(ctx, doc, r.level)
+	return h.extend(ctx, doc, r.level, r.vri)
 }
 
 // original is a PDF that somebody else made.
@@ -270,7 +297,7 @@ func (h *house) judgeTheCover(t *testing.T, report *report, from []original) {
 		report.notRun("the cover", "pyHanko, which makes the fields that are there already, could not be fetched")
 		return
 	}
-	rows := cover([]int{len(levels), len(schemes), len(hashes), len(from), 2, 4, maxSignatures, 2}, func(row []int) bool { return row[5] != 1 || row[6] == 0 })
+	rows := cover([]int{len(rungs), len(schemes), len(hashes), len(from), 2, 4, len(parties), 2}, func(row []int) bool { return row[5] != 1 || row[6] == 0 })
 	t.Logf("%d files from %d producers", len(rows), len(from))
 	indices := make([]int, len(rows))
 	for i := range indices {
@@ -278,7 +305,8 @@ func (h *house) judgeTheCover(t *testing.T, report *report, from []original) {
 	}
 	each(indices, func(i *int) {
 		row := rows[*i]
-		r := recipe{levels[row[0]], row[1], hashes[row[2]], row[4] == 1, row[5], row[6] + 1, row[7] == 1}
+		r := recipe{level: rungs[row[0]].level, vri: rungs[row[0]].vri, scheme: row[1], hash: hashes[row[2]], visible: row[4] == 1, certify: row[5],
+			signatures: parties[row[6]].signatures, dual: parties[row[6]].dual, existing: row[7] == 1}
 		o := from[row[3]]
 		name := fmt.Sprintf("%03d %s: %s", *i, o.producer, r)
 		path := o.path
@@ -293,7 +321,7 @@ func (h *house) judgeTheCover(t *testing.T, report *report, from []original) {
 			report.refuse("cover", name, err)
 			return
 		}
-		f := &sealed{name: name, path: work(t, "cover", fmt.Sprintf("%03d.pdf", *i)), content: doc, level: r.level, signatures: r.signatures, sound: o.sound}
+		f := &sealed{name: name, path: work(t, "cover", fmt.Sprintf("%03d.pdf", *i)), content: doc, level: r.level, signatures: r.count(), sound: o.sound}
 		if err := os.WriteFile(f.path, doc, 0o644); err != nil {
 			t.Error(err)
 		}

@@ -148,5 +148,5 @@ func (h *house) makeOwn(t *testing.T, o own, r recipe) ([]byte, error) {
 	if err != nil || !r.level.AtLeast(pades.BLT) {
 		return doc, err
 	}
-	return h.extend(t.Context(), doc, r.level)
+	return h.extend(t.Context(), doc, r.level, r.vri)
 }

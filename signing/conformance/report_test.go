@@ -191,8 +191,8 @@ func (r *report) markdown() string {
 	for _, a := range r.absent {
 		fmt.Fprintf(&b, "\n**Not run**: %s.\n", a)
 	}
-	fmt.Fprintf(&b, "\n## The cover\n\n%d files that hold every pair of level, algorithm, digest, producer, visibility, certification, number of signatures and kind\n"+
-		"of field. Passed means: every signature in the file is valid, TOTAL-PASSED where the validator says so, and at the level\nasked where it tells levels.\n\n", r.files["cover"])
+	fmt.Fprintf(&b, "\n## The cover\n\n%d files that hold every pair of level (from B-LT on with and without VRI), algorithm, digest, producer, visibility, certification,\n"+
+		"number of signatures (also the dual seal of a rollover) and kind of field. Passed means: every signature in the file is valid, TOTAL-PASSED where the validator says so, and at the level\nasked where it tells levels.\n\n", r.files["cover"])
 	r.table(&b, "cover", r.names()...)
 	list(&b, "Not passed:", "Everything passed.", r.failed["cover"])
 	if len(r.refused["cover"]) > 0 {

@@ -87,7 +87,13 @@ func newHouse(t *testing.T) *house {
 			if err != nil {
 				t.Fatal(err)
 			}
-			h.keys[party] = &houseKey{key, chain}
+			h.keys[party] = &houseKey{Signer: key, chain: chain}
+			if n > 0 {
+				continue
+			}
+			if h.keys[party].before, err = a.IssueSigner(key.Public(), pkix.Name{Country: []string{"FR"}, Organization: []string{"Example"}, CommonName: "Example Seal " + party + ", before"}); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	stamper, err := tsa.NewClient([]tsa.Server{{URL: a.URL(pki.PathTSA)}}, tsa.Options{Roots: a.Roots()})
@@ -117,7 +123,8 @@ var algorithms = map[string]func() (crypto.Signer, error){
 
 type houseKey struct {
 	crypto.Signer
-	chain []*x509.Certificate
+	chain  []*x509.Certificate
+	before []*x509.Certificate // which chain has followed; of the first party
 }
 
 func (k *houseKey) Chain() []*x509.Certificate { return k.chain }
@@ -127,17 +134,37 @@ type keyring map[string]*houseKey
 func (k keyring) Open(_ context.Context, name string) (signing.Key, error) { return k[name], nil }
 func (k keyring) Close() error                                             { return nil }
 
+// OpenFor, MayFinish and Beside are those of a registry in the middle of a rollover.
+func (k keyring) OpenFor(_ context.Context, name string, chain []*x509.Certificate) (signing.Key, error) {
+	return signing.WithChain(k[name], chain), nil
+}
+
+func (k keyring) MayFinish(string, *x509.Certificate) error { return nil }
+
+func (k keyring) Beside(name string) []*x509.Certificate { return k[name].before }
+
 // roots are whom our verifier trusts: those whom the others trust.
 func (h *house) roots() verify.Options {
 	return verify.Options{Roots: []*x509.Certificate{h.authority.Root.Certificate}}
 }
 
-// seal appends one signature.
+// seal appends one signature, and the second one if the profile asks for it.
 func (h *house) seal(ctx context.Context, doc []byte, r signing.Request) ([]byte, error) {
-	ticket, err := h.sealer.Prepare(ctx, bytes.NewReader(doc), r)
+	first, err := h.sealer.Prepare(ctx, bytes.NewReader(doc), r)
 	if err != nil {
 		return nil, err
 	}
+	if doc, err = h.complete(ctx, doc, first); err != nil || !r.Profile.Dual {
+		return doc, err
+	}
+	second, err := h.sealer.PrepareSecond(ctx, bytes.NewReader(doc), first)
+	if err != nil {
+		return nil, err
+	}
+	return h.complete(ctx, doc, second)
+}
+
+func (h *house) complete(ctx context.Context, doc []byte, ticket *signing.Ticket) ([]byte, error) {
 	value, err := h.sealer.Redeem(ctx, ticket)
 	if err != nil {
 		return nil, err
@@ -154,12 +181,14 @@ func (h *house) seal(ctx context.Context, doc []byte, r signing.Request) ([]byte
 }
 
 // extend raises a document to a level that lasts.
-func (h *house) extend(ctx context.Context, doc []byte, to pades.Level) ([]byte, error) {
+func (h *house) extend(ctx context.Context, doc []byte, to pades.Level, vri bool) ([]byte, error) {
 	_, subjects, err := verify.Subjects(ctx, bytes.NewReader(doc), h.roots())
 	if err != nil {
 		return nil, err
 	}
-	tail, err := h.extender.Extend(ctx, bytes.NewReader(doc), to, subjects)
+	extender := *h.extender
+	extender.VRI = vri
+	tail, err := extender.Extend(ctx, bytes.NewReader(doc), to, subjects)
 	if err != nil {
 		return nil, fmt.Errorf("extend to %s: %w", to, err)
 	}
