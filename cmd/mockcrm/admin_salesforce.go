@@ -200,6 +200,9 @@ func (a salesforceAdmin) setState(r *http.Request) (any, error) {
 		Show        []string  `json:"show"`
 		Lock        []string  `json:"lock"`
 		Unlock      []string  `json:"unlock"`
+		Track       []string  `json:"track"`
+		Untrack     []string  `json:"untrack"`
+		Permit      []string  `json:"permit"`
 	}
 	if err := decode(r, &in); err != nil {
 		return nil, err
@@ -224,6 +227,9 @@ func (a salesforceAdmin) setState(r *http.Request) (any, error) {
 	each(in.Show, a.org.Show)
 	each(in.Lock, a.org.Lock)
 	each(in.Unlock, a.org.Unlock)
+	each(in.Track, func(field string) { a.org.Track(field, true) })
+	each(in.Untrack, func(field string) { a.org.Track(field, false) })
+	a.org.Permit(in.Permit...)
 	return nil, nil
 }
 

@@ -46,7 +46,9 @@ and {"error": "..."}. {id} is a record's ID.
   POST   /salesforce/records/{id}/files?name=N the body becomes a file, as if a user had added it
   POST   /salesforce/sessions/kill             every session ends
   PUT    /salesforce/state                     any of {"usage":14000,"commitDelay":"5s","freeze":"2026-11-20T10:00:00Z",
-                                               "hide":["Opportunity.Amount"],"show":[],"lock":["006..."],"unlock":[]}
+                                               "hide":["Opportunity.Amount"],"show":[],"lock":["006..."],"unlock":[],
+                                               "track":["Order.Status"],"untrack":[],"permit":["EditActivatedOrders"]}
+                                               (the history of a field is kept from "track" on)
                                                ("freeze":"" lets the clock go on)
 
   GET    /salesforce/events                    {"events":[],"streams":1}: headers of change events, and open subscriptions

@@ -258,6 +258,17 @@ func TestADealIsLedThroughSalesforce(t *testing.T) {
 	}
 	s.admin(200, "PUT", "/salesforce/state", `{"usage":14000,"commitDelay":"5s","freeze":"2026-11-20T10:00:00Z","hide":["Opportunity.Amount"]}`)
 	s.admin(400, "PUT", "/salesforce/state", `{"commitDelay":5}`)
+	s.admin(200, "PUT", "/salesforce/state", `{"commitDelay":"0s","track":["Order.Status"],"permit":["EditActivatedOrders"]}`)
+	account := s.admin(200, "POST", "/salesforce/objects/Account", `{"fields":{"Name":"Acme"}}`)["id"].(string)
+	order := s.admin(200, "POST", "/salesforce/objects/Order", `{"fields":{"AccountId":"`+account+`","Status":"Draft","EffectiveDate":"2026-12-01"}}`)["id"].(string)
+	s.admin(200, "POST", "/salesforce/objects/OrderItem", `{"fields":{"OrderId":"`+order+`","Quantity":2,"UnitPrice":100}}`)
+	s.admin(200, "PATCH", "/salesforce/records/"+order, `{"fields":{"Status":"Activated"}}`)
+	if got := s.admin(200, "GET", "/salesforce/records/"+order, ""); got["TotalAmount"] != 200.0 {
+		t.Errorf("the order's total is %v", got["TotalAmount"])
+	}
+	if rows := s.admin(200, "GET", "/salesforce/objects/OrderHistory", "")["ids"].([]any); len(rows) != 2 {
+		t.Errorf("the order has %d rows of history, want one that it was made and one that it was activated", len(rows))
+	}
 	s.admin(404, "GET", "/salesforce/records/006000000000001", "")
 }
 

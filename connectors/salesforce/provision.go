@@ -270,5 +270,5 @@ func (c *Connector) create(ctx context.Context, resource string, body map[string
 // same name.
 func (c Config) SourceFolder(written []connectors.Written) (map[string][]byte, error) {
 	c = c.withDefaults()
-	return SourceFolder(NewFields(written, c.TxMarker), c.APIVersion)
+	return SourceFolder(written, c.TxMarker, c.APIVersion)
 }

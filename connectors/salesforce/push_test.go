@@ -55,14 +55,16 @@ func TestAnOutboundMessageNamesOpportunities(t *testing.T) {
 	}
 }
 
-func TestACalloutNamesOpportunities(t *testing.T) {
+func TestACalloutNamesRecordsThatCanBeWatched(t *testing.T) {
 	wakes := deal.PushedEvent{Ref: deal.Ref{Object: Object, ID: pushDeal}, Wakes: true}
 	for body, want := range map[string][]deal.PushedEvent{
 		`{"recordId":"006000000000001"}`:                               {wakes},
 		`{"opportunityId":"006000000000001AAA","data":{"Amount":7}}`:   {wakes},
 		`[{"Id":"006000000000001AAA"},{"recordId":"001000000000001"}]`: {wakes, {}},
-		`{"recordId":"'; DROP"}`:                                       {{}},
-		`{"amount":7}`:                                                 nil, `[]`: nil, `7`: nil, ``: nil,
+		`[{"Id":"801000000000001AAA"},{"Id":"0Q0000000000001CAA"}]`: {
+			{Ref: deal.Ref{Object: "Order", ID: "801000000000001AAA"}, Wakes: true}, {Ref: deal.Ref{Object: "Quote", ID: "0Q0000000000001CAA"}, Wakes: true}},
+		`{"recordId":"'; DROP"}`: {{}},
+		`{"amount":7}`:           nil, `[]`: nil, `7`: nil, ``: nil,
 	} {
 		got, err := ReadCallout([]byte(body))
 		if (err != nil) != (want == nil) || !cmp.Equal(got, want) {

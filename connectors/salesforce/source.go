@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/dealseal/dealseal/connectors"
 )
 
 // metadataNamespace is that of all files of the Metadata API.
@@ -62,12 +64,20 @@ type objectPermissionXML struct {
 }
 
 // SourceFolder is what "sf project deploy start" deploys: the fields, and a permission set with the rights to them, to read
-// accounts and to read and edit all records of the objects that they are of. It returns the files by their paths in the folder.
-func SourceFolder(fields []NewField, apiVersion string) (map[string][]byte, error) {
+// accounts and to read and edit all records of the objects that receipts are written to. It returns the files by their paths in
+// the folder.
+func SourceFolder(written []connectors.Written, txMarker, apiVersion string) (map[string][]byte, error) {
+	fields := NewFields(written, txMarker)
 	files := map[string][]byte{"sfdx-project.json": []byte(fmt.Sprintf("{\n  \"packageDirectories\": [{\"path\": \"force-app\", \"default\": true}],\n  \"sourceApiVersion\": %q\n}\n", apiVersion))}
 	set := permissionSetXML{Namespace: metadataNamespace, Label: "DealSeal integration", Objects: []objectPermissionXML{{Object: "Account", Read: true}}}
+	of := func(name string) bool {
+		return slices.ContainsFunc(written, func(w connectors.Written) bool { return w.Object == name })
+	}
+	if of("Quote") && !of(Object) { // nobody may read a quote who may not read its opportunity
+		set.Objects = append(set.Objects, objectPermissionXML{Object: Object, Read: true, ViewAll: true})
+	}
 	for _, k := range kinds {
-		if slices.ContainsFunc(fields, func(f NewField) bool { return f.Object == k.name }) {
+		if of(k.name) {
 			set.Objects = append(set.Objects, objectPermissionXML{Object: k.name, Read: true, Edit: true, ViewAll: true})
 		}
 	}

@@ -47,8 +47,33 @@ func (c *Connector) survey(ctx context.Context, watched []kind) ([]connectors.Pr
 			return nil, err
 		}
 		problems = append(problems, more...)
+		if k.name == "Order" {
+			if more, err = c.activatedMisfit(ctx); err != nil {
+				return nil, err
+			}
+			problems = append(problems, more...)
+		}
 	}
 	return problems, nil
+}
+
+// activatedMisfit says that receipts could not be written to orders that are activated, which takes a permission of the user.
+func (c *Connector) activatedMisfit(ctx context.Context) ([]connectors.Problem, error) {
+	found, err := c.lookUp(ctx, "SELECT PermissionsEditActivatedOrders FROM UserPermissionAccess LIMIT 1")
+	if isMisfit(err) {
+		return nil, nil // an org that does not tell
+	}
+	if err != nil || len(found.rows) == 0 {
+		return nil, err
+	}
+	if may, told := found.rows[0]["PermissionsEditActivatedOrders"].(bool); may || !told {
+		return nil, nil
+	}
+	return []connectors.Problem{{
+		Aspect: connectors.AspectAccess, Warning: true,
+		What: "the integration user may not edit activated orders: their contract would be attached, and the fields not be written",
+		Cure: `give it the permission "Edit Activated Orders" (Salesforce asks for "Activate Orders" with it), unless no rule watches a status of that category`,
+	}}, nil
 }
 
 // sharingMisfits say what of an object's records of other owners the user may not do.

@@ -1,7 +1,10 @@
 package salesforce
 
 import (
+	"maps"
 	"net/http"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/dealseal/dealseal/connectors"
@@ -87,6 +90,41 @@ func TestTasksThatCannotBeMadeAreSaidWhereTheyAreWanted(t *testing.T) {
 		}
 		if tasks != nil {
 			expectProblem(t, problems, "cannot be given tasks", "Description", "tasks.owner")
+		}
+	}
+}
+
+func TestActivatedOrdersTakeAPermission(t *testing.T) {
+	w := newWorld(t, "")
+	w.kind = kinds[3] // whose user is permitted nothing
+	w.CreateDeals(1, "Draft")
+	problems, err := w.connector(nil).Survey(t.Context(), connectors.Probe{Watches: orders(w.Now())})
+	w.must(err)
+	expectProblem(t, problems, "may not edit activated orders", "Edit Activated Orders")
+	w.org.Permit("EditActivatedOrders")
+	problems, err = w.connector(nil).Survey(t.Context(), connectors.Probe{Watches: orders(w.Now())})
+	w.must(err)
+	expectProblem(t, problems)
+}
+
+func TestTheSourceFolderHasRightsToTheObjectsOfRulesAlone(t *testing.T) {
+	for object, want := range map[string][]string{
+		"Quote":    {"Account", "Opportunity", "Quote"}, // a quote cannot be read without its opportunity
+		"Contract": {"Account", "Contract"},
+		"Order":    {"Account", "Order"},
+		Object:     {"Account", Object},
+	} {
+		files, err := SourceFolder([]connectors.Written{{Object: object, WriteBack: deal.WriteBack{Status: "State__c"}}}, "", "66.0")
+		if err != nil || files["force-app/main/default/objects/"+object+"/fields/State__c.field-meta.xml"] == nil {
+			t.Errorf("%s: %v, %v", object, slices.Sorted(maps.Keys(files)), err)
+		}
+		var got []string
+		for _, part := range strings.Split(string(files["force-app/main/default/permissionsets/"+PermissionSet+".permissionset-meta.xml"]), "<object>")[1:] {
+			name, _, _ := strings.Cut(part, "<")
+			got = append(got, name)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: rights to %v, want %v", object, got, want)
 		}
 	}
 }

@@ -107,6 +107,9 @@ func (w *world) newOrg() *mock.Org {
 	fields := mock.DealSealFields()
 	fields[w.kind.name] = append(fields[w.kind.name], mock.Field{Name: "Volume__c", Type: mock.TypeCurrency})
 	org := mock.New(mock.Options{Now: w.Now, ConsumerKey: testKey, ClientSecret: testSecret, RequestLimit: dailyCalls, CustomFields: fields})
+	if w.kind.name == "Order" {
+		org.Permit("EditActivatedOrders")
+	}
 	org.Track(w.kind.name+"."+w.kind.stage, w.kind.tracked)
 	return org
 }

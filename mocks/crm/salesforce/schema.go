@@ -283,7 +283,8 @@ func setupObjects() []*object {
 		{name: userPermissionAccess, label: "User Permission Access", plural: "User Permission Access", prefix: "0a1", fixed: true,
 			fields: []*Field{
 				typed("PermissionsModifyAllData", TypeBoolean), typed("PermissionsViewAllData", TypeBoolean), typed("PermissionsManageUsers", TypeBoolean),
-				typed("PermissionsAuthorApex", TypeBoolean), typed("PermissionsModifyMetadata", TypeBoolean), typed("PermissionsCustomizeApplication", TypeBoolean)}},
+				typed("PermissionsAuthorApex", TypeBoolean), typed("PermissionsModifyMetadata", TypeBoolean), typed("PermissionsCustomizeApplication", TypeBoolean),
+				typed("PermissionsEditActivatedOrders", TypeBoolean)}},
 		{name: "OpportunityStage", label: "Opportunity Stage", plural: "Opportunity Stages", prefix: "01J", fixed: true,
 			fields: concat(idField(), []*Field{
 				text("ApiName", 255), text("MasterLabel", 255), typed("IsActive", TypeBoolean), typed("IsClosed", TypeBoolean),
