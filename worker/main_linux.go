@@ -30,23 +30,32 @@ func IsChild() bool {
 	return len(os.Args) == 2 && os.Args[0] == argv0 && os.Getenv(envName) == os.Args[1]
 }
 
-// Main runs the program that the parent asks for until the parent closes the
-// socket, and returns the exit code. It must be called before anything else
-// has started goroutines or opened files.
-func Main(programs map[string]Program) int {
-	// systemd and a terminal signal every process of a group: the parent
-	// decides when a child ends, so that it can finish its work first.
-	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
-	confined := os.Getenv(envStage) == stageConfined
-	name := os.Getenv(envName)
-	socket := os.NewFile(socketFD, "socket")
-	if !confined {
-		refuse(socket, confine(socket))
-		return exitRefused
+// init confines a child, which starts the binary again. It does so this early
+// because most packages of the binary are initialized later than this one: for
+// them, who come once more in the next stage, it took four times as long.
+func init() {
+	if !IsChild() || os.Getenv(envStage) == stageConfined {
+		return
 	}
+	ignoreSignals()
+	socket := os.NewFile(socketFD, "socket")
+	refuse(socket, confine(socket))
+	os.Exit(exitRefused)
+}
+
+// ignoreSignals because systemd and a terminal signal every process of a
+// group: the parent decides when a child ends, so that it can finish its work
+// first.
+func ignoreSignals() { signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP) }
+
+// Main runs the program that the parent asks for until the parent closes the
+// socket, and returns the exit code.
+func Main(programs map[string]Program) int {
+	ignoreSignals()
+	name := os.Getenv(envName)
 	_ = os.Unsetenv(envStage)
 	_ = os.Unsetenv(envName)
-	c, err := newConn(socket, defaultFrame)
+	c, err := newConn(os.NewFile(socketFD, "socket"), defaultFrame)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "worker: the socket:", err)
 		return exitRefused
