@@ -29,7 +29,7 @@ import (
 func TestACrashAtAnyPointLosesAndDoublesNothing(t *testing.T) {
 	t.Parallel()
 	binary := filepath.Join(t.TempDir(), "dealseal")
-	if out, err := exec.Command("go", "build", "-tags", "crashpoints", "-o", binary, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-ldflags", smaller, "-tags", "crashpoints", "-o", binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	for _, kind := range bothCRMs {

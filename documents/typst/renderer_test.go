@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,22 +22,43 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/tetratelabs/wazero"
 
 	"github.com/dealseal/dealseal/documents"
 	"github.com/dealseal/dealseal/pdf"
 	"github.com/dealseal/dealseal/worker"
 )
 
-// The module and its code are kept between runs: compiling takes longer than all tests.
 const (
 	module    = "../../build/typst.wasm"
-	cacheDir  = "../../build/typst-cache"
 	templates = "../../templates"
 )
 
+// cacheDir keeps the module's code between runs: compiling takes longer than all tests. It is that of the commands and
+// their tests where wazero knows its release, as it does in commands, and in tests that are told (see the Makefile).
+// Elsewhere it calls itself "dev", and takes no code of another release.
+var cacheDir = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if _, err := wazero.NewCompilationCacheWithDir(dir); err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(filepath.Join(dir, "wazero-dev-"+runtime.GOARCH+"-"+runtime.GOOS)); err == nil {
+		return "../../build/typst-cache", nil
+	}
+	return "../../build/renderer-cache", nil
+})
+
 // options are for tests that must not fail because the machine is busy.
 func options() Options {
-	return Options{WASM: module, CacheDir: cacheDir, Children: 1, Timeout: time.Minute, Log: slog.New(slog.DiscardHandler)}
+	cache, err := cacheDir()
+	if err != nil {
+		panic(err)
+	}
+	return Options{WASM: module, CacheDir: cache, Children: 1, Timeout: time.Minute, Log: slog.New(slog.DiscardHandler)}
 }
 
 // shared is one renderer for the tests that need nothing special: starting a child is most of their work.
