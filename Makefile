@@ -68,6 +68,10 @@ torture: deps renderer ## Kill the daemon at random moments under load, and coun
 guard: deps renderer ## Move DEALS (10000) deals in one second in each CRM: the guard holds them; released, all are sealed, within memory and the CRM's allowance
 	@DEALS=$(or $(DEALS),10000) go test -count=1 -timeout 3h -run '^TestAMassUpdate' -v ./cmd/dealseal
 
+.PHONY: sfcli
+sfcli: deps ## Salesforce's own CLI, unchanged, against the mock org and over the SFDX folder of "dealseal provision" (290 MB from npm, once)
+	SFCLI=1 go test -count=1 -timeout 20m -run '^TestTheSalesforceCLI' -v ./cmd/mockcrm
+
 .PHONY: bench
 bench: deps-bench build ## Measure: a table of figures beside their limits, and bench/out.json (BENCH=part runs one part)
 	@mkdir -p $(BUILD)/bench && go build -o $(BUILD)/bench/bench ./cmd/bench
