@@ -293,3 +293,26 @@ func TestAllSinceATimeIsDeliveredInParts(t *testing.T) {
 		t.Errorf("%d are due, want 9", len(due))
 	}
 }
+
+func TestSoManyEndpointsMayBeAddedAndNoMore(t *testing.T) {
+	s, _ := newStore(t)
+	for _, name := range []string{"first", "second"} {
+		if err := s.AddEndpoint(t.Context(), testEndpoint(name), "anna", "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.write.Exec(`WITH RECURSIVE n(i) AS (SELECT 3 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+		INSERT INTO endpoints SELECT 'acme/e' || i, tenant, 0, endpoint, state, reason, since, 0, 0, 0 FROM endpoints, n WHERE id = 'acme/first'`); err != nil {
+		t.Fatal(err)
+	}
+	var field *webhooks.FieldError
+	if err := s.AddEndpoint(t.Context(), testEndpoint("one-more"), "anna", "test"); !errors.As(err, &field) || !strings.Contains(err.Error(), "remove one first") {
+		t.Errorf("one more than may be: %v", err)
+	}
+	if err := s.RemoveEndpoint(t.Context(), "acme/second", "anna", "test"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.AddEndpoint(t.Context(), testEndpoint("one-more"), "anna", "test"); err != nil {
+		t.Errorf("in the place of one that was removed: %v", err)
+	}
+}

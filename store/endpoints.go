@@ -234,6 +234,10 @@ func (s *Store) endpointStates(ctx context.Context, where string, args ...any) (
 	return all, err
 }
 
+// mostAdded is how many endpoints of a tenant may be added besides those of its file: each is looked at for every event, and a
+// program could add them without end.
+const mostAdded = 500
+
 // AddEndpoint enters one that a person has made. Who and why go into the audit log.
 func (s *Store) AddEndpoint(ctx context.Context, e webhooks.Endpoint, who, why string) error {
 	if len(e.Secrets) == 0 {
@@ -243,6 +247,13 @@ func (s *Store) AddEndpoint(ctx context.Context, e webhooks.Endpoint, who, why s
 		return err
 	}
 	return s.changeEndpoints(ctx, who, why, func(t *txn) error {
+		var n int
+		if _, err := t.get([]any{&n}, `SELECT count(*) FROM endpoints WHERE tenant = $1 AND configured = 0`, e.Tenant); err != nil {
+			return err
+		}
+		if n >= mostAdded {
+			return &webhooks.FieldError{Field: "id", Msg: fmt.Sprintf("%s has %d webhooks that were added while the daemon ran, which is the most: remove one first", e.Tenant, n)}
+		}
 		boxed, err := t.boxEndpoint(e)
 		if err != nil {
 			return err
