@@ -61,7 +61,7 @@ test-beside:
 	nice -n 19 go build $(RACEFLAGS) $$(go list -race -deps -test -f '{{if not (or .ForTest (eq .Name "main"))}}{{.ImportPath}}{{end}}' $(RACE))
 
 .PHONY: torture
-torture: deps renderer ## Kill the daemon at random moments under load, and count what is lost and doubled (KILLS=1000 SEED=7)
+torture: deps renderer ## Kill the daemon at random moments, under load and amid deliveries, and count what is lost and doubled (KILLS=1000 SEED=7)
 	@KILLS=$(KILLS) SEED=$(SEED) go test -count=1 -timeout 3h -run '^TestTorture' -v ./cmd/dealseal
 
 .PHONY: guard
