@@ -48,7 +48,7 @@ func (w *world) startSalesforce(ctx context.Context, tenant string) (*crm, error
 		calls:  func() map[string]int { return salesforceCalls(org.Requests()) },
 		forget: org.ResetRequests,
 	}
-	if c.url, err = serveHTTP(ctx, w.slowly(org)); err != nil {
+	if c.url, err = serveHTTP(ctx, w.slowly(mortal(&c.dead, org))); err != nil {
 		return nil, err
 	}
 	c.with = fmt.Sprintf("{my_domain: %q, auth: {flow: jwt, consumer_key: bench, username: integration@acme.example, private_key: %q}, tx_marker: DealSeal_Key__c, poll: %s}", c.url, "file:"+key, w.pollOf(tenant))
@@ -102,7 +102,7 @@ func (w *world) startHubSpot(ctx context.Context, tenant string) (*crm, error) {
 		forget: portal.ResetRequests,
 	}
 	var err error
-	if c.url, err = serveHTTP(ctx, w.slowly(portal)); err != nil {
+	if c.url, err = serveHTTP(ctx, w.slowly(mortal(&c.dead, portal))); err != nil {
 		return nil, err
 	}
 	c.with = fmt.Sprintf("{base_url: %q, auth: {flow: token, token: %q}, poll: %s, rate: 100000, search_rate: 10000}", c.url, "file:"+file, w.pollOf(tenant))

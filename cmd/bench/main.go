@@ -122,6 +122,7 @@ var suites = []suite{
 		{"throughput", (*bench).throughput},
 		{"ready", (*bench).ready},
 		{"fairness", (*bench).fairness},
+		{"dead", (*bench).dead},
 		{"ledger", (*bench).ledger},
 		{"pages", (*bench).pages},
 		{"delivery", (*bench).delivery},

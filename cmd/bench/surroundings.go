@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -73,6 +74,7 @@ type crm struct {
 	back   string
 	stages map[string]string
 	opened []openDeal
+	dead   atomic.Bool // it takes calls and answers none
 }
 
 type openDeal struct{ record, rule string }
@@ -264,6 +266,7 @@ func (w *world) control() http.Handler {
 	})
 	handle("GET /calls", func(c *crm, _ *http.Request) (any, error) { return c.calls(), nil })
 	handle("POST /forget", func(c *crm, _ *http.Request) (any, error) { c.forget(); return 0, nil })
+	handle("POST /die", func(c *crm, _ *http.Request) (any, error) { c.dead.Store(true); return 0, nil })
 	handle("GET /pushed", func(c *crm, _ *http.Request) (any, error) { return c.push.told, nil })
 	handle("POST /storm", func(c *crm, r *http.Request) (any, error) {
 		rate, err := strconv.Atoi(r.FormValue("rate"))
