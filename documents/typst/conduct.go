@@ -149,7 +149,7 @@ func (r *Renderer) callShared(ctx context.Context, b *documents.Bundle, c *condu
 		return answer, err
 	}
 	if r.bundles.tried(c, j.manner, answer, err) == unsound {
-		r.log.Warn("the template's documents begin without the sample that would make them faster: it fails, or is too large or too slow; see dealseal template validate",
+		r.log.Warn("the template's documents begin without the sample that would make them faster: the child that tried it failed or was stopped, or found it faulty, too large or too slow; see dealseal template validate",
 			"template", b.Name(), "sample", s.name)
 	}
 	if costly(err) && !trapped(err) && ctx.Err() == nil {
