@@ -184,6 +184,9 @@ func spareStamps(found []doctor.Finding) {
 }
 
 func (x *examiner) examinations() (all []doctor.Examination) {
+	if x.secretsSince != nil {
+		all = append(all, x.examineHouseSecrets())
+	}
 	for _, t := range x.tenants {
 		all = append(all, x.examineTenant(t))
 		if x.secretsSince != nil {

@@ -5,18 +5,20 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/doctor"
 	"github.com/dealseal/dealseal/secret"
 )
 
-// secretsLast is how long a tenant's secret may stay the same.
+// secretsLast is how long a secret may stay the same.
 const secretsLast = 90 * 24 * time.Hour
 
 const checkSecretAge = "secret"
@@ -31,6 +33,17 @@ type secretPlace struct {
 type secretAge struct {
 	secretPlace
 	since time.Time
+}
+
+// housePlaces lists the secrets of dealseal.yaml that other servers are shown. What opens a token or a file of our own (pin,
+// passphrase, master_key) is not among them: it goes nowhere.
+func housePlaces(cfg *config.Config) []secretPlace {
+	all := placesIn(reflect.ValueOf(cfg.SignIn), "sign_in")
+	all = append(all, placesIn(reflect.ValueOf(cfg.Notify), "notify")...)
+	all = append(all, placesIn(reflect.ValueOf(cfg.Signing.Keys), "signing.keys")...)
+	return slices.DeleteFunc(all, func(p secretPlace) bool {
+		return strings.HasSuffix(p.key, ".pin") || strings.HasSuffix(p.key, ".passphrase")
+	})
 }
 
 // places lists the secrets of a tenant's file.
@@ -58,6 +71,10 @@ func placesIn(v reflect.Value, key string) (all []secretPlace) {
 		for i := range v.Len() {
 			all = append(all, placesIn(v.Index(i), fmt.Sprintf("%s.%d", key, i))...)
 		}
+	case reflect.Map:
+		for _, k := range slices.SortedFunc(slices.Values(v.MapKeys()), func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) }) {
+			all = append(all, placesIn(v.MapIndex(k), key+"."+k.String())...)
+		}
 	case reflect.Struct:
 		for i := range v.NumField() {
 			f := v.Type().Field(i)
@@ -73,12 +90,12 @@ func placesIn(v reflect.Value, key string) (all []secretPlace) {
 // sinceKnown says since when secrets have been known by their content. store.Store's SecretsSince is one.
 type sinceKnown func(ctx context.Context, tenant deal.TenantID, secrets []secret.Secret) ([]time.Time, error)
 
-// secretAges reads the secrets of a tenant, and says since when each has been what it is. What cannot be read is left to other
+// secretAges reads the secrets of a tenant, or of the house (no ID), and says since when each has been what it is. What cannot be read is left to other
 // checks. A file that was last written before its content was first seen here is as old as that; one that was written later may
 // have been written with the same content.
-func secretAges(ctx context.Context, t tenant, known sinceKnown) (ages []secretAge, err error) {
+func secretAges(ctx context.Context, id deal.TenantID, places []secretPlace, known sinceKnown) (ages []secretAge, err error) {
 	var values []secret.Secret
-	for _, p := range t.places() {
+	for _, p := range places {
 		value, err := p.ref.Resolve()
 		if err != nil {
 			continue
@@ -88,7 +105,7 @@ func secretAges(ctx context.Context, t tenant, known sinceKnown) (ages []secretA
 	if len(values) == 0 {
 		return nil, nil
 	}
-	since, err := known(ctx, deal.TenantID(t.file.Tenant.ID), values)
+	since, err := known(ctx, id, values)
 	if err != nil {
 		return nil, err
 	}
@@ -119,9 +136,16 @@ func writtenAt(ref secret.Ref) (at time.Time, ok bool) {
 
 // examineSecrets reports secrets that have been the same for too long.
 func (x *examiner) examineSecrets(t tenant) doctor.Examination {
-	id := t.file.Tenant.ID
-	return examination(doctor.TenantGroup(id), checkSecretAge, "", tenantLimit, func(ctx context.Context, report func(doctor.Finding)) {
-		ages, err := secretAges(ctx, t, x.secretsSince)
+	return x.examineSecretsAt(doctor.TenantGroup(t.file.Tenant.ID), deal.TenantID(t.file.Tenant.ID), t.places())
+}
+
+func (x *examiner) examineHouseSecrets() doctor.Examination {
+	return x.examineSecretsAt(doctor.Configuration, "", housePlaces(x.cfg))
+}
+
+func (x *examiner) examineSecretsAt(group string, id deal.TenantID, places []secretPlace) doctor.Examination {
+	return examination(group, checkSecretAge, "", tenantLimit, func(ctx context.Context, report func(doctor.Finding)) {
+		ages, err := secretAges(ctx, id, places, x.secretsSince)
 		if err != nil {
 			report(failed(checkSecretAge, err, "look at the database"))
 			return
@@ -141,7 +165,7 @@ type secretWatch struct {
 	ages map[deal.TenantID][]secretAge
 }
 
-var secretAgeDesc = prometheus.NewDesc("dealseal_secret_age_seconds", "For how long at least a secret that a tenant's file names has been the same.", []string{"tenant", "secret"}, nil)
+var secretAgeDesc = prometheus.NewDesc("dealseal_secret_age_seconds", "For how long at least a secret has been the same that a tenant's file names, or dealseal.yaml (no tenant).", []string{"tenant", "secret"}, nil)
 
 // Describe implements prometheus.Collector.
 func (w *secretWatch) Describe(ch chan<- *prometheus.Desc) { ch <- secretAgeDesc }
@@ -165,14 +189,17 @@ func (d *service) lookAfterSecrets(ctx context.Context) error {
 	tick := time.NewTicker(secretsEvery)
 	defer tick.Stop()
 	for {
-		all := map[deal.TenantID][]secretAge{}
-		for _, t := range d.residents.house().tenants {
-			id := deal.TenantID(t.file.Tenant.ID)
-			ages, err := secretAges(ctx, t, d.store.SecretsSince)
+		all, house := map[deal.TenantID][]secretAge{}, d.residents.house()
+		look := func(id deal.TenantID, places []secretPlace) {
+			ages, err := secretAges(ctx, id, places, d.store.SecretsSince)
 			if err != nil && ctx.Err() == nil {
-				d.log.Error("it could not be looked up how old the secrets of a tenant are", "tenant", id, "err", err)
+				d.log.Error("it could not be looked up how old secrets are", "tenant", id, "err", err)
 			}
 			all[id] = ages
+		}
+		look("", housePlaces(house.cfg))
+		for _, t := range house.tenants {
+			look(deal.TenantID(t.file.Tenant.ID), t.places())
 		}
 		d.secrets.mu.Lock()
 		d.secrets.ages = all

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,7 +35,7 @@ func TestSecretsThatStayTheSameForTooLongAreShown(t *testing.T) {
 	file := &config.Tenant{Push: []config.Push{{Source: config.PushHubSpot, Secrets: []secret.Ref{ref("kept", "a", now), missing}}}, Webhooks: []config.Webhook{{Secret: ref("hook", "b", old)}},
 		Vendors: []config.Vendor{{Token: ref("vendor", "e", old)}}}
 	file.Tenant.ID = "contoso"
-	house := tenant{file: file, with: hubspot.Config{Auth: hubspot.Auth{Flow: hubspot.FlowOAuth, ClientSecret: ref("client", "c", now), RefreshToken: ref("refresh", "d", now)}}}
+	contoso := tenant{file: file, with: hubspot.Config{Auth: hubspot.Auth{Flow: hubspot.FlowOAuth, ClientSecret: ref("client", "c", now), RefreshToken: ref("refresh", "d", now)}}}
 
 	// Of one the store knows that it is older than its file.
 	known := func(_ context.Context, tenant deal.TenantID, secrets []secret.Secret) (since []time.Time, err error) {
@@ -48,7 +49,7 @@ func TestSecretsThatStayTheSameForTooLongAreShown(t *testing.T) {
 	}
 	x := &examiner{secretsSince: known}
 	want := map[string]doctor.Result{"push.0.secrets.0": doctor.Warning, "webhooks.0.secret": doctor.Warning, "vendors.0.token": doctor.Warning}
-	found := doctor.Run(t.Context(), []doctor.Examination{x.examineSecrets(house)})
+	found := doctor.Run(t.Context(), []doctor.Examination{x.examineSecrets(contoso)})
 	for _, f := range found {
 		if want[f.Subject] != f.Result {
 			t.Errorf("%s: %s, %s", f.Subject, f.Result, f.What)
@@ -60,7 +61,17 @@ func TestSecretsThatStayTheSameForTooLongAreShown(t *testing.T) {
 	if len(found) != len(want) {
 		t.Errorf("%d findings, want %d: %v", len(found), len(want), found)
 	}
-	ages, err := secretAges(t.Context(), house, known)
+	cfg := &config.Config{SignIn: &config.SignIn{ClientSecret: ref("sign-in", "f", old)}}
+	cfg.Notify.Channels = []config.Channel{{HeadersFrom: map[string]secret.Ref{"Authorization": ref("header", "g", old), "X-Key": ref("young", "h", now)}}}
+	cfg.Signing.Keys = map[string]config.Key{"house": {PIN: ref("pin", "i", old), Passphrase: ref("phrase", "j", old)}}
+	var of []string
+	for _, f := range doctor.Run(t.Context(), []doctor.Examination{(&examiner{house: &house{cfg: cfg}, secretsSince: known}).examineHouseSecrets()}) {
+		of = append(of, f.Subject)
+	}
+	if !slices.Equal(of, []string{"notify.channels.0.headers_from.Authorization", "sign_in.client_secret"}) && !slices.Equal(of, []string{"sign_in.client_secret", "notify.channels.0.headers_from.Authorization"}) {
+		t.Errorf("of the house, old are %q", of)
+	}
+	ages, err := secretAges(t.Context(), "contoso", contoso.places(), known)
 	must(t, err)
 	metrics := make(chan prometheus.Metric, 10)
 	(&secretWatch{ages: map[deal.TenantID][]secretAge{"contoso": ages}}).Collect(metrics)
