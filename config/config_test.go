@@ -156,6 +156,8 @@ func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
 		{"a limit of nothing", goodMain, []string{goodTenant + "    guard: {per_hour: 0}\n"}, []string{"a.yaml:11", "rules[0].guard.per_hour", "from 1 to 1000000, or off"}},
 		{"a limit of many", goodMain, []string{goodTenant + "guard: {per_day: many}\n"}, []string{"a.yaml:11", "guard.per_day", "or off"}},
 		{"a limit that a tenant has not", goodMain, []string{goodTenant + "guard: {first_run: 3}\n"}, []string{"a.yaml:11", `unknown key "guard.first_run"`}},
+		{"move for no status", goodMain, []string{strings.Replace(goodTenant, "    seal:", "    move: {sigend: X}\n    seal:", 1)}, []string{"a.yaml:", `not for "sigend"`, `did you mean "signed"`}},
+		{"move to nowhere", goodMain, []string{strings.Replace(goodTenant, "    seal:", "    move: {signed: ''}\n    seal:", 1)}, []string{"move.signed is empty"}},
 		{"unknown status", goodMain, []string{strings.Replace(goodTenant, "{field: Status__c}", "{field: Status__c, values: {sigend: X}}", 1)}, []string{"a.yaml:10", `did you mean "signed"`}},
 	}
 	for _, c := range cases {

@@ -133,6 +133,11 @@ type Rule struct {
 	IfLeft string `yaml:"if_left"`
 	// ReEntry says what happens to a record that enters the stage a second time: hold or seal. Default hold.
 	ReEntry string `yaml:"re_entry"`
+	// Move is the stage that the record is moved to when its deal comes to a status: signed, refused, action_required, failed or
+	// held. Signed means done. A stage is named as in when.stage; none of a rule will do, because each record that comes there
+	// would be a new deal. A record that somebody has moved meanwhile stays where it is. What the guard holds is not moved.
+	// Default: nowhere (docs/move.md).
+	Move map[string]string `yaml:"move"`
 	// AuditTrail is id@version of the bundle that the deal's audit trail is made with; it is attached beside the
 	// contract. "none" attaches none. Default audit-trail@1.
 	AuditTrail string `yaml:"audit_trail"`
@@ -329,6 +334,9 @@ var idForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 var statusKeys = []string{"queued", "awaiting_signature", "signed", "refused", "action_required", "failed", "held"}
 
+// moveKeys are the statuses of which a rule may say where the record goes.
+var moveKeys = []string{"signed", "refused", "action_required", "failed", "held"}
+
 func (c *Config) checkTenants() (errs []error) {
 	files := map[string]string{}
 	for i := range c.Loaded {
@@ -418,6 +426,14 @@ func (c *Config) checkRule(t *Tenant, path string, r Rule) (errs []error) {
 	}
 	if !slices.Contains([]string{"hold", "seal"}, r.ReEntry) {
 		fail("re_entry", "re_entry is %q: it must be hold or seal", r.ReEntry)
+	}
+	for key, stage := range r.Move {
+		switch {
+		case !slices.Contains(moveKeys, key):
+			fail("move."+key, "records are moved for %s, and not for %q%s", strings.Join(moveKeys, ", "), key, Nearest(key, slices.Clone(moveKeys)))
+		case stage == "":
+			fail("move."+key, "move.%s is empty: name the stage by its API name or ID, or take the line out", key)
+		}
 	}
 	if r.WriteBack.TransactionID == "" || r.WriteBack.Status.Field == "" {
 		fail("write_back", "write_back needs at least transaction_id and status.field: without them nobody at the CRM sees what happened")

@@ -156,6 +156,14 @@ type Metered interface {
 	Budget() deal.Budget
 }
 
+// Mover is the ability to move a record to another stage.
+type Mover interface {
+	// Move puts the record into m.To if it is in one of m.From, and returns the stage in which it is then: it looks before it
+	// writes, so that a record that is in m.To already costs no write, and one that somebody has moved stays where it is, also
+	// one that was in m.To since m.Since. Where the CRM has conditional writes nobody comes between look and write.
+	Move(ctx context.Context, ref deal.Ref, m deal.Move) (stage string, err error)
+}
+
 // Tasker is the ability to put a task before the owner of a record.
 type Tasker interface {
 	// Task makes the task, once per mark (deal.Task.Mark): it looks before it writes, so that a second call, also after a lost

@@ -40,8 +40,22 @@ type Probe struct {
 	WriteBack []deal.WriteBack
 	// Filters are the fields that the filters of rules compare.
 	Filters []FilterField
+	// Moves are the stages that records are moved to.
+	Moves []ProbedMove
 	// Workflows: those of the CRM that wait for a deal are told of it.
 	Workflows bool
+}
+
+// ProbedMove is a stage that the records of a watch are moved to once they have a status.
+type ProbedMove struct {
+	deal.Watch
+	Status deal.Status
+	To     string
+}
+
+// Misfit is the problem of a move.
+func (m ProbedMove) Misfit(what, cure string) Problem {
+	return Problem{Rule: m.Rule, Aspect: AspectMove, What: fmt.Sprintf("move.%s: %s", m.Status, what), Cure: strings.ReplaceAll(cure, "when.stage", "move."+string(m.Status))}
 }
 
 // Tasks reports whether owners of records are given tasks.
@@ -86,6 +100,7 @@ type Aspect string
 // The aspects.
 const (
 	AspectStage  Aspect = "stage"      // what is watched
+	AspectMove   Aspect = "move"       // where records are moved to
 	AspectFilter Aspect = "filter"     // what the filters of rules compare
 	AspectRead   Aspect = "fields"     // what goes into documents
 	AspectWrite  Aspect = "write_back" // what receipts are written to

@@ -75,10 +75,11 @@ type PollState struct {
 // JobKind says what a queued job does.
 type JobKind string
 
-// The kinds of jobs. Both carry a TxID only.
+// The kinds of jobs. All carry a TxID only.
 const (
-	JobSeal JobKind = "seal" // run the sealing's steps until it must wait
-	JobTell JobKind = "tell" // bring the record's receipt up to date
+	JobSeal   JobKind = "seal"   // run the sealing's steps until it must wait
+	JobTell   JobKind = "tell"   // bring the record's receipt up to date
+	JobErrand JobKind = "errand" // do what else is to be done in the CRM because of what became of the sealing
 )
 
 // Job is one unit of queued work.

@@ -211,8 +211,10 @@ type Plan struct {
 	// Profile is the signing profile, encoded by the engine.
 	Profile   json.RawMessage `json:"profile"`
 	WriteBack WriteBack       `json:"write_back"`
-	IfLeft    string          `json:"if_left"`  // hold | void | seal
-	ReEntry   string          `json:"re_entry"` // hold | seal
+	// Moves are the stages that the record is moved to when it comes to a status. Of those that are not in it nothing is moved.
+	Moves   map[Status]string `json:"moves,omitempty"`
+	IfLeft  string            `json:"if_left"`  // hold | void | seal
+	ReEntry string            `json:"re_entry"` // hold | seal
 	// AuditTrail is the hash of the bundle that the deal's audit trail is made with, to be attached beside the contract;
 	// empty for none.
 	AuditTrail string `json:"audit_trail,omitempty"`

@@ -95,7 +95,7 @@ func (c *comparer) look(ctx context.Context) error {
 		}
 	}
 	c.compareFields(rec, st)
-	if err := c.compareValues(rec); err != nil {
+	if err := c.compareValues(ctx, rec); err != nil {
 		return err
 	}
 	if err := c.compareFile(ctx, rec, deal.RoleContract, "contract.pdf", *c.s.Facts.Contract, c.s.Facts.Attachment, &c.result.Contract); err != nil {
@@ -178,7 +178,7 @@ func showsValue(shows string, wrote any) bool {
 }
 
 // compareValues compares the mapped fields with those that the contract was made of.
-func (c *comparer) compareValues(rec deal.Record) error {
+func (c *comparer) compareValues(ctx context.Context, rec deal.Record) error {
 	s := c.s
 	if s.Plan.Attachment != "" || len(s.Private.Values) == 0 {
 		return nil // no values of the record went into it, or they are not known
@@ -192,11 +192,28 @@ func (c *comparer) compareValues(rec deal.Record) error {
 	for _, field := range c.own() {
 		delete(rec.Values, field)
 	}
+	if err := c.passOverMoves(ctx, was, rec); err != nil {
+		return err
+	}
 	c.result.Compared, c.result.Differences = true, deal.Differences(was, rec.Values)
 	if fields := deal.Paths(c.result.Differences); len(fields) > 0 {
 		c.found(deal.ValuesDiffer, "", "the record says something else than its contract in %s", strings.Join(fields, ", "))
 	}
 	return nil
+}
+
+// passOverMoves has a stage that we have moved the record to ourselves count as the one that the contract was made in.
+func (c *comparer) passOverMoves(ctx context.Context, was map[string]any, rec deal.Record) error {
+	if rec.Stage == c.s.Plan.Stage {
+		return nil
+	}
+	home, err := c.isHome(ctx, c.s, rec.Stage)
+	for path, value := range rec.Values {
+		if home && value == rec.Stage && was[path] == c.s.Plan.Stage {
+			rec.Values[path] = was[path]
+		}
+	}
+	return err
 }
 
 // compareFile looks for a file of ours on the record by its marker and by its ID, and puts the archive's bytes back where

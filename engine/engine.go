@@ -154,8 +154,11 @@ func (e *Engine) Handle(ctx context.Context, job deal.Job) deal.Outcome {
 		return deal.Outcome{Again: 5 * time.Second}
 	}
 	ctx = logged(ctx, slog.String("tenant", string(s.Tenant)))
-	if job.Kind == deal.JobTell {
+	switch job.Kind {
+	case deal.JobTell:
 		return e.tellJob(ctx, s)
+	case deal.JobErrand:
+		return e.errandJob(ctx, s)
 	}
 	r := &run{Engine: e, s: s, made: map[string]bool{}}
 	return r.steps(ctx)

@@ -215,8 +215,42 @@ func ResolveStages(ctx context.Context, crm connectors.CRM, rules []Rule) ([]Rul
 			return nil, err
 		}
 		resolved[i].Watch, resolved[i].Plan.Stage = w, w.Stage
+		if resolved[i].Plan.Moves, err = resolveMoves(ctx, resolver, w, rules[i].Plan.Moves); err != nil {
+			return nil, err
+		}
 	}
 	return resolved, nil
+}
+
+// resolveMoves puts IDs in the place of the labels of stages that records of a watch are moved to.
+func resolveMoves(ctx context.Context, resolver connectors.Resolver, w deal.Watch, moves map[deal.Status]string) (map[deal.Status]string, error) {
+	if len(moves) == 0 {
+		return moves, nil
+	}
+	resolved := map[deal.Status]string{}
+	for status, stage := range moves {
+		to := w
+		to.Stage = stage
+		found, err := resolver.Resolve(ctx, to)
+		if err != nil {
+			return nil, err
+		}
+		resolved[status] = found.Stage
+	}
+	return resolved, nil
+}
+
+// MovesIntoRules returns what is wrong with moves that lead into a stage of a rule: that would make a new deal of what we have
+// done ourselves. Stages must be resolved.
+func MovesIntoRules(rules []Rule) (problems []connectors.Problem) {
+	for _, m := range ProbeOf(rules).Moves {
+		for _, r := range rules {
+			if r.Watch.Object == m.Object && r.Watch.Stage == m.To {
+				problems = append(problems, m.Misfit(fmt.Sprintf("the stage %q is that of rule %q: each record that is moved there would be a new deal", m.To, r.Watch.Rule), "name a stage that no rule watches"))
+			}
+		}
+	}
+	return problems
 }
 
 // renamed says which stages were found by their label.
@@ -224,6 +258,11 @@ func (p *poller) renamed(ctx context.Context, rules []Rule) {
 	for i, r := range rules {
 		if label := p.tenant.Rules[i].Watch.Stage; label != r.Watch.Stage {
 			p.Log.WarnContext(ctx, "a stage was found by its label: name it by its ID, because another stage may get the label", "rule", r.Watch.Rule, "label", label, "id", r.Watch.Stage)
+		}
+		for status, label := range p.tenant.Rules[i].Plan.Moves {
+			if id := r.Plan.Moves[status]; id != label {
+				p.Log.WarnContext(ctx, "a stage was found by its label: name it by its ID, because another stage may get the label", "rule", r.Watch.Rule, "move", status, "label", label, "id", id)
+			}
 		}
 	}
 }
@@ -238,6 +277,7 @@ func (p *poller) probe(ctx context.Context, rules []Rule) error {
 	if err != nil {
 		return err
 	}
+	problems = append(problems, MovesIntoRules(rules)...)
 	var text []string
 	for _, q := range problems {
 		line := strings.TrimPrefix(q.Rule+": ", ": ") + q.What + ": " + q.Cure
@@ -291,6 +331,11 @@ func ProbeOf(rules []Rule) connectors.Probe {
 		ask.Watches = append(ask.Watches, r.Watch)
 		ask.Read = append(ask.Read, r.Plan.Fields...)
 		ask.WriteBack = append(ask.WriteBack, r.Plan.WriteBack)
+		for _, status := range deal.MoveStatuses {
+			if to := r.Plan.Moves[status]; to != "" {
+				ask.Moves = append(ask.Moves, connectors.ProbedMove{Watch: r.Watch, Status: status, To: to})
+			}
+		}
 		for _, f := range r.Filter.Fields() {
 			ask.Filters = append(ask.Filters, connectors.FilterField{Rule: r.Watch.Rule, FilterField: f})
 		}

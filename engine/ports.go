@@ -54,6 +54,13 @@ type Ledger interface {
 	Told(ctx context.Context, tx deal.TxID, sequence int64, again time.Duration) error
 	// Refused takes note that the CRM does not take the receipt with this sequence, for a reason that somebody has to mend.
 	Refused(ctx context.Context, tx deal.TxID, sequence int64, reason string) error
+	// Errands returns what was and is to be done in the CRM because of what became of a sealing, oldest first. Advance makes
+	// what follows from a change.
+	Errands(ctx context.Context, tx deal.TxID) ([]deal.Errand, error)
+	// BeginErrand commits that one is about to be tried. deal.ErrStale when it is not to be done any more.
+	BeginErrand(ctx context.Context, e deal.Errand) error
+	// EndErrand commits what came of that: a fate and an outcome, or a problem.
+	EndErrand(ctx context.Context, e deal.Errand) error
 	TreeHead(ctx context.Context) (deal.TreeHead, error)
 	SetPoll(ctx context.Context, p deal.PollState) error
 	// Instance names this database, and no copy of it: a copy gets a name of its own with its epoch.

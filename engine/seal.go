@@ -236,7 +236,11 @@ func (r *run) lastLook(ctx context.Context) (stop bool, err error) {
 	if err := r.mayBeSealedAgain(ctx); err != nil {
 		return false, err
 	}
-	if rec.Stage != s.Plan.Stage && s.Plan.IfLeft != "seal" && !r.released(holdLeft) {
+	left, err := r.hasLeft(ctx, rec)
+	if err != nil {
+		return false, err
+	}
+	if left {
 		if s.Plan.IfLeft == "void" {
 			return true, r.void(ctx, "the deal left its stage before it was sealed")
 		}
@@ -250,6 +254,15 @@ func (r *run) lastLook(ctx context.Context) (stop bool, err error) {
 		return false, nil
 	}
 	return true, r.gatherAgain(ctx)
+}
+
+// hasLeft reports whether the record is not where it was sealed for any more, and that matters.
+func (r *run) hasLeft(ctx context.Context, rec deal.Record) (bool, error) {
+	if r.s.Plan.IfLeft == "seal" || r.released(holdLeft) {
+		return false, nil
+	}
+	home, err := r.isHome(ctx, r.s, rec.Stage)
+	return !home, err
 }
 
 // maxEdits is how often a record that does not hold still is gathered again before a person is asked.
@@ -310,7 +323,10 @@ func (r *run) lookAgain(ctx context.Context) (stop bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	left := rec.Stage != s.Plan.Stage && s.Plan.IfLeft != "seal" && !r.released(holdLeft)
+	left, err := r.hasLeft(ctx, rec)
+	if err != nil {
+		return false, err
+	}
 	if left || now != s.Facts.Record {
 		return false, held(holdCommitted, "the record has changed since this document was made, and the key may have been used for it: release to seal it as it was, prepare it again to seal what is on the record now, or drop")
 	}

@@ -53,6 +53,8 @@ type ShadowDeal struct {
 	Why string `json:"why,omitempty"`
 	// Missing are the CRM paths, or where none is known the fields of the document, that are not as the document needs them.
 	Missing []string `json:"missing,omitempty"`
+	// Move is the stage that the record would be moved to once the contract is on it; empty for none.
+	Move string `json:"move,omitempty"`
 	// Guard says why the guard would have held it first.
 	Guard string `json:"guard,omitempty"`
 }
@@ -244,7 +246,7 @@ func entriesOf(ctx context.Context, history connectors.Historian, from, to time.
 func (r *rehearsing) list() {
 	for _, c := range r.entries {
 		plan := r.rules[c.Rule].Plan
-		r.out.Deals = append(r.out.Deals, ShadowDeal{Tx: c.TxIDs(r.out.Account)[0], Rule: c.Rule, Ref: c.Ref, At: c.At, Document: cmp.Or(plan.Template, "the newest file "+plan.Attachment)})
+		r.out.Deals = append(r.out.Deals, ShadowDeal{Tx: c.TxIDs(r.out.Account)[0], Rule: c.Rule, Ref: c.Ref, At: c.At, Document: cmp.Or(plan.Template, "the newest file "+plan.Attachment), Move: plan.Moves[deal.StatusSigned]})
 	}
 }
 

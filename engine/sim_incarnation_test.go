@@ -180,6 +180,9 @@ func (w *simWorld) plan() deal.Plan {
 func (w *simWorld) salesforceRule(k simKit) Rule {
 	p := w.plan()
 	p.Stage, p.WriteBack = stageWon, allFields
+	if w.script.Moves {
+		p.Moves = map[deal.Status]string{deal.StatusSigned: stageSigned, deal.StatusHeld: stageParked}
+	}
 	if w.script.Template {
 		b := k.shelf.form
 		p.Attachment, p.Template, p.Bundle, p.Currency, p.Fields = "", b.Name(), b.Hash(), "EUR", k.shelf.paths
@@ -195,6 +198,9 @@ func (w *simWorld) hubspotRule() Rule {
 	p := w.plan()
 	p.Stage, p.WriteBack = "closedwon", deal.WriteBack{TransactionID: "dealseal_transaction_id", Status: "dealseal_status", SignedAt: "dealseal_signed_at", URL: "dealseal_document_url",
 		Audit: "dealseal_audit", Words: map[deal.Status]string{}}
+	if w.script.Moves {
+		p.Moves = map[deal.Status]string{deal.StatusSigned: "contractsent", deal.StatusHeld: "qualifiedtobuy"}
+	}
 	for _, s := range deal.Statuses {
 		p.WriteBack.Words[s.Status] = string(s.Status)
 	}
@@ -453,6 +459,14 @@ func (l simLedger) Told(ctx context.Context, tx deal.TxID, sequence int64, again
 		}
 		return l.Store.Told(ctx, tx, sequence, again)
 	})
+}
+
+func (l simLedger) BeginErrand(ctx context.Context, e deal.Errand) error {
+	return l.in.commit(func() error { return l.Store.BeginErrand(ctx, e) })
+}
+
+func (l simLedger) EndErrand(ctx context.Context, e deal.Errand) error {
+	return l.in.commit(func() error { return l.Store.EndErrand(ctx, e) })
 }
 
 func (l simLedger) Refused(ctx context.Context, tx deal.TxID, sequence int64, reason string) error {

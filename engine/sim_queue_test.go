@@ -150,6 +150,15 @@ func (in *incarnation) took(s *deal.Sealing) {
 	if st, err := in.store.Receipt(context.Background(), s.Tx); err == nil && st.Due() {
 		q.want(deal.Job{Kind: deal.JobTell, Tx: st.Owner}, time.Time{})
 	}
+	if in.w.script.Moves && in.hasErrands(s.Tx) {
+		q.want(deal.Job{Kind: deal.JobErrand, Tx: s.Tx}, time.Time{})
+	}
+}
+
+// hasErrands reports whether something is still to be done in the CRM because of what became of a transaction.
+func (in *incarnation) hasErrands(tx deal.TxID) bool {
+	all, err := in.store.Errands(context.Background(), tx)
+	return err == nil && slices.ContainsFunc(all, func(e deal.Errand) bool { return e.Fate == "" })
 }
 
 func alive(s *deal.Sealing) bool { return !s.Condition.Waiting() && s.Step != deal.Done }
@@ -162,7 +171,7 @@ func (q *simQueue) want(job deal.Job, due time.Time) {
 		q.jobs[job] = j
 	}
 	// A sealing that is being worked goes on by itself; a receipt that grows while it is told is told again.
-	j.wanted = job.Kind == deal.JobTell
+	j.wanted = job.Kind != deal.JobSeal
 	j.due = due
 	q.mu.Unlock()
 	select {

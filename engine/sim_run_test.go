@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strings"
 	"time"
 
@@ -415,7 +416,7 @@ func (w *simWorld) editAll() {
 
 // move moves a deal, and remembers its entry into the stage that is watched by the CRM's own name for it.
 func (w *simWorld) move(crm deal.Kind, d *simDeal, stage string) error {
-	if d.stage == stage {
+	if w.stageOf(crm, d) == stage {
 		return nil
 	}
 	time.Sleep(2 * time.Second) // people are no faster, and Salesforce's stamps no finer
@@ -432,7 +433,7 @@ func (w *simWorld) move(crm deal.Kind, d *simDeal, stage string) error {
 	if stage == stageWon || stage == "closedwon" {
 		e := &simEntry{crm: crm, record: d.id, deal: d}
 		var err error
-		if e.occurrence, err = w.occurrence(crm, d.id); err != nil {
+		if e.occurrence, err = w.occurrence(crm, d.id, stage); err != nil {
 			return err
 		}
 		w.mu.Lock()
@@ -443,18 +444,30 @@ func (w *simWorld) move(crm deal.Kind, d *simDeal, stage string) error {
 	return nil
 }
 
-func (w *simWorld) occurrence(crm deal.Kind, id string) (string, error) {
+// stageOf is where a record is, whoever has put it there.
+func (w *simWorld) stageOf(crm deal.Kind, d *simDeal) string {
+	return w.field(crm, d, "StageName", "dealstage")
+}
+
+// occurrence is the CRM's name of the newest entry of a record into a stage: the daemon may have moved it on already.
+func (w *simWorld) occurrence(crm deal.Kind, id, stage string) (string, error) {
 	if crm == deal.HubSpot {
 		r, err := w.portal.Record(id)
 		if err != nil {
 			return "", err
 		}
-		h := r.History["dealstage"]
-		v := h[len(h)-1]
-		return v.Value + "@" + v.Time.Format("2006-01-02T15:04:05.000Z"), nil
+		for _, v := range slices.Backward(r.History["dealstage"]) {
+			if v.Value == stage {
+				return v.Value + "@" + v.Time.Format("2006-01-02T15:04:05.000Z"), nil
+			}
+		}
 	}
-	rows := w.org.Records("OpportunityHistory")
-	return rows[len(rows)-1], nil
+	for _, row := range slices.Backward(w.org.Records("OpportunityHistory")) {
+		if f, ok := w.org.Record(row); ok && f["OpportunityId"] == id && f["StageName"] == stage {
+			return row, nil
+		}
+	}
+	return "", fmt.Errorf("%s has no entry into %q", id, stage)
 }
 
 // excuse lets the entries of a deal go that the daemon has not seen yet: what is deleted or merged cannot be found.

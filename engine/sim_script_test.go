@@ -37,6 +37,7 @@ type House struct {
 	Downgrade       signing.Downgrade
 	Level           pades.Level      // of one seed in four it is B-LTA
 	Skew            [2]time.Duration // of each CRM's clock
+	Moves           bool             // of one seed in three records are moved when their deals are done or held
 }
 
 // simEvent is one thing that happens. Its fields mean what its verb makes of them.
@@ -112,6 +113,7 @@ func newScript(seed uint64) simScript {
 		Downgrade: pick(a, signing.Hold, signing.Hold, signing.AcceptAndFlag, signing.Fail),
 		Skew:      [2]time.Duration{a.skew(), a.skew()},
 	}}
+	s.Moves = seed%3 == 2
 	s.Level = pades.BT
 	if seed%4 == 0 {
 		s.Level = pades.BLTA

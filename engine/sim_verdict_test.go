@@ -35,7 +35,33 @@ func (w *simWorld) judge() {
 	w.oneDigestEach()
 	w.oneContractEach(in)
 	w.oneTaskEach(in)
+	w.errandsAreDone(in)
 	w.auditHolds(in)
+}
+
+// errandsAreDone: nothing is left to be done, and where people have put a record last, there it is, unless that is where the
+// daemon may move it from. HubSpot carries out what nobody waits for any more, after what people have done since.
+func (w *simWorld) errandsAreDone(in *incarnation) {
+	if !w.script.Moves {
+		return
+	}
+	for _, s := range in.everything() {
+		if in.hasErrands(s.Tx) && !w.isGone(s) {
+			w.violation("%s has something left to be done in the CRM", s.Tx)
+		}
+	}
+	for crm, deals := range w.deals {
+		for _, d := range deals {
+			d = d.now()
+			is := w.stageOf(crm, d)
+			w.mu.Lock()
+			left, late := d.stage != stageWon && d.stage != "closedwon", w.tardy[crm] && crm == deal.HubSpot
+			w.mu.Unlock()
+			if left && !late && !d.gone && is != d.stage {
+				w.violation("people have put %s %s into %q, and it is in %q", crm, d.id, d.stage, is)
+			}
+		}
+	}
 }
 
 // mopUp is what an operator does afterwards: whatever can go on goes on.

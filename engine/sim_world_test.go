@@ -57,6 +57,7 @@ type simWorld struct {
 	slow    simEvent                      // the key, for the transaction that it has just failed for
 	bears   map[deal.TxID]time.Time       // since when a record bears the contract
 	sever   map[deal.Kind]simEvent        // the write after which the daemon dies or is deaf
+	tardy   map[deal.Kind]bool            // that has carried out a write that nobody waited for any more
 	deaf    map[deal.Kind]time.Time       // until when nothing arrives of what a CRM says
 	clocked map[deal.Kind]bool            // whose clock was set
 	lag     map[deal.Kind]time.Duration   // after which it is seen what people have done
@@ -123,7 +124,7 @@ var simStart = time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC)
 func newSimWorld(t *testing.T, s simScript, k simKit) *simWorld {
 	time.Sleep(time.Until(simStart))
 	w := &simWorld{script: s, kit: k, start: time.Now(), people: make(chan struct{}, 1), pipes: map[string]*connectortest.Pipe{}, deals: map[deal.Kind][]*simDeal{}, noticed: map[deal.TxID]bool{},
-		bears: map[deal.TxID]time.Time{}, digests: map[deal.TxID]map[string]bool{}, seconds: map[deal.TxID]map[string]bool{}, shown: map[string]int64{}, sever: map[deal.Kind]simEvent{}, deaf: map[deal.Kind]time.Time{}, clocked: map[deal.Kind]bool{}, lag: map[deal.Kind]time.Duration{}, skew: map[deal.Kind]time.Duration{deal.Salesforce: s.Skew[0], deal.HubSpot: s.Skew[1]}}
+		bears: map[deal.TxID]time.Time{}, digests: map[deal.TxID]map[string]bool{}, seconds: map[deal.TxID]map[string]bool{}, shown: map[string]int64{}, sever: map[deal.Kind]simEvent{}, deaf: map[deal.Kind]time.Time{}, tardy: map[deal.Kind]bool{}, clocked: map[deal.Kind]bool{}, lag: map[deal.Kind]time.Duration{}, skew: map[deal.Kind]time.Duration{deal.Salesforce: s.Skew[0], deal.HubSpot: s.Skew[1]}}
 	w.world, w.dice = &world{t: t, now: time.Now}, rand.New(rand.NewPCG(s.Seed, 0xd1ce))
 	w.org = mock.New(mock.Options{Sandbox: true, Now: w.clockOf(deal.Salesforce), ConsumerKey: "engine", ClientSecret: k.secret, RequestLimit: 10_000})
 	none := portal.Limits{TenSecondly: -1, Daily: -1, SearchSecondly: -1, Associations: -1}
@@ -172,7 +173,13 @@ func (w *simWorld) watching(crm deal.Kind, h http.Handler) http.Handler {
 		in, began := w.daemon(), time.Now()
 		defer func() {
 			if r.Method == http.MethodPatch || r.Method == http.MethodPost {
-				w.look(crm, in != w.daemon() || time.Since(began) >= crmLimit)
+				late := in != w.daemon() || time.Since(began) >= crmLimit
+				w.look(crm, late)
+				if late {
+					w.mu.Lock()
+					w.tardy[crm] = true
+					w.mu.Unlock()
+				}
 			}
 		}()
 		rw.Header().Set("Date", w.clockOf(crm)().UTC().Format(http.TimeFormat)) // not net/http's, which knows the machine's clock only

@@ -136,6 +136,10 @@ func (t *txn) beginEpoch(why string) error {
 	if err := t.auditShared("", "", deal.Entry{Who: "daemon", What: "epoch", Why: why}); err != nil {
 		return err
 	}
+	// What is still to be done may have been done after the copy was made.
+	if err := t.exec(`UPDATE errands SET tries = 1 WHERE fate = '' AND tries = 0`); err != nil {
+		return err
+	}
 	return t.reconsider()
 }
 

@@ -401,6 +401,9 @@ func (s *Store) Erase(ctx context.Context, tx deal.TxID, who, why string) error 
 		if err := t.emitErased(sl); err != nil {
 			return err
 		}
+		if err := t.overtake(tx); err != nil {
+			return err
+		}
 		for _, query := range []string{
 			`DELETE FROM data_keys WHERE tx = $1`,
 			`UPDATE sealings SET private = x'', guarded = 0 WHERE tx = $1`,

@@ -315,13 +315,17 @@ func (t *txn) decideOne(tx deal.TxID, verb, who, why string) error {
 	return t.carryOut(sl, e)
 }
 
-// showUnlessGuarded has the record show what a change of the sealing makes of it, unless the guard holds it still.
+// showUnlessGuarded has the record show what a change of the sealing makes of it, and has done what else is to be done in the
+// CRM because of it, unless the guard holds it still.
 func (t *txn) showUnlessGuarded(r *row, sl *deal.Sealing) error {
 	switch {
 	case sl.Facts.Guarded:
 		return nil
 	case r.guarded:
 		return t.unguard(r, sl)
+	}
+	if err := t.errands(r, sl); err != nil {
+		return err
 	}
 	return t.show(r, sl)
 }

@@ -186,7 +186,10 @@ const lostJobsQuery = `SELECT kind, key, tenant, due FROM jobs WHERE job IS NULL
 	UNION ALL
 	SELECT 'seal', s.tx, s.tenant, s.next FROM sealings s
 	WHERE s.condition IN ('running', 'retrying') AND s.step <> 'done'
-		AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.kind = 'seal' AND j.key = s.tx)`
+		AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.kind = 'seal' AND j.key = s.tx)
+	UNION ALL
+	SELECT 'errand', e.tx, e.tenant, e.made FROM errands e
+	WHERE e.fate = '' AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.kind = 'errand' AND j.key = e.tx)`
 
 func (t *txn) lostJobs() (lost []lostJob, err error) {
 	err = t.each(func(r *sql.Rows) error {
@@ -391,7 +394,8 @@ func closeQueues(ctx context.Context, client *river.Client[*sql.Tx], queues open
 }
 
 const unfinishedQuery = `SELECT tenant FROM counts WHERE n > 0 AND step <> 'done' AND condition <> 'ended'
-	UNION SELECT tenant FROM receipts WHERE sent < sequence`
+	UNION SELECT tenant FROM receipts WHERE sent < sequence
+	UNION SELECT tenant FROM errands WHERE fate = ''`
 
 // wanted returns the tenants that are configured, those that are not finished with, and those that are paused.
 func (q *Queue) wanted(ctx context.Context) (configured, unfinished, paused []deal.TenantID, err error) {

@@ -20,6 +20,8 @@ type Story struct {
 	Earlier []deal.TxID
 	// Callbacks are workflows of the CRM that wait, or have waited, for it.
 	Callbacks []deal.Callback `json:",omitempty"`
+	// Errands are what was to be done in the CRM because of what became of it.
+	Errands []deal.Errand `json:",omitempty"`
 }
 
 // IntentLine is one effect that was about to happen.
@@ -63,6 +65,9 @@ func (s *Store) Story(ctx context.Context, tx deal.TxID) (story *Story, err erro
 			return err
 		}
 		if story.Callbacks, err = t.callbacks(sl.Tenant, callbacksOfQuery, tx); err != nil {
+			return err
+		}
+		if story.Errands, err = t.errandsOf(tx); err != nil {
 			return err
 		}
 		story.Earlier, err = t.earlierThan(sl)

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -149,6 +150,7 @@ func viewDeal(d *Deal, now time.Time) *dealView {
 	if end := s.Facts.Times[deal.Done]; s.Step == deal.Done && !end.IsZero() {
 		v.Total = took(end.Sub(s.Noticed))
 	}
+	v.CRM.Facts = append(v.CRM.Facts, errands(d.Errands)...)
 	for _, tx := range d.Earlier {
 		v.Earlier = append(v.Earlier, string(tx))
 	}
@@ -377,4 +379,22 @@ func viewCRM(d *Deal) crmView {
 		v.Facts = append(v.Facts, fact{Name: "Receipt that the CRM has", Text: fmt.Sprint(r.Sent), Code: true})
 	}
 	return v
+}
+
+// errandMarks are the shapes of the fates.
+var errandMarks = map[deal.ErrandFate]string{deal.ErrandDone: "done", deal.ErrandLeft: "ended", deal.ErrandOvertaken: "ended", deal.ErrandRefused: "dead"}
+
+// errands says what else was done in the CRM, and what is still to be done.
+func errands(all []deal.Errand) (facts []fact) {
+	for _, e := range all {
+		f := fact{Name: "Stage", Mark: "running", Text: "to do: " + e.String()}
+		switch {
+		case e.Fate != "":
+			f.Mark, f.Text = errandMarks[e.Fate], short(cmp.Or(e.Outcome, string(e.Fate)+": "+e.String()), 300)
+		case e.Problem != "":
+			f.Mark, f.Text = "retrying", short(e.String()+": "+e.Problem, 300)
+		}
+		facts = append(facts, f)
+	}
+	return facts
 }

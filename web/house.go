@@ -184,6 +184,8 @@ type Deal struct {
 	Trail   []deal.TrailLine
 	// Earlier are other deals of the same record and rule that came before.
 	Earlier []deal.TxID
+	// Errands are what was to be done in the CRM because of what became of it.
+	Errands []deal.Errand
 	// Kept are the files in the archive, by the names that Fetch knows.
 	Kept []deal.FileFact
 	// Damaged means that they cannot be listed: the archive's folder is missing, or not as it was kept.

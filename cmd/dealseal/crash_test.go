@@ -70,6 +70,7 @@ func faultFree(t *testing.T, o worldOptions) calm {
 	for _, rule := range []string{ruleContract, ruleMemo} {
 		records[rule] = w.enter(rule)
 		awaitDone(t, ops, records[rule])
+		awaitErrands(t, ops, records[rule])
 		out.note(t, passed, rule)
 	}
 	d.stop(t)
@@ -103,10 +104,13 @@ func newCountedWorld(t *testing.T, o worldOptions) *world {
 	return w
 }
 
-// newRollingWorld is a counted one; if its deals ask for two seals, in the middle of a rollover.
+// newRollingWorld is a counted one, whose memos move their records on; if its deals ask for two seals, in the middle of a rollover.
 func newRollingWorld(t *testing.T, o worldOptions) *world {
 	t.Helper()
 	w := newCountedWorld(t, o)
+	for _, c := range w.crms {
+		w.rewrite(t, "tenants/"+c.tenant()+".yaml", "{id: "+ruleMemo+",", fmt.Sprintf("{id: %s, move: {signed: %q},", ruleMemo, c.stage(stageLost)))
+	}
 	if o.dual {
 		w.rollOver(t, time.Now().Add(24*time.Hour))
 	}
@@ -426,7 +430,21 @@ func (c *chain) finish(t *testing.T, ops operations) {
 			}
 			return isDone(m), fmt.Sprintf("%s, %s: %s", m.Step, m.Condition, m.Reason)
 		})
+		awaitErrands(t, ops, r)
 	}
+}
+
+// awaitErrands waits until all is done that was to be done in the CRM because of what became of a record's deal.
+func awaitErrands(t *testing.T, ops operations, record string) {
+	t.Helper()
+	eventually(t, "what is to be done for "+record+" is done", func() (bool, string) {
+		for _, e := range storyOf(t, ops, sealings(t, ops, record)[0].Tx).Errands {
+			if e.Fate == "" {
+				return false, fmt.Sprintf("%s, tried %d times: %s", e, e.Tries, e.Problem)
+			}
+		}
+		return true, ""
+	})
 }
 
 // everyEventArrives waits until all that became true was told, under the IDs of the outbox and no others.

@@ -27,6 +27,7 @@ type outcome struct {
 	Files     []string
 	Status    string
 	Shown     []string // names of the fields that are set
+	Errands   []string
 }
 
 // outcomeOf compares ledger, archive, CRM and file with each other, and returns what became of the deal. The state
@@ -41,6 +42,9 @@ func (w *world) outcomeOf(t *testing.T, s *store.Store, c crm, record string) ou
 	sealing := story.Sealing
 	o := outcome{Step: sealing.Step, Condition: sealing.Condition, Level: sealing.Facts.Level, Verdict: sealing.Facts.Verdict, Second: sealing.Facts.SecondOpinion,
 		Digests: len(signedDigests(t, story)), Seals: 1}
+	for _, e := range story.Errands {
+		o.Errands = append(o.Errands, fmt.Sprintf("%s, %s", e, e.Fate))
+	}
 	contracts, trails := 0, 0
 	for _, f := range c.files(record) {
 		o.Files = append(o.Files, strings.NewReplacer(string(sealing.Tx), "TX", record, "RECORD").Replace(f.name))

@@ -170,6 +170,7 @@ func (v *visit) compare(ctx context.Context) {
 		v.report(failed(string(connectors.AspectStage), err, "ask again when the CRM answers"))
 		return
 	}
+	problems = append(problems, engine.MovesIntoRules(rules)...)
 	fields := map[string]bool{}
 	for _, w := range ask.WriteBack {
 		for _, f := range []string{w.TransactionID, w.Status, w.SignedAt, w.URL, w.Audit} {
@@ -177,11 +178,15 @@ func (v *visit) compare(ctx context.Context) {
 		}
 	}
 	delete(fields, "")
-	v.problems(problems, map[connectors.Aspect]string{
+	fine := map[connectors.Aspect]string{
 		connectors.AspectStage: plural(len(ask.Watches), "rule") + ", each with a stage that exists",
 		connectors.AspectRead:  plural(len(ask.Read), "field") + " of documents can be read",
 		connectors.AspectWrite: plural(len(fields), "field") + " of receipts can be written, and hold what will be written",
-	})
+	}
+	if len(ask.Moves) > 0 {
+		fine[connectors.AspectMove] = plural(len(ask.Moves), "move") + " of records, each to a stage that exists and that no rule watches"
+	}
+	v.problems(problems, fine)
 }
 
 // namedByLabel warns of stages that are found by their label, and goes on with their IDs.
@@ -190,6 +195,12 @@ func (v *visit) namedByLabel(rules []engine.Rule) {
 		if label := v.rules[i].Watch.Stage; label != r.Watch.Stage {
 			v.report(doctor.Warned(string(connectors.AspectStage), fmt.Sprintf("write when.stage: %q: the label may be changed, or given to another stage", r.Watch.Stage),
 				"%q is a label; the stage has the ID %q", label, r.Watch.Stage).On(r.Watch.Rule))
+		}
+		for status, label := range v.rules[i].Plan.Moves {
+			if id := r.Plan.Moves[status]; label != id {
+				v.report(doctor.Warned(string(connectors.AspectMove), fmt.Sprintf("write move.%s: %q: the label may be changed, or given to another stage", status, id),
+					"%q is a label; the stage has the ID %q", label, id).On(r.Watch.Rule))
+			}
 		}
 	}
 	v.rules = rules
@@ -236,7 +247,7 @@ func (v *visit) surplus(ctx context.Context) {
 
 // problems reports each problem, and a pass for each aspect that has none.
 func (v *visit) problems(problems []connectors.Problem, fine map[connectors.Aspect]string) {
-	aspects := []connectors.Aspect{connectors.AspectStage, connectors.AspectFilter, connectors.AspectRead, connectors.AspectWrite, connectors.AspectAccess, connectors.AspectFiles, connectors.AspectScopes}
+	aspects := []connectors.Aspect{connectors.AspectStage, connectors.AspectMove, connectors.AspectFilter, connectors.AspectRead, connectors.AspectWrite, connectors.AspectAccess, connectors.AspectFiles, connectors.AspectScopes}
 	for _, aspect := range aspects {
 		troubled := false
 		for _, p := range problems {

@@ -77,6 +77,9 @@ func printStory(out io.Writer, story *store.Story) error {
 	for _, tx := range story.Earlier {
 		row("earlier entry", "%s", tx)
 	}
+	for _, e := range story.Errands {
+		row("in the CRM", "%s", errandLine(e))
+	}
 	for _, c := range story.Callbacks {
 		row("workflow", "%s", workflowLine(c))
 	}
@@ -89,6 +92,17 @@ func printStory(out io.Writer, story *store.Story) error {
 		fmt.Fprintf(w, "  %d\t%s\t%s\t%s\t%s\n", l.Index, l.At.UTC().Format("2006-01-02 15:04:05.000"), l.Who, l.What, printable(l.Why))
 	}
 	return w.Flush()
+}
+
+// errandLine says what came of an errand, or why it waits.
+func errandLine(e deal.Errand) string {
+	switch {
+	case e.Fate != "":
+		return fmt.Sprintf("%s: %s (%s)", e.Fate, cmp.Or(e.Outcome, e.String()), e.Ended.UTC().Format(time.RFC3339))
+	case e.Problem != "":
+		return fmt.Sprintf("%s; tried %s, and tried again: %s", e, plural(e.Tries, "time"), e.Problem)
+	}
+	return "to do: " + e.String()
 }
 
 func source(p deal.Plan) string {

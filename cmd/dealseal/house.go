@@ -105,7 +105,7 @@ func (h *house) understandAll() (errs []error) {
 		h.tenants = append(h.tenants, t)
 	}
 	h.senders = bySenderPath(h.tenants)
-	return append(errs, h.sharedRules()...)
+	return append(append(errs, h.sharedRules()...), h.movesIntoRules()...)
 }
 
 func loadBundles(cfg *config.Config) (map[string]*documents.Bundle, error) {
@@ -270,6 +270,12 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 	if p.Attachment == "" && r.Delegated == nil || r.AuditTrail != "none" {
 		p.Mark = file.Tenant.Mark()
 	}
+	for status, stage := range r.Move {
+		if p.Moves == nil {
+			p.Moves = map[deal.Status]string{}
+		}
+		p.Moves[deal.Status(status)] = stage
+	}
 	if w := file.Tasks; w.Owner {
 		p.WriteBack.Task = &deal.TaskWords{Subject: w.Subject, Days: w.Due}
 	}
@@ -414,6 +420,27 @@ func (h *house) sharedRules() (errs []error) {
 					r.Watch.Rule, other.File))
 			}
 			seen[key] = t.file
+		}
+	}
+	return errs
+}
+
+// movesIntoRules finds moves that lead into a stage that a rule of the same account watches, as far as the files tell: each
+// record that is moved there would be a new deal. A stage that is named by its label is compared when the account is asked.
+func (h *house) movesIntoRules() (errs []error) {
+	watched := map[string]string{}
+	for _, t := range h.tenants {
+		for _, r := range t.rules {
+			watched[t.account+" "+r.Watch.Object+" "+r.Watch.Stage] = t.file.Tenant.ID + "/" + r.Watch.Rule
+		}
+	}
+	for _, t := range h.tenants {
+		for i, r := range t.rules {
+			for status, stage := range r.Plan.Moves {
+				if rule, is := watched[t.account+" "+r.Watch.Object+" "+stage]; is {
+					errs = append(errs, t.file.At(fmt.Sprintf("rules.%d.move.%s", i, status), "stage %q is that of rule %s: each record that is moved there would be a new deal; name a stage that no rule watches", stage, rule))
+				}
+			}
 		}
 	}
 	return errs

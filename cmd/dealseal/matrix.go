@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"text/tabwriter"
 
+	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/signing"
 )
 
@@ -29,6 +31,8 @@ type matrixRow struct {
 	WriteBack []string `json:"write_back"`
 	IfLeft    string   `json:"if_left"`
 	ReEntry   string   `json:"re_entry"`
+	// Moves are the stages that the record is moved to, by the status that its deal comes to.
+	Moves map[deal.Status]string `json:"moves,omitempty"`
 }
 
 // matrixCommand prints the configuration as the table that a house decides about: which stage makes which document, sealed
@@ -46,7 +50,7 @@ func matrixCommand(_ context.Context, c *call) error {
 		return printJSON(c.stdout, rows)
 	}
 	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "TENANT\tOBJECT\tSTAGE\tRULE\tDOCUMENT\tFIELDS\tSEALED\tWRITTEN BACK\tIF LEFT\tRE-ENTRY")
+	fmt.Fprintln(w, "TENANT\tOBJECT\tSTAGE\tRULE\tDOCUMENT\tFIELDS\tSEALED\tWRITTEN BACK\tIF LEFT\tRE-ENTRY\tMOVED TO")
 	for _, r := range rows {
 		stage := r.Stage
 		if r.Pipeline != "" {
@@ -55,8 +59,8 @@ func matrixCommand(_ context.Context, c *call) error {
 		if r.Filter != "" {
 			stage += " where " + r.Filter
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s, %s with %s\t%s\t%s\t%s\n", r.Tenant, r.Object, stage, r.Rule, r.Document, len(r.Fields), r.Seal, r.Level, r.Key,
-			strings.Join(r.WriteBack, ", "), r.IfLeft, r.ReEntry)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s, %s with %s\t%s\t%s\t%s\t%s\n", r.Tenant, r.Object, stage, r.Rule, r.Document, len(r.Fields), r.Seal, r.Level, r.Key,
+			strings.Join(r.WriteBack, ", "), r.IfLeft, r.ReEntry, movesInWords(r.Moves))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -67,6 +71,16 @@ func matrixCommand(_ context.Context, c *call) error {
 		}
 	}
 	return nil
+}
+
+func movesInWords(moves map[deal.Status]string) string {
+	var words []string
+	for _, status := range deal.MoveStatuses {
+		if stage := moves[status]; stage != "" {
+			words = append(words, fmt.Sprintf("%s once %s", stage, status))
+		}
+	}
+	return cmp.Or(strings.Join(words, ", "), "-")
 }
 
 func (h *house) matrix(only string) ([]matrixRow, error) {
@@ -95,7 +109,7 @@ func rowOf(t tenant, i int, profile signing.Profile) matrixRow {
 	file, plan := t.file.Rules[i], t.rules[i].Plan
 	row := matrixRow{Tenant: t.file.Tenant.ID, CRM: t.file.CRM.Kind, Object: file.Object, Pipeline: file.When.Pipeline, Stage: file.When.Stage, Filter: file.When.Filter, Rule: file.ID,
 		Document: file.Document.Template, Fields: append([]string{}, plan.Fields...), Seal: file.Seal, Key: profile.Key, Level: string(profile.Level),
-		WriteBack: plan.WriteBack.Fields(), IfLeft: file.IfLeft, ReEntry: file.ReEntry}
+		WriteBack: plan.WriteBack.Fields(), IfLeft: file.IfLeft, ReEntry: file.ReEntry, Moves: plan.Moves}
 	switch {
 	case file.Delegated != nil:
 		row.Document = "signed at " + file.Delegated.Vendor

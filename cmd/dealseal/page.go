@@ -175,7 +175,7 @@ func (p *pageHouse) Deal(ctx context.Context, tx deal.TxID) (*web.Deal, error) {
 	if err != nil {
 		return nil, missing(err)
 	}
-	d := &web.Deal{Sealing: s.Sealing, Receipt: s.Receipt, Trail: s.Trail, Earlier: s.Earlier, Erased: s.Erased}
+	d := &web.Deal{Sealing: s.Sealing, Receipt: s.Receipt, Trail: s.Trail, Earlier: s.Earlier, Errands: s.Errands, Erased: s.Erased}
 	var profile signing.Profile
 	if err := json.Unmarshal(s.Sealing.Plan.Profile, &profile); err == nil {
 		d.Asked = string(profile.Level)

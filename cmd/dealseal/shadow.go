@@ -218,6 +218,9 @@ func (r shadowReport) print(out io.Writer) error {
 		if d.Guard != "" {
 			why = strings.TrimSuffix("first held by the guard: "+d.Guard+"; "+why, "; ")
 		}
+		if d.Move != "" && d.Outcome == engine.ShadowMade {
+			why = strings.TrimPrefix(fmt.Sprintf("%s; then moved to stage %q", why, d.Move), "; ")
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", d.At.UTC().Format(time.DateTime), d.Ref, d.Rule, d.Document, d.Outcome, printable(why))
 	}
 	if err := w.Flush(); err != nil {

@@ -61,11 +61,15 @@ var cases = []testCase{
 	{"EditByAUserMeanwhileStopsNothing", testChangedMeanwhile},
 	{"WriteToAFieldThatDoesNotExistIsNamed", testUnknownWriteField},
 
+	{"RecordIsMovedFromWhereItWasLeftAndFromNowhereElse", testMove},
+	{"MoveWhoseReplyIsLostIsNotRepeated", testMoveReplyLost},
+
 	{"TaskIsMadeOnceForTheOwner", testTask},
 	{"TaskWhoseReplyIsLostIsNotRepeated", testTaskReplyLost},
 
 	{"ProbeOfWhatFitsFindsNothing", testProbeOfWhatFits},
 	{"ProbeNamesStagesThatDoNotExist", testProbeOfStages},
+	{"ProbeNamesStagesThatRecordsCannotBeMovedTo", testProbeOfMoves},
 	{"ProbeNamesPathsThatDoNotExist", testProbeOfPaths},
 	{"ProbeNamesFieldsThatCannotTakeAReceipt", testProbeOfWriteBack},
 	{"ProbeNamesWhatAFilterCannotCompare", testProbeOfFilters},

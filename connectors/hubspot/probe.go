@@ -35,6 +35,11 @@ func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors
 			problems = append(problems, connectors.Problem{Rule: w.Rule, Aspect: connectors.AspectStage, What: what, Cure: cure})
 		}
 	}
+	for _, m := range p.Moves {
+		if what, cure := moveMisfit(m.Watch, m.To, pipelines); what != "" {
+			problems = append(problems, m.Misfit(what, cure))
+		}
+	}
 	d := &dictionary{connector: c, types: map[string]map[string]property{}}
 	for _, path := range p.Read {
 		found, what, cure, err := d.pathMisfit(ctx, path)

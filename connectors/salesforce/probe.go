@@ -177,6 +177,11 @@ func (o *sobject) misfits(k kind, p connectors.Probe, link int) []connectors.Pro
 			problems = append(problems, connectors.Problem{Rule: w.Rule, Aspect: connectors.AspectStage, What: what, Cure: cure})
 		}
 	}
+	for _, m := range p.Moves {
+		if what, cure := o.moveMisfit(k, m.To); what != "" {
+			problems = append(problems, m.Misfit(what, cure))
+		}
+	}
 	for _, w := range p.WriteBack {
 		for _, t := range targets(w, link) {
 			what, cure := o.targetMisfit(t)

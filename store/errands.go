@@ -1,0 +1,86 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+
+	"github.com/dealseal/dealseal/deal"
+)
+
+// errands makes those that follow from a change of a sealing. What was to be done because of what became of it before is
+// overtaken.
+func (t *txn) errands(r *row, sl *deal.Sealing) error {
+	before, after := deal.Shown(r.step, r.condition, r.reason), deal.Shown(sl.Step, sl.Condition, sl.Reason)
+	status := deal.MovedBy(sl.Plan, before, after, sl, r.step == deal.Done)
+	if status == "" {
+		return nil
+	}
+	if err := t.overtake(sl.Tx); err != nil {
+		return err
+	}
+	if err := t.exec(`INSERT INTO errands (tx, tenant, kind, status, stage, made, tries, problem, fate, outcome, ended) VALUES ($1, $2, $3, $4, $5, $6, 0, '', '', '', 0)`,
+		sl.Tx, sl.Tenant, deal.ErrandMove, status, sl.Plan.Moves[status], t.now.UnixMilli()); err != nil {
+		return err
+	}
+	return t.want(deal.JobErrand, string(sl.Tx), sl.Tenant, t.now)
+}
+
+// overtake ends the errands of a deal that are still to be done.
+func (t *txn) overtake(tx deal.TxID) error {
+	return t.exec(`UPDATE errands SET fate = $2, ended = $3 WHERE tx = $1 AND fate = ''`, tx, deal.ErrandOvertaken, t.now.UnixMilli())
+}
+
+// Errands returns all of a deal, oldest first.
+func (s *Store) Errands(ctx context.Context, tx deal.TxID) (all []deal.Errand, err error) {
+	err = s.view(ctx, func(t *txn) error {
+		all, err = t.errandsOf(tx)
+		return err
+	})
+	return all, err
+}
+
+func (t *txn) errandsOf(tx deal.TxID) (all []deal.Errand, err error) {
+	err = t.each(func(r *sql.Rows) error {
+		e := deal.Errand{Tx: tx}
+		var made, ended int64
+		err := r.Scan(&e.ID, &e.Kind, &e.Status, &e.Stage, &made, &e.Tries, &e.Problem, &e.Fate, &e.Outcome, &ended)
+		e.Made, e.Ended = fromMillis(made), fromMillis(ended)
+		all = append(all, e)
+		return err
+	}, `SELECT id, kind, status, stage, made, tries, problem, fate, outcome, ended FROM errands WHERE tx = $1 ORDER BY id`, tx)
+	return all, err
+}
+
+// BeginErrand commits that an errand is about to be tried. deal.ErrStale when it is not to be done any more.
+func (s *Store) BeginErrand(ctx context.Context, e deal.Errand) error {
+	return s.update(ctx, "commit/errand", func(t *txn) error {
+		var tenant deal.TenantID
+		open, err := t.get([]any{&tenant}, `UPDATE errands SET tries = tries + 1 WHERE id = $1 AND fate = '' RETURNING tenant`, e.ID)
+		switch {
+		case err != nil:
+			return err
+		case !open:
+			return deal.ErrStale
+		case e.Tries > 0:
+			return nil // the audit log says it already
+		}
+		return t.auditShared(tenant, e.Tx, deal.Entry{Who: "daemon", What: "begin " + string(e.Kind), Why: e.String()})
+	})
+}
+
+// EndErrand commits what came of a try: e.Fate and e.Outcome, or, while it is still to be done, e.Problem. What has ended
+// already stays as it is.
+func (s *Store) EndErrand(ctx context.Context, e deal.Errand) error {
+	return s.update(ctx, "commit/errand", func(t *txn) error {
+		if e.Fate == "" {
+			return t.exec(`UPDATE errands SET problem = $2 WHERE id = $1 AND fate = ''`, e.ID, e.Problem)
+		}
+		var tenant deal.TenantID
+		open, err := t.get([]any{&tenant}, `UPDATE errands SET fate = $2, outcome = $3, problem = '', ended = $4 WHERE id = $1 AND fate = '' RETURNING tenant`,
+			e.ID, e.Fate, e.Outcome, t.now.UnixMilli())
+		if err != nil || !open {
+			return err
+		}
+		return t.auditShared(tenant, e.Tx, deal.Entry{Who: "daemon", What: string(e.Kind) + " " + string(e.Fate), Why: e.Outcome})
+	})
+}
