@@ -109,7 +109,7 @@ func intake(ctx context.Context, s *Store) (deal.TxID, error) {
 		return "", err
 	}
 	entry := change("006A", "h1")
-	n := deal.Noticing{Tenant: acme, Account: org, Previous: c, Plans: map[string]deal.Plan{ruleA: plan()},
+	n := deal.Noticing{Tenant: acme, Account: org, Previous: c, Plans: map[string]deal.Plan{ruleA: moving()},
 		Watches: map[string]deal.Watch{ruleA: watch(ruleA)},
 		Page:    deal.Page{Entries: []deal.Change{entry, change("006G", "h1"), change("006H", "h1")}, Next: deal.Cursor{Since: start}},
 		Guard:   deal.Guard{Rules: map[string]deal.RuleGuard{ruleA: {Second: 1}}}}
@@ -266,6 +266,9 @@ func aside(ctx context.Context, s *Store, tx deal.TxID) error {
 	if err := callback(ctx, s, sl); err != nil {
 		return err
 	}
+	if err := errand(ctx, s, tx); err != nil {
+		return err
+	}
 	if _, err := s.ForgetPushes(ctx); err != nil {
 		return err
 	}
@@ -292,6 +295,21 @@ func aside(ctx context.Context, s *Store, tx deal.TxID) error {
 	}
 	_, counted := s.CountStamp(ctx, "https://tsa.example", "2026-03-04", 3)
 	return errors.Join(s.Identify(ctx, sl, []string{"006B"}), s.Told(ctx, tx, r.Sequence, 0), m.Put(ctx, "token", []byte("t"), version), s.SetPoll(ctx, deal.PollState{Tenant: acme}), counted)
+}
+
+// errand does what is to be done because of the deal, from wherever an earlier life has left it.
+func errand(ctx context.Context, s *Store, tx deal.TxID) error {
+	all, err := s.Errands(ctx, tx)
+	for _, e := range all {
+		if e.Fate != "" || err != nil {
+			continue
+		}
+		if err = s.BeginErrand(ctx, e); err == nil {
+			e.Fate, e.Outcome = deal.ErrandDone, "moved"
+			err = s.EndErrand(ctx, e)
+		}
+	}
+	return err
 }
 
 // callback tells a workflow, from wherever an earlier life has left it.

@@ -44,6 +44,7 @@ func (c *Connector) move(ctx context.Context, id string, m deal.Move) (string, e
 		}
 	}
 	c.told.forgetShown(id)
+	c.fresh.forget(d.ID)
 	answer, err := c.updates.Ask(ctx, "", update{d.ID, map[string]string{"dealstage": m.To}})
 	_, err = asked(ctx, answer, err)
 	c.slow.Note("move "+id, err)
