@@ -212,6 +212,11 @@ func (c *chain) plunges() (list []plunge) {
 			way.alone = []string{operation}
 		case "commit/recover":
 			continue // see recoverWithCrashes
+		case "commit/errand":
+			if c.crms[0].kind() != deal.Salesforce {
+				continue // see newRollingWorld
+			}
+			way.reach = func(*testing.T, *process) { c.add(ruleMemo) }
 		default:
 			way.reach = func(t *testing.T, _ *process) { c.add(c.ruleFor(p)) }
 		}
