@@ -113,6 +113,10 @@ type Page struct {
 	Quarantined []Quarantine
 	// Next is where to go on. It is committed together with the entries.
 	Next Cursor
+	// Changed are records that the CRM has shown as changed since they were listed last, by others than us as far as the
+	// connector can tell. It is a hint, which costs no call: a connector may not learn of every change, and some say more than
+	// there is.
+	Changed []Ref
 	// More is true when the connector knows that more is waiting, so the caller should not sleep first.
 	More bool
 }

@@ -54,6 +54,8 @@ type Comparison struct {
 	// Compared is set when the mapped values could be compared; Differences are then all that is known to differ.
 	Compared    bool
 	Differences []Difference
+	// OnlyValues is set when nothing else was looked at: what is known of all else stays as it is.
+	OnlyValues bool
 	// Who is for the audit log.
 	Who string
 }

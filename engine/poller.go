@@ -25,11 +25,12 @@ type poller struct {
 	odd     map[string]bool               // quarantined rows that were logged
 	held    map[deal.GuardScope]time.Time // what the guard was said to hold, and since when
 	bell    *bell                         // rung by pushes
+	changed *changedRecords               // that may differ from their contracts
 	asked   time.Time                     // when the CRM was last asked for entries
 }
 
 func (e *Engine) newPoller(t *Tenant) *poller {
-	return &poller{Engine: e, tenant: t, bell: e.tenants.bell(t), state: deal.PollState{Tenant: t.ID}}
+	return &poller{Engine: e, tenant: t, bell: e.tenants.bell(t), changed: newChangedRecords(), state: deal.PollState{Tenant: t.ID}}
 }
 
 // Shares of the CRM's allowance at which polling slows down, and at which no new work is taken on.
@@ -88,6 +89,9 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 	}
 	if err != nil {
 		return false, err
+	}
+	if lost := p.changed.add(page.Changed); lost > 0 {
+		p.Log.WarnContext(ctx, "more records were changed than can be compared with their contracts at once: the nightly pass compares them", "records", lost)
 	}
 	p.Log.DebugContext(ctx, "polled", "entries", len(page.Entries), "fresh", fresh, "more", page.More)
 	p.state.Entries = fresh

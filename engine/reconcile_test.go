@@ -339,6 +339,63 @@ func TestARecordThatSaysSomethingElseThanItsContractSaysSo(t *testing.T) {
 	d.wantDone(d.load(s.Tx))
 }
 
+// TestAnEditAfterTheSealIsNoticedAtThePollThatShowsIt holds also that nothing is asked of the CRM while nothing changes, and that
+// what the nightly pass has found stays known.
+func TestAnEditAfterTheSealIsNoticedAtThePollThatShowsIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon(withTemplate(t), func(p *deal.Plan) { p.WriteBack.Drift = fieldDrift })
+	d.poll() // what is read before the first poll has ended is no change
+	record := w.won()
+	s := d.run()
+	w.loseFiles(record)
+	kept, err := filepath.Glob(filepath.Join(d.dir, "archive", s.Facts.Archive, "contract.pdf*"))
+	if err != nil || len(kept) != 1 {
+		t.Fatalf("the archive has %v, %v", kept, err)
+	}
+	must(t, os.Remove(kept[0]))
+	wantKinds(t, d.reconcile(), deal.FileGone, deal.ArchiveDamaged)
+	compare := func() (calls int) {
+		t.Helper()
+		d.poll()
+		before := w.org.Counts()
+		must(t, d.pollers[0].compareAll(t.Context()))
+		for kind, n := range w.org.Counts() {
+			calls += n - before[kind]
+		}
+		return calls
+	}
+	compare() // the entry, which was new
+	w.tick()
+	if n := compare(); n != 0 {
+		t.Errorf("%d calls are made though nothing has changed", n)
+	}
+	closes := w.shown(record, "CloseDate")
+	for _, step := range []struct {
+		closes string
+		drifts bool
+	}{{"2031-02-03", true}, {closes, false}} {
+		w.tick()
+		must(t, w.org.Update(record, map[string]any{"CloseDate": step.closes}))
+		if n := compare(); n == 0 {
+			t.Error("no call is made although the record has changed")
+		}
+		d.tell()
+		now := d.load(s.Tx)
+		if drifts := now.Facts.Drift != nil && slices.Contains(now.Facts.Drift.Fields, "CloseDate"); drifts != step.drifts {
+			t.Errorf("closing on %s: known is %+v", step.closes, now.Facts.Drift)
+		}
+		if got := w.shown(record, fieldDrift); strings.Contains(got, "CloseDate") != step.drifts {
+			t.Errorf("closing on %s: the record shows %q", step.closes, got)
+		}
+	}
+	all, err := d.store.Discrepancies(t.Context(), acme, 10)
+	must(t, err)
+	slices.SortFunc(all, func(a, b deal.Discrepancy) int { return strings.Compare(string(b.Kind), string(a.Kind)) })
+	wantKinds(t, all, deal.FileGone, deal.ArchiveDamaged)
+	w.wantUses(1)
+}
+
 func TestOnePassAtATimePerTenantAndNoneWhileTheAllowanceIsShort(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -159,6 +159,7 @@ func (e *Engine) startPolling(ctx context.Context, t *Tenant) polling {
 	p := e.newPoller(t)
 	var both sync.WaitGroup
 	both.Go(func() { p.run(ctx) })
+	both.Go(func() { p.compareChanged(ctx) })
 	both.Go(func() { e.listenTo(ctx, t) })
 	both.Go(func() { e.answerWorkflows(ctx, t) })
 	go func() {

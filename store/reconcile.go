@@ -124,7 +124,7 @@ func (s *Store) Compared(ctx context.Context, sl *deal.Sealing, c deal.Compariso
 			return err
 		}
 		entries := take(next, c, t.now)
-		if err := t.discrepancies(sl.Tx, sl.Tenant, c.Found); err != nil {
+		if err := t.discrepancies(sl.Tx, sl.Tenant, c); err != nil {
 			return err
 		}
 		if len(entries) == 0 && r.leaseUntil == 0 {
@@ -207,7 +207,7 @@ func (s *Store) knowsAlready(ctx context.Context, sl *deal.Sealing, c deal.Compa
 		if err != nil || r.leaseUntil > 0 { // which is to end
 			return err
 		}
-		known, err := t.knownDiscrepancies(sl.Tx)
+		known, err := t.knownDiscrepancies(sl.Tx, c)
 		if err != nil {
 			return err
 		}
@@ -229,13 +229,16 @@ func unmended(found []deal.Discrepancy) (open []deal.Discrepancy) {
 	return open
 }
 
-func (t *txn) knownDiscrepancies(tx deal.TxID) (map[deal.DiscrepancyKind]string, error) {
+// knownDiscrepancies are those that a comparison judges anew.
+func (t *txn) knownDiscrepancies(tx deal.TxID, c deal.Comparison) (map[deal.DiscrepancyKind]string, error) {
 	known := map[deal.DiscrepancyKind]string{}
 	err := t.each(func(r *sql.Rows) error {
 		var kind deal.DiscrepancyKind
 		var what string
 		err := r.Scan(&kind, &what)
-		known[kind] = what
+		if !c.OnlyValues || kind == deal.ValuesDiffer {
+			known[kind] = what
+		}
 		return err
 	}, `SELECT kind, what FROM discrepancies WHERE tx = $1`, tx)
 	return known, err
@@ -243,12 +246,12 @@ func (t *txn) knownDiscrepancies(tx deal.TxID) (map[deal.DiscrepancyKind]string,
 
 // discrepancies puts what was found of a sealing and not mended in the place of what was known. What a person has dealt with
 // stays dealt with as long as it says the same.
-func (t *txn) discrepancies(tx deal.TxID, tenant deal.TenantID, found []deal.Discrepancy) error {
-	known, err := t.knownDiscrepancies(tx)
+func (t *txn) discrepancies(tx deal.TxID, tenant deal.TenantID, c deal.Comparison) error {
+	known, err := t.knownDiscrepancies(tx, c)
 	if err != nil {
 		return err
 	}
-	for _, d := range unmended(found) {
+	for _, d := range unmended(c.Found) {
 		delete(known, d.Kind)
 		if err := t.exec(`INSERT INTO discrepancies (tx, kind, tenant, what, since, dealt_with) VALUES ($1, $2, $3, $4, $5, 0)
 			ON CONFLICT (tx, kind) DO UPDATE SET what = excluded.what, dealt_with = CASE WHEN what = excluded.what THEN dealt_with ELSE 0 END`,

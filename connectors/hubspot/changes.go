@@ -279,6 +279,11 @@ func (b *builder) unread(batch []changed) []int64 {
 	for _, row := range batch {
 		switch b.seen.of(row.id, row.modified, b.now) {
 		case toRead:
+			if b.seen.changed() {
+				b.page.Changed = append(b.page.Changed, deal.Ref{Object: Object, ID: strconv.FormatInt(row.id, 10)})
+			}
+			now = append(now, row.id)
+		case isDue:
 			now = append(now, row.id)
 		case canWait:
 			later = append(later, row.id)
@@ -334,7 +339,7 @@ func (b *builder) pass(row changed) {
 
 func (b *builder) finish(after deal.Cursor) deal.Page {
 	slices.SortStableFunc(b.page.Entries, func(x, y deal.Change) int { return x.At.Compare(y.At) })
-	name := b.seen.turn(b.read)
+	name := b.seen.turn(b.read, b.more)
 	if b.more {
 		b.page.Next, b.page.More = b.scan.pause(after, name), true
 		return b.page

@@ -211,11 +211,37 @@ func TestDealBeingWrittenToCanWait(t *testing.T) {
 			t.Errorf("with stamp %s: %d, want %d", stamp, got, want)
 		}
 	}
-	if got := s.of(7, "two", now.Add(putOff)); got != toRead {
+	if got := s.of(7, "two", now.Add(putOff)); got != isDue {
 		t.Errorf("after a minute: %d", got)
 	}
 	s.writes("7")("", now) // of which nothing is known
 	if got := s.of(7, "", now); got != toRead {
 		t.Errorf("after a write whose stamp is not known: %d", got)
 	}
+}
+
+// TestPollSaysWhatOthersHaveChanged, and neither what was changed before the first poll nor our own writes.
+func TestPollSaysWhatOthersHaveChanged(t *testing.T) {
+	w := newWorld(t, FlowToken)
+	r := newReader(t, w, contractSent())
+	id := w.CreateDeals(1, "contractsent")[0]
+	w.Advance(2 * time.Second)
+	changed := func(what string, want int) {
+		t.Helper()
+		w.Advance(2 * time.Second)
+		if page := r.page(); len(page.Changed) != want || want == 1 && page.Changed[0] != dealRef(id) {
+			t.Errorf("%s: changed are %v, want %d", what, page.Changed, want)
+		}
+	}
+	changed("at first", 0)
+	if _, err := r.c.Record(t.Context(), dealRef(id), nil); err != nil {
+		t.Fatal(err)
+	}
+	w.must(r.c.WriteBack(t.Context(), dealRef(id), receiptOf(1, deal.Field{Name: "dealseal_status", Value: "queued"})))
+	changed("after our own write", 0)
+	w.Advance(putOff)
+	changed("when that is read", 0)
+	w.SetAmount(id, "12")
+	changed("after an edit", 1)
+	changed("after that", 0)
 }

@@ -18,6 +18,8 @@ type seen struct {
 	page    string // of pending
 	pending map[int64]state
 	own     map[int64]*ownWrites
+	// knows is set once all of the look-back was read: from then on a state that is not known here is a change.
+	knows bool
 }
 
 // state is what a deal was read at.
@@ -55,6 +57,7 @@ func (s *seen) begin(page string) {
 	if page == "" || page != s.page || len(s.deals) > maxSeen {
 		clear(s.deals)
 		clear(s.own)
+		s.knows = false
 	} else {
 		for id, read := range s.pending {
 			s.deals[id] = read
@@ -67,7 +70,8 @@ func (s *seen) begin(page string) {
 type reading int
 
 const (
-	toRead  reading = iota // it is to be read
+	toRead  reading = iota // it was changed, by others as far as is known, and is to be read
+	isDue                  // it is to be read again
 	canWait                // it is read with others, if others are read
 	wasRead
 )
@@ -78,7 +82,7 @@ func (s *seen) of(id int64, modified string, now time.Time) reading {
 	defer s.mu.Unlock()
 	waits := func(until time.Time) reading {
 		if now.IsZero() || !now.Before(until) {
-			return toRead
+			return isDue
 		}
 		return canWait
 	}
@@ -139,10 +143,18 @@ func (s *seen) ours(deal, stamp string) bool {
 	return own != nil && slices.Contains(own.stamps, stamp)
 }
 
-// turn names a new page with the deals that were read for it.
-func (s *seen) turn(read map[int64]state) (page string) {
+// changed reports whether a deal that is to be read has changed since it was listed last, as far as is known.
+func (s *seen) changed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.knows
+}
+
+// turn names a new page with the deals that were read for it, and whether there are more.
+func (s *seen) turn(read map[int64]state, more bool) (page string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.knows = s.knows || !more
 	s.page, s.pending = rand.Text(), read
 	return s.page
 }

@@ -69,14 +69,18 @@ func (c *Connector) changes(ctx context.Context, to time.Time, after deal.Cursor
 func (c *Connector) readPage(ctx context.Context, to time.Time, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
 	s := c.resume(after, watches)
 	s.to = to
+	var changed []deal.Ref
 	for {
 		page, more, err := c.readRows(ctx, &s, watches)
 		if err != nil {
 			return deal.Page{}, noHistory(s.kind, err)
 		}
+		changed = append(changed, page.Changed...)
+		page.Changed = changed
 		if !more {
 			if more = s.turn(watches); !more {
 				page.Next = s.finish(after)
+				c.listed.end(to)
 				return page, nil
 			}
 			if len(page.Entries)+len(page.Quarantined) == 0 {
@@ -124,6 +128,9 @@ func (c *Connector) readRows(ctx context.Context, s *scan, watches []deal.Watch)
 		}
 		if row.placed() {
 			s.last = row.position()
+		}
+		if row.record != "" && s.to.IsZero() && c.listed.isNew(row.name) {
+			page.Changed = append(page.Changed, deal.Ref{Object: s.kind.name, ID: row.record})
 		}
 	}
 	if more && s.last == start {
@@ -399,6 +406,38 @@ func (c *Connector) askBefore(ctx context.Context, rows []historyRow, ask []int,
 		c.before.put(rows[w.place].id, before[w.place]) // the first row of its Opportunity
 	}
 	return nil
+}
+
+// listed remembers the rows that polls have read, which they read again inside the overlap. One that it does not know is a
+// change of its record: of a stage, an amount, a date. What else changes leaves no row.
+type listed struct {
+	mu   sync.Mutex
+	rows map[string]bool
+	// knows is set once all of the overlap was read.
+	knows bool
+}
+
+// isNew takes note of a row, and reports whether it tells of a change.
+func (l *listed) isNew(row string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.rows) >= maxPredecessors {
+		clear(l.rows)
+		l.knows = false // what is read again is no change
+	}
+	if l.rows == nil {
+		l.rows = map[string]bool{}
+	}
+	is := l.knows && !l.rows[row]
+	l.rows[row] = true
+	return is
+}
+
+// end is for a poll that has read to the end; to is zero for one.
+func (l *listed) end(to time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.knows = l.knows || to.IsZero()
 }
 
 // predecessors remembers answers of askBefore for the polls that read the same rows again inside the overlap. What comes

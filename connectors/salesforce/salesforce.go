@@ -45,6 +45,7 @@ type Connector struct {
 	wire     *wire
 	schema   *schema
 	before   *predecessors
+	listed   listed
 	told     *receipts
 	tracked  *trackings
 	slow     *connectors.Unsettled // records with a receipt that got no answer in time

@@ -1,0 +1,148 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"github.com/dealseal/dealseal/connectors"
+	"github.com/dealseal/dealseal/deal"
+)
+
+// What a poll shows as changed is compared with its contract, if it has one, beside the polls: a record whose values were
+// edited after the seal says so within moments. Only values are compared, and nothing of this outlives the process: the
+// nightly pass compares all there is, whatever was missed here.
+
+// mostChanged bounds the records that wait to be compared.
+const mostChanged = 1000
+
+// changedRecords wait to be compared.
+type changedRecords struct {
+	added chan struct{} // holds a value once there are some
+
+	mu   sync.Mutex
+	refs []deal.Ref
+}
+
+func newChangedRecords() *changedRecords { return &changedRecords{added: make(chan struct{}, 1)} }
+
+// add returns how many there was no room for. Without any it has those tried again that had to wait.
+func (c *changedRecords) add(refs []deal.Ref) (lost int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, ref := range refs {
+		switch {
+		case slices.Contains(c.refs, ref):
+		case len(c.refs) == mostChanged:
+			lost++
+		default:
+			c.refs = append(c.refs, ref)
+		}
+	}
+	if len(c.refs) > 0 {
+		select {
+		case c.added <- struct{}{}:
+		default:
+		}
+	}
+	return lost
+}
+
+func (c *changedRecords) next() (ref deal.Ref, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.refs) == 0 {
+		return deal.Ref{}, false
+	}
+	ref = c.refs[0]
+	c.refs = slices.Delete(c.refs, 0, 1)
+	return ref, true
+}
+
+// compareChanged compares what polls have shown as changed until ctx ends. What cannot be compared now waits for the next poll.
+func (p *poller) compareChanged(ctx context.Context) {
+	ctx = logged(ctx, slog.String("tenant", string(p.tenant.ID)))
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.changed.added:
+		}
+		if err := p.compareAll(ctx); err != nil && ctx.Err() == nil {
+			p.Log.InfoContext(ctx, "records that were changed could not be compared with their contracts: this is tried again after the next poll", "err", err)
+		}
+	}
+}
+
+func (p *poller) compareAll(ctx context.Context) error {
+	account, ok := p.tenants.account(p.tenant)
+	if !ok {
+		return nil // no poll has come so far
+	}
+	c := &reconciler{Engine: p.Engine, tenant: p.tenant}
+	for ref, ok := p.changed.next(); ok; ref, ok = p.changed.next() {
+		if err := c.compareValuesOf(ctx, account.AccountID(), ref); err != nil {
+			p.changed.back(ref)
+			return err
+		}
+	}
+	return nil
+}
+
+// back has a record wait for the next poll.
+func (c *changedRecords) back(ref deal.Ref) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !slices.Contains(c.refs, ref) {
+		c.refs = append(c.refs, ref)
+	}
+}
+
+// compareValuesOf compares a record with each contract that was made of it. One without any costs no call.
+func (c *reconciler) compareValuesOf(ctx context.Context, account deal.AccountID, ref deal.Ref) error {
+	txs, err := c.Books.FinishedOf(ctx, account, ref)
+	if err != nil {
+		return err
+	}
+	for _, tx := range txs {
+		if err := c.mayGoOn(ctx); err != nil {
+			return err
+		}
+		var found []deal.Discrepancy
+		err := c.patiently(ctx, crmLimit, func(ctx context.Context) (err error) {
+			found, err = c.Engine.compareOnlyValues(ctx, c.tenant, tx)
+			return err
+		})
+		if err != nil && !errors.Is(err, deal.ErrStale) { // somebody works on it, and it is shown as changed by that
+			return err
+		}
+		for _, d := range found {
+			c.Log.InfoContext(ctx, "the CRM does not show what the ledger has", "kind", d.Kind, "tx", d.Tx, "record", d.Ref, "what", d.What)
+		}
+	}
+	return nil
+}
+
+// compareOnlyValues compares the mapped fields of a finished deal with its contract, and commits what it has found. What else is
+// wrong with the record is for the nightly pass.
+func (e *Engine) compareOnlyValues(ctx context.Context, t *Tenant, tx deal.TxID) ([]deal.Discrepancy, error) {
+	s, err := e.Ledger.Load(ctx, tx)
+	if err != nil || s.Step != deal.Done || s.Plan.Attachment != "" || len(s.Private.Values) == 0 {
+		return nil, err
+	}
+	c := &comparer{Engine: e, t: t, s: s}
+	c.result.Who, c.result.OnlyValues = "daemon", true
+	rec, _, err := c.read(ctx)
+	if err == nil {
+		err = c.compareValues(rec)
+	}
+	switch {
+	case err != nil && deal.IsPermanent(err) && !connectors.IsLogin(err), errors.Is(err, deal.ErrGone):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return c.result.Found, e.Books.Compared(ctx, s, c.result)
+}
