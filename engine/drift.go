@@ -136,7 +136,7 @@ func (e *Engine) compareOnlyValues(ctx context.Context, t *Tenant, tx deal.TxID)
 	c.result.Who, c.result.OnlyValues = "daemon", true
 	rec, _, err := c.read(ctx)
 	if err == nil {
-		err = c.compareValues(rec)
+		err = c.compareValues(ctx, rec)
 	}
 	switch {
 	case err != nil && deal.IsPermanent(err) && !connectors.IsLogin(err), errors.Is(err, deal.ErrGone):
