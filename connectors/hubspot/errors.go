@@ -160,9 +160,14 @@ func (c *Connector) later(err error) error {
 	}
 	late := c.settle()
 	if errors.Is(err, context.DeadlineExceeded) {
-		late = max(late, min(lateTimeouts*c.cfg.Timeout, latePause))
+		late = c.settleLate()
 	}
 	return connectors.Late(err, late)
+}
+
+// settleLate is how long a write is given that is still being waited for, where another one would come beside it.
+func (c *Connector) settleLate() time.Duration {
+	return max(c.settle(), min(lateTimeouts*c.cfg.Timeout, latePause))
 }
 
 // isMissing reports whether err says that what the path names does not exist. A path that HubSpot does not serve, such as

@@ -57,6 +57,7 @@ type Connector struct {
 	told     *told
 	fresh    *fresh
 	slow     *connectors.Unsettled // records with a receipt that got no answer in time
+	late     *connectors.Unsettled // records with a task that got none: another one would be made beside it
 	// What deals that wait at the same time ask for together.
 	deals     connectors.Line[string, dealData]
 	belonging connectors.Line[[]string, []object]
@@ -103,7 +104,7 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 	c.wire = newWire(cfg, c.observer, c.log)
 	c.wire.session = newSession(c.newTokens(deps.Memory))
 	c.schema = newSchema(c.describe)
-	c.slow = connectors.NewUnsettled(c.settle())
+	c.slow, c.late = connectors.NewUnsettled(c.settle()), connectors.NewUnsettled(c.settleLate())
 	c.deals.Most, c.deals.Together = objectBatch, c.askDeals
 	c.belonging.Most, c.belonging.Together = objectBatch, c.askObjects
 	c.updates.Most, c.updates.Together = objectBatch, c.writeAll

@@ -26,7 +26,7 @@ func (c *Connector) Task(ctx context.Context, ref deal.Ref, t deal.Task) (id str
 }
 
 func (c *Connector) task(ctx context.Context, record string, t deal.Task) (string, error) {
-	if err := c.slow.Check("task " + record); err != nil {
+	if err := c.late.Check(record); err != nil {
 		return "", err
 	}
 	d, _, err := c.readDeal(ctx, record, []string{ownerProperty})
@@ -50,7 +50,7 @@ func (c *Connector) task(ctx context.Context, record string, t deal.Task) (strin
 	if err == nil {
 		err = r.decode(&made)
 	}
-	c.slow.Note("task "+record, err)
+	c.late.Note(record, err)
 	if err != nil {
 		return "", c.later(err)
 	}

@@ -49,6 +49,7 @@ type Connector struct {
 	told     *receipts
 	tracked  *trackings
 	slow     *connectors.Unsettled // records with a receipt that got no answer in time
+	late     *connectors.Unsettled // records with a task that got none: another one would be made beside it
 	// What deals that wait at the same time ask for together.
 	records connectors.Line[string, recordRow]
 	links   connectors.Line[string, []map[string]any]
@@ -104,7 +105,7 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 		memory:   deps.Memory,
 	}
 	c.schema = newSchema(c.describe, deps.Now)
-	c.slow = connectors.NewUnsettled(c.settle())
+	c.slow, c.late = connectors.NewUnsettled(c.settle()), connectors.NewUnsettled(c.settleLate())
 	c.records.Most, c.records.Together = maxTogether, c.askRecords
 	c.links.Most, c.links.Together = maxTogether, c.askLinks
 	c.patches.Most, c.patches.Together = maxSubCalls, c.writeAll

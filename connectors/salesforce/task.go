@@ -24,7 +24,7 @@ func (c *Connector) Task(ctx context.Context, ref deal.Ref, t deal.Task) (id str
 }
 
 func (c *Connector) task(ctx context.Context, k kind, record string, t deal.Task) (string, error) {
-	if err := c.slow.Check("task " + record); err != nil {
+	if err := c.late.Check(record); err != nil {
 		return "", err
 	}
 	id, err := c.onlyID(ctx, "SELECT Id FROM Task WHERE WhatId = "+quote(record)+" AND Subject LIKE "+quote("%"+t.Mark())+" ORDER BY Id LIMIT 1")
@@ -44,7 +44,7 @@ func (c *Connector) task(ctx context.Context, k kind, record string, t deal.Task
 		return "", err
 	}
 	r, err := c.call(ctx, http.MethodPost, c.wire.path("sobjects/Task"), nil, body)
-	c.slow.Note("task "+record, err)
+	c.late.Note(record, err)
 	if err != nil {
 		return "", c.later(err)
 	}
