@@ -107,14 +107,14 @@ func sources(b *documents.Bundle, p *documents.Prepared, families []string, mark
 	}
 	files[fontsFile] = list
 	m := manner{mark: mark, breaking: needsBreaks(files)}
-	files[mainFile] = []byte(mainSource(b, p, m))
+	files[mainFile] = []byte(mainSource(b.Locale, p, m))
 	return files, m, nil
 }
 
 // mainSource wraps the contract, so that metadata, language and watermark do not depend on its author's memory.
-func mainSource(b *documents.Bundle, p *documents.Prepared, m manner) string {
+func mainSource(locale string, p *documents.Prepared, m manner) string {
 	var s strings.Builder
-	lang, region, _ := strings.Cut(b.Locale, "-")
+	lang, region, _ := strings.Cut(locale, "-")
 	// In a block of its own, which needs some content to hold for: what sets in the contract must not depend on the record,
 	// or nothing of one document is as it was in another.
 	fmt.Fprintf(&s, "#{ set document(title: %s, author: %s, date: datetime(%s)); metadata(none) }\n", literal(p.Title), literal(p.Author),

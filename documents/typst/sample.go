@@ -13,10 +13,11 @@ import (
 // longer one has more of what no other document shares.
 const maxSample = 4 << 10
 
-// sample is what instances are warmed with.
+// sample is what instances are warmed with. It is kept for as long as the process lives, and holds no files of its bundle,
+// which may be megabytes, nor their texts.
 type sample struct {
 	name     string
-	bundle   *documents.Bundle
+	locale   string // of the bundle
 	prepared *documents.Prepared
 }
 
@@ -32,7 +33,7 @@ func (s *sample) suits(other *sample) bool {
 
 // files are what the sample has beside the bundle's own files, for documents of that manner.
 func (s *sample) files(m manner) map[string][]byte {
-	return map[string][]byte{recordFile: s.prepared.Print, fontsFile: []byte("[]"), mainFile: []byte(mainSource(s.bundle, s.prepared, m))}
+	return map[string][]byte{recordFile: s.prepared.Print, fontsFile: []byte("[]"), mainFile: []byte(mainSource(s.locale, s.prepared, m))}
 }
 
 // sampleOf is the sample of the bundle that instances are warmed with; nil for none.
@@ -61,7 +62,8 @@ func (r *Renderer) sample(b *documents.Bundle, name string) *sample {
 	if err != nil || len(used) > 0 {
 		return nil
 	}
-	return &sample{name, b, p}
+	p.Texts = nil
+	return &sample{name, b.Locale, p}
 }
 
 // trial says whether making images of a bundle, for documents of one manner, is known to be harmless.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -147,6 +148,30 @@ func TestTheSampleThatIsMostLikeDocumentsIsTaken(t *testing.T) {
 	} {
 		if s := common(t).sampleOf(sampled(t, "Hello", record), &conduct{}); s != nil {
 			t.Errorf("%s: taken", name)
+		}
+	}
+}
+
+// The conduct of a bundle is remembered for the life of the process, its files are not: templates come and go by reloading.
+func TestWhatIsRememberedOfABundleHoldsNoneOfItsFiles(t *testing.T) {
+	r, c, gone := common(t), &conduct{}, make(chan struct{})
+	func() {
+		b := sampled(t, "Hello", `{"a":"b"}`)
+		runtime.AddCleanup(b, func(done chan struct{}) { close(done) }, gone)
+		if r.sampleOf(b, c) == nil {
+			t.Fatal("no sample")
+		}
+	}()
+	for tries := 0; ; tries++ {
+		runtime.GC()
+		select {
+		case <-gone:
+			runtime.KeepAlive(c)
+			return
+		case <-time.After(10 * time.Millisecond): // what is cleaned up is told by another goroutine
+		}
+		if tries > 300 {
+			t.Fatal("the bundle is still there")
 		}
 	}
 }

@@ -96,7 +96,7 @@ func TestWhatIsWarmedChangesNoDocumentAndCarriesNothingOver(t *testing.T) {
 			t.Fatalf("%s has no sample to warm with", name)
 		}
 		for _, m := range []manner{{breaking: true}, {mark: previewMark}} {
-			own := warmedBy(t, e, s, m)
+			own := warmedBy(t, e, b, s, m)
 			begun := map[*warmed][]byte{e.warmed: begins(t, e, e.warmed), own: begins(t, e, own)}
 			for _, sample := range documents {
 				if m.mark != "" && sample != documents[0] {
@@ -120,7 +120,7 @@ func TestWhatIsWarmedChangesNoDocumentAndCarriesNothingOver(t *testing.T) {
 					checkWarm(t, e, from, first, files, clock, want)
 				}
 			}
-			if again := warmedBy(t, e, s, m); !bytes.Equal(begins(t, e, again), begun[own]) {
+			if again := warmedBy(t, e, b, s, m); !bytes.Equal(begins(t, e, again), begun[own]) {
 				t.Errorf("%s: an image of the same sample is another one after documents", name)
 			}
 		}
@@ -174,9 +174,9 @@ func begins(t *testing.T, e *engine, from *warmed) []byte {
 	return bytes.Clone(x.memory(t))
 }
 
-func warmedBy(t *testing.T, e *engine, s *sample, m manner) *warmed {
+func warmedBy(t *testing.T, e *engine, b *documents.Bundle, s *sample, m manner) *warmed {
 	t.Helper()
-	files, _ := sampleFiles(t, s.bundle, s.prepared.Record, "")
+	files, _ := sampleFiles(t, b, s.prepared.Record, "")
 	maps.Copy(files, s.files(m))
 	w, err := e.warmBundle(t.Context(), files, s.prepared.Time)
 	if err != nil {
