@@ -145,10 +145,14 @@ func (r *Renderer) callShared(ctx context.Context, b *documents.Bundle, c *condu
 	defer func() { <-r.places }()
 	s, first := r.bundles.offer(c, r.sampleOf(b, c), j.manner)
 	answer, err := r.callOn(ctx, r.pool, j, s)
+	if s == nil {
+		return answer, err
+	}
+	known := r.bundles.tried(c, j.manner, first, answer, err)
 	if !first {
 		return answer, err
 	}
-	if r.bundles.tried(c, j.manner, answer, err) == unsound {
+	if known == unsound {
 		r.log.Warn("the template's documents begin without the sample that would make them faster: the child that tried it failed or was stopped, or found it faulty, too large or too slow; see dealseal template validate",
 			"template", b.Name(), "sample", s.name)
 	}

@@ -23,12 +23,15 @@ type image struct {
 // run is a piece of the content that the image holds itself.
 type run struct{ at, from, length int } // in the content, in the file
 
-// newImage keeps b, or what of it base has not.
-func newImage(b []byte, base *image) (*image, error) {
+// newImage keeps b, or what of it base has not. More than most bytes it does not copy.
+func newImage(b []byte, base *image, most int) (*image, error) {
 	m := &image{base: base, size: len(b)}
 	var err error
 	if m.runs, err = base.differences(b); err != nil {
 		return nil, fmt.Errorf("typst: memory of instances: %w", err)
+	}
+	if n := m.own(); n > most {
+		return nil, fmt.Errorf("typst: memory of instances: %d bytes to keep, %d are allowed", n, most)
 	}
 	if m.fd, err = unix.MemfdCreate("renderer", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING); err != nil {
 		return nil, fmt.Errorf("typst: memory of instances: %w", err)

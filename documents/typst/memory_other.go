@@ -7,7 +7,9 @@ func adviseHugePages([]byte) {}
 // image is memory that does not change.
 type image struct{ content []byte }
 
-func newImage(b []byte, _ *image) (*image, error) { return &image{append([]byte(nil), b...)}, nil }
+func newImage(b []byte, _ *image, _ int) (*image, error) {
+	return &image{append([]byte(nil), b...)}, nil
+}
 
 func (m *image) own() int { return len(m.content) }
 

@@ -194,7 +194,7 @@ func (s *stage) warm(ctx context.Context, r request, files map[string][]byte, bo
 	if err != nil {
 		return sampleUnfit
 	}
-	if w.image.own() > maxSampleImage || time.Since(begun) > slowSample {
+	if time.Since(begun) > slowSample {
 		w.image.close()
 		return sampleUnfit
 	}

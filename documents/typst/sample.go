@@ -94,12 +94,17 @@ func (m *conducts) offer(c *conduct, s *sample, as manner) (offered *sample, fir
 	return nil, false
 }
 
-// tried takes in how the document ended that a sample went with for the first time. Without an answer there is no telling
-// what the child did last.
-func (m *conducts) tried(c *conduct, as manner, answer worker.Frame, err error) trial {
+// tried takes in how a document ended that a sample went with, the first time or later. Without an answer there is no telling
+// what the child did last: when a child is lost later, the next document tries the sample again.
+func (m *conducts) tried(c *conduct, as manner, first bool, answer worker.Frame, err error) trial {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c.trials[as] = outcome(answer, err)
+	switch {
+	case first:
+		c.trials[as] = outcome(answer, err)
+	case c.trials[as] == sound && costly(err) && !trapped(err):
+		c.trials[as] = untried
+	}
 	return c.trials[as]
 }
 

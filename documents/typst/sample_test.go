@@ -117,7 +117,7 @@ func TestOneDocumentTriesASampleOfABundleThatIsNotInDoubt(t *testing.T) {
 		if got, first := m.offer(c, s, marked); got != s || !first {
 			t.Errorf("%s: not offered to documents of another manner", name)
 		}
-		if got := m.tried(c, plain, tc.answer, tc.err); got != tc.want {
+		if got := m.tried(c, plain, true, tc.answer, tc.err); got != tc.want {
 			t.Errorf("%s: %d, want %d", name, got, tc.want)
 		}
 		got, first := m.offer(c, s, plain)
@@ -128,6 +128,30 @@ func TestOneDocumentTriesASampleOfABundleThatIsNotInDoubt(t *testing.T) {
 		if got, _ := m.offer(c, s, plain); got != nil {
 			t.Errorf("%s: offered to a bundle that fails", name)
 		}
+	}
+}
+
+// A child may have room for a sample where another one has not: what was sound once is tried again when it may have cost one.
+func TestASampleThatMayHaveCostAChildIsTriedAgain(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err  error
+		want trial
+	}{
+		"made":          {nil, sound},
+		"refused":       {&worker.RemoteError{}, sound},
+		"nobody waits":  {context.Canceled, sound},
+		"never started": {&worker.DeadlineError{}, sound},
+		"killed":        {&worker.DeadlineError{Started: true}, untried},
+		"crashed":       {&worker.CrashError{}, untried},
+	} {
+		c := &conduct{trials: map[manner]trial{{}: sound}}
+		if got := new(conducts).tried(c, manner{}, false, worker.Frame{}, tc.err); got != tc.want {
+			t.Errorf("%s: %d, want %d", name, got, tc.want)
+		}
+	}
+	c := &conduct{trials: map[manner]trial{{}: trying}}
+	if got := new(conducts).tried(c, manner{}, false, worker.Frame{}, &worker.CrashError{}); got != trying {
+		t.Errorf("while another document tries it: %d", got)
 	}
 }
 

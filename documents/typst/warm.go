@@ -46,7 +46,7 @@ func (e *engine) warm(ctx context.Context) error {
 	if err := x.warmWith(files, time.Unix(0, 0)); err != nil {
 		return err
 	}
-	e.warmed, err = x.keep(nil)
+	e.warmed, err = x.keep(nil, maxPages*wasmPage)
 	return err
 }
 
@@ -61,7 +61,7 @@ func (e *engine) warmBundle(ctx context.Context, files map[string][]byte, clock 
 	if err := x.warmWith(files, clock); err != nil {
 		return nil, err
 	}
-	return x.keep(e.warmed.image)
+	return x.keep(e.warmed.image, maxSampleImage)
 }
 
 // warmWith makes a document that nobody sees and takes its files away again.
@@ -77,8 +77,8 @@ func (x *instance) warmWith(files map[string][]byte, clock time.Time) error {
 	return err
 }
 
-// keep copies what x is now and base is not.
-func (x *instance) keep(base *image) (*warmed, error) {
+// keep copies what x is now and base is not, if that is not too much.
+func (x *instance) keep(base *image, most int) (*warmed, error) {
 	if len(x.tasks) > 0 {
 		return nil, &ModuleError{Reason: "has something left to do between documents"}
 	}
@@ -92,7 +92,7 @@ func (x *instance) keep(base *image) (*warmed, error) {
 	if !ok {
 		return nil, errMemory
 	}
-	image, err := newImage(all, base)
+	image, err := newImage(all, base, most)
 	if err != nil {
 		return nil, err
 	}

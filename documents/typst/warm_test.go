@@ -189,14 +189,17 @@ func warmedBy(t *testing.T, e *engine, b *documents.Bundle, s *sample, m manner)
 func TestAnImageHoldsOnlyWhatItsBaseHasNot(t *testing.T) {
 	page := os.Getpagesize()
 	content := bytes.Repeat([]byte("a"), 4*page)
-	base, err := newImage(content, nil)
+	base, err := newImage(content, nil, len(content))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer base.close()
 	longer := append(bytes.Clone(content), bytes.Repeat([]byte("b"), 2*page)...)
 	longer[page], longer[3*page] = 'x', 'y'
-	own, err := newImage(longer, base)
+	if _, err := newImage(longer, base, 4*page-1); err == nil {
+		t.Error("more is kept than may be")
+	}
+	own, err := newImage(longer, base, 4*page)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +220,7 @@ func TestAnImageHoldsOnlyWhatItsBaseHasNot(t *testing.T) {
 func TestAChildKeepsFewImagesAndMakesRoomSeldom(t *testing.T) {
 	s := springs{plain: &spring{}, own: map[string]*spring{}, met: map[string]int{}}
 	closed := func(name string) *spring {
-		i, err := newImage(make([]byte, wasmPage), nil)
+		i, err := newImage(make([]byte, wasmPage), nil, wasmPage)
 		if err != nil {
 			t.Fatal(err)
 		}
