@@ -89,11 +89,12 @@ type Asked struct {
 }
 
 // Ask has the second reader begin with a document before our own is asked. What there is to ask is taken from the report of its rehearsal, which had the
-// same signatures in the same places. The document must have a method File, and stay as it is; more may be put behind it.
+// same signatures in the same places and nothing behind them; of a document that has, another question will be asked. The document must have a method File,
+// and stay as it is; more may be put behind it.
 func (c *Checker) Ask(ctx context.Context, doc pades.Document, rehearsal *Report) *Asked {
 	q, why := questionOf(rehearsal)
 	f, ok := doc.(interface{ File() *os.File })
-	if why != "" || !ok {
+	if why != "" || !ok || q.size != doc.Size() {
 		return nil
 	}
 	a := &Asked{question: q, answered: make(chan struct{})}

@@ -209,7 +209,7 @@ func TestTheSecondReaderMayBeAskedBeforeOurOwn(t *testing.T) {
 				}
 				return openDocument{file, int64(len(doc))}
 			}
-			asked := c.Ask(t.Context(), write(sealed), check(t, test.rehearsal, trust(a)))
+			asked := c.Ask(t.Context(), write(test.rehearsal), check(t, test.rehearsal, trust(a)))
 			if _, err := c.CheckAsked(t.Context(), write(sealed), trust(a), asked); err != nil { // it has answered then
 				t.Fatal(err)
 			}
@@ -222,6 +222,26 @@ func TestTheSecondReaderMayBeAskedBeforeOurOwn(t *testing.T) {
 				t.Errorf("second opinion %+v, want %q", r.SecondOpinion, test.opinion)
 			}
 		})
+	}
+}
+
+// TestTheSecondReaderIsNotAskedInVain: behind evidence that is not covered by a time-stamp, as of level B-LT, the question is about more than what the
+// rehearsal had, and would be asked again.
+func TestTheSecondReaderIsNotAskedInVain(t *testing.T) {
+	a := authority()
+	c := newChecker(t, verify.CheckerOptions{})
+	sealed := seal(t, contract(), sealOf(a))
+	file, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	rehearsal := check(t, sealed, trust(a))
+	if c.Ask(t.Context(), openDocument{file, int64(len(sealed))}, rehearsal) == nil {
+		t.Error("what there is to ask is not asked")
+	}
+	if c.Ask(t.Context(), openDocument{file, int64(len(sealed)) + 1}, rehearsal) != nil {
+		t.Error("what is asked is not the question")
 	}
 }
 
