@@ -10,8 +10,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/dealseal/dealseal/signing/pades"
 	"github.com/dealseal/dealseal/worker"
 )
@@ -65,7 +63,7 @@ func Program(context.Context, []byte) (worker.Handler, error) {
 // of them would be a fault of its own, which together cost as much as hashing it.
 func askForHugePages() {
 	room := make([]byte, childGoMemory/2) // taken from the kernel, but never touched
-	_ = unix.Madvise(room, unix.MADV_HUGEPAGE)
+	adviseHugePages(room)
 	runtime.KeepAlive(room)
 	runtime.GC() // gives it back to the heap, which keeps the addresses
 }
