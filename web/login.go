@@ -98,6 +98,7 @@ func (s *server) login(w http.ResponseWriter, r *http.Request) {
 		s.page(func(context.Context, *http.Request) (*frame, error) { return nil, linkOver() })(w, r)
 		return
 	}
+	s.endThose(r)
 	s.Log.Info("a session of the status page began", "who", begun.Who, "session", begun.ID)
 	http.SetCookie(w, sessionCookie(encrypted(r), secret, int(sessionLasts.Seconds())))
 	http.Redirect(w, r, "/", http.StatusSeeOther)
@@ -105,7 +106,7 @@ func (s *server) login(w http.ResponseWriter, r *http.Request) {
 
 // logout ends the session of the browser that asks.
 func (s *server) logout(w http.ResponseWriter, r *http.Request) {
-	s.Sessions.end(sessionSecret(r))
+	s.endThose(r)
 	who, ok := reader(r.Context())
 	if ok {
 		s.Log.Info("a session of the status page ended", "who", who.Who, "session", who.ID)

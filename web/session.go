@@ -239,9 +239,10 @@ func reader(ctx context.Context) (who Session, ok bool) {
 // recognise finds the session of each request.
 func (s *server) recognise(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if secret := sessionSecret(r); secret != "" {
+		for _, secret := range sessionSecrets(r) {
 			if who, ok := s.Sessions.find(secret, r.Header.Get(refreshHeader) == ""); ok {
 				r = r.WithContext(context.WithValue(r.Context(), readerKey{}, who))
+				break
 			}
 		}
 		next.ServeHTTP(w, r)
@@ -254,14 +255,23 @@ func encrypted(r *http.Request) bool {
 	return r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 }
 
-// sessionSecret is what the browser has kept; empty if nothing. By https only a cookie counts that nobody else can have set.
-func sessionSecret(r *http.Request) string {
+// sessionSecrets are what the browser has kept, which may be of a session that is over. By https only a cookie counts that nobody
+// else can have set. A proxy that does not say that it was https lets both through: one of the provider, whose address tells, and
+// one of a link.
+func sessionSecrets(r *http.Request) (secrets []string) {
 	for _, name := range []string{hostOnly + cookieName, cookieName} {
 		if c, err := r.Cookie(name); err == nil && (name != cookieName || !encrypted(r)) {
-			return c.Value
+			secrets = append(secrets, c.Value)
 		}
 	}
-	return ""
+	return secrets
+}
+
+// endThose ends the sessions that a browser has, before another one begins or none does.
+func (s *server) endThose(r *http.Request) {
+	for _, secret := range sessionSecrets(r) {
+		s.Sessions.end(secret)
+	}
 }
 
 // sessionCookie is what the browser keeps; maxAge below 0 has it forget.

@@ -139,6 +139,25 @@ func TestNoOtherSiteLogsAnyoneInOrOut(t *testing.T) {
 	}
 }
 
+// TestALinkCountsBesideACookieOfTheProvider: behind a proxy that does not say that it was opened by https, a browser sends both.
+func TestALinkCountsBesideACookieOfTheProvider(t *testing.T) {
+	h, _, _ := open(settle())
+	sessions := h.(member).sessions
+	secret, _ := sessions.begin("bob", deal.RoleViewer, time.Hour)
+	for what, kept := range map[string]string{"of a session that goes on": secret, "of one that is over": "over"} {
+		_, token, _ := strings.Cut(invite(sessions), "token=")
+		w := post(stranger(h), "/login", url.Values{"token": {token}}, "Cookie", hostOnly+cookieName+"="+kept)
+		c := w.Result().Cookies()
+		if len(c) != 1 || c[0].Name != cookieName {
+			t.Fatalf("%s: %v", what, c)
+		}
+		page := get(stranger(h), "/", "Cookie", hostOnly+cookieName+"="+kept+"; "+cookieName+"="+c[0].Value).Body.String()
+		if !strings.Contains(page, "alice") || strings.Contains(page, "bob") {
+			t.Errorf("beside a cookie %s a link lets nobody in, or somebody else", what)
+		}
+	}
+}
+
 func TestAPersonWhoLogsOutIsAStranger(t *testing.T) {
 	h, _, _ := open(settle())
 	if w := get(h, "/deals"); w.Code != http.StatusOK {

@@ -45,7 +45,7 @@ func (s *server) signedIn(w http.ResponseWriter, r *http.Request) {
 		s.refuseSignIn(w, r, err)
 		return
 	}
-	s.Sessions.end(sessionSecret(r))
+	s.endThose(r)
 	secret, begun := s.Sessions.begin(person.Who, person.Role, s.SignInLasts)
 	s.Log.Info("a session of the status page began", "who", begun.Who, "role", begun.Role, "session", begun.ID)
 	http.SetCookie(w, sessionCookie(encrypted(r) || s.SignIn.Encrypted(), secret, int(begun.ends.Sub(begun.Since).Seconds())))
