@@ -679,11 +679,16 @@ func TestWhatIsSentIsTakenToTheLetter(t *testing.T) {
 	c := newCounter(t)
 	const retry = "/v1/deals/TX/retry"
 	for body, says := range map[string]string{
-		`{"why":"a test","why":"another"}`:           `why more than once`,
-		`{"WHY":"a test"}`:                           `WHY, which is not known`,
-		`{"why":null}`:                               `null`,
-		`{"why":"` + strings.Repeat("é", 501) + `"}`: `at most 500 characters`,
-		`{"why":"\u0085"}`:                           `say why`,
+		`{"why":"a test","why":"another"}`: `why more than once`,
+		`{"WHY":"a test"}`:                 `WHY, which is not known`,
+		`{"why":null}`:                     `null`,
+		strings.Repeat("[", 60_000):        `too far inside each other`,
+		`[x`:                               `from byte`,
+		`{"why":["a" "b"]}`:                `from byte`,
+		`{"why":[1,}`:                      `from byte`,
+		`{"why"`:                           `from byte`,
+		`{"why":"` + strings.Repeat("é", 501) + `"}`:                          `at most 500 characters`,
+		`{"why":"\u0085"}`:                                                    `say why`,
 		`{"id":"acme/x","url":"https://a.example","why":"x","events":[null]}`: `null`,
 		`{"record_id":"RECORD","options":{"pades":true,"Pades":false}}`:       `Pades, which is not known`,
 	} {
@@ -959,6 +964,7 @@ func FuzzAPI(f *testing.F) {
 	f.Add(false, "/v1/deals?q=%ff&limit=1&cursor=MTo5", "")
 	f.Add(false, "/v1/deals/TX/documents/%2e%2e/contract.pdf", "")
 	f.Add(true, "/v1/webhooks", `{"id":"acme/\u0000","url":"https://[::1","events":[null],"why":"x"}`)
+	f.Add(true, "/v1/webhooks/test", `{"endpoint":[x`)
 	f.Add(true, "/v1/webhooks/acme/erp/redeliver", `{"since":"9999-12-31T23:59:59Z","why":"x"}`)
 	c := newCounter(f)
 	f.Fuzz(func(t *testing.T, post bool, path, body string) {
