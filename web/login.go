@@ -115,7 +115,7 @@ func (s *server) logout(w http.ResponseWriter, r *http.Request) {
 		http.SetCookie(w, sessionCookie(secure, "", -1))
 	}
 	to := "/"
-	if who.provider && s.SignIn != nil && s.SignIn.LogOut() != "" {
+	if who.provider && s.SignIn != nil {
 		to = "/logged-out"
 	}
 	http.Redirect(w, r, to, http.StatusSeeOther)

@@ -151,6 +151,24 @@ func TestSigningInAnewEndsTheSessionBeforeAndLoggingOutEndsIt(t *testing.T) {
 	}
 }
 
+func TestAProviderThatDoesNotSayWhereOneLogsOutHasItsSessionGoOnWhichIsSaid(t *testing.T) {
+	g := newGatehouse(t)
+	c := g.browser()
+	g.get(c, g.page+"/sign-in")
+	resp, err := c.PostForm(g.page+"/logout", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var page bytes.Buffer
+	if _, err := page.ReadFrom(resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	if checkOutline(t, page.String()); resp.Request.URL.Path != "/logged-out" || !strings.Contains(page.String(), "you may still be signed in") {
+		t.Errorf("logged out at %s, it is not said that the provider lets one in again:\n%s", resp.Request.URL.Path, page.String())
+	}
+}
+
 func TestWhoeverIsNotLetInIsNotToldWhy(t *testing.T) {
 	var told []string
 	for name, c := range map[string]struct {
