@@ -76,6 +76,7 @@ type deedForm struct {
 	Action  string
 	Buttons []button
 	Episode string // that the person has looked at, of what comes again and again; else empty
+	Told    bool   // the reason is told to webhooks and people, too
 }
 
 // decideForm has the buttons that fit the deal and the person's role; nil for none.

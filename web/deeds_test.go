@@ -168,7 +168,9 @@ func TestATenantIsPausedAndGoesOn(t *testing.T) {
 	at := "/tenants/" + string(tenant.ID)
 	for _, verb := range []string{"pause", "resume"} {
 		page := get(h, at).Body.String()
-		checkOutline(t, page)
+		if text := checkOutline(t, page).text; !strings.Contains(text, "sent to the tenant’s webhooks") {
+			t.Errorf("%s: it is not said who is told the reason: %s", verb, text)
+		}
 		if !strings.Contains(page, `value="`+verb+`"`) || strings.Contains(page, "is paused since") != (verb == "resume") {
 			t.Errorf("%s: the page is %s", verb, page)
 		}

@@ -51,7 +51,7 @@ func (s *server) tenant(ctx context.Context, r *http.Request) (*frame, error) {
 		if v.Paused != nil {
 			verb = "resume"
 		}
-		v.Deed = &deedForm{Action: "/tenants/" + v.ID + "/turn", Buttons: []button{turns[verb]}}
+		v.Deed = &deedForm{Action: "/tenants/" + v.ID + "/turn", Buttons: []button{turns[verb]}, Told: true}
 	}
 	return &frame{Title: v.Name, Here: "status", Tenant: v}, nil
 }

@@ -33,7 +33,7 @@ func tenantsCommand(ctx context.Context, c *call) error {
 	turns := (verb == "pause" || verb == "resume") && len(args) == 1
 	switch {
 	case turns && c.why == "":
-		return usagef("say why with --why \"…\": it goes into the audit log")
+		return usagef("say why with --why \"…\": it goes into the audit log, and to those who are told of it")
 	case !turns && (verb != "list" || len(args) > 0):
 		return usagef("%q cannot be done with tenants: it is list, pause TENANT, or resume TENANT", strings.Join(c.args, " "))
 	}

@@ -43,8 +43,8 @@ func (a *API) table() []route {
 
 		{method: "GET", path: "/v1/templates", may: see, summary: "templates that rules name", status: ok, gives: Templates{}, do: a.listTemplates},
 		{method: "GET", path: "/v1/tenants", may: see, summary: "tenants that the token sees, and whether they are paused", status: ok, gives: Tenants{}, do: a.listTenants},
-		{method: "POST", path: "/v1/tenants/{tenant}/pause", may: pause, summary: "have a tenant wait: its entries are noticed, and nothing is made, sealed or written to its CRM", takes: Decision{}, status: ok, gives: TenantState{}, fails: opposed, do: a.turn("pause")},
-		{method: "POST", path: "/v1/tenants/{tenant}/resume", may: pause, summary: "have a tenant go on", takes: Decision{}, status: ok, gives: TenantState{}, fails: opposed, do: a.turn("resume")},
+		{method: "POST", path: "/v1/tenants/{tenant}/pause", may: pause, summary: "have a tenant wait: its entries are noticed, and nothing is made, sealed or written to its CRM; its webhooks and people are told why", takes: Decision{}, status: ok, gives: TenantState{}, fails: opposed, do: a.turn("pause")},
+		{method: "POST", path: "/v1/tenants/{tenant}/resume", may: pause, summary: "have a tenant go on; its webhooks are told why", takes: Decision{}, status: ok, gives: TenantState{}, fails: opposed, do: a.turn("resume")},
 		{method: "GET", path: "/v1/certificates", may: see, summary: "certificates that contracts of the token's tenants are sealed with", status: ok, gives: Certificates{}, do: a.listCertificates},
 		{method: "GET", path: "/v1/audit/checkpoint", may: audit, summary: "the newest signed checkpoint of the audit log", status: ok, gives: Checkpoint{}, fails: missing, do: a.newestCheckpoint},
 		{method: "POST", path: "/v1/audit/checkpoint", may: audit, summary: "sign the audit log as it is now", status: ok, gives: Checkpoint{}, do: a.signCheckpoint},
