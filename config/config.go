@@ -769,12 +769,18 @@ func (c *Config) checkLoginKeys() (errs []error) {
 			}
 		}
 		for _, seals := range keysOf(c.Signing.Keys) {
-			if s := c.Signing.Keys[seals]; s.Kind == "pkcs11" && s.Module == k.Module && s.Token == k.Token && s.Label == k.Label && s.ID == k.ID {
+			if s := c.Signing.Keys[seals]; s.Kind == "pkcs11" && s.Module == k.Module && s.Token == k.Token && sameObject(s.Label, s.ID, k.Label, k.ID) {
 				errs = append(errs, c.At(path, "%s is the key signing.keys.%s, which seals: make one of its own for logins", path, seals))
 			}
 		}
 	}
 	return errs
+}
+
+// sameObject reports whether two keys of a token are one by what is named of both: their labels, their IDs, or both.
+func sameObject(label, id, otherLabel, otherID string) bool {
+	labels, ids := label != "" && otherLabel != "", id != "" && otherID != ""
+	return (labels || ids) && (!labels || label == otherLabel) && (!ids || id == otherID)
 }
 
 func keysOf[T any](m map[string]T) []string {

@@ -37,6 +37,11 @@ rules:
     write_back: {transaction_id: Tx__c, status: {field: Status__c}}
 `
 
+// loginKey is a configuration with a key in the token of one that seals, which bears the label l.
+func loginKey(names string) string {
+	return fallBack("", "") + "login_keys:\n  crm: {module: /m.so, token: t, pin: \"file:/pin\", " + names + "}\n"
+}
+
 // fallBack is a configuration with two HSM keys, which say this besides.
 func fallBack(house, spare string) string {
 	const key = "{%skind: pkcs11, module: /m.so, token: t, label: l, pin: \"file:/pin\", certificates: c.pem}"
@@ -145,6 +150,9 @@ func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
 		{"falls back without proof", strings.Replace(fallBack("fall_back: [spare], ", ""), "certificates: c.pem", "", 1), []string{goodTenant}, []string{"dealseal.yaml:5", "name their certificates"}},
 		{"falls back on a soft key", strings.Replace(fallBack("fall_back: [spare], ", ""), "spare: {kind: pkcs11", "spare: {kind: soft", 1), []string{goodTenant}, []string{"dealseal.yaml:5", "for evaluation"}},
 		{"touched too often", fallBack("keep_alive: 1s, ", ""), []string{goodTenant}, []string{"dealseal.yaml:5", "10s to 1h"}},
+		{"a key that seals and logs in", loginKey("label: l"), []string{goodTenant}, []string{"login_keys.crm is the key signing.keys.house, which seals"}},
+		{"a key that seals and logs in, by its ID, too", loginKey("label: l, id: 01"), []string{goodTenant}, []string{"login_keys.crm is the key signing.keys.house, which seals"}},
+		{"a login without a key", loginKey(""), []string{goodTenant}, []string{"login_keys.crm.label is missing"}},
 		{"a key of another kind", strings.Replace(goodMain, "{kind: soft", "{module: /m.so, kind: soft", 1), []string{goodTenant}, []string{"dealseal.yaml:5", "signing.keys.house.module is for keys of kind pkcs11"}},
 		{"a vault without a section", vaultKey("timeout: 5s"), []string{goodTenant}, []string{"dealseal.yaml:5", "signing.keys.house.vault is missing: a vault-transit key needs it"}},
 		{"a vault's token in plain text", vaultKey("vault: {token: hunter2}"), []string{goodTenant}, []string{"dealseal.yaml:5", "signing.keys.house.vault.token"}},
