@@ -64,16 +64,27 @@ func (c *changedRecords) next() (ref deal.Ref, ok bool) {
 // compareChanged compares what polls have shown as changed until ctx ends. What cannot be compared now waits for the next poll.
 func (p *poller) compareChanged(ctx context.Context) {
 	ctx = logged(ctx, slog.String("tenant", string(p.tenant.ID)))
+	said := ""
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-p.changed.added:
 		}
-		if err := p.compareAll(ctx); err != nil && ctx.Err() == nil {
-			p.Log.InfoContext(ctx, "records that were changed could not be compared with their contracts: this is tried again after the next poll", "err", err)
-		}
+		said = p.compareNow(ctx, said)
 	}
+}
+
+// compareNow logs why it could not, unless that is what was said last: while a tenant is paused each poll would say so.
+func (p *poller) compareNow(ctx context.Context, said string) string {
+	err := p.compareAll(ctx)
+	switch {
+	case err == nil:
+		return ""
+	case ctx.Err() == nil && err.Error() != said:
+		p.Log.InfoContext(ctx, "records that were changed could not be compared with their contracts: this is tried again after each poll", "err", err)
+	}
+	return err.Error()
 }
 
 func (p *poller) compareAll(ctx context.Context) error {

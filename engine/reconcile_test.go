@@ -396,6 +396,32 @@ func TestAnEditAfterTheSealIsNoticedAtThePollThatShowsIt(t *testing.T) {
 	w.wantUses(1)
 }
 
+// TestWhyAnEditCannotBeLookedAtIsSaidOnce: a tenant may be paused for days, and is polled all the while.
+func TestWhyAnEditCannotBeLookedAtIsSaidOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon(withTemplate(t))
+	d.poll()
+	record := w.won()
+	s := d.run()
+	must(t, d.store.Pause(t.Context(), acme, "anna", "its template is looked at"))
+	const says = "could not be compared"
+	said := ""
+	for _, closes := range []string{"2031-02-03", "2031-02-04"} {
+		w.tick()
+		must(t, w.org.Update(record, map[string]any{"CloseDate": closes}))
+		d.poll()
+		said = d.pollers[0].compareNow(t.Context(), said)
+	}
+	if n := strings.Count(d.log.String(), says); n != 1 {
+		t.Errorf("it was said %d times", n)
+	}
+	must(t, d.store.Resume(t.Context(), acme, "anna", "it is good"))
+	if said = d.pollers[0].compareNow(t.Context(), said); said != "" || d.load(s.Tx).Facts.Drift == nil {
+		t.Errorf("what waited is not compared: %q", said)
+	}
+}
+
 func TestOnePassAtATimePerTenantAndNoneWhileTheAllowanceIsShort(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
