@@ -54,7 +54,7 @@ func (s *Store) turn(ctx context.Context, tenant deal.TenantID, what, who, why s
 				return err
 			}
 		}
-		if err := t.announce(announcement{kind: "tenant." + what, tenant: tenant, data: map[string]string{"reason": why}}); err != nil {
+		if err := t.announce(announcement{kind: "tenant." + what, tenant: tenant, data: map[string]string{"reason": beginning(why)}}); err != nil {
 			return err
 		}
 		return t.auditShared(tenant, "", deal.Entry{Who: who, What: "tenant." + what, Why: why})
@@ -63,6 +63,15 @@ func (s *Store) turn(ctx context.Context, tenant deal.TenantID, what, who, why s
 		s.refit.strike()
 	}
 	return err
+}
+
+// longestReason is how much of a reason an event has, in characters, as the page takes at most: one of a command may be longer
+// than what a webhook can be sent.
+const longestReason = 500
+
+func beginning(why string) string {
+	r := []rune(why)
+	return string(r[:min(len(r), longestReason)])
 }
 
 // nudge has room for one.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -106,5 +107,19 @@ func TestTheQueueHandsOutNothingOfAPausedTenant(t *testing.T) {
 	}
 	if got := <-ran; got != waits {
 		t.Errorf("then %s is handed out, and not %s that has waited", got, waits)
+	}
+}
+
+func TestAPauseWithALongReasonCanBeTold(t *testing.T) {
+	s, _ := newStore(t)
+	if err := s.AddEndpoint(t.Context(), testEndpoint("hooks"), "anna", "for all"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Pause(t.Context(), acme, "anna", strings.Repeat("é", 70_000)); err != nil {
+		t.Fatal(err)
+	}
+	due, _, err := s.Take(t.Context(), "acme/hooks", 20, time.Minute)
+	if err != nil || len(due) != 1 || due[0].Event.Data["reason"] != strings.Repeat("é", longestReason) {
+		t.Errorf("%d events are due, %v, or the reason is cut in another way", len(due), err)
 	}
 }
