@@ -39,7 +39,7 @@ func (c *Connector) Changes(ctx context.Context, after deal.Cursor, watches []de
 // Entries implements connectors.Historian. A deal that entered a stage at some time has changed then or since: search finds
 // it whatever has become of it, and there is no sooner end than that of the list.
 func (c *Connector) Entries(ctx context.Context, from, to time.Time, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
-	page, err := c.changes(ctx, newSeen(), after, connectors.NotBefore(from, watches))
+	page, err := c.changes(ctx, newSeen(c.cfg.LookBack), after, connectors.NotBefore(from, watches))
 	page.Entries = slices.DeleteFunc(page.Entries, func(e deal.Change) bool { return !e.At.Before(to) })
 	return page, err
 }
@@ -286,13 +286,26 @@ func (b *builder) unread(batch []changed) []int64 {
 		case isDue:
 			now = append(now, row.id)
 		case canWait:
-			later = append(later, row.id)
+			if b.late(row) {
+				now = append(now, row.id)
+			} else {
+				later = append(later, row.id)
+			}
 		}
 	}
 	if len(now) > 1 {
 		return append(now, later...)
 	}
 	return now
+}
+
+// late reports whether a deal must not wait. The next scan begins the look-back before this one: by then a deal may be listed
+// no more, and of one that is, the entries from before its own look-back are passed over. So a deal waits only while its
+// stamp is young, and after a scan that was made soon after the one before: polls may have been paused for hours, and our
+// writes go on.
+func (b *builder) late(row changed) bool {
+	lookBack := b.connector.cfg.LookBack
+	return b.now.IsZero() || b.now.Sub(row.at) > lookBack/2 || b.now.Sub(b.scan.from) > lookBack+lookBack/4
 }
 
 // take adds what one deal has to say; h is nil for one that was read before, that can wait, or that is gone.
@@ -327,7 +340,7 @@ func (b *builder) take(row changed, h *history, readAt time.Time) (full bool) {
 	case readAt.After(row.at):
 		b.read[row.id] = state{modified: row.modified}
 	case len(entries) > 0 && h.modified == row.modified && !readAt.IsZero(): // it has told what it is listed for
-		b.read[row.id] = state{row.modified, readAt.Add(putOff)}
+		b.read[row.id] = state{row.modified, readAt.Add(b.seen.putOff)}
 	}
 	b.pass(row)
 	return false

@@ -1,6 +1,7 @@
 package hubspot
 
 import (
+	"strconv"
 	"testing"
 	"time"
 
@@ -200,7 +201,7 @@ func TestChangeOfOthersAfterOurWriteIsReadAtOnce(t *testing.T) {
 // TestDealBeingWrittenToCanWait: search may list what a write does before the write is answered.
 func TestDealBeingWrittenToCanWait(t *testing.T) {
 	now := time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC)
-	s := newSeen()
+	s := newSeen(15 * time.Minute)
 	wrote := s.writes("7")
 	if got := s.of(7, "one", now); got != canWait {
 		t.Errorf("while it is written to: %d", got)
@@ -217,6 +218,68 @@ func TestDealBeingWrittenToCanWait(t *testing.T) {
 	s.writes("7")("", now) // of which nothing is known
 	if got := s.of(7, "", now); got != toRead {
 		t.Errorf("after a write whose stamp is not known: %d", got)
+	}
+}
+
+// TestDealThatIsWrittenToOftenIsReadAllTheSame once its first write is putOff ago, however many there were since.
+func TestDealThatIsWrittenToOftenIsReadAllTheSame(t *testing.T) {
+	now := time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC)
+	s := newSeen(15 * time.Minute)
+	stamp := ""
+	for i := range maxStamps + 2 {
+		stamp = strconv.Itoa(i)
+		s.writes("7")(stamp, now.Add(time.Duration(i)*time.Second))
+	}
+	for after, want := range map[time.Duration]reading{putOff - 1: canWait, putOff: isDue} {
+		if got := s.of(7, stamp, now.Add(after)); got != want {
+			t.Errorf("%s after the first write: %d, want %d", after, got, want)
+		}
+	}
+}
+
+// TestEntryBesideOurWriteIsFound also where a deal cannot wait to be read: with a short look-back, of whose listing it would
+// fall out, and after polls that were paused, when the entries of that time would be passed over.
+func TestEntryBesideOurWriteIsFound(t *testing.T) {
+	status := receiptOf(1, deal.Field{Name: "dealseal_status", Value: "queued"})
+	for name, c := range map[string]struct {
+		lookBack       time.Duration
+		before, answer time.Duration // our write, and until its answer
+		polls          time.Duration
+	}{
+		"short look-back, slow write": {time.Minute, time.Second, 50 * time.Second, 40 * time.Second},
+		"short look-back":             {time.Minute, time.Second, 0, 40 * time.Second},
+		"paused polls":                {15 * time.Minute, 40 * time.Minute, 0, 2 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, FlowToken)
+			w.config.LookBack = c.lookBack
+			id := w.CreateDeals(1, "contractsent")[0]
+			w.Advance(2 * time.Second)
+			r := newReader(t, w, contractSent())
+			r.poll()
+			if _, err := r.c.Record(t.Context(), dealRef(id), nil); err != nil {
+				t.Fatal(err)
+			}
+			w.Advance(2 * time.Second)
+			w.Move(id, "appointmentscheduled")
+			w.Advance(time.Millisecond)
+			w.Move(id, "contractsent")
+			w.Advance(c.before)
+			if c.answer > 0 {
+				r.c.seen.writes(id) // which hangs
+			} else {
+				w.must(r.c.WriteBack(t.Context(), dealRef(id), status))
+			}
+			var entries []deal.Change
+			for range 3 {
+				w.Advance(time.Second)
+				entries = append(entries, r.poll()...)
+				w.Advance(c.polls)
+			}
+			if len(entries) == 0 {
+				t.Error("the entry was not found")
+			}
+		})
 	}
 }
 

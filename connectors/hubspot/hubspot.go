@@ -95,7 +95,7 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 	c := &Connector{
 		cfg:   cfg,
 		log:   cmp.Or(deps.Log, slog.New(slog.DiscardHandler)),
-		seen:  newSeen(),
+		seen:  newSeen(cfg.LookBack),
 		turns: newTurns(),
 		told:  newTold(),
 		fresh: newFresh(),

@@ -18,6 +18,8 @@ type seen struct {
 	page    string // of pending
 	pending map[int64]state
 	own     map[int64]*ownWrites
+	// putOff is how long a deal waits.
+	putOff time.Duration
 	// knows is set once all of the look-back was read: from then on a state that is not known here is a change.
 	knows bool
 }
@@ -40,7 +42,7 @@ type ownWrites struct {
 
 // putOff is how long a deal waits to be read again that most probably has nothing new to tell: one that we ourselves have
 // written to, and one that was read within the second of its stamp. Until then its reading is made together with others'.
-// All times are HubSpot's.
+// All times are HubSpot's. It is never more than half of the look-back.
 const putOff = time.Minute
 
 const (
@@ -48,7 +50,9 @@ const (
 	maxStamps = 8
 )
 
-func newSeen() *seen { return &seen{deals: map[int64]state{}, own: map[int64]*ownWrites{}} }
+func newSeen(lookBack time.Duration) *seen {
+	return &seen{deals: map[int64]state{}, own: map[int64]*ownWrites{}, putOff: min(putOff, lookBack/2)}
+}
 
 // begin takes note of the page whose cursor the caller has come back with.
 func (s *seen) begin(page string) {
@@ -127,8 +131,11 @@ func (s *seen) writes(deal string) (wrote func(stamp string, at time.Time)) {
 		if stamp == "" || at.IsZero() {
 			return
 		}
-		if len(own.stamps) == maxStamps || !at.Before(own.until) {
-			own.stamps, own.until = nil, at.Add(putOff)
+		switch {
+		case !at.Before(own.until):
+			own.stamps, own.until = nil, at.Add(s.putOff)
+		case len(own.stamps) == maxStamps:
+			own.stamps = own.stamps[1:]
 		}
 		own.stamps = append(own.stamps, stamp)
 	}
