@@ -26,7 +26,10 @@ type fresh struct {
 	// properties and types are what records are read with, of all rules.
 	properties, types []string
 	ahead             map[string]readAhead
-	belongings        map[belongingKey]belonging
+	// begun are the deals whose record was asked for after since, which is HubSpot's time.
+	begun      map[string]bool
+	since      time.Time
+	belongings map[belongingKey]belonging
 }
 
 const (
@@ -59,21 +62,36 @@ type belonging struct {
 	used     time.Time // when the deal itself asked for it last
 }
 
-const maxFresh = 2_000
+const (
+	maxFresh = 2_000
+	maxBegun = 20_000
+)
 
 func newFresh() *fresh {
-	return &fresh{ahead: map[string]readAhead{}, belongings: map[belongingKey]belonging{}}
+	return &fresh{ahead: map[string]readAhead{}, begun: map[string]bool{}, belongings: map[belongingKey]belonging{}}
 }
 
-// learn takes note of what a record was read with.
-func (f *fresh) learn(properties, types []string) {
+// learn takes note of what a record was read with, and when.
+func (f *fresh) learn(properties, types []string, date time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.since.IsZero() && !date.IsZero() || len(f.begun) > maxBegun {
+		f.begin(date)
+	}
 	all := sortedSet(slices.Concat(f.properties, properties))
 	if len(strings.Join(all, ",")) > maxQuery {
 		return // its deals are read once more
 	}
 	f.properties, f.types = all, sortedSet(slices.Concat(f.types, types))
+}
+
+// begin forgets which records were asked for until now.
+func (f *fresh) begin(date time.Time) {
+	clear(f.begun)
+	clear(f.ahead)
+	if f.since = date; !date.IsZero() {
+		f.since = date.Add(time.Second) // which it was cut to
+	}
 }
 
 // learned is empty before the first record was read.
@@ -83,10 +101,15 @@ func (f *fresh) learned() (properties, types []string) {
 	return f.properties, f.types
 }
 
-// keep remembers a deal for whoever is about to read it.
-func (f *fresh) keep(d readAhead) {
+// keep remembers a deal for whoever is about to read it for the first time since it has entered its stage. Any other reading
+// may be the last look before a seal, or one for what has changed, and is a reading: so nothing is kept of a deal whose record
+// may have been asked for already, be it by the process before this one.
+func (f *fresh) keep(d readAhead, entered time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.since.IsZero() || !entered.After(f.since) || f.begun[d.ID] {
+		return
+	}
 	maps.DeleteFunc(f.ahead, func(_ string, d readAhead) bool { return time.Since(d.at) > aheadLife })
 	if len(f.ahead) < maxFresh {
 		f.ahead[d.ID] = d
@@ -99,6 +122,7 @@ func (f *fresh) take(id string, properties, types []string) (dealData, bool) {
 	defer f.mu.Unlock()
 	d, ok := f.ahead[id]
 	delete(f.ahead, id)
+	f.begun[id] = true
 	ok = ok && time.Since(d.at) <= aheadLife && isSubset(properties, d.properties) && isSubset(types, d.types)
 	return d.dealData, ok
 }
@@ -219,7 +243,7 @@ func (c *Connector) historyAhead(ctx context.Context, id int64) (h *history, dat
 	case err != nil:
 		return nil, time.Time{}, false, err
 	}
-	c.fresh.keep(readAhead{d, properties, types})
+	c.fresh.keep(readAhead{d, properties, types}, h.entered())
 	return h, d.date, true, nil
 }
 

@@ -68,11 +68,44 @@ func TestDealThatEntersIsReadWithItsHistory(t *testing.T) {
 	}
 }
 
+// TestLastLookIsAReading: what a poll has read a moment ago is no answer to whoever has read the record before, also in the
+// life of the process before this one.
+func TestLastLookIsAReading(t *testing.T) {
+	w := newWorld(t, FlowToken)
+	r := newReader(t, w, contractSent())
+	other := w.CreateDeals(1, "contractsent")[0]
+	w.AddLine(other, "Seat", "1", "10")
+	price(t, r.c, other) // learns what is read
+	w.Advance(time.Hour)
+	r.poll()
+	w.Advance(2 * time.Second)
+	id := w.CreateDeals(1, "contractsent")[0]
+	w.AddLine(id, "Seat", "1", "10")
+	w.SetAmount(id, "10")
+	w.Advance(2 * time.Second)
+	r.poll()
+	price(t, r.c, id)
+	look := func(amount string) {
+		t.Helper()
+		w.must(w.portal.SetProperty(id, "description", "edited before "+amount))
+		w.Advance(2 * time.Second)
+		r.poll()
+		w.SetAmount(id, amount)
+		if _, got := price(t, r.c, id); got != amount {
+			t.Errorf("the last look says %q, the record %q", got, amount)
+		}
+	}
+	look("11")
+	r.c = w.connector(quiet())
+	price(t, r.c, other)
+	look("12")
+}
+
 // TestPollOutlivesWhatCannotBeReadWithAHistory: what is wrong with a record keeps no entry from being noticed.
 func TestPollOutlivesWhatCannotBeReadWithAHistory(t *testing.T) {
 	w := newWorld(t, FlowToken)
 	r := newReader(t, w, contractSent())
-	r.c.fresh.learn([]string{"amount"}, []string{"no_such_type"})
+	r.c.fresh.learn([]string{"amount"}, []string{"no_such_type"}, w.Now())
 	w.Advance(time.Second)
 	id := w.CreateDeals(1, "contractsent")[0]
 	w.Advance(2 * time.Second)

@@ -62,6 +62,14 @@ func parseHistory(raw json.RawMessage) (*history, error) {
 	}, nil
 }
 
+// entered is when the deal entered the stage that it is in; zero if that is not known.
+func (h *history) entered() time.Time {
+	if len(h.stages) == 0 {
+		return time.Time{}
+	}
+	return h.stages[len(h.stages)-1].at
+}
+
 func value(properties map[string]*string, name string) string {
 	if v := properties[name]; v != nil {
 		return *v

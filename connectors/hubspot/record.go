@@ -105,7 +105,7 @@ func (c *Connector) readRecord(ctx context.Context, ref deal.Ref, fields []strin
 	if err := g.Wait(); err != nil {
 		return deal.Record{}, err
 	}
-	c.fresh.learn(properties, types)
+	c.fresh.learn(properties, types, d.date)
 	return record, nil
 }
 
