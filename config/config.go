@@ -759,7 +759,8 @@ func (c *Config) checkFallBacks() (errs []error) {
 	return errs
 }
 
-// checkLoginKeys sees to it that no key is used for both: an assertion is signed as often as the CRM asks for one.
+// checkLoginKeys sees to it that no key is used for both: an assertion is signed as often as the CRM asks for one. One that is
+// named by its label there and by its ID here cannot be told apart, and is refused.
 func (c *Config) checkLoginKeys() (errs []error) {
 	for _, name := range keysOf(c.LoginKeys) {
 		k, path := c.LoginKeys[name], "login_keys."+name
@@ -769,19 +770,21 @@ func (c *Config) checkLoginKeys() (errs []error) {
 			}
 		}
 		for _, seals := range keysOf(c.Signing.Keys) {
-			if s := c.Signing.Keys[seals]; s.Kind == "pkcs11" && s.Module == k.Module && s.Token == k.Token && sameObject(s.Label, s.ID, k.Label, k.ID) {
+			s := c.Signing.Keys[seals]
+			switch {
+			case s.Kind != "pkcs11" || filepath.Clean(s.Module) != filepath.Clean(k.Module) || s.Token != k.Token || differ(s.Label, k.Label) || differ(strings.ToLower(s.ID), strings.ToLower(k.ID)):
+			case s.Label == k.Label && s.Label != "" || strings.EqualFold(s.ID, k.ID) && s.ID != "":
 				errs = append(errs, c.At(path, "%s is the key signing.keys.%s, which seals: make one of its own for logins", path, seals))
+			default:
+				errs = append(errs, c.At(path, "%s may be the key signing.keys.%s, which seals: name both by their label, or both by their id", path, seals))
 			}
 		}
 	}
 	return errs
 }
 
-// sameObject reports whether two keys of a token are one by what is named of both: their labels, their IDs, or both.
-func sameObject(label, id, otherLabel, otherID string) bool {
-	labels, ids := label != "" && otherLabel != "", id != "" && otherID != ""
-	return (labels || ids) && (!labels || label == otherLabel) && (!ids || id == otherID)
-}
+// differ reports whether both are given and are not the same.
+func differ(a, b string) bool { return a != "" && b != "" && a != b }
 
 func keysOf[T any](m map[string]T) []string {
 	var names []string

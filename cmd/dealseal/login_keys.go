@@ -62,11 +62,31 @@ func (l *loginKeys) open(ctx context.Context, name string, log *slog.Logger) (si
 	if err != nil {
 		return nil, err
 	}
+	if seals := l.sealing(key.Public()); seals != "" {
+		return nil, &signing.KeyError{Key: name, Reason: "it is the key signing.keys." + seals + ", which seals: make one of its own for logins"}
+	}
 	public, isRSA := key.Public().(*rsa.PublicKey)
 	if !isRSA || public.N.BitLen() < 2048 {
 		return nil, &signing.KeyError{Key: name, Reason: fmt.Sprintf("Salesforce takes RSA keys of at least 2048 bits for logins, and this is %s", kindOfKey(key.Public()))}
 	}
 	return key, nil
+}
+
+// sealing is the key of signing.keys whose certificate a public key belongs to, by whatever module and name it was reached.
+func (l *loginKeys) sealing(public crypto.PublicKey) string {
+	for name, k := range l.cfg.Signing.Keys {
+		if k.Certificates == "" {
+			continue
+		}
+		certs, err := readCertificates(relativeTo(l.cfg.File, k.Certificates))
+		if err != nil {
+			continue // which the start and the doctor speak of
+		}
+		if p, able := certs[0].PublicKey.(interface{ Equal(crypto.PublicKey) bool }); able && p.Equal(public) {
+			return name
+		}
+	}
+	return ""
 }
 
 func kindOfKey(public crypto.PublicKey) string {

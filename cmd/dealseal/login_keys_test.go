@@ -62,7 +62,19 @@ func TestSalesforceIsLoggedInToWithAKeyThatNeverLeavesTheHSM(t *testing.T) {
 	if identity, _ = w.logIn(t); deal.IsPermanent(identity) || !connectors.IsLogin(identity) {
 		t.Errorf("with a token that is not there: %v", identity)
 	}
-	w.rewrite(t, "dealseal.yaml", "token: unplugged, label: login", "token: e2e, label: seal")
+	w.rewrite(t, "dealseal.yaml", "token: unplugged, label: login", `token: e2e, id: "01"`)
+	if _, err := loadHouse(w.config); err == nil || !strings.Contains(err.Error(), "may be the key signing.keys.house") {
+		t.Errorf("a key that may be the one that seals logs in: %v", err)
+	}
+	same := w.path("token/same.so") // the same module to PKCS#11, and not to the configuration
+	must(t, os.Symlink(softHSM(t), same))
+	named := fmt.Sprintf("module: %q, token: e2e, id", softHSM(t))
+	w.rewrite(t, "dealseal.yaml", named, strings.Replace(named, softHSM(t), same, 1))
+	if identity, _ = w.logIn(t); !deal.IsPermanent(identity) || !strings.Contains(fmt.Sprint(identity), "signing.keys.house, which seals") {
+		t.Errorf("the key that seals logs in, reached by another module: %v", identity)
+	}
+	w.rewrite(t, "dealseal.yaml", strings.Replace(named, softHSM(t), same, 1), named)
+	w.rewrite(t, "dealseal.yaml", `token: e2e, id: "01"`, "token: e2e, label: seal")
 	if _, err := loadHouse(w.config); err == nil || !strings.Contains(err.Error(), "signing.keys.house, which seals") {
 		t.Errorf("the key that seals logs in: %v", err)
 	}
