@@ -77,7 +77,19 @@ func (c *Connector) wasIn(ctx context.Context, k kind, id, stage string, since t
 		value, condition = "NewValue", " AND Field = "+quote(k.stage)
 	}
 	err = c.eachRow(ctx, "SELECT Id, "+value+" FROM "+k.history()+" WHERE "+k.parent()+" = "+quote(id)+condition+" AND CreatedDate >= "+since.UTC().Format(queryTime), func(row map[string]any, _ time.Time) error {
-		was = was || row[value] == stage
+		if !k.tracked || was {
+			was = was || row[value] == stage
+			return nil
+		}
+		shown, err := textValue(row[value])
+		if err != nil {
+			return malformed("a row of the history of %s %v", k.stage, err)
+		}
+		entry := historyRow{}
+		if err := c.nameStage(ctx, k, &entry, shown); err != nil {
+			return err
+		}
+		was = entry.stage == stage
 		return nil
 	})
 	return was, err

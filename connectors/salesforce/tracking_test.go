@@ -170,3 +170,22 @@ func FuzzTrackedRow(f *testing.F) {
 		}
 	})
 }
+
+// A record that somebody has moved back is left alone also where the history shows labels.
+func TestAStatusThatWasLeftIsKnownByItsLabel(t *testing.T) {
+	for _, shown := range []string{"Activated", "Aktiviert"} {
+		c := scriptedConnector(t, func(string) (int, string) {
+			return 200, `{"done":true,"records":[{"Id":"017000000000001AAA","NewValue":"` + shown + `"},{"Id":"017000000000002AAA","NewValue":"Entwurf"}]}`
+		})
+		o, err := parseDescribe([]byte(`{"name":"Order","fields":[{"name":"Status","type":"picklist","picklistValues":[{"value":"Activated","label":"Aktiviert","active":true},{"value":"Draft","label":"Entwurf","active":true}]}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.schema.objects["Order"], o.read = o, time.Now()
+		for stage, want := range map[string]bool{"Activated": true, "Draft": true, "Verde": false} {
+			if was, err := c.wasIn(t.Context(), kinds[3], "801000000000001AAA", stage, t20); err != nil || was != want {
+				t.Errorf("a history that shows %s: it was in %s: %t, %v", shown, stage, was, err)
+			}
+		}
+	}
+}
