@@ -113,7 +113,7 @@ func (c *changedRecords) back(ref deal.Ref) {
 
 // compareValuesOf compares a record with each contract that was made of it. One without any costs no call.
 func (c *reconciler) compareValuesOf(ctx context.Context, account deal.AccountID, ref deal.Ref) error {
-	txs, err := c.Books.FinishedOf(ctx, account, ref)
+	txs, err := c.Books.FinishedOf(ctx, c.tenant.ID, account, ref)
 	if err != nil {
 		return err
 	}

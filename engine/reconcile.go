@@ -31,7 +31,7 @@ type Books interface {
 	// Finished returns the sealings of an account that came to their end not before since and after the given one, in that
 	// order. FinishedOf returns those of one record. Erased ones are in neither.
 	Finished(ctx context.Context, tenant deal.TenantID, account deal.AccountID, since time.Time, after deal.Finished, limit int) ([]deal.Finished, error)
-	FinishedOf(ctx context.Context, account deal.AccountID, ref deal.Ref) ([]deal.TxID, error)
+	FinishedOf(ctx context.Context, tenant deal.TenantID, account deal.AccountID, ref deal.Ref) ([]deal.TxID, error)
 	// Compared commits what came of comparing the record of a finished sealing. deal.ErrStale when someone else moved it.
 	Compared(ctx context.Context, s *deal.Sealing, c deal.Comparison) error
 }

@@ -94,11 +94,12 @@ func (s *Store) Finished(ctx context.Context, tenant deal.TenantID, account deal
 	return list, err
 }
 
-// FinishedOf returns the finished sealings of a record by any of its IDs. Those that were erased are not among them.
-func (s *Store) FinishedOf(ctx context.Context, account deal.AccountID, ref deal.Ref) (txs []deal.TxID, err error) {
+// FinishedOf returns the finished sealings that a tenant has of a record, by any of its IDs: others may have the account as well.
+// Those that were erased are not among them.
+func (s *Store) FinishedOf(ctx context.Context, tenant deal.TenantID, account deal.AccountID, ref deal.Ref) (txs []deal.TxID, err error) {
 	err = s.view(ctx, func(t *txn) error {
 		txs, err = column[deal.TxID](t, `SELECT DISTINCT s.tx FROM record_ids i JOIN sealings s ON s.seq = i.seq JOIN data_keys k ON k.tx = s.tx
-			WHERE i.account = $1 AND i.object = $2 AND i.record = $3 AND s.step = 'done' ORDER BY s.seq`, account, ref.Object, ref.ID)
+			WHERE i.account = $1 AND i.object = $2 AND i.record = $3 AND s.tenant = $4 AND s.step = 'done' ORDER BY s.seq`, account, ref.Object, ref.ID, tenant)
 		return err
 	})
 	return txs, err
