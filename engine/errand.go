@@ -111,10 +111,12 @@ func (e *Engine) isHome(ctx context.Context, s *deal.Sealing, stage string) (boo
 // move moves the record on, if it is where the deal has left it. A try whose outcome nobody knows may have moved it, and
 // somebody may have moved it back since: then its history is asked.
 func (e *Engine) move(ctx context.Context, t *Tenant, s *deal.Sealing, errand deal.Errand, from []string) error {
-	for _, r := range t.Rules {
-		if r.Watch.Stage == errand.Stage && r.Watch.Object == s.Change.Ref.Object {
-			return e.endErrand(ctx, errand, deal.ErrandRefused, fmt.Sprintf("the record was not moved to stage %q: rule %q watches that now, and would make a new deal of it", errand.Stage, r.Watch.Rule))
-		}
+	rule, err := e.watching(ctx, t, s.Change.Ref.Object, errand.Stage)
+	if err != nil {
+		return err
+	}
+	if rule != "" {
+		return e.endErrand(ctx, errand, deal.ErrandRefused, fmt.Sprintf("the record was not moved to stage %q: rule %q watches that now, and would make a new deal of it", errand.Stage, rule))
 	}
 	mover, able := t.CRM.(connectors.Mover)
 	if !able {
@@ -135,4 +137,23 @@ func (e *Engine) move(ctx context.Context, t *Tenant, s *deal.Sealing, errand de
 		return e.endErrand(ctx, errand, deal.ErrandLeft, fmt.Sprintf("the record was not left in stage %q, or moved to it: it is in %q, where somebody has put it", errand.Stage, stage))
 	}
 	return e.endErrand(ctx, errand, deal.ErrandDone, fmt.Sprintf("the record is in stage %q", errand.Stage))
+}
+
+// watching is the rule that watches a stage now, empty for none. Rules may name theirs by its label.
+func (e *Engine) watching(ctx context.Context, t *Tenant, object, stage string) (rule string, err error) {
+	var rules []Rule
+	for _, r := range t.Rules {
+		if r.Watch.Object == object {
+			rules = append(rules, Rule{Watch: r.Watch})
+		}
+	}
+	if rules, err = ResolveStages(ctx, t.CRM, rules); err != nil {
+		return "", fmt.Errorf("see which stages are watched: %w", err)
+	}
+	for _, r := range rules {
+		if r.Watch.Stage == stage {
+			return r.Watch.Rule, nil
+		}
+	}
+	return "", nil
 }

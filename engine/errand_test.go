@@ -219,14 +219,17 @@ func TestARuleMovesNoRecordIntoAStageThatARuleWatches(t *testing.T) {
 	if problems := MovesIntoRules(rules[:1]); len(problems) != 0 {
 		t.Errorf("the problems are %+v", problems)
 	}
-	// A rule that came after the deal was noticed.
-	d := w.daemon(withMoves)
-	record := w.won()
-	s := d.run()
-	d.Tenants[0].Rules = append(d.Tenants[0].Rules, rules[1])
-	d.errands()
-	d.wantFates(s.Tx, deal.ErrandRefused)
-	if stage := w.shown(record, "StageName"); stage != stageWon {
-		t.Errorf("the record is in %q, which a rule watches", stage)
+	// A rule that came after the deal was noticed, and may name the stage by its label, which is one whatever its case.
+	for _, named := range []string{stageSigned, strings.ToUpper(stageSigned)} {
+		w := newWorld(t)
+		d := w.daemon(withMoves)
+		record := w.won()
+		s := d.run()
+		d.Tenants[0].Rules = append(d.Tenants[0].Rules, w.rule(func(p *deal.Plan) { p.Rule, p.Stage = "other", named }))
+		d.errands()
+		d.wantFates(s.Tx, deal.ErrandRefused)
+		if stage := w.shown(record, "StageName"); stage != stageWon {
+			t.Errorf("the record is in %q, which a rule watches as %q", stage, named)
+		}
 	}
 }
