@@ -24,40 +24,39 @@ func (s *Store) Pause(ctx context.Context, tenant deal.TenantID, who, why string
 	if err := checkTenant(tenant); err != nil {
 		return err
 	}
-	return s.turn(ctx, tenant, "paused", who, why, func(t *txn) (bool, error) {
+	return s.turn(ctx, announcement{kind: "tenant.paused", tenant: tenant}, "paused", who, why, func(t *txn) (bool, error) {
 		return t.execOne(`INSERT INTO pauses (tenant, since, who, why) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`, tenant, t.now.UnixMilli(), who, why)
 	})
 }
 
 // Resume has a tenant go on.
 func (s *Store) Resume(ctx context.Context, tenant deal.TenantID, who, why string) error {
-	return s.turn(ctx, tenant, "resumed", who, why, func(t *txn) (bool, error) {
-		return t.execOne(`DELETE FROM pauses WHERE tenant = $1`, tenant)
+	return s.turn(ctx, announcement{kind: "tenant.resumed", tenant: tenant}, "going on", who, why, func(t *txn) (changed bool, err error) {
+		if changed, err = t.execOne(`DELETE FROM pauses WHERE tenant = $1`, tenant); err == nil && changed {
+			err = t.calm(notify.Pause, tenant, "")
+		}
+		return changed, err
 	})
 }
 
-// turn changes whether a tenant is paused, and has the queue follow.
-func (s *Store) turn(ctx context.Context, tenant deal.TenantID, what, who, why string, do func(*txn) (changed bool, err error)) error {
+// turn changes whether a tenant is paused, and has the queue follow. is what it is afterwards.
+func (s *Store) turn(ctx context.Context, a announcement, is, who, why string, do func(*txn) (changed bool, err error)) error {
 	if who == "" || why == "" {
 		return errors.New("say who and why: both go into the audit log")
 	}
 	err := s.update(ctx, "commit/operate", func(t *txn) error {
 		changed, err := do(t)
 		if err == nil && !changed {
-			err = &PauseError{fmt.Sprintf("tenant %s is already %s", tenant, map[string]string{"paused": "paused", "resumed": "going on"}[what])}
+			err = &PauseError{fmt.Sprintf("tenant %s is already %s", a.tenant, is)}
 		}
 		if err != nil {
 			return err
 		}
-		if what == "resumed" {
-			if err := t.calm(notify.Pause, tenant, ""); err != nil {
-				return err
-			}
-		}
-		if err := t.announce(announcement{kind: "tenant." + what, tenant: tenant, data: map[string]string{"reason": beginning(why)}}); err != nil {
+		a.data = map[string]string{"reason": beginning(why)}
+		if err := t.announce(a); err != nil {
 			return err
 		}
-		return t.auditShared(tenant, "", deal.Entry{Who: who, What: "tenant." + what, Why: why})
+		return t.auditShared(a.tenant, "", deal.Entry{Who: who, What: a.kind, Why: why})
 	})
 	if err == nil {
 		s.refit.strike()
