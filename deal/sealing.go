@@ -87,6 +87,9 @@ type Facts struct {
 	Waits int `json:"waits,omitempty"`
 	// Guarded says that the guard holds it, and that the CRM was told nothing of it.
 	Guarded bool `json:"guarded,omitempty"`
+	// Elsewhere is another database that has spoken of this transaction on the record, until it is clear what became of that:
+	// its contract is adopted, or a person says that there is no such database any more.
+	Elsewhere string `json:"elsewhere,omitempty"`
 	// Waited is how the sealing waited for a person when this copy of the state began, until its record was looked at.
 	Waited *Waited `json:"waited,omitempty"`
 	// Begun and Times hold when each step was begun and reached, for people and for latency figures.

@@ -51,8 +51,8 @@ func TestOfTwoDaemonsOnCopiesOnlyOneUsesTheKey(t *testing.T) {
 			second.finish()
 			s = second.load(tx)
 			second.wantDone(s)
-			if !s.Facts.Adopted {
-				t.Error("the second has not adopted the contract of the first")
+			if !s.Facts.Adopted || s.Facts.Elsewhere != "" {
+				t.Errorf("the second has not adopted the contract of the first (%t), or takes it for another's (%q)", s.Facts.Adopted, s.Facts.Elsewhere)
 			}
 			w.wantUses(1)
 			w.wantContracts(record, 1)
@@ -116,6 +116,31 @@ func TestADealThatAVanishedDatabaseHasBegunWaitsForAPerson(t *testing.T) {
 	second.wantDone(second.load(tx))
 	w.wantUses(1)
 	w.wantContracts(record, 1)
+	w.wantShown(record, "Signed")
+}
+
+// TestWhatAnotherDatabaseHasSaidIsRemembered has the record show nothing of it any more when the deal comes to its next attempt.
+func TestWhatAnotherDatabaseHasSaidIsRemembered(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first, second := twins(t, w)
+	record := w.won()
+	tx := first.notice()
+	second.notice()
+	first.tell()
+	first.close() // and may have used the key
+	second.handle(tx)
+	second.want(second.load(tx), deal.Retrying, deal.Noticed, "another daemon works on this very transaction")
+	must(t, w.org.Update(record, map[string]any{fieldTx: nil, fieldStatus: nil, fieldAudit: nil}))
+	second.finish()
+	second.want(second.load(tx), deal.Held, deal.Noticed, "[elsewhere] ")
+	w.wantUses(0)
+	second.release(tx)
+	second.finish()
+	second.wantDone(second.load(tx))
+	if by := second.load(tx).Facts.Elsewhere; by != "" {
+		t.Errorf("%s is remembered although a person has released the deal", by)
+	}
 	w.wantShown(record, "Signed")
 }
 

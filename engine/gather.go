@@ -116,6 +116,7 @@ func (r *run) look(ctx context.Context, call string) (rec deal.Record, stop bool
 	}
 	r.s.Facts.RecordURL = rec.URL
 	if file, ok := rec.Sealed(r.s.Tx, deal.RoleContract); ok {
+		r.s.Facts.Elsewhere = "" // this is what became of it
 		return rec, true, r.adopt(ctx, rec, file)
 	}
 	if shown.sealed(r.s) && !r.released(holdMissing) {
@@ -132,11 +133,17 @@ const missing = "the record says that this transaction is signed, but its contra
 
 // elsewhere refuses to go on beside another daemon that has spoken of this very transaction. If that one seals it, its
 // contract is adopted at a later attempt; at the last one a person has to say that there is no such daemon any more. What
-// entered its stage before this copy of the state was made is judged as restored, not here.
+// entered its stage before this copy of the state was made is judged as restored, not here. That the other has spoken is
+// remembered: the record may show something else later.
 func (r *run) elsewhere(by string) error {
-	if by == "" || by == r.Ledger.Instance() || r.predatesState() || r.released(holdElsewhere) || r.released(holdMissing) {
+	if by == "" || by == r.Ledger.Instance() {
+		by = r.s.Facts.Elsewhere
+	}
+	if by == "" || r.predatesState() || r.released(holdElsewhere) || r.released(holdMissing) {
+		r.s.Facts.Elsewhere = ""
 		return nil
 	}
+	r.s.Facts.Elsewhere = by
 	if r.s.Attempts+1 < r.Retry.Attempts {
 		return &elsewhereError{by}
 	}

@@ -227,7 +227,7 @@ func (d *doubts) wait(record string, now time.Time) time.Duration {
 func receipt(s *deal.Sealing, sequence int64, head deal.TreeHead, by string) deal.Receipt {
 	w, status := s.Plan.WriteBack, deal.Shown(s.Step, s.Condition, s.Reason)
 	out := deal.Receipt{Tx: s.Tx, Sequence: sequence, SequenceField: w.Audit}
-	if status == deal.StatusQueued || strings.HasPrefix(s.Reason, "["+holdElsewhere+"] ") {
+	if status == deal.StatusQueued || s.Facts.Elsewhere != "" || strings.HasPrefix(s.Reason, "["+holdElsewhere+"] ") { // the last: before Elsewhere was kept
 		out.Claim = by
 	}
 	add := func(name string, v any) {
