@@ -65,11 +65,11 @@ func fillCache(ctx context.Context, wasm []byte, cacheDir string, workers int) (
 	if err != nil {
 		return nil, err
 	}
-	placeholder, err := compileModule(ctx, frame, cacheDir, workers)
+	named, err := compileModule(ctx, frame, cacheDir, workers)
 	if err != nil {
 		return nil, err
 	}
-	if err := placeholder.runtime.Close(ctx); err != nil {
+	if err := named.runtime.Close(ctx); err != nil {
 		return nil, err
 	}
 	names, err := machineCode(cacheDir)
