@@ -31,7 +31,7 @@ func TestTheSalesforceCLIGetsAlongWithTheMockAndTheFolder(t *testing.T) {
 		t.Skip("the Salesforce CLI is not tried: it is 290 MB and takes half a minute; run \"make sfcli\"")
 	}
 	if _, err := exec.LookPath("npm"); err != nil {
-		t.Skip("npm is not installed: the mock and the SFDX folder are NOT tried with the Salesforce CLI. Install it with: apt-get install npm")
+		t.Fatal("npm is not installed, and make sfcli needs it: apt-get install npm")
 	}
 	run, err := filepath.Abs(filepath.Join(install(t, "sfcli"), "node_modules", "@salesforce", "cli", "bin", "run.js"))
 	must(t, err)

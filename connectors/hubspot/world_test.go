@@ -101,7 +101,7 @@ var began = time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC)
 
 // newSimulatedWorld must be called inside of a bubble.
 func newSimulatedWorld(t testing.TB, s Auth) *world {
-	time.Sleep(time.Until(began)) // a bubble begins in the year 2000
+	time.Sleep(time.Until(began)) // of the bubble's clock, which begins in the year 2000: nobody waits
 	w := emptyWorld(t, FlowOAuth)
 	w.simulated = true
 	w.furnish(func(*mock.Options) {})
@@ -334,7 +334,7 @@ func (w *world) Now() time.Time {
 
 func (w *world) Advance(d time.Duration) {
 	if w.simulated {
-		time.Sleep(d)
+		time.Sleep(d) // the bubble's clock moves, nobody waits
 		return
 	}
 	w.mu.Lock()

@@ -93,7 +93,7 @@ var began = time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC)
 
 // newSimulatedWorld must be called inside of a bubble.
 func newSimulatedWorld(t testing.TB, k kind, secret secret.Ref) *world {
-	time.Sleep(time.Until(began)) // a bubble begins in the year 2000
+	time.Sleep(time.Until(began)) // of the bubble's clock, which begins in the year 2000: nobody waits
 	w := &world{t: t, kind: k, txMarker: "DealSeal_Key__c", simulated: true, lines: map[string]int{}, url: "http://127.0.0.1:1", secret: secret}
 	w.org = w.newOrg()
 	pipe := connectortest.NewPipe("salesforce")
@@ -231,7 +231,7 @@ func (w *world) Now() time.Time {
 
 func (w *world) Advance(d time.Duration) {
 	if w.simulated {
-		time.Sleep(d)
+		time.Sleep(d) // the bubble's clock moves, nobody waits
 		return
 	}
 	w.mu.Lock()
