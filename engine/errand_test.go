@@ -144,10 +144,7 @@ func TestAHeldDealMovesItsRecordAndIsSealedFromThere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	d := w.daemon(withMoves)
-	record := w.deal()
-	for _, f := range w.org.Files(record) {
-		must(t, w.org.Delete(f.DocumentID))
-	}
+	record := w.bare()
 	w.move(record, stageWon)
 	s := d.run()
 	d.want(s, deal.Held, s.Step, "")
@@ -173,10 +170,7 @@ func TestAMoveIsOvertakenByWhatBecomesOfTheDeal(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	d := w.daemon(withMoves)
-	record := w.deal()
-	for _, f := range w.org.Files(record) {
-		must(t, w.org.Delete(f.DocumentID))
-	}
+	record := w.bare()
 	w.move(record, stageWon)
 	s := d.run()
 	w.quote(record, 1)

@@ -149,10 +149,7 @@ func TestWhatWaitsAgainInACopyIsToldAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	first := w.daemon()
-	record := w.deal()
-	for _, f := range w.org.Files(record) {
-		must(t, w.org.Delete(f.DocumentID))
-	}
+	record := w.bare()
 	w.move(record, stageWon)
 	s := first.run()
 	first.want(s, deal.Held, deal.Noticed, "no file")

@@ -42,10 +42,7 @@ func TestTheOwnerHasOneTaskForEachTimeThatADealWaits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	d := w.daemon(withTasks)
-	record := w.deal()
-	for _, f := range w.org.Files(record) {
-		must(t, w.org.Delete(f.DocumentID))
-	}
+	record := w.bare()
 	w.move(record, stageWon)
 	s := d.run()
 	if s.Condition != deal.Held {
@@ -86,10 +83,7 @@ func TestATaskThatMayNotBeMadeKeepsNoReceiptFromBeingSent(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	d := w.daemon(withTasks)
-	record := w.deal()
-	for _, f := range w.org.Files(record) {
-		must(t, w.org.Delete(f.DocumentID))
-	}
+	record := w.bare()
 	w.fault(mock.Fault{Kind: mock.KindCreate, Effect: mock.APIError, Status: 403, Code: "INSUFFICIENT_ACCESS", Times: 100})
 	w.move(record, stageWon)
 	d.run()

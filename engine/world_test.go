@@ -170,6 +170,16 @@ func (w *world) deal() (record string) {
 	return record
 }
 
+// bare is a deal that lacks the quotation which its contract is made of, so that it is held.
+func (w *world) bare() (record string) {
+	w.t.Helper()
+	record = w.deal()
+	for _, f := range w.org.Files(record) {
+		must(w.t, w.org.Delete(f.DocumentID))
+	}
+	return record
+}
+
 func (w *world) quote(record string, n int) {
 	w.t.Helper()
 	w.id(w.org.AddFile(record, "Quote "+canary+".pdf", document("", n)))
