@@ -368,7 +368,7 @@ func (s *site) drains() {
 
 // isRestoredByRoot follows the runbook: the service is stopped, and its user and credentials are gone with it.
 func (s *site) isRestoredByRoot() {
-	const backup, dir = "/root/backup.tar", "/var/lib/private/dealseal"
+	const backup, dir = "/var/backups/dealseal.tar", "/var/lib/private/dealseal"
 	key := []string{"--master-key", "file:" + masterCopy}
 	s.do("systemctl", "stop", unit)
 	if out, err := s.try("dealseal", "audit", "verify"); err == nil || !strings.Contains(out, "--master-key") {
