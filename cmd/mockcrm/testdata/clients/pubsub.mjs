@@ -52,6 +52,9 @@ let first
 await step('hears a new deal and a changed stage', async () => {
   await subscribed()
   id = (await admin('POST', '/salesforce/opportunities', { fields: { Name: 'Ängström & Söhne', Amount: 1200.5 } })).id
+  // A client asks for a schema that it does not know yet once per event, and hands an event out when its answer comes:
+  // two new ones may change places. So the first is waited for, and later the earliest is looked for.
+  await heard.count(1)
   await admin('POST', `/salesforce/opportunities/${id}/stage`, { stage: 'Closed Won' })
   await heard.count(2)
   const [made, moved] = heard.events.map((e) => e.payload)
@@ -75,7 +78,7 @@ await step('replays from an event on, and from the earliest', async () => {
   const all = await connected(await token())
   const early = listen(all, (tell) => all.subscribeFromEarliestEvent(channel, tell, 100))
   await early.count(2)
-  assert.equal(early.events[0].replayId, first)
+  assert.equal(Math.min(...early.events.map((e) => e.replayId)), first)
   after.close()
   all.close()
 })
