@@ -454,6 +454,7 @@ func (l simLedger) Identify(ctx context.Context, s *deal.Sealing, ids []string) 
 
 func (l simLedger) Told(ctx context.Context, tx deal.TxID, sequence int64, again time.Duration) error {
 	return l.in.commit(func() error {
+		defer l.in.queue.told(tx, again) // also where the daemon dies right after it
 		if err := l.Store.Told(ctx, tx, sequence, again); err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -28,6 +29,18 @@ type simJob struct {
 	due     time.Time
 	running bool
 	wanted  bool // while it ran
+	never   bool // it was taken back while it ran
+}
+
+// simTimetable is what the store's table jobs says of the jobs that nothing else in the ledger tells of in full: those of
+// receipts and errands, and when they are due. It outlives the incarnations, and goes back with a restore.
+type simTimetable map[deal.Job]time.Time
+
+// timetable is a copy of the world's.
+func (w *simWorld) timetable() simTimetable {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.jobs)
 }
 
 func newSimQueue(in *incarnation) *simQueue {
@@ -41,9 +54,7 @@ const idleJob = 30 * time.Second
 func (q *simQueue) Run(ctx context.Context, work func(context.Context, deal.Job) deal.Outcome) error {
 	jobs, cancel := context.WithCancel(q.in.life)
 	defer cancel()
-	for _, s := range q.in.everything() {
-		q.in.moved(s.Tx)
-	}
+	q.resume()
 	free := make(chan struct{}, q.in.w.script.Workers)
 	for {
 		job, wait := q.next()
@@ -72,8 +83,30 @@ func (q *simQueue) Run(ctx context.Context, work func(context.Context, deal.Job)
 	}
 }
 
+// resume wants what the store's queue wants after a start: what its table says, at the time that it says, and at once what
+// the ledger says and the table does not.
+func (q *simQueue) resume() {
+	kept := q.in.w.timetable()
+	for job, due := range kept {
+		q.want(job, due)
+	}
+	for _, summary := range q.in.everything() {
+		s, err := q.in.store.Load(context.Background(), summary.Tx)
+		if err != nil {
+			continue
+		}
+		q.in.steps.saw(s.Tx, s.Version)
+		for job, due := range q.in.toDo(s) {
+			if _, is := kept[job]; !is {
+				q.want(job, due)
+			}
+		}
+	}
+}
+
 func (q *simQueue) work(ctx context.Context, job *simJob, work func(context.Context, deal.Job) deal.Outcome) {
 	ctx = context.WithValue(ctx, txKey{}, job.Tx)
+	out := q.in.speaks(job.Job)
 	if q.in.w.doubles() {
 		q.in.w.trace("%s %s is handed out twice", job.Kind, job.Tx)
 		// The other worker is late: what it has read is old when it begins.
@@ -83,7 +116,7 @@ func (q *simQueue) work(ctx context.Context, job *simJob, work func(context.Cont
 			defer end()
 			ctx, leave := q.in.asWorker(ctx, job.Job)
 			defer leave()
-			work(ctx, job.Job)
+			work(ctx, out)
 		})
 	}
 	// A point may end this goroutine: then the daemon is dead, and what becomes of the job does not matter.
@@ -92,8 +125,19 @@ func (q *simQueue) work(ctx context.Context, job *simJob, work func(context.Cont
 		defer end()
 		ctx, leave := q.in.asWorker(ctx, job.Job)
 		defer leave()
-		return work(ctx, job.Job)
+		return work(ctx, out)
 	}())
+}
+
+// speaks is a job as it is handed out: that of a receipt speaks for whichever sealing owns it by then.
+func (in *incarnation) speaks(job deal.Job) deal.Job {
+	if job.Kind != deal.JobTell {
+		return job
+	}
+	if st, err := in.store.Receipt(context.Background(), job.Tx); err == nil {
+		job.Tx = st.Owner
+	}
+	return job
 }
 
 // lateKey is what the handler of a job finds the time by that passes after it has read its sealing.
@@ -125,7 +169,7 @@ func (q *simQueue) next() (*simJob, time.Duration) {
 	if wait := time.Until(first.due); wait > 0 {
 		return nil, wait
 	}
-	first.running, first.wanted = true, false
+	first.running, first.wanted, first.never = true, false, false
 	return first, 0
 }
 
@@ -142,17 +186,25 @@ func (in *incarnation) moved(tx deal.TxID) {
 
 // took takes note of what the ledger has just taken.
 func (in *incarnation) took(s *deal.Sealing) {
-	q := in.queue
 	in.steps.saw(s.Tx, s.Version)
+	for job, due := range in.toDo(s) {
+		in.queue.want(job, due)
+	}
+}
+
+// toDo is what is to be done because of what the ledger holds of a transaction, and when.
+func (in *incarnation) toDo(s *deal.Sealing) map[deal.Job]time.Time {
+	jobs := map[deal.Job]time.Time{}
 	if alive(s) {
-		q.want(deal.Job{Kind: deal.JobSeal, Tx: s.Tx}, s.Next)
+		jobs[deal.Job{Kind: deal.JobSeal, Tx: s.Tx}] = s.Next
 	}
 	if st, err := in.store.Receipt(context.Background(), s.Tx); err == nil && st.Due() {
-		q.want(deal.Job{Kind: deal.JobTell, Tx: st.Owner}, time.Time{})
+		jobs[deal.Job{Kind: deal.JobTell, Tx: st.Owner}] = time.Time{}
 	}
 	if in.w.script.Moves && in.hasErrands(s.Tx) {
-		q.want(deal.Job{Kind: deal.JobErrand, Tx: s.Tx}, time.Time{})
+		jobs[deal.Job{Kind: deal.JobErrand, Tx: s.Tx}] = time.Time{}
 	}
+	return jobs
 }
 
 // hasErrands reports whether something is still to be done in the CRM because of what became of a transaction.
@@ -171,24 +223,75 @@ func (q *simQueue) want(job deal.Job, due time.Time) {
 		q.jobs[job] = j
 	}
 	// A sealing that is being worked goes on by itself; a receipt that grows while it is told is told again.
-	j.wanted = job.Kind != deal.JobSeal
+	j.wanted, j.never = job.Kind != deal.JobSeal, false
 	j.due = due
+	q.keep(job)
 	q.mu.Unlock()
+	q.awake()
+}
+
+// unwant takes back what was wanted.
+func (q *simQueue) unwant(job deal.Job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if j := q.jobs[job]; j != nil && j.running {
+		j.never = true
+	} else {
+		delete(q.jobs, job)
+	}
+	q.keep(job)
+}
+
+// keep brings the world's timetable in line with a job. q.mu must be held.
+func (q *simQueue) keep(job deal.Job) {
+	if job.Kind == deal.JobSeal {
+		return // its sealing says when it is due
+	}
+	w := q.in.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if j := q.jobs[job]; j != nil && !j.never {
+		w.jobs[job] = j.due
+	} else {
+		delete(w.jobs, job)
+	}
+}
+
+func (q *simQueue) awake() {
 	select {
 	case q.wake <- struct{}{}:
 	default:
 	}
 }
 
+// told does to the job of a receipt what the store does to it when it commits that the CRM was told: see store.Told.
+func (q *simQueue) told(tx deal.TxID, again time.Duration) {
+	st, err := q.in.store.Receipt(context.Background(), tx)
+	if err != nil || st.Sequence == 0 || st.Due() {
+		return
+	}
+	if job := (deal.Job{Kind: deal.JobTell, Tx: st.Owner}); again > 0 {
+		q.want(job, time.Now().Add(again))
+	} else if q.in.gate() == nil { // of a daemon that is dead nobody knows whether it came to that
+		q.unwant(job)
+	}
+}
+
+// done ends a job, unless the daemon is dead: then it is to be found as it stood.
 func (q *simQueue) done(j *simJob, out deal.Outcome) {
 	goesOn := false
 	if j.Kind == deal.JobSeal && out.Again == 0 {
 		s, err := q.in.store.Load(context.Background(), j.Tx)
 		goesOn = err == nil && alive(s)
 	}
+	if q.in.gate() != nil {
+		return
+	}
 	q.mu.Lock()
 	j.running = false
 	switch {
+	case j.never:
+		delete(q.jobs, j.Job)
 	case j.wanted:
 	case out.Again > 0:
 		j.due = time.Now().Add(out.Again)
@@ -197,11 +300,9 @@ func (q *simQueue) done(j *simJob, out deal.Outcome) {
 	default:
 		delete(q.jobs, j.Job)
 	}
+	q.keep(j.Job)
 	q.mu.Unlock()
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
+	q.awake()
 }
 
 // everything is what the ledger holds, oldest first.

@@ -48,6 +48,7 @@ type simWorld struct {
 	deals   map[deal.Kind][]*simDeal
 	entries []*simEntry
 	noticed map[deal.TxID]bool
+	jobs    simTimetable
 	digests map[deal.TxID]map[string]bool // that went to the key
 	seconds map[deal.TxID]map[string]bool // of second seals
 	keys    *following                    // two seals are asked for in every other ten minutes
@@ -123,7 +124,7 @@ var simStart = time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC)
 // newSimWorld must be called inside the bubble. login is where the secrets are.
 func newSimWorld(t *testing.T, s simScript, k simKit) *simWorld {
 	time.Sleep(time.Until(simStart))
-	w := &simWorld{script: s, kit: k, start: time.Now(), people: make(chan struct{}, 1), pipes: map[string]*connectortest.Pipe{}, deals: map[deal.Kind][]*simDeal{}, noticed: map[deal.TxID]bool{},
+	w := &simWorld{script: s, kit: k, start: time.Now(), people: make(chan struct{}, 1), pipes: map[string]*connectortest.Pipe{}, deals: map[deal.Kind][]*simDeal{}, noticed: map[deal.TxID]bool{}, jobs: simTimetable{},
 		bears: map[deal.TxID]time.Time{}, digests: map[deal.TxID]map[string]bool{}, seconds: map[deal.TxID]map[string]bool{}, shown: map[string]int64{}, sever: map[deal.Kind]simEvent{}, deaf: map[deal.Kind]time.Time{}, tardy: map[deal.Kind]bool{}, clocked: map[deal.Kind]bool{}, lag: map[deal.Kind]time.Duration{}, skew: map[deal.Kind]time.Duration{deal.Salesforce: s.Skew[0], deal.HubSpot: s.Skew[1]}}
 	w.world, w.dice = &world{t: t, now: time.Now}, rand.New(rand.NewPCG(s.Seed, 0xd1ce))
 	w.org = mock.New(mock.Options{Sandbox: true, Now: w.clockOf(deal.Salesforce), ConsumerKey: "engine", ClientSecret: k.secret, RequestLimit: 10_000})
