@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"time"
 
 	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/doctor"
+	"github.com/dealseal/dealseal/signing/revocation"
 )
 
 // Names of the checks of who and what comes in from outside.
@@ -35,11 +37,35 @@ func (x *examiner) listeners() map[string]config.TLS {
 
 // examineListener looks at the files as a listener would read them now.
 func (x *examiner) examineListener(path string, t config.TLS) doctor.Examination {
-	return examination(doctor.Machine, checkListener, path, machineLimit, func(_ context.Context, report func(doctor.Finding)) {
-		f := listenerFinding(newCertificate(x.cfg, t), time.Now())
+	return examination(doctor.Machine, checkListener, path, machineLimit, func(ctx context.Context, report func(doctor.Finding)) {
+		c := newCertificate(x.cfg, t)
+		f := listenerFinding(c, time.Now())
+		if f.Result == doctor.Pass {
+			f = x.stapleFinding(ctx, c, f)
+		}
 		f.Subject = path
 		report(f)
 	})
+}
+
+// stapleFinding is what else is to be said of a good certificate: what its CA says, where it offers that.
+func (x *examiner) stapleFinding(ctx context.Context, c *certificate, good doctor.Finding) doctor.Finding {
+	pair, err := c.read()
+	if err != nil {
+		return failed(checkListener, err, "leave the files as they are while they are looked at")
+	}
+	_, err = fetchStaple(ctx, revocation.NewClient(revocation.Options{HTTP: x.http}), pair)
+	var revoked *revocation.RevokedError
+	switch {
+	case errors.Is(err, errNoResponder):
+		return good
+	case errors.As(err, &revoked):
+		return doctor.Failed(checkListener, "put a certificate of a new key in its place", "its CA says that it was revoked at %s", revoked.At.UTC().Format(time.RFC3339))
+	case err != nil:
+		return doctor.Warned(checkListener, "see that this machine may reach the CA's OCSP responder: whoever connects has to ask it himself until then", "%s, and there is no OCSP response to send along: %v", good.What, err)
+	}
+	good.What += ", and says so with an OCSP response"
+	return good
 }
 
 func listenerFinding(c *certificate, now time.Time) doctor.Finding {

@@ -89,10 +89,14 @@ type certificate struct {
 	files []string
 	log   func(error)
 
-	mu      sync.Mutex
-	looked  time.Time
-	seen    [2]fileState
-	current *tls.Certificate
+	renewed chan struct{} // has room for one; told when another certificate is current
+
+	mu          sync.Mutex
+	looked      time.Time
+	seen        [2]fileState
+	current     *tls.Certificate
+	stapled     *tls.Certificate // current with what its CA says about it; nil before that is known
+	stapleUntil time.Time
 }
 
 // fileState tells whether a file is still the one that was read.
@@ -102,7 +106,7 @@ type fileState struct {
 }
 
 func newCertificate(cfg *config.Config, t config.TLS) *certificate {
-	c := &certificate{chain: relativeTo(cfg.File, t.Certificate), key: func() ([]byte, error) {
+	c := &certificate{renewed: make(chan struct{}, 1), chain: relativeTo(cfg.File, t.Certificate), key: func() ([]byte, error) {
 		s, err := t.Key.Resolve()
 		return s.Reveal(), err
 	}}
@@ -121,7 +125,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.current != nil && time.Since(c.looked) < certificateAfresh {
-		return c.current, nil
+		return c.shown(), nil
 	}
 	c.looked = time.Now()
 	var now [2]fileState
@@ -131,12 +135,16 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		}
 	}
 	if c.current != nil && now == c.seen {
-		return c.current, nil
+		return c.shown(), nil
 	}
 	next, err := c.read()
 	c.seen = now
 	if err == nil {
-		c.current = next
+		c.current, c.stapled = next, nil
+		select {
+		case c.renewed <- struct{}{}:
+		default:
+		}
 		return next, nil
 	}
 	if c.current == nil {
@@ -145,7 +153,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if c.log != nil {
 		c.log(err)
 	}
-	return c.current, nil
+	return c.shown(), nil
 }
 
 func (c *certificate) read() (*tls.Certificate, error) {

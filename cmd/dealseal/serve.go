@@ -239,6 +239,7 @@ func (d *service) run(ctx context.Context, hup <-chan os.Signal) error {
 	})
 	g.Go(func() error { return d.servePublic(ctx) })
 	g.Go(func() error { return d.serveAPI(ctx) })
+	g.Go(func() error { return d.stapleListeners(ctx) })
 	g.Go(func() error { return d.ingress.Run(ctx) })
 	g.Go(func() error { return d.lookAfterPushes(ctx) })
 	g.Go(func() error { return d.lookAfterSecrets(ctx) })
