@@ -141,8 +141,19 @@ type Rule struct {
 	// AuditTrail is id@version of the bundle that the deal's audit trail is made with; it is attached beside the
 	// contract. "none" attaches none. Default audit-trail@1.
 	AuditTrail string `yaml:"audit_trail"`
+	// Signer is where records name the person for whom a contract is, so that whoever asks for one (POST /v1/signatures) may
+	// name that person, and is refused if it is another. Without it a signer is refused.
+	Signer Signer `yaml:"signer"`
 	// Guard limits the deals of the rule.
 	Guard Guard `yaml:"guard"`
+}
+
+// Signer names fields of one object, which may be a list of the record's: contacts.email, OpportunityContactRoles.Contact.Email.
+type Signer struct {
+	// Email is the path of the address.
+	Email string `yaml:"email"`
+	// Name are paths that make the name with spaces between them. Default: names are refused.
+	Name []string `yaml:"name"`
 }
 
 // Caps limit the deals of a tenant, over all its rules. See Guard.
@@ -405,6 +416,30 @@ func (c *Config) checkTenant(t *Tenant) (errs []error) {
 	return append(errs, c.checkPushes(t)...)
 }
 
+func checkSigner(t *Tenant, path string, r Rule) (errs []error) {
+	s := r.Signer
+	if s.Email == "" && len(s.Name) == 0 {
+		return nil
+	}
+	fail := func(key, format string, args ...any) { errs = append(errs, t.At(path+key, format, args...)) }
+	if r.Delegated != nil {
+		fail("", "signer is for contracts that are asked for, and those of a delegated rule are asked for at the vendor: take it out")
+	}
+	object := func(field string) string { return field[:max(strings.LastIndexByte(field, '.'), 0)] }
+	for _, p := range append([]string{s.Email}, s.Name...) {
+		switch {
+		case !signerPath.MatchString(p):
+			fail("", "signer: %q is no path of a field: write it like contacts.email, without numbers of a list", p)
+		case object(p) != object(s.Email):
+			fail(".name", "signer.name: %s is not beside %s: name and address have to be of one person", p, s.Email)
+		}
+	}
+	return errs
+}
+
+// signerPath is a path that picks nothing from a list.
+var signerPath = regexp.MustCompile(`^[A-Za-z]\w*(\.[A-Za-z]\w*)*$`)
+
 func (c *Config) checkRule(t *Tenant, path string, r Rule) (errs []error) {
 	fail := func(key, format string, args ...any) { errs = append(errs, t.At(path+"."+key, format, args...)) }
 	if !idForm.MatchString(r.ID) {
@@ -427,6 +462,7 @@ func (c *Config) checkRule(t *Tenant, path string, r Rule) (errs []error) {
 	if !slices.Contains([]string{"hold", "seal"}, r.ReEntry) {
 		fail("re_entry", "re_entry is %q: it must be hold or seal", r.ReEntry)
 	}
+	errs = append(errs, checkSigner(t, path+".signer", r)...)
 	for key, stage := range r.Move {
 		switch {
 		case !slices.Contains(moveKeys, key):

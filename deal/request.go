@@ -17,6 +17,9 @@ type Request struct {
 	Who string
 	// Callback is where those who asked want to be told what becomes of it; empty: nowhere.
 	Callback string
+	// Signer is the person for whom the contract is, as they say: it is compared with the record, and kept nowhere. Nil: they
+	// name nobody.
+	Signer *Person
 }
 
 // requested begins the occurrences of requests. No CRM gives an entry such a name: those of Salesforce are record IDs, those

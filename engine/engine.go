@@ -47,6 +47,8 @@ type Rule struct {
 	Plan      deal.Plan
 	// Filter is the condition that a record must meet when its entry is noticed; nil for none. Plan.Filter is its text.
 	Filter *deal.Filter
+	// Signatory is where records name whom those who ask for a contract may name; nil: they may name nobody.
+	Signatory *deal.Signatory
 	// Types says what the document makes of the plan's fields, by path, for comparison with the account.
 	Types map[string]deal.ValueType
 }

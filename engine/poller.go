@@ -333,7 +333,7 @@ func ProbeOf(rules []Rule) connectors.Probe {
 			}
 		}
 		ask.Watches = append(ask.Watches, r.Watch)
-		ask.Read = append(ask.Read, r.Plan.Fields...)
+		ask.Read = append(append(ask.Read, r.Plan.Fields...), r.Signatory.Paths()...)
 		ask.WriteBack = append(ask.WriteBack, r.Plan.WriteBack)
 		for _, status := range deal.MoveStatuses {
 			if to := r.Plan.Moves[status]; to != "" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
@@ -36,6 +37,9 @@ func (e *Engine) Request(ctx context.Context, tenant deal.TenantID, rule, record
 	if t.Rules[i].Plan.WriteBack.Audit == "" {
 		return "", &deal.RequestError{Reason: fmt.Sprintf("rule %q writes no audit record (write_back.audit), which alone shows after a restore whether a request was carried out", rule)}
 	}
+	if err := maySign(t.Rules[i], q.Signer); err != nil {
+		return "", err
+	}
 	if err := e.mayRequest(t); err != nil {
 		return "", err
 	}
@@ -48,6 +52,20 @@ func (e *Engine) Request(ctx context.Context, tenant deal.TenantID, rule, record
 		e.Log.InfoContext(ctx, "requested", "tx", tx, "who", q.Who)
 	}
 	return tx, err
+}
+
+// maySign refuses a person whom the rule could not compare with the record: to take a name and do nothing with it would be to
+// promise that this person is asked to sign.
+func maySign(r Rule, p *deal.Person) error {
+	switch {
+	case p == nil:
+		return nil
+	case r.Signatory == nil:
+		return &deal.RequestError{Reason: fmt.Sprintf("signer cannot be taken: a contract gets the house's own seal here, and no person signs it; with signer in rule %q it is compared with the person on the record", r.Watch.Rule)}
+	case p.Name != "" && len(r.Signatory.Name) == 0:
+		return &deal.RequestError{Reason: fmt.Sprintf("signer.name cannot be taken: rule %q compares addresses only (signer.name there says where names are)", r.Watch.Rule)}
+	}
+	return nil
 }
 
 // mayRequest says why a request has to wait, as entries have to.
@@ -85,9 +103,12 @@ func (e *Engine) entryOf(ctx context.Context, t *Tenant, r Rule, record string, 
 		return n, fmt.Errorf("rule %q is not watched yet", watch.Rule)
 	}
 	watch.Since = since
-	rec, err := t.CRM.Record(ctx, deal.Ref{Object: watch.Object, ID: record}, r.Filter.Paths())
+	rec, err := t.CRM.Record(ctx, deal.Ref{Object: watch.Object, ID: record}, slices.Concat(r.Filter.Paths(), r.Signatory.Paths()))
 	if err != nil {
 		return n, aboutRequest(err)
+	}
+	if q.Signer != nil && !r.Signatory.Names(rec, *q.Signer) {
+		return n, &deal.RequestError{Reason: fmt.Sprintf("the record does not name the signer (%s)", strings.Join(r.Signatory.Paths(), ", "))}
 	}
 	switch ok, misfit := r.Filter.Matches(rec); {
 	case misfit != nil:

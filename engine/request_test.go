@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -222,4 +223,45 @@ func TestAnEntryFromTheTimeOfARequestIsHeldHoweverLateItIsNoticed(t *testing.T) 
 	d.finish()
 	d.wantDone(d.load(later))
 	w.wantUses(2)
+}
+
+// TestARequestMayNameThePersonOnTheRecordOnly, and the log does not name them.
+func TestARequestMayNameThePersonOnTheRecordOnly(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	d.poll()
+	record := w.deal()
+	w.id(w.org.AddContactRole(record, map[string]any{"Contact": map[string]any{"FirstName": "Zofia", "LastName": "Nowak", "Email": "zofia@example.com"}}))
+	ask := func(key string, p deal.Person) string {
+		t.Helper()
+		tx, err := d.Request(t.Context(), acme, "memo", record, deal.Request{Key: key, Asked: key, Who: "api:erp (0)", Signer: &p})
+		var refused *deal.RequestError
+		if errors.As(err, &refused) {
+			return refused.Reason
+		}
+		must(t, err)
+		return string(tx)
+	}
+	refused := func(says, got string) {
+		t.Helper()
+		if !strings.Contains(got, says) {
+			t.Errorf("it says %q, not %q", got, says)
+		}
+	}
+	zofia := deal.Person{Name: "Zofia Nowak", Email: "Zofia@example.com"}
+	refused("house's own seal", ask("1", zofia))
+	at := &d.Tenants[0].Rules[0].Signatory
+	*at = &deal.Signatory{Email: "OpportunityContactRoles.Contact.Email"}
+	refused("compares addresses only", ask("1", zofia))
+	*at = &deal.Signatory{Email: "OpportunityContactRoles.Contact.Email", Name: []string{"OpportunityContactRoles.Contact.FirstName", "OpportunityContactRoles.Contact.LastName"}}
+	refused("the record does not name the signer", ask("1", deal.Person{Name: "Zofia Nowak", Email: "z@example.com"}))
+	refused("the record does not name the signer", ask("1", deal.Person{Name: "Zofia Kowalska", Email: "zofia@example.com"}))
+	if said := d.log.String(); strings.Contains(strings.ToLower(said), "zofia") {
+		t.Error("the log names the person")
+	}
+	tx := deal.TxID(ask("1", zofia))
+	d.finish()
+	d.wantDone(d.load(tx))
+	w.wantUses(1)
 }

@@ -300,7 +300,11 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 		}
 		p.AuditTrail = b.Hash()
 	}
-	return engine.Rule{StartFrom: start, Plan: p, Types: types, Filter: filter,
+	var signatory *deal.Signatory
+	if r.Signer.Email != "" {
+		signatory = &deal.Signatory{Email: r.Signer.Email, Name: r.Signer.Name}
+	}
+	return engine.Rule{StartFrom: start, Plan: p, Types: types, Filter: filter, Signatory: signatory,
 		Watch: deal.Watch{Rule: r.ID, Object: r.Object, Pipeline: r.When.Pipeline, Stage: r.When.Stage}}, nil
 }
 

@@ -25,15 +25,15 @@ type NewSignature struct {
 	Rule     string        `json:"rule,omitempty"`
 	Template string        `json:"template_id,omitempty" doc:"ID or ID@VERSION, as in /v1/templates"`
 	Record   string        `json:"record_id" doc:"its ID in the CRM, from where all that the contract says is read" pattern:"^[A-Za-z0-9]{1,32}$"`
-	Signer   *Signer       `json:"signer,omitempty" doc:"refused: what is made here is the house's own seal, and no person signs it"`
+	Signer   *Signer       `json:"signer,omitempty" doc:"the person for whom the contract is, whom the record has to name; refused where the rule does not say where. What is made is the house's own seal: this person is not asked to sign"`
 	Callback string        `json:"callback_url,omitempty" doc:"where events of this contract are sent, signed: at or below the address of a webhook that is there for callbacks"`
 	Options  *SealOptions  `json:"options,omitempty" doc:"what the seal must be; refused where the rule's profile makes another one"`
 }
 
-// Signer is a person who would sign.
+// Signer is the person for whom a contract is.
 type Signer struct {
 	Name  string `json:"name,omitempty"`
-	Email string `json:"email,omitempty"`
+	Email string `json:"email"`
 }
 
 // SealOptions are what is asked of the seal.
@@ -95,6 +95,9 @@ func (a *API) requestSignature(ctx context.Context, r *request) (any, error) {
 	}
 	q := SignatureRequest{Tenants: r.tenants, Tenant: s.Tenant, Rule: s.Rule, Template: s.Template, Record: s.Record,
 		Request: deal.Request{Key: key[0], Asked: string(asked), Who: r.token.Who(), Callback: s.Callback}}
+	if p := s.Signer; p != nil {
+		q.Signer = &deal.Person{Name: p.Name, Email: p.Email}
+	}
 	if s.Options != nil {
 		q.Timestamp = s.Options.Timestamp
 	}
@@ -112,8 +115,8 @@ func (s NewSignature) check() error {
 		return problem(http.StatusUnprocessableEntity, "record_id must be the CRM's ID of a record: at most 32 letters and digits")
 	case s.Tenant == "" && s.Rule == "" && s.Template == "":
 		return problem(http.StatusUnprocessableEntity, "say which contract, with template_id or rule")
-	case s.Signer != nil:
-		return problem(http.StatusUnprocessableEntity, "signer cannot be taken: a contract gets the house's own seal here, and no person signs it; whose names stand in it is read from the record")
+	case s.Signer != nil && strings.TrimSpace(s.Signer.Email) == "":
+		return problem(http.StatusUnprocessableEntity, "signer.email is missing: persons are known by their addresses")
 	case s.Options != nil && s.Options.PAdES != nil && !*s.Options.PAdES:
 		return problem(http.StatusUnprocessableEntity, "options.pades is false: every seal here is a PAdES signature")
 	}
