@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"time"
 
 	"github.com/dealseal/dealseal/deal"
 )
@@ -83,4 +84,51 @@ func (s *Store) EndErrand(ctx context.Context, e deal.Errand) error {
 		}
 		return t.auditShared(tenant, e.Tx, deal.Entry{Who: "daemon", What: string(e.Kind) + " " + string(e.Fate), Why: e.Outcome})
 	})
+}
+
+// ErrandFigures are how the errands of a tenant are doing.
+type ErrandFigures struct {
+	// Open are still to be done, Failing of these were tried three times and could not be.
+	Open, Failing int64
+	// Problem is why one of those that fail does.
+	Problem string
+	// Oldest is when the oldest of those that are open was made, zero when none is.
+	Oldest time.Time
+	// Refused are those of the last day that the CRM did not let us do.
+	Refused int64
+}
+
+const (
+	errandFiguresQuery  = `SELECT tenant, count(*), sum(tries >= 3 AND problem <> ''), min(made), max(CASE WHEN tries >= 3 THEN problem ELSE '' END) FROM errands WHERE fate = '' GROUP BY tenant`
+	errandsRefusedQuery = `SELECT tenant, count(*) FROM errands WHERE fate = 'refused' AND ended >= $1 GROUP BY tenant`
+)
+
+// ErrandFigures returns how errands are doing, by tenant; a tenant of which there is nothing to say is not in it.
+func (s *Store) ErrandFigures(ctx context.Context) (map[deal.TenantID]ErrandFigures, error) {
+	all := map[deal.TenantID]ErrandFigures{}
+	err := s.view(ctx, func(t *txn) error {
+		clear(all)
+		err := t.each(func(r *sql.Rows) error {
+			var tenant deal.TenantID
+			var f ErrandFigures
+			var oldest int64
+			err := r.Scan(&tenant, &f.Open, &f.Failing, &oldest, &f.Problem)
+			f.Oldest = fromMillis(oldest)
+			all[tenant] = f
+			return err
+		}, errandFiguresQuery)
+		if err != nil {
+			return err
+		}
+		return t.each(func(r *sql.Rows) error {
+			var tenant deal.TenantID
+			var n int64
+			err := r.Scan(&tenant, &n)
+			f := all[tenant]
+			f.Refused = n
+			all[tenant] = f
+			return err
+		}, errandsRefusedQuery, t.now.Add(-24*time.Hour).UnixMilli())
+	})
+	return all, err
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/dealseal/dealseal/deal"
 )
 
@@ -167,4 +169,38 @@ func TestAfterARestoreAnErrandMayHaveBeenDone(t *testing.T) {
 	if e := errandsOf(t, s, sl.Tx)[0]; e.Tries != 1 {
 		t.Errorf("it is %+v: nobody would look whether it was done", e)
 	}
+}
+
+func TestErrandsThatAreNotDoneAreCounted(t *testing.T) {
+	s, c := newStore(t)
+	waits, refused := oneMoving(t, s, "006A"), oneMoving(t, s, "006B")
+	for _, sl := range []*deal.Sealing{waits, refused} {
+		sl.Condition = deal.Held
+		advance(t, s, sl, "held")
+	}
+	want := func(when string, f ErrandFigures) {
+		t.Helper()
+		all, err := s.ErrandFigures(t.Context())
+		if diff := cmp.Diff(f, all[acme]); err != nil || diff != "" {
+			t.Errorf("%s: %v, want (-), got (+):\n%s", when, err, diff)
+		}
+	}
+	made := c.now
+	want("both are to be done", ErrandFigures{Open: 2, Oldest: made})
+	for range 3 {
+		e := errandsOf(t, s, waits.Tx)[0]
+		begun := s.BeginErrand(t.Context(), e)
+		e.Problem = "busy"
+		if err := errors.Join(begun, s.EndErrand(t.Context(), e)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := errandsOf(t, s, refused.Tx)[0]
+	e.Fate, e.Outcome = deal.ErrandRefused, "a validation rule"
+	if err := s.EndErrand(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	want("one was tried three times, the other is refused", ErrandFigures{Open: 1, Failing: 1, Problem: "busy", Oldest: made, Refused: 1})
+	c.advance(25 * time.Hour)
+	want("a day later", ErrandFigures{Open: 1, Failing: 1, Problem: "busy", Oldest: made})
 }

@@ -110,6 +110,19 @@ type Tenant struct {
 	Listening *deal.Listening
 	// Workflows are those of the CRM that wait for deals.
 	Workflows Workflows
+	// Errands are what is to be done in the CRM because of what became of deals.
+	Errands Errands
+}
+
+// Errands is how that is doing which is to be done in a CRM beside telling records.
+type Errands struct {
+	// Open are still to be done; Failing of these could not be in three tries, the last time because of Problem.
+	Open, Failing int64
+	Problem       string
+	// Oldest is when the oldest of those that are open was made.
+	Oldest time.Time
+	// Refused are those of the last day that the CRM did not let us do.
+	Refused int64
 }
 
 // Workflows is how those are doing that stand still until they are told what has become of a deal.

@@ -101,6 +101,7 @@ var (
 	quietDesc      = desc("dealseal_listening_silent_seconds", "Time since a CRM that is listened to last said anything, and be it that it is there, or since listening began.", "tenant")
 	heardLagDesc   = desc("dealseal_listening_lag_seconds", "From the commit of the last change that a CRM has told of, by its clock, until it was heard.", "tenant")
 	workflowsDesc  = desc("dealseal_workflows", "Workflows of a CRM that wait for a deal; of these, those that could not be told three times; and those of the last 24 hours that were not told.", "tenant", "state")
+	errandsDesc    = desc("dealseal_errands", "What is to be done in a CRM because of what became of deals, beside telling their records (open); of this, what could not be done in three tries (failing); and what the CRM has refused in the last 24 hours (refused).", "tenant", "state")
 	heardEvents    = desc("dealseal_listening_events_total", "Changes that a CRM has told of since listening began, of whatever kind.", "tenant")
 	untoldDesc     = desc("dealseal_records_untold", "Records in a CRM that have been showing something older than what is true for more than a minute.")
 	oddDesc        = desc("dealseal_quarantined_rows", "Rows of CRMs that could not be understood and that nobody has dealt with; behind each a deal may be waiting. Counted up to 1000.")
@@ -173,7 +174,7 @@ func (m *Metrics) Stamped(server string, took time.Duration, err error) {
 
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sealingsDesc, dealsDesc, depthDesc, oldestDesc, overdueDesc, waitingDesc, patienceDesc, pausedDesc, guardDesc, failingDesc, pollDesc, intervalDesc, budgetDesc, workflowsDesc, heardDesc, quietDesc, heardLagDesc, heardEvents, untoldDesc, oddDesc, discrepantDesc, passDesc, mendedDesc,
+	for _, d := range []*prometheus.Desc{sealingsDesc, dealsDesc, depthDesc, oldestDesc, overdueDesc, waitingDesc, patienceDesc, pausedDesc, guardDesc, failingDesc, pollDesc, intervalDesc, budgetDesc, workflowsDesc, errandsDesc, heardDesc, quietDesc, heardLagDesc, heardEvents, untoldDesc, oddDesc, discrepantDesc, passDesc, mendedDesc,
 		notAfterDesc, revokedDesc, followsDesc, besideDesc, answeredDesc, usesDesc, spentDesc, stampUpDesc, quotaDesc, volumeDesc, auditDesc, databaseDesc, walDesc, freeDesc, floorDesc, backupDesc, backupDBDesc} {
 		ch <- d
 	}
@@ -358,6 +359,9 @@ func (m *Metrics) collectPoll(t Tenant, ch chan<- prometheus.Metric) {
 	}
 	for state, n := range map[string]int64{"waiting": t.Workflows.Waiting, "failing": t.Workflows.Failing, "lost": t.Workflows.Lost} {
 		ch <- gauge(workflowsDesc, float64(n), string(t.ID), state)
+	}
+	for state, n := range map[string]int64{"open": t.Errands.Open, "failing": t.Errands.Failing, "refused": t.Errands.Refused} {
+		ch <- gauge(errandsDesc, float64(n), string(t.ID), state)
 	}
 	if l := t.Listening; l != nil {
 		last := l.At

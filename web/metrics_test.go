@@ -58,6 +58,8 @@ func TestMetricsTellTheState(t *testing.T) {
 		`dealseal_listening_connected{tenant="acme"} 1`, `dealseal_listening_connected{tenant="acme-test"} 0`,
 		`dealseal_listening_silent_seconds{tenant="acme"} 60`, `dealseal_listening_silent_seconds{tenant="acme-test"} 10800`,
 		`dealseal_listening_lag_seconds{tenant="acme"} 1.5`, `dealseal_listening_events_total{tenant="acme"} 271`,
+		`dealseal_errands{state="open",tenant="nordwind"} 3`, `dealseal_errands{state="failing",tenant="nordwind"} 2`,
+		`dealseal_errands{state="refused",tenant="nordwind"} 1`, `dealseal_errands{state="refused",tenant="acme"} 0`,
 		`dealseal_poll_age_seconds{tenant="fabrikam"} 0`,
 		`dealseal_crm_budget_used_ratio{tenant="acme"} 0.12345`,
 		fmt.Sprintf(`dealseal_certificate_not_after_seconds{key="house"} %v`, float64(noon.AddDate(1, 2, 3).Unix())),

@@ -109,7 +109,16 @@ type tenantView struct {
 	Lag                                              string
 	Heard                                            *heardView     // nil where the CRM is only polled
 	Workflows                                        *workflowsView // nil where none waits
+	Errands                                          *errandsView   // nil where none is to be done, or was refused
 	Budget, BudgetShare                              string
+}
+
+// errandsView is what is to be done in a CRM because of what became of deals.
+type errandsView struct {
+	State state // of those that fail, or were refused
+	Open  string
+	Since *moment
+	Err   string
 }
 
 // heardView is how listening to a tenant's CRM goes.
@@ -553,7 +562,7 @@ func viewTenant(t Tenant, now time.Time) tenantView {
 	if t.Listening != nil {
 		v.Heard = viewHeard(*t.Listening, now)
 	}
-	v.Workflows = viewWorkflows(t.Workflows, now)
+	v.Workflows, v.Errands = viewWorkflows(t.Workflows, now), viewErrands(t.Errands, now)
 	switch {
 	case v.Silent || v.Polled == nil:
 		v.Lag = "not known"
@@ -597,6 +606,26 @@ func viewWorkflows(w Workflows, now time.Time) *workflowsView {
 		v.State = state{Mark: "dead", Word: number(w.Failing) + " cannot be told"}
 	case w.Lost > 0:
 		v.State = state{Mark: "retrying", Word: number(w.Lost) + " not told in time"}
+	}
+	return v
+}
+
+func viewErrands(e Errands, now time.Time) *errandsView {
+	if e.Open+e.Refused == 0 {
+		return nil
+	}
+	v := &errandsView{Open: number(e.Open) + " errands to do", Since: at(e.Oldest, now), Err: short(e.Problem, 300)}
+	switch {
+	case e.Open == 1:
+		v.Open = "1 errand to do"
+	case e.Open == 0:
+		v.Open = "errands"
+	}
+	switch {
+	case e.Failing > 0:
+		v.State = state{Mark: "dead", Word: number(e.Failing) + " failing"}
+	case e.Refused > 0:
+		v.State = state{Mark: "dead", Word: number(e.Refused) + " refused since yesterday"}
 	}
 	return v
 }

@@ -104,14 +104,11 @@ func newCountedWorld(t *testing.T, o worldOptions) *world {
 	return w
 }
 
-// newRollingWorld is a counted one, whose memos move their records on in Salesforce; if its deals ask for two seals, in the middle of a rollover.
+// newRollingWorld is a counted one, whose memos move their records on; if its deals ask for two seals, in the middle of a rollover.
 func newRollingWorld(t *testing.T, o worldOptions) *world {
 	t.Helper()
 	w := newCountedWorld(t, o)
 	for _, c := range w.crms {
-		if c.kind() != deal.Salesforce { // HubSpot's moves are the simulation's: a chain to B-LTA is long enough
-			continue
-		}
 		w.rewrite(t, "tenants/"+c.tenant()+".yaml", "{id: "+ruleMemo+",", fmt.Sprintf("{id: %s, move: {signed: %q},", ruleMemo, c.stage(stageLost)))
 	}
 	if o.dual {
@@ -213,9 +210,6 @@ func (c *chain) plunges() (list []plunge) {
 		case "commit/recover":
 			continue // see recoverWithCrashes
 		case "commit/errand":
-			if c.crms[0].kind() != deal.Salesforce {
-				continue // see newRollingWorld
-			}
 			way.reach = func(*testing.T, *process) { c.add(ruleMemo) }
 		default:
 			way.reach = func(t *testing.T, _ *process) { c.add(c.ruleFor(p)) }

@@ -124,6 +124,10 @@ func (p *pageHouse) Tenants(ctx context.Context) (out []web.Tenant, err error) {
 	if err != nil {
 		return nil, err
 	}
+	errands, err := p.ErrandFigures(ctx)
+	if err != nil {
+		return nil, err
+	}
 	pauses, err := p.Pauses(ctx)
 	if err != nil {
 		return nil, err
@@ -142,7 +146,7 @@ func (p *pageHouse) Tenants(ctx context.Context) (out []web.Tenant, err error) {
 		if l, listens := p.listening(id); listens {
 			heard = &l
 		}
-		out = append(out, web.Tenant{Paused: paused[id], Listening: heard, Workflows: web.Workflows(workflows[id]), Rules: rules, ID: id, Name: t.file.Tenant.Name, Kind: deal.Kind(t.file.CRM.Kind), Environment: t.file.Tenant.Environment,
+		out = append(out, web.Tenant{Paused: paused[id], Listening: heard, Workflows: web.Workflows(workflows[id]), Errands: web.Errands(errands[id]), Rules: rules, ID: id, Name: t.file.Tenant.Name, Kind: deal.Kind(t.file.CRM.Kind), Environment: t.file.Tenant.Environment,
 			Nightly: t.file.Reconcile.At != config.Never, Every: t.poll, Poll: byTenant[id]})
 	}
 	return out, nil
