@@ -312,7 +312,37 @@ func (e *Endpoint) Shown(s secret.Secret) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return prefixPublic + base64.StdEncoding.EncodeToString(key.Public().(ed25519.PublicKey)), nil
+	return PublicKey{PublicKey: key.Public().(ed25519.PublicKey)}.String(), nil
+}
+
+// PublicKey is what a receiver verifies with.
+type PublicKey struct {
+	ed25519.PublicKey
+	// Until is when it ends, because a newer one has taken its place; the zero time: never.
+	Until time.Time
+}
+
+// String is the key as libraries of Standard Webhooks take it.
+func (k PublicKey) String() string {
+	return prefixPublic + base64.StdEncoding.EncodeToString(k.PublicKey)
+}
+
+// PublicKeys are those that count at a time, the newest first; none of an endpoint that shares a secret.
+func (e *Endpoint) PublicKeys(now time.Time) (all []PublicKey, err error) {
+	if !e.Asymmetric {
+		return nil, nil
+	}
+	for _, s := range e.Secrets {
+		if !s.Until.IsZero() && !now.Before(s.Until) {
+			continue
+		}
+		key, err := standardPrivate(string(s.Value.Reveal()))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, PublicKey{key.Public().(ed25519.PublicKey), s.Until})
+	}
+	return all, nil
 }
 
 // Wants reports whether an event of a type is delivered here.

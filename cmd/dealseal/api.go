@@ -246,6 +246,14 @@ func (h *apiHouse) Endpoint(ctx context.Context, id string) (api.Endpoint, error
 	return apiEndpoint(e), said(err)
 }
 
+func (h *apiHouse) EndpointKeys(ctx context.Context, id string) ([]webhooks.PublicKey, error) {
+	e, err := h.Store.Endpoint(ctx, id)
+	if err != nil {
+		return nil, said(err)
+	}
+	return e.PublicKeys(time.Now())
+}
+
 func apiEndpoint(e store.EndpointState) api.Endpoint {
 	return api.Endpoint{ID: e.ID, Tenant: e.Tenant, Host: e.Host, Dialect: e.Dialect, Format: e.Format, Events: append([]string{}, e.Events...), Callbacks: e.Callbacks, Configured: e.Configured, State: e.State, Reason: e.Reason,
 		Since: e.Since, Failures: e.Failures, Pending: e.Pending, Failed: e.Failed, Succeeded: e.Succeeded, Tried: e.Tried}

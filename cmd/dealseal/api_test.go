@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -477,6 +478,7 @@ var ways = map[string]way{
 	"post /v1/webhooks":                                                 {path: "/v1/webhooks", body: newHook, roles: "admin"},
 	"post /v1/webhooks/test":                                            {path: "/v1/webhooks/test", body: `{"endpoint":"acme/erp"}`, roles: "operator admin"},
 	"get /v1/webhooks/{tenant}/{name}":                                  {path: "/v1/webhooks/acme/erp", other: "/v1/webhooks/beta/erp", roles: everyRole},
+	"get /v1/webhooks/{tenant}/{name}/keys":                             {path: "/v1/webhooks/acme/erp/keys", other: "/v1/webhooks/beta/erp/keys", roles: everyRole},
 	"post /v1/webhooks/{tenant}/{name}/rotate":                          {path: "/v1/webhooks/acme/erp/rotate", other: "/v1/webhooks/beta/erp/rotate", body: because, roles: "admin"},
 	"post /v1/webhooks/{tenant}/{name}/enable":                          {path: "/v1/webhooks/acme/erp/enable", other: "/v1/webhooks/beta/erp/enable", body: because, roles: "admin"},
 	"post /v1/webhooks/{tenant}/{name}/disable":                         {path: "/v1/webhooks/acme/erp/disable", other: "/v1/webhooks/beta/erp/disable", body: because, roles: "admin"},
@@ -710,6 +712,42 @@ func TestWhatIsSentIsTakenToTheLetter(t *testing.T) {
 	}
 	if got := c.ask("POST", c.at(retry, "dead"), "admin", `{"why":"`+strings.Repeat("é", 500)+`"}`); got.Code != http.StatusOK {
 		t.Errorf("a reason of 500 characters: %d %s", got.Code, got.Body)
+	}
+}
+
+// TestAReceiverFetchesThePublicKeysThatCount, both while one takes the place of the other.
+func TestAReceiverFetchesThePublicKeysThatCount(t *testing.T) {
+	t.Parallel()
+	c := newCounter(t)
+	keys := func(id string) (set api.Keys) {
+		t.Helper()
+		got := c.ask("GET", "/v1/webhooks/"+id+"/keys", "viewer", "")
+		if got.Code != http.StatusOK {
+			t.Fatalf("%d %s", got.Code, got.Body)
+		}
+		c.ok(json.Unmarshal(got.Body.Bytes(), &set))
+		return set
+	}
+	if set := keys("acme/erp"); len(set.Keys) != 0 {
+		t.Errorf("of a shared secret: %+v", set)
+	}
+	var added api.AddedEndpoint
+	c.ok(json.Unmarshal(c.ask("POST", "/v1/webhooks", "admin", `{"id":"acme/lasting","url":"https://receiver.example/lasting","asymmetric":true,"why":"a test"}`).Body.Bytes(), &added))
+	first := keys("acme/lasting").Keys
+	if len(first) != 1 || first[0].Text != added.Secret || !first[0].Until.IsZero() {
+		t.Fatalf("%+v; the receiver was given %s", first, added.Secret)
+	}
+	x, err := base64.RawURLEncoding.DecodeString(first[0].X)
+	c.ok(err)
+	if want := "whpk_" + base64.StdEncoding.EncodeToString(x); first[0].Type != "OKP" || first[0].Curve != "Ed25519" || added.Secret != want || len(first[0].ID) != 43 {
+		t.Errorf("%+v is not %s", first[0], added.Secret)
+	}
+	if got := c.ask("POST", "/v1/webhooks/acme/lasting/rotate", "admin", because); got.Code != http.StatusOK {
+		t.Fatal(got.Body)
+	}
+	both := keys("acme/lasting").Keys
+	if len(both) != 2 || both[0].X == first[0].X || !both[0].Until.IsZero() || both[1].X != first[0].X || both[1].Until.IsZero() {
+		t.Errorf("while it is rotated: %+v", both)
 	}
 }
 

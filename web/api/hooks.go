@@ -3,17 +3,42 @@ package api
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/webhooks"
 )
 
 // Endpoints are the webhooks of the tenants that a token sees.
 type Endpoints struct {
 	Endpoints []Endpoint `json:"endpoints"`
+}
+
+// Keys are a JSON Web Key Set (RFC 7517, section 5).
+type Keys struct {
+	Keys []Key `json:"keys"`
+}
+
+// Key is an Ed25519 public key as a JSON Web Key (RFC 8037, section 2).
+type Key struct {
+	Type  string    `json:"kty" enum:"OKP"`
+	Curve string    `json:"crv" enum:"Ed25519"`
+	X     string    `json:"x" doc:"the key, in base64url"`
+	Use   string    `json:"use" enum:"sig"`
+	ID    string    `json:"kid" doc:"its thumbprint (RFC 7638)"`
+	Text  string    `json:"whpk" doc:"the same key as libraries of Standard Webhooks take it"`
+	Until time.Time `json:"until,omitzero" doc:"a newer one has taken its place, and signatures with this one end then"`
+}
+
+func viewKey(k webhooks.PublicKey) Key {
+	x := base64.RawURLEncoding.EncodeToString(k.PublicKey)
+	thumbprint := sha256.Sum256([]byte(`{"crv":"Ed25519","kty":"OKP","x":"` + x + `"}`))
+	return Key{Type: "OKP", Curve: "Ed25519", X: x, Use: "sig", ID: base64.RawURLEncoding.EncodeToString(thumbprint[:]), Text: k.String(), Until: k.Until}
 }
 
 // Deliveries is a page of deliveries.
@@ -130,6 +155,22 @@ func (a *API) endpoint(ctx context.Context, r *request, id string) (Endpoint, er
 }
 
 func (a *API) showEndpoint(ctx context.Context, r *request) (any, error) { return a.endpointOf(ctx, r) }
+
+func (a *API) listKeys(ctx context.Context, r *request) (any, error) {
+	e, err := a.endpointOf(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	all, err := a.House.EndpointKeys(ctx, e.ID)
+	if err != nil {
+		return nil, err
+	}
+	out := Keys{Keys: []Key{}}
+	for _, k := range all {
+		out.Keys = append(out.Keys, viewKey(k))
+	}
+	return out, nil
+}
 
 func (a *API) listDeliveries(ctx context.Context, r *request) (any, error) {
 	before, limit, err := r.page()

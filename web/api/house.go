@@ -7,6 +7,7 @@ import (
 
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/web"
+	"github.com/dealseal/dealseal/webhooks"
 )
 
 // House is what the API needs of the daemon. Its methods answer from what is committed, are safe for concurrent use, and
@@ -49,6 +50,9 @@ type House interface {
 	// Endpoints returns all webhooks, by their IDs, Endpoint one.
 	Endpoints(ctx context.Context) ([]Endpoint, error)
 	Endpoint(ctx context.Context, id string) (Endpoint, error)
+	// EndpointKeys are the public keys that deliveries to an endpoint are verified with, the newest first; none where a secret is
+	// shared.
+	EndpointKeys(ctx context.Context, id string) ([]webhooks.PublicKey, error)
 	// Deliveries returns the newest deliveries to an endpoint that are older than before, unless that is 0, in a state, or
 	// in any if that is empty. Attempts returns those of one that goes to the endpoint.
 	Deliveries(ctx context.Context, endpoint, state string, before int64, limit int) ([]Delivery, error)

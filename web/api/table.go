@@ -53,6 +53,7 @@ func (a *API) table() []route {
 		{method: "POST", path: "/v1/webhooks", may: keepHooks, summary: "add a webhook", takes: NewEndpoint{}, status: created, gives: AddedEndpoint{}, fails: opposed, do: a.addEndpoint},
 		{method: "POST", path: "/v1/webhooks/test", may: tryHooks, summary: "send an event that never was, signed as all others are", takes: Test{}, status: ok, gives: Tested{}, fails: opposed, do: a.test},
 		{method: "GET", path: oneHook, may: see, summary: "one webhook", status: ok, gives: Endpoint{}, fails: missing, do: a.showEndpoint},
+		{method: "GET", path: oneHook + "/keys", may: see, summary: "the public keys that deliveries are verified with, as a JSON Web Key Set; none where a secret is shared", status: ok, gives: Keys{}, fails: missing, do: a.listKeys},
 		{method: "POST", path: oneHook + "/rotate", may: keepHooks, summary: "give a webhook another secret; the one before counts for a day beside it", takes: Rotation{}, status: ok, gives: Rotated{}, fails: opposed, do: a.rotate},
 		{method: "POST", path: oneHook + "/enable", may: keepHooks, summary: "enable a webhook", takes: Decision{}, status: ok, gives: Endpoint{}, fails: opposed, do: a.set("enable")},
 		{method: "POST", path: oneHook + "/disable", may: keepHooks, summary: "disable a webhook; its events wait", takes: Decision{}, status: ok, gives: Endpoint{}, fails: wrong, do: a.set("disable")},
