@@ -25,6 +25,17 @@ type Token struct {
 	Revoked time.Time `json:"revoked,omitzero"`
 }
 
+// Calls is what a token has asked for in a while.
+type Calls struct {
+	Token Token
+	// Subject is that of the certificate that was shown; empty for a bearer token.
+	Subject string
+	// From and To are the times of the first and the last.
+	From, To time.Time
+	// Counts are how many there were, by method, route and status: "GET /v1/deals 200".
+	Counts map[string]int64
+}
+
 // TokenKind says what is shown.
 type TokenKind string
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -143,6 +144,25 @@ func (s *Store) UseToken(ctx context.Context, token deal.Token) error {
 	}
 	return s.update(ctx, "commit/operate", func(t *txn) error {
 		return t.exec(`UPDATE tokens SET used = $2 WHERE fingerprint = $1 AND used < $2`, token.Fingerprint, t.now.UnixMilli())
+	})
+}
+
+// AuditCalls puts what a token has asked for in a while into the audit log.
+func (s *Store) AuditCalls(ctx context.Context, c deal.Calls) error {
+	var list []string
+	for _, what := range slices.Sorted(maps.Keys(c.Counts)) {
+		list = append(list, fmt.Sprintf("%s: %d", what, c.Counts[what]))
+	}
+	detail := map[string]string{"fingerprint": c.Token.Fingerprint, "kind": string(c.Token.Kind), "from": c.From.UTC().Format(time.RFC3339), "to": c.To.UTC().Format(time.RFC3339), "calls": strings.Join(list, ", ")}
+	if c.Subject != "" {
+		detail["subject"] = c.Subject
+	}
+	tenant := deal.TenantID("")
+	if len(c.Token.Tenants) == 1 {
+		tenant = c.Token.Tenants[0]
+	}
+	return s.update(ctx, "commit/operate", func(t *txn) error {
+		return t.auditShared(tenant, "", deal.Entry{Who: c.Token.Who(), What: "api.called", Detail: detail})
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -77,7 +78,16 @@ func (d *service) serveAPI(ctx context.Context) error {
 	}
 	s := &http.Server{Handler: d.api, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 60 * time.Second, IdleTimeout: time.Minute,
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)} // strangers cause most of what it would say
-	return serveUntil(ctx, s, l)
+	var auditor sync.WaitGroup
+	auditing, stop := context.WithCancel(ctx)
+	auditor.Go(func() { d.api.Audit(auditing) })
+	err := serveUntil(ctx, s, l)
+	stop()
+	auditor.Wait()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), serverGrace)
+	defer cancel()
+	d.api.AuditCalls(last)
+	return err
 }
 
 func isLive(t config.Tenant) bool { return t.Tenant.Environment == "production" }

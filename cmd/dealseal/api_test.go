@@ -935,6 +935,46 @@ func TestACertificateIsKnownByItsFingerprintAlone(t *testing.T) {
 	if got := asks(&known, ""); got != 401 {
 		t.Errorf("revoked: %d", got)
 	}
+	c.api.AuditCalls(context.Background())
+	c.api.AuditCalls(context.Background()) // nothing is left
+	noted := c.noted("api.called")
+	if len(noted) != 2 {
+		t.Fatalf("the audit log has %+v", noted)
+	}
+	slices.SortFunc(noted, func(a, b store.AuditLine) int { return strings.Compare(a.Who, b.Who) })
+	if d := noted[1].Detail; !strings.HasPrefix(noted[1].Who, "api:etl (") || d["fingerprint"] != api.Fingerprint(known.Certificate[0]) || d["subject"] != "CN=crm-integration-client" || d["calls"] != "GET /v1/token 200: 1" {
+		t.Errorf("of the certificate: %+v", noted[1])
+	}
+	if d := noted[0].Detail; d["fingerprint"] != api.Fingerprint([]byte(c.tokens["viewer"])) || d["subject"] != "" || d["calls"] != "GET /v1/token 200: 2" {
+		t.Errorf("of the token: %+v", noted[0])
+	}
+}
+
+// noted are the entries of a kind in the audit log that are about no deal.
+func (c *counter) noted(what string) []store.AuditLine {
+	c.t.Helper()
+	all, err := c.store.AuditLog(context.Background(), store.AuditQuery{What: what, Limit: 100})
+	c.ok(err)
+	return all
+}
+
+// TestCallsAreCountedUntilTheAuditLogTakesThem, also those that were refused, and what came while it did not.
+func TestCallsAreCountedUntilTheAuditLogTakesThem(t *testing.T) {
+	t.Parallel()
+	c := newCounter(t)
+	c.ask("GET", "/v1/deals", "viewer", "")
+	c.ask("POST", c.at("/v1/deals/TX/retry", "dead"), "viewer", because)
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	c.api.AuditCalls(ended)
+	if got := c.noted("api.called"); len(got) != 0 || !strings.Contains(c.log.String(), "takes no note of calls") {
+		t.Errorf("without a database: %+v", got)
+	}
+	c.ask("GET", "/v1/deals", "viewer", "")
+	c.api.AuditCalls(context.Background())
+	if got := c.noted("api.called"); len(got) != 1 || got[0].Detail["calls"] != "GET /v1/deals 200: 2, POST /v1/deals/{tx}/retry 403: 1" {
+		t.Errorf("the audit log has %+v", got)
+	}
 }
 
 func clientCertificate(t testing.TB, lasts time.Duration) tls.Certificate {

@@ -13,13 +13,15 @@ import (
 	"github.com/dealseal/dealseal/store"
 )
 
-// auditCommand checks the audit log, or takes something of it that proves what it says to others.
+// auditCommand lists or checks the audit log, or takes something of it that proves what it says to others.
 func auditCommand(ctx context.Context, c *call) error {
 	if len(c.args) == 0 {
-		return usagef("say what to do with the audit log: verify, checkpoint, proof or check")
+		return usagef("say what to do with the audit log: log, verify, checkpoint, proof or check")
 	}
 	verb, args := c.args[0], c.args[1:]
 	switch {
+	case verb == "log" && len(args) == 0:
+		return listAudit(ctx, c)
 	case verb == "verify" && len(args) == 0:
 		return verifyAudit(ctx, c)
 	case verb == "checkpoint" && len(args) == 0:
@@ -29,7 +31,7 @@ func auditCommand(ctx context.Context, c *call) error {
 	case verb == "check" && len(args) == 1:
 		return checkProof(c, args[0])
 	}
-	return usagef("%q cannot be done with the audit log: it is verify, checkpoint -o FILE, proof TX -o FILE or check FILE", strings.Join(c.args, " "))
+	return usagef("%q cannot be done with the audit log: it is log, verify, checkpoint -o FILE, proof TX -o FILE or check FILE", strings.Join(c.args, " "))
 }
 
 func verifyAudit(ctx context.Context, c *call) error {

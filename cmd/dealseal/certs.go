@@ -255,8 +255,16 @@ func (c *call) certDecision(verb string) (change certChange, err error) {
 	return change, err
 }
 
-// timeToCome reads a moment with its zone, or a day, which begins in UTC; empty is zero.
+// timeToCome reads a moment that has not passed, with its zone, or a day, which begins in UTC; empty is zero.
 func timeToCome(flag, text string) (at time.Time, err error) {
+	if at, err = moment(flag, text); err == nil && text != "" && !at.After(time.Now()) {
+		return at, usagef("%s is %s, which has passed", flag, at.Format(time.RFC3339))
+	}
+	return at, err
+}
+
+// moment reads one that may have passed.
+func moment(flag, text string) (at time.Time, err error) {
 	if text == "" {
 		return at, nil
 	}
@@ -265,11 +273,8 @@ func timeToCome(flag, text string) (at time.Time, err error) {
 			break
 		}
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return at, usagef("%s is %q: write it as 2027-01-31T06:00:00Z or 2027-01-31", flag, text)
-	case !at.After(time.Now()):
-		return at, usagef("%s is %s, which has passed", flag, at.Format(time.RFC3339))
 	}
 	return at.UTC(), nil
 }

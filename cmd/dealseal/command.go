@@ -41,6 +41,7 @@ type options struct {
 	shadow                                                                                                                 shadowOptions
 	hooks                                                                                                                  hookOptions
 	tokens                                                                                                                 tokenOptions
+	audit                                                                                                                  auditOptions
 }
 
 // usualConfig is where the configuration is when no flag says otherwise.
@@ -157,8 +158,12 @@ func commands() []command {
 			})},
 		{name: "tenants", args: "[list | pause TENANT --why REASON | resume TENANT --why REASON]", summary: "list tenants, have one wait (its entries are noticed, and nothing is made, sealed or written to its CRM), and have it go on", run: tenantsCommand, flags: with(asJSON, why, key)},
 		{name: "notify", args: "[list | test CHANNEL]", summary: "show who is told of what needs a person and whether that works, or tell a channel that this is a test", run: notifyCommand, flags: with(asJSON, key)},
-		{name: "audit", args: "verify [--checkpoint FILE] | checkpoint -o FILE | proof TX -o FILE | check FILE [--checkpoint FILE]", summary: "check the audit log, take a signed checkpoint to be kept elsewhere, or prove to others what the log says of a deal", run: auditCommand,
-			flags: with(out, key, func(fs *flag.FlagSet, o *options) {
+		{name: "audit", args: "log [--since TIME] [--what ENTRY] [--tenant ID] | verify [--checkpoint FILE] | checkpoint -o FILE | proof TX -o FILE | check FILE [--checkpoint FILE]", summary: "list what the audit log has beside deals (who let programs in and what they asked for, who changed certificates, webhooks, pauses), check it, take a signed checkpoint to be kept elsewhere, or prove to others what the log says of a deal", run: auditCommand,
+			flags: with(asJSON, out, key, func(fs *flag.FlagSet, o *options) {
+				fs.StringVar(&o.audit.since, "since", "", "list only what is not older than this `time`, such as 2027-01-31")
+				fs.StringVar(&o.audit.what, "what", "", "list only `entries` that are called so, such as api.called")
+				fs.StringVar(&o.tenant, "tenant", "", "list only what concerns the tenant with this `id`")
+				fs.IntVar(&o.limit, "n", 50, "list at most so `many`")
 				fs.StringVar(&o.checkpoint, "checkpoint", "", "a signed checkpoint `file` that was kept elsewhere, and that log or proof must agree with")
 			})},
 		{name: "evidence", args: "TX -o BUNDLE.zip", summary: "write the contract, what went into it and all that proves it into one signed file, which \"dealseal verify\" checks anywhere", run: evidenceCommand,

@@ -203,6 +203,15 @@ func controlHandler(log *slog.Logger, ops operations, examine func(context.Conte
 		}
 		answer(w, csr, err)
 	})
+	mux.HandleFunc("GET /audit/log", func(w http.ResponseWriter, r *http.Request) {
+		var q store.AuditQuery
+		if err := json.Unmarshal([]byte(r.URL.Query().Get("query")), &q); err != nil {
+			answer(w, nil, err)
+			return
+		}
+		list, err := ops.AuditLog(r.Context(), q)
+		answer(w, list, err)
+	})
 	mux.HandleFunc("POST /audit/verify", func(w http.ResponseWriter, r *http.Request) {
 		checkpoint, err := io.ReadAll(io.LimitReader(r.Body, maxControl))
 		if err != nil {

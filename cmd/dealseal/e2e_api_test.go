@@ -116,11 +116,17 @@ func TestAProgramReadsDealsFetchesContractsAndDecides(t *testing.T) {
 	s.decidesOverTheAPI(t, c)
 	s.asksForContracts(t, c)
 	s.documentedExamplesWork(t, tx, c.open(sale{}))
+	if stdout, stderr, code := s.run(t, "audit", "log", "--what", "token.created", "--since", "2020-01-01"); code != exitOK || !strings.Contains(stdout, "name=erp role=auditor") || !strings.Contains(stdout, "a test") {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
 	if _, stderr, code := s.run(t, "tokens", "revoke", "erp", "--why", "its work is done"); code != exitOK {
 		t.Errorf("tokens revoke: %d %s", code, stderr)
 	}
 	reader.asks(401, "GET", "/v1/deals", "")
 	s.daemon.stop(t)
+	if stdout, stderr, code := s.run(t, "audit", "log", "--what", "api.called", "--json"); code != exitOK || !strings.Contains(stdout, "GET /v1/deals 200: ") || !strings.Contains(stdout, "/retry 403: 1") {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
 	if strings.Contains(s.daemon.log(), "ds_test_") {
 		t.Error("the log tells a token")
 	}

@@ -38,6 +38,8 @@ type operations interface {
 	// Proof returns the audit proof of a deal; who has asked for it is in the audit log. An empty who is whoever runs the
 	// command.
 	Proof(ctx context.Context, tx deal.TxID, who string) (proof []byte, err error)
+	// AuditLog returns entries of the audit log that are about no deal, the newest first.
+	AuditLog(ctx context.Context, q store.AuditQuery) ([]store.AuditLine, error)
 	VerifyAudit(ctx context.Context, checkpoint []byte) (store.AuditReport, error)
 	Recover(ctx context.Context) (recovered []recovery, err error)
 	// Backup writes a backup to w; it is complete only if the error is nil. NoteBackup has it count, once it is where it

@@ -12,6 +12,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -40,6 +41,8 @@ type Tokens interface {
 	Token(ctx context.Context, kind deal.TokenKind, fingerprint string) (deal.Token, bool, error)
 	// UseToken takes note that a token is used.
 	UseToken(ctx context.Context, t deal.Token) error
+	// AuditCalls puts what a token has asked for into the audit log.
+	AuditCalls(ctx context.Context, c deal.Calls) error
 }
 
 // Options is what an API is made of.
@@ -63,6 +66,7 @@ type API struct {
 	bundles           limiter // of each token: they use the sealing key
 	foreign           *http.CrossOriginProtection
 	requests          *prometheus.CounterVec
+	calls             calls
 }
 
 const (
@@ -235,7 +239,7 @@ func (a *API) serve(rt *route) http.HandlerFunc {
 	}
 }
 
-// note puts a request into the log: those that change or reveal something, and those that failed by our doing, always.
+// note counts a request for the audit log, and puts it into the daemon's: those that change or reveal something, and those that failed by our doing, always.
 func (a *API) note(ctx context.Context, r *request, rt *route, status int, cause error) {
 	level := slog.LevelDebug
 	if rt.may != anyone && rt.may != see && status < 400 {
@@ -244,6 +248,11 @@ func (a *API) note(ctx context.Context, r *request, rt *route, status int, cause
 	attrs := []slog.Attr{slog.String("route", rt.method+" "+rt.path), slog.Int("status", status)}
 	if r.token.Fingerprint != "" {
 		attrs = append(attrs, slog.String("token", r.token.Who()))
+		var shown *x509.Certificate
+		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+			shown = r.TLS.PeerCertificates[0]
+		}
+		a.calls.add(r.token, shown, fmt.Sprintf("%s %s %d", rt.method, rt.path, status), a.Now())
 	}
 	if cause != nil && r.Context().Err() == nil {
 		level, attrs = slog.LevelError, append(attrs, slog.Any("err", cause))
