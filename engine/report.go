@@ -69,8 +69,8 @@ func (e *Engine) tellJob(ctx context.Context, s *deal.Sealing) deal.Outcome {
 	if err == nil {
 		err = e.tell(ctx, s)
 	}
-	if ctx.Err() != nil {
-		return deal.Outcome{}
+	if ctx.Err() != nil { // the next start goes on with the job, and knows of a doubt by nothing else
+		return deal.Outcome{Again: time.Second}
 	}
 	if err == nil {
 		return deal.Outcome{Again: e.doubts.wait(recordOf(s), e.Now())}

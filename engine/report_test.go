@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -174,6 +175,31 @@ func TestAReceiptOfAnEarlierProcessThatArrivesLateIsOverwritten(t *testing.T) {
 		t.Errorf("the record is looked at once more, in %s", out.Again)
 	}
 	w.wantShown(record, "Signed")
+}
+
+// A daemon that is told to stop gives its calls up after a while, and the job must not end with them.
+func TestAStopForgetsNoReceiptThatMayStillArrive(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	w.won()
+	tx := d.notice()
+	tell := deal.Job{Kind: deal.JobTell, Tx: tx}
+	w.fault(mock.Fault{Kind: mock.KindUpdate, Effect: mock.CutBefore, Times: 1})
+	d.Handle(t.Context(), tell)
+	d.finish()
+	d.wantDone(d.load(tx))
+	w.clock.advance(lateWrite)
+
+	stopping, stop := context.WithCancel(t.Context())
+	w.at(func(*http.Request) bool { return true }, stop)
+	if out := d.Handle(stopping, tell); out.Again <= 0 || stopping.Err() == nil {
+		t.Fatalf("the job that looks at the record once more ends with a stop (%v): no start after it knows of it", stopping.Err())
+	}
+	w.clock.advance(lateWrite) // what was given up may itself arrive late
+	if out := d.Handle(t.Context(), tell); out.Again != 0 {
+		t.Errorf("the record is looked at once more, in %s", out.Again)
+	}
 }
 
 func TestARecordThatIsGoneIsNotLookedAtAgain(t *testing.T) {
