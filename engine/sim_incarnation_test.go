@@ -37,6 +37,8 @@ type incarnation struct {
 	store *store.Store
 	queue *simQueue
 	wake  func(deal.TenantID, ...deal.Ref) bool
+	// request is Engine.Request.
+	request func(ctx context.Context, tenant deal.TenantID, rule, record string, q deal.Request) (deal.TxID, error)
 
 	dead  atomic.Bool
 	run   context.Context // ends when no new work is to begin
@@ -69,14 +71,14 @@ func (w *simWorld) begin() (*incarnation, error) {
 	}
 	in.wires = &http.Transport{DialContext: func(ctx context.Context, _, address string) (net.Conn, error) { return w.pipes[address].Dial(ctx) }}
 	e := &Engine{
-		Tenants: tenants, Ledger: simLedger{in.store, in}, Books: in.store, Files: simFiles{files{in.store}, in}, Documents: renderer{}, Bundles: w.kit.shelf, Checker: &checker{w: w.world}, Log: logger,
+		Tenants: tenants, Ledger: simLedger{in.store, in}, Books: simBooks{in.store, in}, Files: simFiles{files{in.store}, in}, Documents: renderer{}, Bundles: w.kit.shelf, Checker: &checker{w: w.world}, Log: logger,
 		Sealer:   simSealer{signing.NewSealer(w.keys, stamper, time.Now), in},
 		Extender: w.extender(stamper, in),
 		Retry:    Retry{First: 2 * time.Second, Max: 10 * time.Minute, Attempts: 8},
 		Hook:     in.point, Random: w.random,
 	}
 	in.queue = newSimQueue(in)
-	e.Queue, in.wake = in.queue, e.Wake
+	e.Queue, in.wake, in.request = in.queue, e.Wake, e.Request
 	go func() {
 		defer close(in.ended)
 		if err := e.Run(in.run); err != nil && !in.dead.Load() {
@@ -266,6 +268,7 @@ func (s simSealer) Redeem(ctx context.Context, t *signing.Ticket) ([]byte, error
 	if !second { // which is over the first, whatever the record says by then
 		s.in.mustBeCurrent(tx)
 		s.in.mustNotBear(tx)
+		s.in.mustBeAlone(tx)
 		s.in.slowly(ctx, tx)
 	}
 	return s.Sealer.Redeem(ctx, t)
@@ -292,6 +295,7 @@ func (in *incarnation) mustBeCurrent(tx deal.TxID) {
 	w.mu.Lock()
 	moved, changed, won := d.moved, d.changed, d.stage == sl.Plan.Stage
 	w.mu.Unlock()
+	won = won || w.stageOf(crm, d) == sl.Plan.Stage // a request may have come after we had moved it
 	if !won && w.script.IfLeft != "seal" && time.Since(moved) > justNow {
 		w.violation("%s: the key was used for %s %s, which had left its stage %s ago", tx, crm, d.id, time.Since(moved))
 	}

@@ -61,6 +61,7 @@ func (w *simWorld) restore(e simEvent) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.noticed, w.jobs, w.checked = maps.Clone(b.noticed), maps.Clone(b.jobs), w.checked[:b.checked]
+	w.unknownAgain(w.noticed)
 	for _, entry := range w.entries {
 		if d := entry.deal; (d.gone || d.into != nil) && !w.noticed[w.tx(entry)] {
 			entry.excused = true

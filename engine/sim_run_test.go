@@ -103,6 +103,8 @@ func (w *simWorld) happen(e simEvent) error {
 		return w.restore(e)
 	case doPush:
 		w.push(e)
+	case doRequest:
+		return w.someoneAsks(e)
 	case doKill, doStop, doOperate, doCheckpoint, doBackup:
 		w.upon(e)
 	default:
@@ -315,10 +317,11 @@ func (w *simWorld) push(e simEvent) {
 
 func (w *simWorld) dealOf(crm deal.Kind, n int) (*simDeal, error) {
 	for len(w.deals[crm]) <= n {
-		d := &simDeal{out: w.script.Filtered && len(w.deals[crm])%2 == 1}
+		d := &simDeal{out: w.script.Filtered && len(w.deals[crm])%2 == 1, stage: stageOpen}
 		var err error
 		if crm == deal.HubSpot {
-			d.id, err = w.portal.CreateDeal(map[string]string{"dealname": canary, "pipeline": "default", "dealstage": "appointmentscheduled"})
+			d.stage = "appointmentscheduled"
+			d.id, err = w.portal.CreateDeal(map[string]string{"dealname": canary, "pipeline": "default", "dealstage": d.stage})
 		} else {
 			d.id, err = w.opportunity()
 		}

@@ -46,7 +46,7 @@ type simEvent struct {
 	Verb verb
 	CRM  deal.Kind
 	Deal int // of the CRM, in the order in which they were made
-	With int // the other deal of a merge; how many calls, commits or jobs are struck; what an operator decides; whether people go on meanwhile
+	With int // the other deal of a merge; how many calls, commits or jobs are struck; what an operator decides; whether people go on meanwhile; the number of a request
 	Skip int // how many are let pass first
 	What string
 	Call string
@@ -69,6 +69,8 @@ const (
 	doMerge  verb = "merge"
 	// A push names a deal: of each three things that people do one has none, one a push, one two of them, soon or late.
 	doPush verb = "push"
+	// A program asks for a contract of a deal.
+	doRequest verb = "request"
 	// What the CRM does: rows that commit late, calls that fail, a clock that is set.
 	doDelay verb = "delay"
 	doFault verb = "fault"
@@ -136,6 +138,7 @@ func newScript(seed uint64) simScript {
 	if s.Tasks {
 		a.tasks()
 	}
+	a.requests()
 	slices.SortStableFunc(a.events, func(x, y simEvent) int { return int(x.At - y.At) })
 	s.Events = a.events
 	return s

@@ -56,7 +56,7 @@ func (w *simWorld) errandsAreDone(in *incarnation) {
 			w.mu.Lock()
 			left, late := d.stage != stageWon && d.stage != "closedwon", w.tardy[crm] && crm == deal.HubSpot
 			w.mu.Unlock()
-			if left && !late && !d.gone && is != d.stage {
+			if left && !late && !d.gone && is != d.stage && !w.isMoved(in, d, d.stage) {
 				w.violation("people have put %s %s into %q, and it is in %q", crm, d.id, d.stage, is)
 			}
 		}
@@ -128,14 +128,16 @@ func (w *simWorld) dealByID(id string) *simDeal {
 	return nil
 }
 
+// simOccurrence is an entry of a deal, or a request.
+type simOccurrence struct {
+	deal       *simDeal
+	occurrence string
+}
+
 // everyEntryIsKnown: each entry is one sealing, and no sealing is of anything else. What the filter leaves out is none, or
 // one that has ended and made no use of the key.
 func (w *simWorld) everyEntryIsKnown(in *incarnation) {
-	type entry struct {
-		deal       *simDeal
-		occurrence string
-	}
-	sealings := map[entry]int{}
+	sealings := map[simOccurrence]int{}
 	for _, s := range in.everything() {
 		full, err := in.store.Load(context.Background(), s.Tx)
 		if err != nil {
@@ -143,18 +145,19 @@ func (w *simWorld) everyEntryIsKnown(in *incarnation) {
 			continue
 		}
 		d := w.dealByID(s.Ref.ID)
-		sealings[entry{d, full.Change.Occurrence}]++
+		sealings[simOccurrence{d, full.Change.Occurrence}]++
 		if d != nil && d.out && (s.Condition != deal.Ended || len(w.digests[s.Tx]) > 0) {
 			w.violation("%s is %s at %q, and its filter leaves it out", s.Tx, s.Condition, s.Step)
 		}
 	}
 	for _, e := range w.entries {
-		key := entry{e.deal.now(), e.occurrence}
+		key := simOccurrence{e.deal.now(), e.occurrence}
 		if n := sealings[key]; n > 1 || n == 0 && !e.excused && !e.deal.now().out {
 			w.violation("the entry %s of %s (%s) has %d sealings", e.occurrence, e.record, w.tx(e), n)
 		}
 		delete(sealings, key)
 	}
+	w.everyRequestIsKept(sealings)
 	for e, n := range sealings {
 		w.violation("%d sealings of an entry %s of %v that never was", n, e.occurrence, e.deal)
 	}

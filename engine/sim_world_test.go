@@ -49,23 +49,25 @@ type simWorld struct {
 	entries []*simEntry
 	noticed map[deal.TxID]bool
 	jobs    simTimetable
-	digests map[deal.TxID]map[string]bool // that went to the key
-	seconds map[deal.TxID]map[string]bool // of second seals
-	keys    *following                    // two seals are asked for in every other ten minutes
-	disk    simEvent                      // the commits that still fail
-	double  int                           // the jobs that are still handed out twice
-	crash   simEvent                      // the point at which the daemon dies
-	slow    simEvent                      // the key, for the transaction that it has just failed for
-	bears   map[deal.TxID]time.Time       // since when a record bears the contract
-	sever   map[deal.Kind]simEvent        // the write after which the daemon dies or is deaf
-	tardy   map[deal.Kind]bool            // that has carried out a write that nobody waited for any more
-	deaf    map[deal.Kind]time.Time       // until when nothing arrives of what a CRM says
-	clocked map[deal.Kind]bool            // whose clock was set
-	lag     map[deal.Kind]time.Duration   // after which it is seen what people have done
-	checked [][]byte                      // checkpoints that somebody has kept
-	backup  *simBackup                    // the newest
-	up      *incarnation
-	down    time.Duration // until the next start
+	// requests are what programs have asked for, by key.
+	requests map[string]*simRequest
+	digests  map[deal.TxID]map[string]bool // that went to the key
+	seconds  map[deal.TxID]map[string]bool // of second seals
+	keys     *following                    // two seals are asked for in every other ten minutes
+	disk     simEvent                      // the commits that still fail
+	double   int                           // the jobs that are still handed out twice
+	crash    simEvent                      // the point at which the daemon dies
+	slow     simEvent                      // the key, for the transaction that it has just failed for
+	bears    map[deal.TxID]time.Time       // since when a record bears the contract
+	sever    map[deal.Kind]simEvent        // the write after which the daemon dies or is deaf
+	tardy    map[deal.Kind]bool            // that has carried out a write that nobody waited for any more
+	deaf     map[deal.Kind]time.Time       // until when nothing arrives of what a CRM says
+	clocked  map[deal.Kind]bool            // whose clock was set
+	lag      map[deal.Kind]time.Duration   // after which it is seen what people have done
+	checked  [][]byte                      // checkpoints that somebody has kept
+	backup   *simBackup                    // the newest
+	up       *incarnation
+	down     time.Duration // until the next start
 	// meanwhile people go on with the deals.
 	meanwhile bool
 	over      bool // nothing is started any more
@@ -124,7 +126,7 @@ var simStart = time.Date(2026, 11, 20, 20, 0, 0, 0, time.UTC)
 // newSimWorld must be called inside the bubble. login is where the secrets are.
 func newSimWorld(t *testing.T, s simScript, k simKit) *simWorld {
 	time.Sleep(time.Until(simStart))
-	w := &simWorld{script: s, kit: k, start: time.Now(), people: make(chan struct{}, 1), pipes: map[string]*connectortest.Pipe{}, deals: map[deal.Kind][]*simDeal{}, noticed: map[deal.TxID]bool{}, jobs: simTimetable{},
+	w := &simWorld{script: s, kit: k, start: time.Now(), people: make(chan struct{}, 1), pipes: map[string]*connectortest.Pipe{}, deals: map[deal.Kind][]*simDeal{}, noticed: map[deal.TxID]bool{}, jobs: simTimetable{}, requests: map[string]*simRequest{},
 		bears: map[deal.TxID]time.Time{}, digests: map[deal.TxID]map[string]bool{}, seconds: map[deal.TxID]map[string]bool{}, shown: map[string]int64{}, sever: map[deal.Kind]simEvent{}, deaf: map[deal.Kind]time.Time{}, tardy: map[deal.Kind]bool{}, clocked: map[deal.Kind]bool{}, lag: map[deal.Kind]time.Duration{}, skew: map[deal.Kind]time.Duration{deal.Salesforce: s.Skew[0], deal.HubSpot: s.Skew[1]}}
 	w.world, w.dice = &world{t: t, now: time.Now}, rand.New(rand.NewPCG(s.Seed, 0xd1ce))
 	w.org = mock.New(mock.Options{Sandbox: true, Now: w.clockOf(deal.Salesforce), ConsumerKey: "engine", ClientSecret: k.secret, RequestLimit: 10_000})
