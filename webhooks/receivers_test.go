@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dealseal/dealseal/secret"
 )
 
 // attempt is what a receiver gets, and what it should say.
@@ -25,16 +27,29 @@ type attempt struct {
 // attempts are deliveries of each dialect, whole and damaged.
 func attempts(t *testing.T) (all []attempt) {
 	t.Helper()
-	for dialect, secrets := range map[string][2]string{
-		"standard-webhooks": {standardSecretOf("the older of the two secrets"), standardSecretOf("the newer of the two secrets")},
-		"sdf":               {"the older of the two secrets", "the newer of the two secrets"},
-		"certyneo":          {"the older of the two secrets", "the newer of the two secrets"},
+	private := func() string {
+		s, err := (&Endpoint{Asymmetric: true}).NewSecret()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(s.Reveal())
+	}
+	for dialect, secrets := range map[string][3]string{
+		"standard-webhooks": {standardSecretOf("the older of the two secrets"), standardSecretOf("the newer of the two secrets"), standardSecretOf("the secret of somebody else")},
+		"asymmetric":        {private(), private(), private()},
+		"sdf":               {"the older of the two secrets", "the newer of the two secrets", "the secret of somebody else"},
+		"certyneo":          {"the older of the two secrets", "the newer of the two secrets", "the secret of somebody else"},
 	} {
-		older, newer := secrets[0], secrets[1]
-		add := func(name string, want bool, secret string, at time.Time, change func(h map[string]string, body string) string) {
-			e := endpointWith(t, dialect, newer, older)
+		older, newer, foreign := secrets[0], secrets[1], secrets[2]
+		add := func(name string, want bool, own string, at time.Time, change func(h map[string]string, body string) string) {
+			e := endpointWith(t, strings.Replace(dialect, "asymmetric", "standard-webhooks", 1), newer, older)
+			e.Asymmetric = dialect == "asymmetric"
 			header, body := signed(t, e, 0, at)
-			a := attempt{Name: dialect + ": " + name, Dialect: strings.TrimSuffix(dialect, "-webhooks"), Headers: map[string]string{}, Body: string(body), Secret: secret, want: want}
+			known, err := e.Shown(secret.New([]byte(own)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			a := attempt{Name: dialect + ": " + name, Dialect: strings.TrimSuffix(dialect, "-webhooks"), Headers: map[string]string{}, Body: string(body), Secret: known, want: want}
 			for key := range header {
 				a.Headers[strings.ToLower(key)] = header.Get(key)
 			}
@@ -45,7 +60,7 @@ func attempts(t *testing.T) (all []attempt) {
 		}
 		now := time.Now()
 		add("as it is sent", true, older, now, nil)
-		add("another secret", false, strings.Replace(older, "d", "e", 1), now, nil)
+		add("another secret", false, foreign, now, nil)
 		add("another byte", false, older, now, func(_ map[string]string, b string) string { return strings.Replace(b, "test", "tesT", 1) })
 		add("a byte less", false, older, now, func(_ map[string]string, b string) string { return b[:len(b)-1] })
 		add("a byte order mark", false, older, now, func(_ map[string]string, b string) string { return "\ufeff" + b })
@@ -77,12 +92,12 @@ func snippet(t *testing.T, language string) string {
 // drivers feed a snippet with attempts on standard input and print, for each, whether it verifies.
 var drivers = map[string]struct{ file, code, command string }{
 	"js": {"verify.js", `
-const dialects = { standard, sdf, certyneo };
+const dialects = { standard, asymmetric, sdf, certyneo };
 const all = JSON.parse(require("node:fs").readFileSync(0, "utf8"));
 console.log(JSON.stringify(all.map((a) => dialects[a.dialect](a.headers, Buffer.from(a.body), a.secret))));`, "node"},
 	"python": {"verify.py", `
 import json, sys
-dialects = {"standard": standard, "sdf": sdf, "certyneo": certyneo}
+dialects = {"standard": standard, "asymmetric": asymmetric, "sdf": sdf, "certyneo": certyneo}
 print(json.dumps([dialects[a["dialect"]](a["headers"], a["body"].encode(), a["secret"]) for a in json.load(sys.stdin)]))`, "python3"},
 	"php": {"verify.php", `
 $out = [];
@@ -107,7 +122,7 @@ func main() {
 	if err := json.NewDecoder(os.Stdin).Decode(&all); err != nil {
 		panic(err)
 	}
-	dialects := map[string]func(http.Header, []byte, string) bool{"standard": standard, "sdf": sdf, "certyneo": certyneo}
+	dialects := map[string]func(http.Header, []byte, string) bool{"standard": standard, "asymmetric": asymmetric, "sdf": sdf, "certyneo": certyneo}
 	out := []bool{}
 	for _, a := range all {
 		h := http.Header{}
@@ -134,6 +149,10 @@ func TestTheSnippetsOfTheDocumentationVerifyDeliveries(t *testing.T) {
 				write(t, filepath.Join(dir, "main.go"), goDriver)
 				write(t, filepath.Join(dir, "go.mod"), "module verify\n\ngo 1.24\n")
 				args = []string{"run", "."}
+			}
+			if language == "python" && exec.Command(program, "-c", "import cryptography").Run() != nil {
+				t.Log("Python's package cryptography is not on this machine: asymmetric is NOT tried in Python")
+				write(t, filepath.Join(dir, d.file), snippet(t, language)+"\nasymmetric = lambda headers, body, key: None\n"+d.code)
 			}
 			judge(t, dir, program, args...)
 		})
