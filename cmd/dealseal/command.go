@@ -147,7 +147,7 @@ func commands() []command {
 				fs.StringVar(&o.hooks.since, "since", "", "deliver all once more that has happened since this `time`, delivered or not")
 				fs.IntVar(&o.limit, "n", 50, "list at most so `many`")
 			})},
-		{name: "tokens", args: "[list | create NAME --role ROLE --tenant ID[,ID]|--all [--test] [--days N] [--certificate FILE.pem] --why REASON | revoke NAME|ID --why REASON]", summary: "list who may use the API, let a program in with a token or a client certificate, and keep it out again", run: tokensCommand,
+		{name: "tokens", args: "[list | create NAME --role ROLE --tenant ID[,ID]|--all [--test] [--days N] [--certificate FILE.pem | --new-certificate FILE.pem] --why REASON | revoke NAME|ID --why REASON]", summary: "list who may use the API, let a program in with a token or a client certificate, and keep it out again", run: tokensCommand,
 			flags: with(asJSON, why, key, func(fs *flag.FlagSet, o *options) {
 				fs.StringVar(&o.tokens.role, "role", "", "what it may do: viewer, operator, signer-admin, auditor or admin")
 				fs.StringVar(&o.tenant, "tenant", "", "the `ids` of the tenants that it sees, with commas between them")
@@ -155,6 +155,7 @@ func commands() []command {
 				fs.BoolVar(&o.tokens.test, "test", false, "it is for sandboxes (default: for tenants in production)")
 				fs.IntVar(&o.tokens.days, "days", usualTokenDays, "it is good for so `many` days, at most 366")
 				fs.StringVar(&o.tokens.certificate, "certificate", "", "let in whoever shows this client certificate, in a PEM `file`, instead of making a token")
+				fs.StringVar(&o.tokens.newCertificate, "new-certificate", "", "make a client certificate and its key, and write them to this PEM `file`, instead of making a token")
 			})},
 		{name: "tenants", args: "[list | pause TENANT --why REASON | resume TENANT --why REASON]", summary: "list tenants, have one wait (its entries are noticed, and nothing is made, sealed or written to its CRM), and have it go on", run: tenantsCommand, flags: with(asJSON, why, key)},
 		{name: "notify", args: "[list | test CHANNEL]", summary: "show who is told of what needs a person and whether that works, or tell a channel that this is a test", run: notifyCommand, flags: with(asJSON, key)},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
@@ -119,6 +121,7 @@ func TestAProgramReadsDealsFetchesContractsAndDecides(t *testing.T) {
 	if stdout, stderr, code := s.run(t, "audit", "log", "--what", "token.created", "--since", "2020-01-01"); code != exitOK || !strings.Contains(stdout, "name=erp role=auditor") || !strings.Contains(stdout, "a test") {
 		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
 	}
+	s.makesClientCertificates(t)
 	if _, stderr, code := s.run(t, "tokens", "revoke", "erp", "--why", "its work is done"); code != exitOK {
 		t.Errorf("tokens revoke: %d %s", code, stderr)
 	}
@@ -129,6 +132,33 @@ func TestAProgramReadsDealsFetchesContractsAndDecides(t *testing.T) {
 	}
 	if strings.Contains(s.daemon.log(), "ds_test_") {
 		t.Error("the log tells a token")
+	}
+}
+
+// makesClientCertificates has one made for a program, which the daemon then knows.
+func (s *stage) makesClientCertificates(t *testing.T) {
+	t.Helper()
+	file := s.path("machine.pem")
+	create := []string{"tokens", "create", "machine", "--role", "viewer", "--all", "--test", "--days", "14", "--new-certificate", file, "--why", "a test"}
+	if stdout, stderr, code := s.run(t, create...); code != exitOK || stdout != "" || !strings.Contains(stderr, file) {
+		t.Fatalf("tokens create: %d\n%s%s", code, stdout, stderr)
+	}
+	pair, err := tls.LoadX509KeyPair(file, file)
+	must(t, err)
+	info, err := os.Stat(file)
+	must(t, err)
+	if left := time.Until(pair.Leaf.NotAfter); info.Mode().Perm() != 0o600 || left < 13*24*time.Hour || left > 14*24*time.Hour {
+		t.Errorf("%v, and it ends in %s", info.Mode(), left)
+	}
+	if stdout, _, _ := s.run(t, "tokens"); !strings.Contains(stdout, api.Fingerprint(pair.Certificate[0])[:16]+"  machine  certificate") {
+		t.Errorf("tokens: %s", stdout)
+	}
+	create[2] = "other"
+	if _, stderr, code := s.run(t, create...); code == exitOK || !strings.Contains(stderr, "exists") {
+		t.Errorf("over a file that is there: %d %s", code, stderr)
+	}
+	if stdout, _, _ := s.run(t, "tokens"); strings.Contains(stdout, "other") {
+		t.Errorf("what has no file may ask: %s", stdout)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -24,9 +25,9 @@ import (
 
 // tokenOptions are the flags of tokens alone.
 type tokenOptions struct {
-	role, certificate string
-	test              bool
-	days              int
+	role, certificate, newCertificate string
+	test                              bool
+	days                              int
 }
 
 // usualTokenDays is as long as a token should live.
@@ -116,6 +117,10 @@ func createToken(ctx context.Context, c *call, name string) error {
 	switch {
 	case !slices.Contains(deal.TokenRoles, r.Role):
 		return usagef("--role is %q: it must be one of %v", r.Role, deal.TokenRoles)
+	case c.tokens.certificate != "" && c.tokens.newCertificate != "":
+		return usagef("--certificate names one that there is, --new-certificate has one made: say one of them")
+	case c.tokens.newCertificate != "" && c.tokens.days < 1:
+		return usagef("--days is %d: it must be from 1 to 366", c.tokens.days)
 	case c.tenant == "" && !c.all || c.tenant != "" && c.all:
 		return usagef("say what the token sees, with --tenant ID[,ID] or with --all")
 	}
@@ -130,6 +135,19 @@ func createToken(ctx context.Context, c *call, name string) error {
 			return err
 		}
 		r.Certificate = chain[0].Raw
+	}
+	if file := c.tokens.newCertificate; file != "" {
+		der, err := makeClientCertificate(file, name, time.Duration(r.Days)*24*time.Hour)
+		if err != nil {
+			return err
+		}
+		r.Certificate = der
+		if _, err = changeToken(ctx, c, r); err != nil {
+			os.Remove(file) // it is good for nothing
+			return err
+		}
+		_, err = fmt.Fprintf(c.stderr, "%s has the certificate and its key: hand it to the program, and keep no copy\n", file)
+		return err
 	}
 	a, err := changeToken(ctx, c, r)
 	if err != nil || a.Secret == "" {
