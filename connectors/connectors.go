@@ -167,7 +167,8 @@ type Mover interface {
 // Tasker is the ability to put a task before the owner of a record.
 type Tasker interface {
 	// Task makes the task, once per mark (deal.Task.Mark): it looks before it writes, so that a second call, also after a lost
-	// reply, finds the first one's. Where nobody owns the record it is for nobody in particular.
+	// reply, finds the first one's. Where nobody owns the record it is for nobody in particular. The id is empty when it was only to
+	// be looked for, and is not there.
 	Task(ctx context.Context, ref deal.Ref, t deal.Task) (id string, err error)
 }
 

@@ -40,6 +40,8 @@ type ReceiptState struct {
 	Status   Status
 	Sequence int64 // of the newest desired receipt
 	Sent     int64 // sequence of the newest receipt that the CRM has accepted
+	// Tasking is when a task about the record was last asked for, until it is known what became of that; zero once it is.
+	Tasking time.Time
 }
 
 // Due reports whether the CRM has not yet been told the newest.

@@ -22,6 +22,8 @@ type Task struct {
 	Subject string
 	Body    string // plain text
 	Due     time.Time
+	// OnlyLook has it looked for and not made: the CRM may still make one that was asked for.
+	OnlyLook bool
 }
 
 // MaxTaskSubject is how many characters the subject of a task has at most, without the mark.

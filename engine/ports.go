@@ -52,6 +52,9 @@ type Ledger interface {
 	Receipt(ctx context.Context, tx deal.TxID) (deal.ReceiptState, error)
 	// Told commits that the record shows this receipt. again is after which time it is to be looked at once more; 0 is never.
 	Told(ctx context.Context, tx deal.TxID, sequence int64, again time.Duration) error
+	// Tasking commits that a task about the record is asked for now, or, if not, that it is known what became of that. Told does
+	// the latter, too.
+	Tasking(ctx context.Context, tx deal.TxID, now bool) error
 	// Refused takes note that the CRM does not take the receipt with this sequence, for a reason that somebody has to mend.
 	Refused(ctx context.Context, tx deal.TxID, sequence int64, reason string) error
 	// Errands returns what was and is to be done in the CRM because of what became of a sealing, oldest first. Advance makes

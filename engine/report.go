@@ -81,6 +81,10 @@ func (e *Engine) tellJob(ctx context.Context, s *deal.Sealing) deal.Outcome {
 		e.tellPeople(ctx, s, err)
 	}
 	wait = max(wait, deal.RetryAfter(err))
+	var taskWaits *taskWaitsError
+	if errors.As(err, &taskWaits) {
+		return deal.Outcome{Again: taskWaits.left}
+	}
 	e.Log.WarnContext(ctx, "the CRM could not be told", "in", wait.Round(time.Second), "err", err)
 	return deal.Outcome{Again: wait}
 }
@@ -160,7 +164,7 @@ func (e *Engine) send(ctx context.Context, s *deal.Sealing, st deal.ReceiptState
 		return err
 	}
 	if !again {
-		if err := e.task(ctx, t, s); err != nil {
+		if err := e.task(ctx, t, s, st.Tasking); err != nil {
 			return err
 		}
 	}

@@ -79,6 +79,42 @@ func TestTheOwnerHasOneTaskForEachTimeThatADealWaits(t *testing.T) {
 	}
 }
 
+// TestATaskThatADeadProcessHasAskedForIsWaitedFor, since the CRM may still make it.
+func TestATaskThatADeadProcessHasAskedForIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon(withTasks)
+	record := w.bare()
+	w.move(record, stageWon)
+	s := d.run()
+	must(t, d.store.Tasking(t.Context(), s.Tx, true))
+	d.close()
+	d = w.daemonIn(d.dir, withTasks)
+	d.tell()
+	if w.shown(record, fieldStatus) != "Held" || len(w.tasks(record)) != 0 || strings.Contains(d.log.String(), "could not be told") {
+		t.Errorf("the record shows %q, tasks %q\n%s", w.shown(record, fieldStatus), w.tasks(record), d.log)
+	}
+	late := w.id(w.org.Create("Task", map[string]any{"WhatId": record, "Subject": "x " + deal.Task{Tx: s.Tx, Number: 1}.Mark(), "Description": "late", "Status": "Not Started", "Priority": "High"}))
+	w.clock.advance(time.Minute)
+	d.tell()
+	if st, err := d.store.Receipt(t.Context(), s.Tx); err != nil || st.Due() || !st.Tasking.IsZero() {
+		t.Errorf("once it is there: %+v, %v", st, err)
+	}
+	must(t, w.org.Delete(late))
+	must(t, d.store.Release(t.Context(), s.Tx, "", "alice", "try again")) // it waits a second time
+	d.finish()
+	must(t, d.store.Tasking(t.Context(), s.Tx, true))
+	d.tell()
+	if n := len(w.tasks(record)); n != 0 {
+		t.Errorf("there are %d tasks while one may still be made", n)
+	}
+	w.clock.advance(lateWrite)
+	d.tell()
+	if tasks := w.tasks(record); len(tasks) != 1 || !strings.Contains(tasks[0], "/2]") {
+		t.Errorf("afterwards the tasks are %q", tasks)
+	}
+}
+
 func TestATaskThatMayNotBeMadeKeepsNoReceiptFromBeingSent(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -26,8 +26,10 @@ func (t *txn) receipt(tx deal.TxID) (state deal.ReceiptState, err error) {
 	if err != nil || r.receipt == 0 {
 		return state, err
 	}
-	_, err = t.get([]any{&state.Owner, &state.Status, &state.Sequence, &state.Sent},
-		`SELECT owner, status, sequence, sent FROM receipts WHERE id = $1`, r.receipt)
+	var tasking int64
+	_, err = t.get([]any{&state.Owner, &state.Status, &state.Sequence, &state.Sent, &tasking},
+		`SELECT owner, status, sequence, sent, tasking FROM receipts WHERE id = $1`, r.receipt)
+	state.Tasking = fromMillis(tasking)
 	return state, err
 }
 
@@ -40,7 +42,7 @@ func (s *Store) Told(ctx context.Context, tx deal.TxID, sequence int64, again ti
 		if err != nil {
 			return err
 		}
-		if err := t.exec(`UPDATE receipts SET sent = $2 WHERE id = $1 AND sent < $2`, r.receipt, sequence); err != nil {
+		if err := t.exec(`UPDATE receipts SET sent = $2, tasking = 0 WHERE id = $1 AND sent < $2`, r.receipt, sequence); err != nil {
 			return err
 		}
 		if err := t.calmReceipts(r.receipt); err != nil {
@@ -56,6 +58,21 @@ func (s *Store) Told(ctx context.Context, tx deal.TxID, sequence int64, again ti
 			return t.want(deal.JobTell, key, tenant, t.now.Add(again))
 		}
 		return t.unwant(deal.JobTell, key)
+	})
+}
+
+// Tasking commits that a task about the record of a sealing is asked for now, or, if not, that it is known what became of that.
+func (s *Store) Tasking(ctx context.Context, tx deal.TxID, now bool) error {
+	return s.update(ctx, "commit/told", func(t *txn) error {
+		r, err := t.row(tx)
+		if err != nil {
+			return err
+		}
+		var at int64
+		if now {
+			at = t.now.UnixMilli()
+		}
+		return t.exec(`UPDATE receipts SET tasking = $2 WHERE id = $1`, r.receipt, at)
 	})
 }
 
@@ -189,7 +206,7 @@ func (t *txn) joinReceipts(id, other int64) error {
 		return err
 	}
 	if err := t.exec(`UPDATE receipts SET sequence = 1 + max(sequence, (SELECT sequence FROM receipts WHERE id = $2)),
-		refused = max(refused, (SELECT refused FROM receipts WHERE id = $2)),
+		refused = max(refused, (SELECT refused FROM receipts WHERE id = $2)), tasking = max(tasking, (SELECT tasking FROM receipts WHERE id = $2)),
 		due = CASE WHEN sent < sequence THEN due ELSE $3 END WHERE id = $1`, id, other, t.now.UnixMilli()); err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func (c *Connector) task(ctx context.Context, record string, t deal.Task) (strin
 	if err != nil {
 		return "", err
 	}
-	if id, err := c.madeTask(ctx, idsOf(ends), t.Mark()); err != nil || id != "" {
+	if id, err := c.madeTask(ctx, idsOf(ends), t.Mark()); err != nil || id != "" || t.OnlyLook {
 		return id, err
 	}
 	properties := map[string]string{"hs_timestamp": stampOf(t.Due), "hs_task_subject": t.Title(), "hs_task_body": htmlText.Replace(t.Body),

@@ -28,7 +28,7 @@ func (c *Connector) task(ctx context.Context, k kind, record string, t deal.Task
 		return "", err
 	}
 	id, err := c.onlyID(ctx, "SELECT Id FROM Task WHERE WhatId = "+quote(record)+" AND Subject LIKE "+quote("%"+t.Mark())+" ORDER BY Id LIMIT 1")
-	if err != nil || id != "" {
+	if err != nil || id != "" || t.OnlyLook {
 		return id, err
 	}
 	found, err := c.lookUp(ctx, "SELECT OwnerId FROM "+k.name+" WHERE Id = "+quote(record))
