@@ -28,15 +28,24 @@ func TestClientsOfOthersGetAlongWithTheMocks(t *testing.T) {
 	}
 	clients := install(t, "clients")
 	node := findNode(t)
-	for client, steps := range map[string]int{"jsforce": 20, "hubspot": 20, "pubsub": 5} {
+	for client, steps := range map[string]int{"jsforce.mjs": 20, "hubspot.mjs": 22, "hubspot.mjs @hubspot/api-client-13": 22, "pubsub.mjs": 5} {
 		t.Run(client, func(t *testing.T) {
 			t.Parallel()
 			s := start(t)
-			input, err := json.Marshal(s.credentials)
+			vectors, err := os.ReadFile("../../webhooks/testdata/hubspot.json")
 			if err != nil {
 				t.Fatal(err)
 			}
-			cmd := exec.CommandContext(t.Context(), node, filepath.Join(clients, client+".mjs"))
+			input, err := json.Marshal(struct {
+				credentials
+				Vectors json.RawMessage `json:"vectors"`
+			}{s.credentials, vectors})
+			if err != nil {
+				t.Fatal(err)
+			}
+			words := strings.Fields(client)
+			words[0] = filepath.Join(clients, words[0])
+			cmd := exec.CommandContext(t.Context(), node, words...)
 			cmd.Stdin = bytes.NewReader(input)
 			out, err := cmd.CombinedOutput()
 			if err != nil {

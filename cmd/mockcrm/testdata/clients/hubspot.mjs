@@ -1,7 +1,8 @@
-// @hubspot/api-client, unchanged, does with the mock portal what dealseal and its users do with a real one.
-import { Client } from '@hubspot/api-client'
+// @hubspot/api-client, unchanged, does with the mock portal what dealseal and its users do with a real one. An argument names
+// another version of it.
 import { admin, assert, credentials, finish, refusal, step } from './walk.mjs'
 
+const { Client, Signature } = await import(process.argv[2] ?? '@hubspot/api-client')
 const portal = credentials.hubspot
 const client = new Client({ accessToken: portal.token, basePath: portal.url, numberOfApiCallRetries: 0 })
 const { deals, contacts, companies, lineItems, objects, associations, pipelines, properties, owners } = client.crm
@@ -155,6 +156,21 @@ await step('refreshes an OAuth token, and is told when it has ended', async () =
   const error = await refusal(() => other.crm.deals.basicApi.getById(id))
   assert.equal(error.code, 401)
   assert.equal(error.body.category, 'EXPIRED_AUTHENTICATION')
+})
+await step('signs what our verifier takes for signed', async () => {
+  for (const v of credentials.vectors) {
+    const signed = (version, url) => Signature.getSignature(v.method, version, { clientSecret: v.secret, url, requestBody: v.body, timestamp: v.ts })
+    assert.equal(signed('v3', v.uri), v.v3, v.id)
+    assert.equal(signed('v2', v.uri), v.v2, v.id)
+  }
+  assert.equal(credentials.vectors.length, 6)
+})
+await step('takes signatures that our verifier refuses', async () => { // else there were no reason for one of our own
+  const v = credentials.vectors[0]
+  const timed = (ts) => ({ method: v.method, signatureVersion: 'v3', clientSecret: v.secret, url: v.uri, requestBody: v.body, timestamp: ts,
+    signature: Signature.getSignature(v.method, 'v3', { clientSecret: v.secret, url: v.uri, requestBody: v.body, timestamp: ts }) })
+  assert.equal(Signature.isValid(timed(Date.now() + 3600_000)), true) // from the future
+  assert.equal(Signature.isValid(timed('now')), true) // a time that is none
 })
 await step('deletes a deal', async () => {
   await deals.basicApi.archive(id)
