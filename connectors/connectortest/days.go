@@ -88,6 +88,7 @@ type someDeal struct {
 	gone      bool
 	spoilt    bool // its newest row cannot be read, and nobody touches it any more
 	merged    bool
+	joined    time.Time // when it was merged
 	edits     int
 }
 
@@ -214,6 +215,11 @@ func (d *days) strike(h happening) {
 	case watchesIt:
 		since := d.w.Now().Add(-h.Late).UTC()
 		d.ledger.watch("addendum", d.w.Traits().Third, since)
+		for _, s := range d.byID { // what had ended before the rule began need not be noticed for it
+			if s.gone || s.spoilt || s.merged {
+				d.excuse(s, s.joined)
+			}
+		}
 	default:
 		d.violation("no verb %q", h.Verb)
 	}
@@ -253,13 +259,13 @@ func (d *days) end(h happening) {
 		d.w.Delete(s.id)
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.excuse(s)
+		d.excuse(s, time.Time{})
 		s.gone = true
 	case spoils:
 		d.w.Garble(s.id)
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.excuse(s)
+		d.excuse(s, time.Time{})
 		s.spoilt = true
 	case merges:
 		id, err := d.w.Merge(s.id, list[1].id)
@@ -272,16 +278,20 @@ func (d *days) end(h happening) {
 		}
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.excuse(s)
-		d.excuse(list[1])
-		m := &someDeal{id: id, stage: s.stage, merged: true}
+		d.excuse(s, time.Time{})
+		d.excuse(list[1], time.Time{})
+		m := &someDeal{id: id, stage: s.stage, merged: true, joined: d.w.Now()}
 		s.into, list[1].into, d.byID[id] = m, m, m
 	}
 }
 
-func (d *days) excuse(s *someDeal) {
+// excuse lets entries be that nobody has noticed: all, or those until a time.
+func (d *days) excuse(s *someDeal, until time.Time) {
 	known := d.reported()
 	for _, e := range d.entries {
+		if !until.IsZero() && e.at.After(until) {
+			continue
+		}
 		for _, w := range d.ledger.watches {
 			if e.deal.now() == s && e.matches(w) && known[d.place(s, w.Rule, e.at)] == 0 {
 				e.excused = true
