@@ -216,7 +216,10 @@ func (d *days) strike(h happening) {
 		since := d.w.Now().Add(-h.Late).UTC()
 		d.ledger.watch("addendum", d.w.Traits().Third, since)
 		for _, s := range d.byID { // what had ended before the rule began need not be noticed for it
-			if s.gone || s.spoilt || s.merged {
+			switch {
+			case s.gone, s.spoilt:
+				d.excuse(s, time.Time{})
+			case s.merged:
 				d.excuse(s, s.joined)
 			}
 		}
