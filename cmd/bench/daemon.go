@@ -230,7 +230,7 @@ func (s *stage) worldCPU() (used time.Duration, err error) {
 	return used, s.order("GET", "/cpu", nil, &used)
 }
 
-func (s *stage) daemonCPU() time.Duration { return cpu(s.daemon.Process.Pid) }
+func (s *stage) daemonSpent() spent { return spentOf(s.daemon.Process.Pid, "daemon") }
 
 var sealingsMetric = regexp.MustCompile(`(?m)^dealseal_sealings\{condition="(\w+)",step="(\w+)",tenant="([\w-]+)"\} (\d+)`)
 

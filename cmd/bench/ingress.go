@@ -38,7 +38,7 @@ func (b *bench) ingress() error {
 	if _, err := storm(ingressRate/10, time.Second); err != nil { // warm
 		return err
 	}
-	house := s.daemonCPU()
+	house := s.daemonSpent().sum()
 	world, err := s.worldCPU()
 	if err != nil {
 		return err
@@ -47,7 +47,7 @@ func (b *bench) ingress() error {
 	if err != nil {
 		return err
 	}
-	house = s.daemonCPU() - house
+	house = s.daemonSpent().sum() - house
 	now, err := s.worldCPU()
 	if err != nil {
 		return err

@@ -2,11 +2,14 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -131,20 +134,62 @@ func statFields(pid int) []string {
 	return strings.Fields(rest)
 }
 
-// cpu is the processor time that a tree of processes has used, with that of its children that have ended.
-func cpu(root int) (used time.Duration) {
+// spent is the processor time of a tree of processes, by what they are. That of children that have ended, which nobody can
+// ask any more, is under ended.
+type spent map[string]time.Duration
+
+const ended = "children that have ended"
+
+// spentOf is what a process of that name and its descendants have used.
+func spentOf(root int, name string) spent {
 	const perTick = time.Second / 100 // USER_HZ is 100 on all that Go runs on
+	u := spent{}
 	for _, p := range tree(root) {
 		f := statFields(p.pid)
 		if len(f) < 15 {
 			continue
 		}
-		for _, field := range f[11:15] { // utime, stime, cutime, cstime
+		if p.pid == root {
+			p.name = name
+		}
+		for i, field := range f[11:15] { // utime, stime, cutime, cstime
+			of := p.name
+			if i >= 2 {
+				of = ended
+			}
 			n, _ := strconv.ParseInt(field, 10, 64)
-			used += time.Duration(n) * perTick
+			u[of] += time.Duration(n) * perTick
 		}
 	}
+	return u
+}
+
+// since is what was used after an earlier moment. A child that has ended since then moves its whole life to ended: only the
+// sum is true then.
+func (u spent) since(before spent) spent {
+	used := maps.Clone(u)
+	for name, d := range before {
+		used[name] -= d
+	}
 	return used
+}
+
+func (u spent) sum() (all time.Duration) {
+	for _, d := range u {
+		all += d
+	}
+	return all
+}
+
+// perDeal lists the shares of n deals, the largest first.
+func (u spent) perDeal(n int) string {
+	var parts []string
+	for _, name := range slices.SortedFunc(maps.Keys(u), func(a, b string) int { return cmp.Compare(u[b], u[a]) }) {
+		if u[name] > 0 {
+			parts = append(parts, fmt.Sprintf("%s %s", name, short(ms(u[name])/float64(n))))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // memory is what a process has in memory: all of it, and with shared pages divided among those that share them.
