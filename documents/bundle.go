@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
@@ -39,6 +40,7 @@ type Bundle struct {
 	hash   string
 	files  map[string][]byte
 	schema *jsonschema.Schema
+	words  func() map[string]bool // see wordsIn
 }
 
 // Name is what a rule calls the bundle: order-form@1.
@@ -144,7 +146,8 @@ func newBundle(files map[string][]byte) (*Bundle, error) {
 		return nil, err
 	}
 	sum := sha256.Sum256(pack(files))
-	return &Bundle{Manifest: *m, hash: hex.EncodeToString(sum[:]), files: files, schema: schema}, nil
+	words := sync.OnceValue(func() map[string]bool { return wordsIn(files) })
+	return &Bundle{Manifest: *m, hash: hex.EncodeToString(sum[:]), files: files, schema: schema, words: words}, nil
 }
 
 // maxLogo bounds a logo in pixels: it is written into every document.

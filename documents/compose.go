@@ -98,7 +98,8 @@ func (b *Bundle) Compose(kind string, values map[string]any, overrides map[strin
 	if err := c.compare(b.AmountCheck); err != nil {
 		return nil, err
 	}
-	return b.check(c.record, c.origin)
+	record, _, err := b.check(c.record, c.origin)
+	return record, err
 }
 
 // head is what every record starts with.
@@ -119,51 +120,51 @@ func (b *Bundle) head(f *formatter, meta Meta) map[string]any {
 // Validate checks a record that was composed before or written by hand: JSON, limits, text, schema. It is the last
 // gate before rendering.
 func (b *Bundle) Validate(record []byte) error {
-	_, err := b.normalise(record)
+	_, _, err := b.normalise(record)
 	return err
 }
 
-// normalise validates a record and returns it in canonical form, with the texts of figures and days filled in where a
-// record written by hand left them out.
-func (b *Bundle) normalise(record []byte) ([]byte, error) {
+// normalise validates a record and returns it in canonical form and decoded, with the texts of figures and days filled in
+// where a record written by hand left them out.
+func (b *Bundle) normalise(record []byte) (canonical []byte, decoded any, err error) {
 	if len(record) > maxRecordBytes {
-		return nil, &TextError{Field: wholeRecord, Rune: NoRune, Reason: "is longer than 1 MB"}
+		return nil, nil, &TextError{Field: wholeRecord, Rune: NoRune, Reason: "is longer than 1 MB"}
 	}
 	v, err := decodeJSON(record)
 	if err != nil {
-		return nil, &FieldError{Field: wholeRecord, Problem: err.Error()}
+		return nil, nil, &FieldError{Field: wholeRecord, Problem: err.Error()}
 	}
 	m, ok := v.(map[string]any)
 	if !ok {
-		return nil, &FieldError{Field: wholeRecord, Problem: "is not a JSON object"}
+		return nil, nil, &FieldError{Field: wholeRecord, Problem: "is not a JSON object"}
 	}
 	f, err := newFormatter(b.Locale)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := fill(f, "", m, 0); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	return b.check(m, nil)
 }
 
-// check is common to composed and hand-written records.
-func (b *Bundle) check(record map[string]any, origins func(string) string) ([]byte, error) {
+// check is common to composed and hand-written records. What it returns decoded is of types that JSON has.
+func (b *Bundle) check(record map[string]any, origins func(string) string) (canonical []byte, decoded any, err error) {
 	if err := checkTexts("", record, 0); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	out, err := encodeJSON(record)
+	canonical, err = encodeJSON(record)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if len(out) > maxRecordBytes {
-		return nil, &TextError{Field: wholeRecord, Rune: NoRune, Reason: "is longer than 1 MB"}
+	if len(canonical) > maxRecordBytes {
+		return nil, nil, &TextError{Field: wholeRecord, Rune: NoRune, Reason: "is longer than 1 MB"}
 	}
-	decoded, err := decodeJSON(out)
+	decoded, err = decodeJSON(canonical)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return out, b.checkSchema(decoded, origins)
+	return canonical, decoded, b.checkSchema(decoded, origins)
 }
 
 func encodeJSON(v any) ([]byte, error) {

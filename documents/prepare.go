@@ -25,11 +25,7 @@ type Text struct{ Field, Text string }
 
 // Prepare validates a record for an engine. It is for implementations of Renderer.
 func (b *Bundle) Prepare(record []byte) (*Prepared, error) {
-	canonical, err := b.normalise(record)
-	if err != nil {
-		return nil, err
-	}
-	decoded, err := decodeJSON(canonical)
+	canonical, decoded, err := b.normalise(record)
 	if err != nil {
 		return nil, err
 	}

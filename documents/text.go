@@ -36,6 +36,10 @@ func checkText(field, s string) error {
 	}
 	marks := 0
 	for _, r := range s {
+		if r >= ' ' && r <= '~' { // most of all, and none of it is refused
+			marks = 0
+			continue
+		}
 		if reason := refused(r); reason != "" {
 			return &TextError{Field: field, Rune: r, Reason: reason}
 		}

@@ -19,22 +19,21 @@ func (b *Bundle) Attachment(p *Prepared) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	words := b.words()
-	used := usedPart(decoded, words)
+	used := usedPart(decoded, b.words())
 	if used == nil {
 		used = map[string]any{}
 	}
 	return encodeJSON(used)
 }
 
-// words are the names that stand in the sources of the template.
-func (b *Bundle) words() map[string]bool {
+// wordsIn are the names that stand in the sources of a template.
+func wordsIn(files map[string][]byte) map[string]bool {
 	all := map[string]bool{}
-	for _, name := range b.FileNames() {
+	for name, content := range files {
 		if path.Ext(name) != ".typ" {
 			continue
 		}
-		for _, w := range strings.FieldsFunc(string(b.files[name]), func(r rune) bool {
+		for _, w := range strings.FieldsFunc(string(content), func(r rune) bool {
 			return !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '_' && r != '-'
 		}) {
 			all[w] = true

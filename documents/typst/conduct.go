@@ -25,7 +25,7 @@ type conducts struct {
 	byBundle map[string]*conduct
 }
 
-// conduct is guarded by conducts.mu, but for the channels and the sample.
+// conduct is guarded by conducts.mu, but for the channels, and what is found out once.
 type conduct struct {
 	proven   bool // it has made a document
 	failing  bool // its last document cost a child its life, or failed in the engine
@@ -35,6 +35,14 @@ type conduct struct {
 	trials   map[manner]trial
 	choose   sync.Once
 	sample   *sample // what images are made with; nil for none
+	search   sync.Once
+	breaking bool // see mayBreak
+}
+
+// mayBreak reports whether the files that all documents of the bundle have may hold a place to break.
+func (c *conduct) mayBreak(b *documents.Bundle) bool {
+	c.search.Do(func() { c.breaking = needsBreaks(sameFiles(b)) })
+	return c.breaking
 }
 
 // of returns the conduct of a bundle. Until it is proven, beginners of its documents are rendered at once.
@@ -107,8 +115,7 @@ func (r *Renderer) Isolates(b *documents.Bundle) bool {
 }
 
 // call waits for a child with the caller's patience, and for the document with the renderer's.
-func (r *Renderer) call(ctx context.Context, b *documents.Bundle, j job) (worker.Frame, error) {
-	c := r.bundles.of(b.Hash(), cap(r.places)-1)
+func (r *Renderer) call(ctx context.Context, b *documents.Bundle, c *conduct, j job) (worker.Frame, error) {
 	if proven, failing := r.bundles.state(c); !proven && !failing {
 		if err := take(ctx, c.first); err != nil {
 			return worker.Frame{}, err

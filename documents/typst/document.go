@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
 	"strings"
 	"unicode/utf8"
@@ -93,20 +94,28 @@ type manner struct {
 	breaking bool   // see breaks
 }
 
-// sources are all files of one document: the bundle's, the record and what joins them.
-func sources(b *documents.Bundle, p *documents.Prepared, families []string, mark string) (map[string][]byte, manner, error) {
-	files := map[string][]byte{libraryFile: library, recordFile: p.Print}
+// sameFiles are those that all documents of a bundle have.
+func sameFiles(b *documents.Bundle) map[string][]byte {
+	files := map[string][]byte{libraryFile: library}
 	for _, name := range b.FileNames() {
 		if name == documents.ContractFile || strings.HasPrefix(name, "assets/") {
 			files[name], _ = b.File(name)
 		}
 	}
+	return files
+}
+
+// sources are all files of one document: those of all, the record and what joins them. breaking says whether the same
+// files may have a place to break.
+func sources(b *documents.Bundle, p *documents.Prepared, families []string, mark string, breaking bool) (map[string][]byte, manner, error) {
 	list, err := json.Marshal(append([]string{}, families...))
 	if err != nil {
 		return nil, manner{}, err
 	}
-	files[fontsFile] = list
-	m := manner{mark: mark, breaking: needsBreaks(files)}
+	own := map[string][]byte{recordFile: p.Print, fontsFile: list}
+	m := manner{mark: mark, breaking: breaking || needsBreaks(own)}
+	files := sameFiles(b)
+	maps.Copy(files, own)
 	files[mainFile] = []byte(mainSource(b.Locale, p, m))
 	return files, m, nil
 }

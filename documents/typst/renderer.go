@@ -200,7 +200,8 @@ func (r *Renderer) render(ctx context.Context, b *documents.Bundle, record []byt
 	if err != nil {
 		return documents.Output{}, err
 	}
-	files, m, err := sources(b, p, families(used, p.Texts), mark)
+	c := r.bundles.of(b.Hash(), cap(r.places)-1)
+	files, m, err := sources(b, p, families(used, p.Texts), mark, c.mayBreak(b))
 	if err != nil {
 		return documents.Output{}, err
 	}
@@ -213,13 +214,13 @@ func (r *Renderer) render(ctx context.Context, b *documents.Bundle, record []byt
 	if err := r.Warm(ctx); err != nil {
 		return documents.Output{}, err
 	}
-	answer, err := r.call(ctx, b, j)
+	answer, err := r.call(ctx, b, c, j)
 	var remote *worker.RemoteError
 	if errors.As(err, &remote) && remote.Code() == codeCache {
 		if err := r.repair(ctx); err != nil {
 			return documents.Output{}, err
 		}
-		answer, err = r.call(ctx, b, j)
+		answer, err = r.call(ctx, b, c, j)
 	}
 	if err != nil {
 		return documents.Output{}, fmt.Errorf("render %s: %w", b.Name(), err)
@@ -276,14 +277,16 @@ func (r *Renderer) output(b *documents.Bundle, p *documents.Prepared, used []*fo
 	}
 	out := documents.Output{PDF: f.Body, Boxes: answer.Boxes}
 	var fault TemplateError
-	manifest, _ := b.File(documents.ManifestFile)
-	censor := newCensor(files, manifest, p)
-	for _, d := range withoutTrace(answer.Diagnostics) {
-		d.Message = censor.message(d.Message)
-		if d.Error {
-			fault.Diagnostics = append(fault.Diagnostics, d)
-		} else {
-			out.Notes = append(out.Notes, d.String())
+	if len(answer.Diagnostics) > 0 {
+		manifest, _ := b.File(documents.ManifestFile)
+		censor := newCensor(files, manifest, p)
+		for _, d := range withoutTrace(answer.Diagnostics) {
+			d.Message = censor.message(d.Message)
+			if d.Error {
+				fault.Diagnostics = append(fault.Diagnostics, d)
+			} else {
+				out.Notes = append(out.Notes, d.String())
+			}
 		}
 	}
 	if len(fault.Diagnostics) > 0 {

@@ -50,7 +50,7 @@ func sampleFiles(t *testing.T, b *documents.Bundle, record []byte, mark string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if files, _, err = sources(b, p, nil, mark); err != nil {
+	if files, _, err = sources(b, p, nil, mark, needsBreaks(sameFiles(b))); err != nil {
 		t.Fatal(err)
 	}
 	return files, p.Time
