@@ -59,6 +59,12 @@ type Quarantine struct {
 	At     time.Time `json:"at,omitzero"`
 }
 
+// RefusedObject is an object whose history the CRM does not let us read, for good as far as it can tell.
+type RefusedObject struct {
+	Object string
+	Why    error
+}
+
 // Cursor is how far the history of an account has been read. The ledger decides what is fresh; the cursor only limits
 // cost, so moving it back is always safe.
 type Cursor struct {
@@ -117,6 +123,9 @@ type Page struct {
 	// connector can tell. It is a hint, which costs no call: a connector may not learn of every change, and some say more than
 	// there is.
 	Changed []Ref
+	// Refused are objects whose histories cannot be read while those of others can. Next passes over nothing of theirs: once they
+	// can be read again, they are read from where they were left.
+	Refused []RefusedObject
 	// More is true when the connector knows that more is waiting, so the caller should not sleep first.
 	More bool
 }

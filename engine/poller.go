@@ -26,6 +26,9 @@ type poller struct {
 	held    map[deal.GuardScope]time.Time // what the guard was said to hold, and since when
 	bell    *bell                         // rung by pushes
 	changed *changedRecords               // that may differ from their contracts
+	refused []deal.RefusedObject          // whose histories this reading of the window could not read so far
+	without *withoutObjectsError          // what the reading before had to do without
+	more    bool                          // the reading has not come to its end
 	asked   time.Time                     // when the CRM was last asked for entries
 }
 
@@ -96,11 +99,33 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 	p.Log.DebugContext(ctx, "polled", "entries", len(page.Entries), "fresh", fresh, "more", page.More)
 	p.state.Entries = fresh
 	p.state.Lag = 0
-	if page.More {
-		p.state.Lag = p.Now().Sub(page.Next.Since)
+	for _, o := range page.Refused {
+		p.refused = append(slices.DeleteFunc(p.refused, func(was deal.RefusedObject) bool { return was.Object == o.Object }), o)
 	}
-	return page.More, nil
+	if p.more = page.More; page.More {
+		p.state.Lag = p.Now().Sub(page.Next.Since)
+		return true, nil
+	}
+	refused := p.refused
+	p.refused = nil
+	if len(refused) > 0 {
+		return false, &withoutObjectsError{refused}
+	}
+	return false, nil
 }
+
+// withoutObjectsError is a poll that has succeeded but for some objects, whose histories the CRM does not let us read.
+type withoutObjectsError struct{ objects []deal.RefusedObject }
+
+func (e *withoutObjectsError) Error() string {
+	var text []string
+	for _, o := range e.objects {
+		text = append(text, fmt.Sprintf("nothing is found of %s, while other objects are polled: %v", o.Object, o.Why))
+	}
+	return strings.Join(text, "; ")
+}
+
+func (e *withoutObjectsError) Permanent() bool { return true }
 
 // guarded says once of all that the guard holds together that a person has to decide. After a start it is said again.
 func (p *poller) guarded(ctx context.Context) {
@@ -365,10 +390,13 @@ func (p *poller) note(ctx context.Context, err error) {
 	}
 	p.state.Budget = p.budget()
 	was := p.state.Err
+	if err == nil && p.more && p.without != nil {
+		err = p.without // which only the end of the reading can tell to be over
+	}
 	p.state.Refused, p.state.Trouble = connectors.IsLogin(err), connectors.LoginTrouble(err)
 	if err == nil {
 		p.Mended(ctx, p.tenant.ID, deal.WaitsForLogin)
-		p.fails, p.state.Err, p.state.Since = 0, "", time.Time{}
+		p.fails, p.state.Err, p.state.Since, p.without = 0, "", time.Time{}, nil
 		p.state.At = p.Now().UTC()
 		if was != "" {
 			p.Log.InfoContext(ctx, "polling works again")
@@ -377,6 +405,10 @@ func (p *poller) note(ctx context.Context, err error) {
 		var paused *pausedError
 		if p.fails++; errors.As(err, &paused) {
 			p.fails = 0
+		}
+		if errors.As(err, &p.without) { // the others are polled as ever, and this is told as what it is: a right that was taken away
+			p.fails, p.state.At = 0, p.Now().UTC()
+			p.state.Refused, p.state.Trouble = true, connectors.LoginNoPermission
 		}
 		p.state.Err = err.Error()
 		if was == "" {

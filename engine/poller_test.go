@@ -337,3 +337,53 @@ func TestThePollTakesDownHowManyCallsTheCRMWasAsked(t *testing.T) {
 		t.Errorf("%d calls after %d, %d failed, want 1", next.Calls, first.Calls, next.FailedCalls)
 	}
 }
+
+// An object that the CRM refuses is told of as a right that was taken away, while the others are polled as often as ever.
+func TestAnObjectThatIsRefusedIsToldOfWhileOthersArePolled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.org.Track("Order.Status", true)
+	d := w.daemon(withTemplate(t))
+	order := d.Tenants[0].Rules[0]
+	order.Watch = deal.Watch{Rule: "order", Object: "Order", Stage: "Activated"}
+	order.Plan.Rule, order.Plan.Stage, order.Plan.Fields = "order", "Activated", []string{"TotalAmount"}
+	d.Tenants[0].Rules = append(d.Tenants[0].Rules, order)
+	d.poll()
+	shown := func() deal.PollState {
+		t.Helper()
+		all, err := d.store.Polls(t.Context())
+		must(t, err)
+		return all[0]
+	}
+	p := d.pollers[0]
+	w.org.Hide("OrderHistory")
+	for range 3 {
+		w.tick()
+		w.won()
+		more, err := p.once(t.Context())
+		for ; more && err == nil; more, err = p.once(t.Context()) {
+			p.note(t.Context(), err)
+		}
+		p.note(t.Context(), err)
+		if !deal.IsPermanent(err) || !strings.Contains(err.Error(), "OrderHistory") {
+			t.Fatalf("the error is %v, want one that names the history and its cure", err)
+		}
+		if s := shown(); !s.Refused || s.Trouble != "no permission" || w.now().Sub(s.At) > time.Second {
+			t.Errorf("the page is shown %+v, want a refusal, and a poll that went well", s)
+		}
+		if wait := p.wait(errors.New("any")); p.fails != 0 || wait > 2*d.Tenants[0].Poll {
+			t.Errorf("the others wait for %s", wait)
+		}
+	}
+	if n := strings.Count(d.log.String(), "OrderHistory"); n != 1 {
+		t.Errorf("it was logged %d times", n)
+	}
+	w.org.Show("OrderHistory")
+	d.poll()
+	if s := shown(); s.Err != "" || s.Refused {
+		t.Errorf("the page still shows %+v", s)
+	}
+	if len(d.all()) != 3 {
+		t.Errorf("%d deals were noticed, want 3", len(d.all()))
+	}
+}

@@ -125,7 +125,8 @@ func (p *poller) rest(ctx context.Context, d time.Duration) {
 	defer due.Stop()
 	for {
 		rung := p.bell.rung
-		if p.fails > 0 || p.watches == nil || p.state.Err != "" || p.budget().Share() >= SlowAt {
+		failed := p.state.Err != "" && p.state.At.Before(p.asked) // and not only for an object that is refused
+		if p.fails > 0 || p.watches == nil || failed || p.budget().Share() >= SlowAt {
 			rung = nil // the pause that the CRM needs is not for pushes to shorten
 		}
 		select {

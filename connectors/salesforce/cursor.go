@@ -28,6 +28,22 @@ type scan struct {
 	last position
 	// watches tells for which watches the scan began.
 	watches string
+
+	// A history that was refused in the window before is read from from on, however long it was refused, and the others from
+	// ahead on, which is zero unless one was. refused are those of this window.
+	ahead   time.Time
+	behind  []string
+	refused []string
+	// ended: it has reached its end, and is kept for what the next one has to make up for.
+	ended bool
+}
+
+// start is where the history begins that is being read.
+func (s scan) start() time.Time {
+	if s.ahead.Before(s.from) || slices.Contains(s.behind, s.kind.name) {
+		return s.from
+	}
+	return s.ahead
 }
 
 // position orders the rows of the history: by stamp, then by ID.
@@ -36,7 +52,7 @@ type position struct {
 	id string
 }
 
-// scanState is the stored form of a scan under way.
+// scanState is the stored form of a scan under way, or of what the next one has to make up for.
 type scanState struct {
 	From    string `json:"from"`
 	AsOf    string `json:"as_of,omitempty"`
@@ -44,11 +60,19 @@ type scanState struct {
 	ID      string `json:"id"` // empty: before the first row
 	Watches string `json:"watches"`
 	Object  string `json:"object,omitempty"` // Opportunity if there is none
+
+	Ended   bool     `json:"ended,omitempty"` // it has reached its end: the next one begins
+	Ahead   string   `json:"ahead,omitempty"`
+	Behind  []string `json:"behind,omitempty"`
+	Refused []string `json:"refused,omitempty"`
 }
 
 // state stores the scan for deal.Cursor.
 func (s scan) state() string {
-	stored := scanState{From: s.from.Format(queryTime), At: s.last.at.Format(queryTime), ID: s.last.id, Watches: s.watches}
+	stored := scanState{From: s.from.Format(queryTime), At: s.last.at.Format(queryTime), ID: s.last.id, Watches: s.watches, Ended: s.ended, Behind: s.behind, Refused: s.refused}
+	if !s.ahead.IsZero() {
+		stored.Ahead = s.ahead.Format(queryTime)
+	}
 	if !s.asOf.IsZero() {
 		stored.AsOf = s.asOf.Format(queryTime)
 	}
@@ -68,12 +92,15 @@ func parseState(text string) (scan, error) {
 	if err := json.Unmarshal([]byte(text), &stored); err != nil {
 		return scan{}, errors.New("is no JSON of this connector")
 	}
-	s := scan{watches: stored.Watches}
-	var errs [3]error
+	s := scan{watches: stored.Watches, ended: stored.Ended, behind: append([]string(nil), stored.Behind...), refused: append([]string(nil), stored.Refused...)}
+	var errs [4]error
 	s.from, errs[0] = time.Parse(queryTime, stored.From)
 	s.last.at, errs[1] = time.Parse(queryTime, stored.At)
 	if stored.AsOf != "" {
 		s.asOf, errs[2] = time.Parse(queryTime, stored.AsOf)
+	}
+	if stored.Ahead != "" {
+		s.ahead, errs[3] = time.Parse(queryTime, stored.Ahead)
 	}
 	if errors.Join(errs[:]...) != nil {
 		return scan{}, errors.New("has a time that cannot be read")
@@ -94,20 +121,23 @@ func parseState(text string) (scan, error) {
 // has passed may be an entry for a watch that it did not know. Rows from before the earliest watch are never asked for.
 func (c *Connector) resume(after deal.Cursor, watches []deal.Watch) scan {
 	key := connectors.WatchesKey(watches)
+	var before scan
 	if after.State != "" {
 		s, err := parseState(after.State)
-		if err == nil && s.watches == key {
-			return s
-		}
-		if err != nil {
+		switch {
+		case err != nil:
 			c.log.Warn("the position inside the stage history is damaged; the window is read again", "err", err)
+		case s.watches == key && !s.ended:
+			return s
+		case s.watches == key:
+			before = s
 		}
 	}
 	from := earliest(watches)
 	if overlapping := after.Since.Add(-c.cfg.Overlap); !after.Since.IsZero() && overlapping.After(from) {
 		from = overlapping
 	}
-	s := scan{from: from.UTC(), watches: key}
+	s := scan{from: from.UTC(), watches: key, ahead: before.ahead, behind: before.behind}
 	s.turn(watches)
 	return s
 }
@@ -144,8 +174,20 @@ func (s scan) pause(after deal.Cursor) deal.Cursor {
 	return deal.Cursor{Since: since, State: s.state()}
 }
 
-// finish stores a scan that has reached the end. Without a Date header the newest stamp that was seen serves.
-func (s scan) finish(after deal.Cursor) deal.Cursor {
+// finish stores a scan that has reached the end. Without a Date header the newest stamp that was seen serves. While a
+// history is refused the cursor stays where that began, so that whatever loses the state only has more read again.
+func (s scan) finish(after deal.Cursor, overlap time.Duration) deal.Cursor {
+	if len(s.refused) > 0 {
+		ahead := s.asOf
+		if ahead.IsZero() {
+			ahead = s.last.at
+		}
+		if ahead = ahead.Add(-overlap); ahead.After(s.ahead) {
+			s.ahead = ahead
+		}
+		s.behind, s.refused, s.last, s.asOf, s.ended = s.refused, nil, position{}, time.Time{}, true
+		return s.pause(after)
+	}
 	switch {
 	case !s.asOf.IsZero():
 		return deal.Cursor{Since: s.asOf}

@@ -70,16 +70,21 @@ func (c *Connector) readPage(ctx context.Context, to time.Time, after deal.Curso
 	s := c.resume(after, watches)
 	s.to = to
 	var changed []deal.Ref
+	var refused []deal.RefusedObject
 	for {
 		page, more, err := c.readRows(ctx, &s, watches)
 		if err != nil {
-			return deal.Page{}, noHistory(s.kind, err)
+			if err = noHistory(s.kind, err); !s.goesOnWithout(err, watches) {
+				return deal.Page{}, err
+			}
+			s.refused, refused = append(s.refused, s.kind.name), append(refused, deal.RefusedObject{Object: s.kind.name, Why: err})
+			page, more = deal.Page{}, false
 		}
 		changed = append(changed, page.Changed...)
-		page.Changed = changed
+		page.Changed, page.Refused = changed, refused
 		if !more {
 			if more = s.turn(watches); !more {
-				page.Next = s.finish(after)
+				page.Next = s.finish(after, c.cfg.Overlap)
 				c.listed.end(to)
 				return page, nil
 			}
@@ -90,6 +95,21 @@ func (c *Connector) readPage(ctx context.Context, to time.Time, after deal.Curso
 		page.Next, page.More = s.pause(after), true
 		return page, nil
 	}
+}
+
+// goesOnWithout reports whether a poll goes on with the histories of other objects: what is refused for good of one is no
+// trouble of theirs. A pass over a stretch of time is read as a whole, or says why not; so is a poll of which nothing is left.
+func (s scan) goesOnWithout(err error, watches []deal.Watch) bool {
+	if !isMisfit(err) || !s.to.IsZero() || isUnclear(err) {
+		return false
+	}
+	watched := 0
+	for _, k := range kinds {
+		if len(of(k, watches)) > 0 {
+			watched++
+		}
+	}
+	return watched > len(s.refused)+1
 }
 
 // readRows reads rows of the history that the scan is at, and moves the scan behind them. more says that there may be others.
@@ -203,7 +223,7 @@ func parseHistory(k kind, body []byte) (rows []historyRow, done bool, err error)
 }
 
 func historyQuery(s scan) string {
-	where := "CreatedDate >= " + s.from.Format(queryTime)
+	where := "CreatedDate >= " + s.start().Format(queryTime)
 	if s.last != (position{}) {
 		// Bulk updates share one stamp: without the ID a page border inside them would lose the rest.
 		at := s.last.at.Format(queryTime)

@@ -60,6 +60,75 @@ func TestAHistoryThatIsNotKeptIsRefusedWithTheCure(t *testing.T) {
 	expectProblem(t, problems, "history of orders cannot be read", "OrderHistory", "Set History Tracking")
 }
 
+// What cannot be read of one object keeps no other from being polled, and is made up for when it can be read again, however much
+// later than the overlap.
+func TestAnObjectThatIsRefusedStopsNoOther(t *testing.T) {
+	w := newWorldOf(t, kinds[3], "")
+	c := w.connector(nil)
+	since := w.Now()
+	watches := append(orders(since), watch(since)...)
+	poll := func(after deal.Cursor) (page deal.Page, ids []string) {
+		t.Helper()
+		for page.More = true; page.More; after = page.Next {
+			got, err := c.Changes(t.Context(), after, watches)
+			w.must(err)
+			for _, e := range got.Entries {
+				ids = append(ids, e.Ref.ID)
+			}
+			got.Refused = append(page.Refused, got.Refused...)
+			page = got
+		}
+		return page, ids
+	}
+	won := func() string {
+		id, err := w.org.CreateOpportunity(map[string]any{"Name": "won", "StageName": "Closed Won"})
+		w.must(err)
+		w.Advance(time.Second)
+		return id
+	}
+	first, _ := poll(deal.Cursor{})
+	w.Advance(time.Minute)
+	w.org.Hide("OrderHistory")
+	missed := w.CreateDeals(1, "Activated")[0]
+	page := first
+	for range 30 {
+		w.Advance(time.Minute)
+		id := won()
+		before := len(w.org.Requests())
+		var found []string
+		page, found = poll(page.Next)
+		if !slices.Contains(found, id) {
+			t.Fatalf("the opportunity %s is not among %v", id, found)
+		}
+		if len(page.Refused) != 1 || page.Refused[0].Object != "Order" || !strings.Contains(page.Refused[0].Why.Error(), "OrderHistory") {
+			t.Fatalf("refused are %v, want the orders and why", page.Refused)
+		}
+		if len(found) > 11 {
+			t.Fatalf("%d entries are read: those of opportunities are read from where they were left", len(found))
+		}
+		if n := len(w.org.Requests()) - before; n > 4 {
+			t.Fatalf("a poll takes %d calls", n)
+		}
+	}
+	if !page.Next.Since.Equal(first.Next.Since) {
+		t.Errorf("the cursor went on to %s, past what was refused", page.Next.Since)
+	}
+	w.org.Show("OrderHistory")
+	page, found := poll(page.Next)
+	if !slices.Contains(found, missed) || len(page.Refused) > 0 {
+		t.Errorf("found are %v and refused %v, want the order %s", found, page.Refused, missed)
+	}
+	if page.Next.State != "" || !page.Next.Since.After(first.Next.Since) {
+		t.Errorf("the cursor is %+v, want one that has forgotten it", page.Next)
+	}
+
+	w.org.Hide("OrderHistory")
+	w.org.Hide("OpportunityHistory")
+	if _, err := c.Changes(t.Context(), page.Next, watches); !deal.IsPermanent(err) {
+		t.Errorf("a poll that can read nothing gives %v", err)
+	}
+}
+
 // The row that tells of a new order does not say in which status it was made.
 func TestAnOrderThatMovedOnAtOnceIsFoundWhereItWasMade(t *testing.T) {
 	w := newWorldOf(t, kinds[3], "")
