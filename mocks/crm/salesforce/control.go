@@ -297,7 +297,7 @@ func (o *Org) Files(recordID string) []File {
 	defer o.mu.Unlock()
 	full, _ := canonicalID(recordID)
 	var files []File
-	for _, link := range o.tables["ContentDocumentLink"].rows {
+	for _, link := range o.tables["ContentDocumentLink"].referring("LinkedEntityId", []string{full}) {
 		if v := link.latest(); v["LinkedEntityId"] == full && !link.deleted() {
 			files = append(files, o.file(v["ContentDocumentId"].(string)))
 		}
@@ -308,7 +308,7 @@ func (o *Org) Files(recordID string) []File {
 func (o *Org) file(document string) File {
 	f := File{DocumentID: document}
 	f.Title, _ = o.tables["ContentDocument"].byID[document].latest()["Title"].(string)
-	for _, r := range o.tables["ContentVersion"].rows {
+	for _, r := range o.tables["ContentVersion"].referring("ContentDocumentId", []string{document}) {
 		v := r.latest()
 		if v["ContentDocumentId"] != document {
 			continue

@@ -142,7 +142,7 @@ func (t *tx) validate(def *object, r *row, f *Field, v any) *Error {
 	case f.Type == TypeReference:
 		return t.o.checkReference(f, v.(string))
 	case f.Unique:
-		for _, other := range t.o.tables[def.name].rows {
+		for _, other := range t.o.tables[def.name].having(f.Name, fmt.Sprint(v)) {
 			if o, _ := other.latest()[f.Name].(string); other != r && !other.deleted() && strings.EqualFold(o, fmt.Sprint(v)) {
 				return &Error{Status: 400, Code: "DUPLICATE_VALUE", Fields: []string{},
 					Message: "duplicate value found: " + f.Name + " duplicates value on record with id: " + other.id}

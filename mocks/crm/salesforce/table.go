@@ -12,12 +12,13 @@ type table struct {
 	rows []*row
 	byID map[string]*row
 	refs map[referral][]*row // those that refer to a record, or did once
+	same map[referral][]*row // those that have, or once had, a value that no two may have
 }
 
 // referral is a record as the value of a field that refers to others.
 type referral struct{ field, id string }
 
-func newTable() *table { return &table{byID: map[string]*row{}, refs: map[referral][]*row{}} }
+func newTable() *table { return &table{byID: map[string]*row{}, refs: map[referral][]*row{}, same: map[referral][]*row{}} }
 
 func (t *table) insert(r *row) {
 	t.rows = append(t.rows, r)
@@ -25,14 +26,24 @@ func (t *table) insert(r *row) {
 	t.file(r, r.latest())
 }
 
-// file remembers which records a row refers to from now on.
+// file remembers which records a row refers to from now on, and which values only it may have.
 func (t *table) file(r *row, values map[string]any) {
 	for _, f := range r.object.fields {
-		if id, ok := values[f.Name].(string); ok && f.Type == TypeReference {
-			at := referral{f.Name, id}
+		v, ok := values[f.Name].(string)
+		switch {
+		case ok && f.Type == TypeReference:
+			at := referral{f.Name, v}
 			t.refs[at] = append(t.refs[at], r)
+		case ok && f.Unique:
+			at := referral{f.Name, lower(v)}
+			t.same[at] = append(t.same[at], r)
 		}
 	}
+}
+
+// having returns the rows that may have a value which no two may have.
+func (t *table) having(field, value string) []*row {
+	return slices.DeleteFunc(slices.Clone(t.same[referral{field, lower(value)}]), func(r *row) bool { return t.byID[r.id] != r }) // rolled back
 }
 
 // referring returns the rows that may refer to one of the records, in the order of their creation.
