@@ -31,8 +31,14 @@ const patience = 60 * time.Second
 // eventually waits for a condition. It fails with what the condition last said.
 func eventually(t *testing.T, what string, holds func() (ok bool, now string)) {
 	t.Helper()
+	waitFor(t, patience, 10*time.Millisecond, what, holds)
+}
+
+// waitFor waits with another patience than for what a second or two brings about, and looks as often as is said.
+func waitFor(t *testing.T, patience, every time.Duration, what string, holds func() (ok bool, now string)) {
+	t.Helper()
 	deadline := time.After(patience)
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		ok, now := holds()

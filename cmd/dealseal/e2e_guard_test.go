@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -49,7 +52,7 @@ func TestAMassUpdateIsHeldAndThenSealedOrForgotten(t *testing.T) {
 	if n <= 50 {
 		limits, poll = "guard: {same_second: 10}", ""
 	}
-	o := worldOptions{now: clock.now, hubspotRate: 2000}
+	o := worldOptions{now: clock.now, salesforceDay: max(15_000, 12*n), hubspotRate: 2000}
 	for _, kind := range bothCRMs {
 		tenant := usualTenant(kind)
 		tenant.poll = poll
@@ -92,18 +95,11 @@ func TestAMassUpdateIsHeldAndThenSealedOrForgotten(t *testing.T) {
 		mustContain(t, "the list", stdout, "The guard holds ", " deals of "+scope, "(same_second)")
 	}
 
-	before := s.memory(t)
-	began := time.Now()
+	m := s.beginMass(t, n)
 	for _, c := range s.crms {
 		s.decideGuarded(t, "release", c, n)
 	}
-	most := before
-	for _, c := range s.crms {
-		for pending := records[c]; len(pending) > 0; most = max(most, s.memory(t)) {
-			pending = awaitSome(t, c, pending)
-		}
-	}
-	took := time.Since(began)
+	m.awaitSigned(t, records)
 	for _, c := range s.crms {
 		for _, r := range records[c] {
 			mustBear(t, c, r, 1)
@@ -112,10 +108,7 @@ func TestAMassUpdateIsHeldAndThenSealedOrForgotten(t *testing.T) {
 	if limited := regexp.MustCompile(`dealseal_crm_calls_total\{[^}]*result="limited"[^}]*\} [1-9].*`).FindString(s.daemon.get(t, "/metrics")); limited != "" {
 		t.Errorf("a CRM had to refuse calls: %s", limited)
 	}
-	fmt.Printf("guard: %d deals in each CRM, all held and then sealed in %s (%.1f a second); daemon %d MB before, %d MB at most\n", n, took.Round(time.Second), 2*float64(n)/took.Seconds(), before>>20, most>>20)
-	if most > before+before/2+64<<20 {
-		t.Errorf("the daemon grows with the deals: %d MB before, %d MB at most", before>>20, most>>20)
-	}
+	m.mustBeFlat(t)
 
 	// Dropped, the next mass leaves no trace.
 	c := s.crms[0]
@@ -155,7 +148,7 @@ func (s *stage) moveAtOnce(t *testing.T, clock *stillClock, records map[crm][]st
 
 func (s *stage) awaitGuarded(t *testing.T, c crm, n int) {
 	t.Helper()
-	eventually(t, c.tenant()+": the guard holds all", func() (bool, string) {
+	waitFor(t, patience+time.Duration(n)*20*time.Millisecond, 100*time.Millisecond, c.tenant()+": the guard holds all", func() (bool, string) {
 		holds, err := s.ops.Guards(context.Background())
 		must(t, err)
 		for _, h := range holds {
@@ -195,29 +188,132 @@ func (s *stage) decideGuarded(t *testing.T, verb string, c crm, n int) {
 	}
 }
 
-// awaitSome waits until one of the next records shows that it is signed, and returns those that do not yet.
-func awaitSome(t *testing.T, c crm, pending []string) (left []string) {
-	t.Helper()
-	next := pending[:min(len(pending), 64)]
-	eventually(t, "one of the next deals is signed", func() (bool, string) {
-		left = nil
-		for _, r := range next {
-			if c.shown(r)["status"] != "Signed" {
-				left = append(left, r)
-			}
-		}
-		return len(left) < len(next), fmt.Sprint(len(pending), " are left")
-	})
-	return append(left, pending[len(next):]...)
+// mass is what becomes of deals that were released together.
+type mass struct {
+	*stage
+	n     int
+	began time.Time
+	calls map[crm]float64 // that the daemon had made before
+	cpu   time.Duration
+	size  int64   // of the daemon, before
+	most  []int64 // and the most that it had, at each quarter
 }
 
-// memory is how much of it the daemon has.
-func (s *stage) memory(t *testing.T) int64 {
+// beginMass begins to measure, and heads the table of what comes.
+func (s *stage) beginMass(t *testing.T, n int) *mass {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", s.daemon.cmd.Process.Pid))
+	m := &mass{stage: s, n: n, began: time.Now(), calls: map[crm]float64{}, cpu: s.cpu(t), size: s.memory(t, "VmRSS")}
+	must(t, os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", s.daemon.cmd.Process.Pid), []byte("5"), 0o200)) // VmHWM begins anew
+	for _, c := range s.crms {
+		m.calls[c] = s.callsTo(t, c)
+	}
+	fmt.Printf("guard: %d deals in each CRM are held, and released now; the daemon has %d MB\n", n, m.size>>20)
+	fmt.Println("guard: sealed       after  a second  daemon's CPU  calls of a deal: Salesforce, HubSpot  allowance used  daemon, at most")
+	return m
+}
+
+// awaitSigned waits until all records show that they are signed, and tells of each quarter.
+func (m *mass) awaitSigned(t *testing.T, records map[crm][]string) {
+	t.Helper()
+	pending := map[crm][]string{}
+	for c, list := range records {
+		pending[c] = slices.Clone(list)
+	}
+	all := m.n * len(m.crms)
+	for quarter := 1; quarter <= 4; quarter++ {
+		left := 0
+		waitFor(t, patience+time.Duration(m.n)*time.Second/4, min(time.Duration(m.n)*10*time.Millisecond, time.Second), fmt.Sprintf("%d of 4 quarters are signed", quarter), func() (bool, string) {
+			left = 0
+			for c := range pending {
+				pending[c] = unsigned(c, pending[c])
+				left += len(pending[c])
+			}
+			return all-left >= all*quarter/4, fmt.Sprint(left, " of ", all, " are left")
+		})
+		m.tell(t, all-left)
+	}
+}
+
+// tell tells how far it has come.
+func (m *mass) tell(t *testing.T, sealed int) {
+	t.Helper()
+	took := time.Since(m.began)
+	m.most = append(m.most, m.memory(t, "VmHWM"))
+	var calls []string
+	most := 0.0
+	for _, c := range m.crms {
+		calls = append(calls, fmt.Sprintf("%.1f", (m.callsTo(t, c)-m.calls[c])*float64(len(m.crms))/float64(max(sealed, 1))))
+	}
+	for _, share := range m.metric(t, `dealseal_crm_budget_used_ratio\{[^}]*\}`) {
+		most = max(most, share)
+	}
+	if most >= 1 {
+		t.Errorf("%.0f %% of a CRM's allowance is used", 100*most)
+	}
+	cpu := m.stage.cpu(t) - m.cpu
+	fmt.Printf("guard: %6d  %9s  %8.1f  %9.1f ms  %35s  %12.0f %%  %11d MB\n", sealed, took.Round(time.Second), float64(sealed)/took.Seconds(),
+		float64(cpu.Milliseconds())/float64(max(sealed, 1)), strings.Join(calls, ", "), 100*most, m.most[len(m.most)-1]>>20)
+}
+
+// metric are the values of what the daemon measures.
+func (s *stage) metric(t *testing.T, pattern string) (values []float64) {
+	t.Helper()
+	for _, found := range regexp.MustCompile(pattern+` (\S+)`).FindAllStringSubmatch(s.daemon.get(t, "/metrics"), -1) {
+		v, err := strconv.ParseFloat(found[1], 64)
+		must(t, err)
+		values = append(values, v)
+	}
+	return values
+}
+
+// callsTo is how many calls the daemon has made to a CRM, polls among them.
+func (s *stage) callsTo(t *testing.T, c crm) (n float64) {
+	t.Helper()
+	for _, v := range s.metric(t, fmt.Sprintf(`dealseal_crm_calls_total\{[^}]*tenant=%q[^}]*\}`, c.tenant())) {
+		n += v
+	}
+	return n
+}
+
+// mustBeFlat holds that the daemon does not grow with the deals.
+func (m *mass) mustBeFlat(t *testing.T) {
+	t.Helper()
+	if last := m.most[len(m.most)-1]; last > m.size+m.size/2+64<<20 || last > m.most[0]+m.most[0]/4+32<<20 {
+		t.Errorf("the daemon grows with the deals: %d MB before, at each quarter at most %d", m.size>>20, m.most)
+	}
+}
+
+// unsigned are those of the pending records that do not show yet that they are signed. It looks at the next ones only, as many as
+// may be at work: deals are sealed roughly in their order.
+func unsigned(c crm, pending []string) []string {
+	n := min(len(pending), 256)
+	left := slices.DeleteFunc(slices.Clone(pending[:n]), func(r string) bool { return c.shown(r)["status"] == "Signed" })
+	return append(left, pending[n:]...)
+}
+
+// memory is how much of it the daemon has, or had at most (VmRSS, VmHWM).
+func (s *stage) memory(t *testing.T, what string) int64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.daemon.cmd.Process.Pid))
 	must(t, err)
-	var size, resident int64
-	_, err = fmt.Sscan(string(text), &size, &resident)
+	found := regexp.MustCompile(what + `:\s+(\d+) kB`).FindSubmatch(text)
+	if found == nil {
+		t.Fatalf("the kernel does not tell %s", what)
+	}
+	kB, err := strconv.ParseInt(string(found[1]), 10, 64)
 	must(t, err)
-	return resident * int64(os.Getpagesize())
+	return kB << 10
+}
+
+// cpu is the processor time that the daemon has taken by itself, without its children.
+func (s *stage) cpu(t *testing.T) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.daemon.cmd.Process.Pid))
+	must(t, err)
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+2:]))
+	user, err := strconv.ParseInt(fields[11], 10, 64)
+	must(t, err)
+	system, err := strconv.ParseInt(fields[12], 10, 64)
+	must(t, err)
+	return time.Duration(user+system) * (time.Second / 100)
 }

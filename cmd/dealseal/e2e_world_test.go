@@ -70,7 +70,7 @@ type world struct {
 	authority *pki.Authority
 	crms      []crm
 	now       func() time.Time
-	rate      int             // of HubSpot
+	day, rate int             // of Salesforce and HubSpot, as in worldOptions
 	secrets   []string        // that no file and no log may hold
 	login     *rsa.PrivateKey // of all Salesforce tenants
 	webhooks  string          // further lines of each tenant file
@@ -101,6 +101,8 @@ type worldOptions struct {
 	dual bool
 	// now is the clock of the CRMs; nil is the machine's.
 	now func() time.Time
+	// salesforceDay is how many calls in 24 hours Salesforce allows; 0 is as many as there are.
+	salesforceDay int
 	// hubspotRate is how many calls in ten seconds HubSpot allows, and are made; 0 is as many as there are.
 	hubspotRate int
 	// webhooks are further lines of each tenant file.
@@ -143,7 +145,7 @@ func newWorld(t *testing.T, o worldOptions) *world {
 		}
 		os.RemoveAll(dir)
 	})
-	w := &world{t: t, dir: dir, stateDir: filepath.Join(dir, "state"), config: filepath.Join(dir, "dealseal.yaml"), binary: o.binary, tokens: map[string]bool{}, now: o.now, rate: cmp.Or(o.hubspotRate, 100_000)}
+	w := &world{t: t, dir: dir, stateDir: filepath.Join(dir, "state"), config: filepath.Join(dir, "dealseal.yaml"), binary: o.binary, tokens: map[string]bool{}, now: o.now, day: cmp.Or(o.salesforceDay, 10_000_000), rate: cmp.Or(o.hubspotRate, 100_000)}
 	if w.binary == "" {
 		w.binary, err = os.Executable()
 		must(t, err)
@@ -471,7 +473,7 @@ func newSalesforce(w *world, o tenantOptions) *salesforceCRM {
 	der, err := x509.MarshalPKCS8PrivateKey(w.login)
 	must(w.t, err)
 	c := &salesforceCRM{t: w.t, w: w, o: o}
-	c.org = salesforce.New(salesforce.Options{OrgID: fmt.Sprintf("00DWs%010d", len(w.crms)), Sandbox: true, ConsumerKey: "e2e", PublicKey: &w.login.PublicKey, RequestLimit: 10_000_000, Now: w.clock})
+	c.org = salesforce.New(salesforce.Options{OrgID: fmt.Sprintf("00DWs%010d", len(w.crms)), Sandbox: true, ConsumerKey: "e2e", PublicKey: &w.login.PublicKey, RequestLimit: w.day, Now: w.clock})
 	c.url = w.serve(c.org)
 	c.key = w.secretFile("salesforce-login-"+o.id, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
 	return c
