@@ -128,6 +128,33 @@ type Direct interface {
 	EntriesOf(ctx context.Context, refs []deal.Ref, watches []deal.Watch) (deal.Page, error)
 }
 
+// Edits is the ability to list the records that others have edited, for a CRM whose polls tell of little more than stages.
+type Edits interface {
+	// Edited returns records of which something was edited: a field, a parent or a line, as far as the fields name any. It is a
+	// hint as deal.Page.Changed is one. It costs one call, and the first one what there is to learn of the account.
+	Edited(ctx context.Context, e EditsOf) (Edited, error)
+}
+
+// EditsOf is which edits are asked for.
+type EditsOf struct {
+	Object string
+	// Fields are paths as for CRM.Record.
+	Fields []string
+	// Bearing is a field without which a record is of no interest; it may be empty.
+	Bearing string
+	// From is since when, on the CRM's clock.
+	From time.Time
+}
+
+// Edited is what was edited.
+type Edited struct {
+	Refs []deal.Ref
+	// Next is the From of the next question; until then what is shown again is not returned again.
+	Next time.Time
+	// More says that there is more than is returned.
+	More bool
+}
+
 // Waker is the ability to be told by the CRM itself that records have changed, over a connection that the connector makes.
 type Waker interface {
 	// Wakes reports whether there is anything to listen to, by the configuration. Nothing else of a Waker that does not is

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
@@ -59,6 +60,76 @@ func (c *changedRecords) next() (ref deal.Ref, ok bool) {
 	ref = c.refs[0]
 	c.refs = slices.Delete(c.refs, 0, 1)
 	return ref, true
+}
+
+// editsEvery is how often a CRM is asked what others have edited, where its polls do not tell: one call for each object.
+const editsEvery = 5 * time.Minute
+
+// editsAsked is when that was last done, from when on each object is to be asked about, and why that could not be done.
+type editsAsked struct {
+	at   time.Time
+	from map[string]time.Time
+	said string
+}
+
+// lookForEdits has the records compared that others have edited since. What cannot be asked now is asked the next time.
+func (p *poller) lookForEdits(ctx context.Context) {
+	able, ok := p.tenant.CRM.(connectors.Edits)
+	if !ok || p.Now().Sub(p.edits.at) < editsEvery || p.budget().Share() >= SlowAt {
+		return
+	}
+	p.edits.at = p.Now()
+	said := ""
+	for _, ask := range editsOf(p.rules) {
+		if err := p.askEdits(ctx, able, ask); err != nil && ctx.Err() == nil {
+			if said = err.Error(); said != p.edits.said {
+				p.Log.WarnContext(ctx, "what others have edited could not be seen: this is tried again, and the nightly pass compares all there is", "object", ask.Object, "err", err)
+			}
+		}
+	}
+	p.edits.said = said
+}
+
+func (p *poller) askEdits(ctx context.Context, able connectors.Edits, ask connectors.EditsOf) error {
+	ctx, cancel := context.WithTimeout(ctx, crmLimit)
+	defer cancel()
+	if ask.From = p.edits.from[ask.Object]; ask.From.IsZero() {
+		ask.From = p.account.Clock
+	}
+	edited, err := able.Edited(ctx, ask)
+	if err != nil {
+		return err
+	}
+	p.edits.from[ask.Object] = edited.Next
+	lost := p.changed.add(edited.Refs)
+	if edited.More || lost > 0 {
+		p.Log.WarnContext(ctx, "more records were edited than can be compared with their contracts at once: the nightly pass compares them", "object", ask.Object)
+	}
+	return nil
+}
+
+// editsOf are the questions that tell of edits of the contracts of rules: those made of templates have values to compare. A
+// field that all rules of an object write the transaction to tells the records that have one.
+func editsOf(rules []Rule) (all []connectors.EditsOf) {
+	for _, r := range rules {
+		if r.Plan.Attachment != "" || len(r.Plan.Fields) == 0 {
+			continue
+		}
+		i := slices.IndexFunc(all, func(e connectors.EditsOf) bool { return e.Object == r.Watch.Object })
+		if i < 0 {
+			i = len(all)
+			all = append(all, connectors.EditsOf{Object: r.Watch.Object, Bearing: r.Plan.WriteBack.TransactionID})
+		}
+		if all[i].Bearing != r.Plan.WriteBack.TransactionID {
+			all[i].Bearing = ""
+		}
+		all[i].Fields = append(all[i].Fields, r.Plan.Fields...)
+	}
+	for i := range all {
+		slices.Sort(all[i].Fields)
+		all[i].Fields = slices.Compact(all[i].Fields)
+	}
+	return all
 }
 
 // compareChanged compares what polls have shown as changed until ctx ends. What cannot be compared now waits for the next poll.

@@ -30,6 +30,7 @@ type poller struct {
 	without *withoutObjectsError          // what the reading before had to do without
 	more    bool                          // the reading has not come to its end
 	asked   time.Time                     // when the CRM was last asked for entries
+	edits   editsAsked                    // since when it is to be asked for edits
 }
 
 func (e *Engine) newPoller(t *Tenant) *poller {
@@ -49,6 +50,9 @@ func (p *poller) run(ctx context.Context) {
 		p.note(ctx, err)
 		if more && err == nil {
 			continue
+		}
+		if err == nil || p.without != nil {
+			p.lookForEdits(ctx)
 		}
 		p.rest(ctx, p.wait(err))
 	}
@@ -225,6 +229,7 @@ func (p *poller) connect(ctx context.Context) error {
 		return err
 	}
 	p.account, p.rules, p.watches = account, rules, watches
+	p.edits = editsAsked{at: p.Now(), from: map[string]time.Time{}}
 	p.state.Account, p.state.Kind, p.state.Name = account.AccountID(), account.Kind, account.Name
 	p.Log.InfoContext(ctx, "connected", "account", account.AccountID(), "rules", len(watches))
 	return nil

@@ -396,6 +396,70 @@ func TestAnEditAfterTheSealIsNoticedAtThePollThatShowsIt(t *testing.T) {
 	w.wantUses(1)
 }
 
+// An edit of what Salesforce's history does not tell of is noticed without a push and before the night, by one call in five minutes.
+func TestAnEditThatNoHistoryTellsIsNoticed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon(withTemplate(t), func(p *deal.Plan) { p.WriteBack.Drift = fieldDrift })
+	d.poll()
+	record := w.won()
+	s := d.run()
+	p := d.pollers[0]
+	calls := func() (n int) {
+		for _, r := range w.org.Requests() {
+			if !r.Sub {
+				n++
+			}
+		}
+		return n
+	}
+	look := func() (asked int) {
+		t.Helper()
+		before := calls()
+		p.lookForEdits(t.Context())
+		asked = calls() - before
+		must(t, p.compareAll(t.Context()))
+		return asked
+	}
+	if n := look(); n != 0 {
+		t.Errorf("%d calls are made before it is time", n)
+	}
+	w.clock.advance(editsEvery)
+	look() // which learns who we are
+	fields, _ := w.org.Record(record)
+	account := fields["AccountId"].(string)
+	name := w.shown(account, "Name")
+	for _, step := range []struct {
+		name   string
+		drifts bool
+	}{{"Another Ltd", true}, {name, false}} {
+		w.tick()
+		must(t, w.org.Update(account, map[string]any{"Name": step.name}))
+		w.clock.advance(editsEvery)
+		if n := look(); n != 1 {
+			t.Errorf("%d calls are made to see what was edited", n)
+		}
+		now := d.load(s.Tx)
+		if drifts := now.Facts.Drift != nil && slices.Contains(now.Facts.Drift.Fields, "Account.Name"); drifts != step.drifts {
+			t.Errorf("%q: known is %+v", step.name, now.Facts.Drift)
+		}
+		d.tell()
+	}
+	w.clock.advance(editsEvery)
+	before := calls()
+	if look(); calls()-before != 1 {
+		t.Errorf("%d calls are made though nobody has edited anything but us", calls()-before)
+	}
+	w.org.Hide("OpportunityLineItem")
+	for range 2 {
+		w.clock.advance(2 * time.Hour)
+		look()
+	}
+	if n := strings.Count(d.log.String(), "could not be seen"); n != 1 {
+		t.Errorf("it was said %d times", n)
+	}
+}
+
 // TestWhyAnEditCannotBeLookedAtIsSaidOnce: a tenant may be paused for days, and is polled all the while.
 func TestWhyAnEditCannotBeLookedAtIsSaidOnce(t *testing.T) {
 	t.Parallel()

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dealseal/dealseal/connectors"
@@ -25,6 +26,7 @@ import (
 var (
 	_ connectors.CRM      = (*Connector)(nil)
 	_ connectors.Bundler  = (*Connector)(nil)
+	_ connectors.Edits    = (*Connector)(nil)
 	_ connectors.Files    = (*Connector)(nil)
 	_ connectors.Metered  = (*Connector)(nil)
 	_ connectors.Prober   = (*Connector)(nil)
@@ -46,6 +48,8 @@ type Connector struct {
 	schema   *schema
 	before   *predecessors
 	listed   listed
+	edits    listed
+	user     atomic.Pointer[string] // ours
 	told     *receipts
 	tracked  *trackings
 	slow     *connectors.Unsettled // records with a receipt that got no answer in time
@@ -100,6 +104,7 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 		observer: observer,
 		wire:     newWire(cfg, observer, deps.SignLogin, deps.Now, log),
 		before:   newPredecessors(),
+		edits:    listed{knows: true}, // what the first question shows was edited since the time that it names
 		told:     newReceipts(),
 		tracked:  &trackings{now: deps.Now},
 		memory:   deps.Memory,

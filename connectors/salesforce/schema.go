@@ -19,6 +19,7 @@ type sobject struct {
 	fields map[string]field
 	// parents and children are keyed by relationship name; the value is the other object's name.
 	parents, children map[string]string
+	links             map[string]string // by the name of a list: the field of its rows that refers to the record
 	read              time.Time
 }
 
@@ -67,13 +68,14 @@ func parseDescribe(body []byte) (*sobject, error) {
 		Fields   []field `json:"fields"`
 		Children []struct {
 			Object           string `json:"childSObject"`
+			Field            string `json:"field"`
 			RelationshipName string `json:"relationshipName"`
 		} `json:"childRelationships"`
 	}
 	if err := json.Unmarshal(body, &said); err != nil || !nameForm.MatchString(said.Name) {
 		return nil, malformed("it is no description of an object")
 	}
-	o := &sobject{Name: said.Name, fields: map[string]field{}, parents: map[string]string{}, children: map[string]string{}}
+	o := &sobject{Name: said.Name, fields: map[string]field{}, parents: map[string]string{}, children: map[string]string{}, links: map[string]string{}}
 	for _, f := range said.Fields {
 		o.fields[f.Name] = f
 		if f.RelationshipName != "" && len(f.ReferenceTo) > 0 && nameForm.MatchString(f.ReferenceTo[0]) {
@@ -82,7 +84,7 @@ func parseDescribe(body []byte) (*sobject, error) {
 	}
 	for _, r := range said.Children {
 		if r.RelationshipName != "" && nameForm.MatchString(r.Object) {
-			o.children[r.RelationshipName] = r.Object
+			o.children[r.RelationshipName], o.links[r.RelationshipName] = r.Object, r.Field
 		}
 	}
 	return o, nil
