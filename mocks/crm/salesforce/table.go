@@ -18,7 +18,9 @@ type table struct {
 // referral is a record as the value of a field that refers to others.
 type referral struct{ field, id string }
 
-func newTable() *table { return &table{byID: map[string]*row{}, refs: map[referral][]*row{}, same: map[referral][]*row{}} }
+func newTable() *table {
+	return &table{byID: map[string]*row{}, refs: map[referral][]*row{}, same: map[referral][]*row{}}
+}
 
 func (t *table) insert(r *row) {
 	t.rows = append(t.rows, r)
