@@ -37,8 +37,9 @@ const (
 	transferLease = 2 * (uploadLimit + crmLimit) // two files, and a CRM that has to say first who it is
 )
 
-// maxAttachment is the largest attachment that is sealed.
-const maxAttachment = 256 << 20
+// maxAttachment is the largest attachment that is sealed, in bytes. It is never held in memory; the time that it takes to hash it a dozen times and to send
+// it twice has to fit the limits above.
+const maxAttachment = 512 << 20
 
 // Names of holds that a person can release; a released one does not hold again.
 const (
@@ -329,6 +330,9 @@ func (r *run) chooseAttachment(rec deal.Record) error {
 	f, ok := newestMatch(rec.Files, r.s.Plan.Attachment)
 	if !ok {
 		return deal.Hold("no file on the record matches %q: attach it and release the deal", r.s.Plan.Attachment)
+	}
+	if f.Size > maxAttachment {
+		return deal.Hold("the file on the record that matches %q has %d bytes, and of no more than %d is a contract made: replace it by a smaller one and release the deal", r.s.Plan.Attachment, f.Size, int64(maxAttachment))
 	}
 	r.s.Private.Source, r.s.Private.FileName = f.ID, f.Name
 	r.s.Private.SourceSize, r.s.Private.SourceMD5 = f.Size, f.MD5

@@ -346,6 +346,22 @@ func TestAnAttachmentThatIsNoPDFIsHeldUntilItIsReplaced(t *testing.T) {
 	d.wantDone(d.load(s.Tx))
 }
 
+func TestAnAttachmentThatIsTooLargeIsHeldUntilItIsReplaced(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	record := w.id(w.org.CreateOpportunity(map[string]any{"StageName": stageOpen}))
+	must(t, w.org.SetRaw(w.id(w.org.AddFile(record, "quote.pdf", []byte("%PDF-1.7"))), "ContentSize", 512<<20+1))
+	w.move(record, stageWon)
+	s := d.run()
+	d.want(s, deal.Held, deal.Noticed, "has 536870913 bytes")
+	w.tick()
+	w.quote(record, 1)
+	d.release(s.Tx)
+	d.finish()
+	d.wantDone(d.load(s.Tx))
+}
+
 func TestARecordWithoutARequiredFieldIsHeldWithTheFieldsName(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -403,11 +403,13 @@ func (e *Error) rejected(said envelope) {
 	case e.Status == http.StatusNotFound, e.Status == http.StatusMethodNotAllowed, e.Status == http.StatusGone,
 		e.Status == http.StatusUnsupportedMediaType:
 		e.class, e.cure = permanent, "HubSpot does not serve this path: check crm.with.api_version and base_url"
+	case e.Status == http.StatusRequestEntityTooLarge:
+		e.class, e.cure = permanent, "it is larger than what HubSpot takes: have HubSpot allow more and retry the deal, or put the contract on the record by hand (dealseal evidence gives it out of the archive)"
 	case len(e.Problems) > 0:
 		e.class, e.cure = permanent, "the account rejects the values: correct the property or the rule in HubSpot, or write_back in the tenant file, then retry"
 	case e.Status == http.StatusConflict, e.Status == http.StatusRequestTimeout:
 		e.after, e.cure = lockPause, "HubSpot refuses the request at the moment"
-	case e.Status >= 400 && said.category != "", e.Status == http.StatusRequestEntityTooLarge, e.Status == http.StatusRequestURITooLong:
+	case e.Status >= 400 && said.category != "", e.Status == http.StatusRequestURITooLong:
 		e.class, e.cure = permanent, "HubSpot does not accept the request: check crm.with.api_version; otherwise this is an error in dealseal"
 	default: // an answer that nobody has described: the caller's attempts have an end
 		e.after, e.cure = edgePause, "HubSpot answered with something else than was asked"

@@ -147,6 +147,16 @@ func TestAFileThatWasDeletedStandsInNobodysWay(t *testing.T) {
 	}
 }
 
+func TestAFileThatIsTooLargeForHubSpotIsRefusedForGood(t *testing.T) {
+	w := newWorldWith(t, FlowToken, func(o *mock.Options) { o.MaxFileSize = 1000 })
+	id := w.CreateDeals(1, "contractsent")[0]
+	_, err := w.connector(quiet()).Attach(t.Context(), dealRef(id), txOf(id), deal.RoleContract, pdf(1001, 'a'))
+	if !deal.IsPermanent(err) || !strings.Contains(err.Error(), "larger than what HubSpot takes") {
+		t.Errorf("got %v", err)
+	}
+	attach(t, w.connector(quiet()), id, pdf(1000, 'a'))
+}
+
 func bytesOf(t *testing.T, f deal.File) []byte {
 	t.Helper()
 	b, err := io.ReadAll(f.Open())

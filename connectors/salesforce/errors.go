@@ -348,9 +348,10 @@ func statusRule(status int) rule {
 		return rule{passing, edgePause, "Salesforce is not available at the moment"}
 	case status == http.StatusRequestTimeout:
 		return rule{passing, lockPause, "Salesforce waited too long for the request"}
+	case status == http.StatusRequestEntityTooLarge:
+		return rule{permanent, 0, "it is larger than what Salesforce takes: put the contract on the record by hand (dealseal evidence gives it out of the archive)"}
 	case status == http.StatusMethodNotAllowed, status == http.StatusGone, status == http.StatusUnsupportedMediaType,
-		status == http.StatusRequestEntityTooLarge, status == http.StatusRequestURITooLong,
-		status == http.StatusRequestHeaderFieldsTooLarge:
+		status == http.StatusRequestURITooLong, status == http.StatusRequestHeaderFieldsTooLarge:
 		return rule{permanent, 0, cureBug}
 	case status >= 400: // an answer that nobody has described: the caller's attempts have an end
 		return rule{passing, edgePause, "Salesforce refuses the request"}

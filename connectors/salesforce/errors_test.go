@@ -39,6 +39,7 @@ func TestFailureIsJudgedByItsCode(t *testing.T) {
 		"changed":            {status: 412, after: 2 * time.Second},
 		"retired":            {status: 410, body: one("UNSUPPORTED_API_VERSION", ""), permanent: true},
 		"method":             {status: 405, permanent: true},
+		"too large":          {status: 413, permanent: true, text: "larger than what Salesforce takes"},
 		"edge":               {status: 420, after: 30 * time.Second},
 		"web page":           {status: 503, body: "<html><body>Down for maintenance</body></html>", after: 30 * time.Second},
 		"empty list":         {status: 500, body: "[]", after: 30 * time.Second},

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"sync"
@@ -21,6 +20,8 @@ const (
 	childGoMemory         = 200 << 20   // what the garbage collector of a child aims at
 	childMemory           = 1 << 30     // what it dies of
 	idleChild             = time.Minute // it starts in a blink
+
+	perByte = 100 * time.Nanosecond // that our own reader may take on top
 )
 
 // CheckerOptions of NewChecker. The zero value is useful.
@@ -73,7 +74,7 @@ func (c *Checker) Close() error {
 }
 
 // Check is Verify in a child, with the second opinion in the report. A document with a method File() *os.File, whose first bytes it is, is handed to the
-// child as that file; any other is copied into memory that the child can read.
+// child as that file. Of any other, a small one is copied into memory that the child can read, and of a large one the child asks for what it reads.
 //
 // An error says that our own reader gave no report: it is one of package worker, or of reading the document. The second reader never causes an error.
 func (c *Checker) Check(ctx context.Context, doc pades.Document, o Options) (*Report, error) {
@@ -100,29 +101,28 @@ func (c *Checker) Ask(ctx context.Context, doc pades.Document, rehearsal *Report
 	a := &Asked{question: q, answered: make(chan struct{})}
 	go func() {
 		defer close(a.answered)
-		a.opinion, a.err = c.ask(ctx, f.File(), q)
+		a.opinion, a.err = c.ask(ctx, &handed{file: f.File()}, q)
 	}()
 	return a
 }
 
 // CheckAsked is Check for a document that the second reader may have been asked about. The answer counts if our own reader finds the same question in the
 // document; otherwise it is asked again.
-func (c *Checker) CheckAsked(ctx context.Context, doc pades.Document, o Options, a *Asked) (*Report, error) {
-	file, done, err := fileOf(doc)
+func (c *Checker) CheckAsked(ctx context.Context, doc pades.Document, o Options, a *Asked) (report *Report, err error) {
+	h, err := handOver(doc)
 	if err != nil {
 		return nil, err
 	}
-	defer done()
-	report, err := c.read(ctx, file, doc.Size(), o)
-	if err != nil {
+	defer func() { err = h.done(err) }()
+	if report, err = c.read(ctx, h, o); err != nil {
 		return nil, err
 	}
-	report.SecondOpinion, err = c.opinionOn(ctx, file, report, a)
+	report.SecondOpinion, err = c.opinionOn(ctx, h, report, a)
 	return report, err
 }
 
 // opinionOn returns an error only when ctx itself has ended.
-func (c *Checker) opinionOn(ctx context.Context, file *os.File, r *Report, a *Asked) (o *Opinion, err error) {
+func (c *Checker) opinionOn(ctx context.Context, h *handed, r *Report, a *Asked) (o *Opinion, err error) {
 	q, why := questionOf(r)
 	if why != "" {
 		return opinion(OpinionNotApplicable, why), nil
@@ -131,7 +131,7 @@ func (c *Checker) opinionOn(ctx context.Context, file *os.File, r *Report, a *As
 		<-a.answered // it has a deadline
 		o, err = a.opinion, a.err
 	} else {
-		o, err = c.ask(ctx, file, q)
+		o, err = c.ask(ctx, h, q)
 	}
 	if err == nil && q.size < r.Size && o.Detail == "" {
 		o.Detail = fmt.Sprintf("of the first %d bytes, up to the newest signature: document time-stamps are beyond it", q.size)
@@ -140,29 +140,29 @@ func (c *Checker) opinionOn(ctx context.Context, file *os.File, r *Report, a *As
 }
 
 // Verify is the function Verify in a child, without the second opinion.
-func (c *Checker) Verify(ctx context.Context, doc pades.Document, o Options) (*Report, error) {
-	file, done, err := fileOf(doc)
+func (c *Checker) Verify(ctx context.Context, doc pades.Document, o Options) (report *Report, err error) {
+	h, err := handOver(doc)
 	if err != nil {
 		return nil, err
 	}
-	defer done()
-	return c.read(ctx, file, doc.Size(), o)
+	defer func() { err = h.done(err) }()
+	return c.read(ctx, h, o)
 }
 
-func (c *Checker) read(ctx context.Context, file *os.File, size int64, o Options) (*Report, error) {
+func (c *Checker) read(ctx context.Context, h *handed, o Options) (*Report, error) {
 	o = o.withDefaults()
 	report := new(Report)
-	request := checkRequest{target: target{size}, Roots: rawAll(o.Roots), TSARoots: rawAll(o.TSARoots), Intermediates: rawAll(o.Intermediates), Now: o.Now, Revocation: o.RequireRevocation, Known: o.Known}
-	if err := call(ctx, c.reader, c.options.Timeout, opCheck, request, file, report); err != nil {
+	request := checkRequest{target: h.first(h.size), Roots: rawAll(o.Roots), TSARoots: rawAll(o.TSARoots), Intermediates: rawAll(o.Intermediates), Now: o.Now, Revocation: o.RequireRevocation, Known: o.Known}
+	if err := call(ctx, c.reader, c.options.Timeout+time.Duration(h.size)*perByte, opCheck, request, h.file, report); err != nil {
 		return nil, fmt.Errorf("check the document: %w", err)
 	}
 	return report, nil
 }
 
 // ask returns an error only when ctx itself has ended.
-func (c *Checker) ask(ctx context.Context, file *os.File, q question) (*Opinion, error) {
+func (c *Checker) ask(ctx context.Context, h *handed, q question) (*Opinion, error) {
 	var o Opinion
-	err := call(ctx, c.opinion, c.options.OpinionTimeout, opOpinion, opinionRequest{target{q.size}, q.signatures}, file, &o)
+	err := call(ctx, c.opinion, c.options.OpinionTimeout, opOpinion, opinionRequest{h.first(q.size), q.signatures}, h.file, &o)
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("ask the second reader: %w", ctx.Err())
 	}
@@ -187,20 +187,4 @@ func call(ctx context.Context, p *worker.Pool, timeout time.Duration, op string,
 		return fmt.Errorf("decode the reply: %w", err)
 	}
 	return nil
-}
-
-// fileOf returns the document as an open file, and what to do with it afterwards.
-func fileOf(doc pades.Document) (file *os.File, done func(), err error) {
-	if f, ok := doc.(interface{ File() *os.File }); ok {
-		return f.File(), func() {}, nil
-	}
-	if file, err = newMemoryFile(); err != nil {
-		return nil, nil, fmt.Errorf("make a copy of the document: %w", err)
-	}
-	done = func() { _ = file.Close() }
-	if _, err := io.Copy(file, io.NewSectionReader(doc, 0, doc.Size())); err != nil {
-		done()
-		return nil, nil, fmt.Errorf("make a copy of the document: %w", err)
-	}
-	return file, done, nil
 }

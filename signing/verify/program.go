@@ -24,9 +24,10 @@ const (
 	opOpinion = "opinion" // header: opinionRequest; file: the document; reply: Opinion
 )
 
-// target is the document: the first bytes of the file that comes with the frame.
+// target is the document: the first bytes of the file that comes with the frame. If that is a socket, Served is how many can be asked for over it.
 type target struct {
-	Size int64 `json:"size"`
+	Size   int64 `json:"size"`
+	Served int64 `json:"served,omitempty"`
 }
 
 // checkRequest is Options for the wire; certificates are DER.
@@ -103,6 +104,9 @@ func document(f worker.Frame) (pades.Document, error) {
 	var t target
 	if err := json.Unmarshal(f.Header, &t); err != nil {
 		return nil, fmt.Errorf("verify: request: %w", err)
+	}
+	if t.Served > 0 {
+		return io.NewSectionReader(&served{socket: f.Files[0], size: t.Served}, 0, t.Size), nil
 	}
 	return held(io.NewSectionReader(f.Files[0], 0, t.Size)), nil
 }

@@ -51,7 +51,7 @@ type Options struct {
 	PageSize       int           // rows per query page; 0: 2000
 	Versions       []string      // API versions, oldest first; nil: 31.0 to 67.0
 	RequestLimit   int           // API calls per 24 hours; 0: 15000
-	MaxUpload      int64         // bytes of one request body; 0: 64 MiB
+	MaxUpload      int64         // bytes of one request body; 0: 2 GB, Salesforce's own
 
 	EventKeepAlive time.Duration // after which a stream of events says that it is there; 0: 270 s
 
@@ -145,7 +145,7 @@ func withDefaults(opt Options) Options {
 	setDefault(&opt.SessionTimeout, 2*time.Hour)
 	setDefault(&opt.PageSize, maxPage)
 	setDefault(&opt.RequestLimit, 15000)
-	setDefault(&opt.MaxUpload, 64<<20)
+	setDefault(&opt.MaxUpload, 2<<30)
 	setDefault(&opt.EventKeepAlive, defaultKeep)
 	if opt.Versions == nil {
 		for v := oldestVersion; v <= newestVersion; v++ {
