@@ -130,7 +130,7 @@ type Key struct {
 	// PIN is resolved by the process that holds the HSM only: file: or credential:.
 	PIN secret.Ref `yaml:"pin"`
 	// Certificates is a PEM file with the chain, the key's certificate first. Default: the token's own certificate; a key at
-	// a service on the network needs it. It is for the first start: once the registry has an active certificate of the key,
+	// a service on the network has none by itself. It is for the first start: once the registry has an active certificate of the key,
 	// that one counts ("dealseal certs").
 	Certificates string `yaml:"certificates"`
 	// Sessions is the number of parallel sessions. Default 4.
@@ -669,22 +669,18 @@ func (c *Config) checkKey(path string, k Key) (errs []error) {
 		need("file", k.File)
 		need("passphrase", k.Passphrase.String())
 	case KindVault:
-		need("certificates", k.Certificates)
 		if k.Vault == nil {
 			need("vault", "")
 		}
 	case KindAWS:
-		need("certificates", k.Certificates)
 		if k.AWS == nil {
 			need("aws", "")
 		}
 	case KindGoogle:
-		need("certificates", k.Certificates)
 		if k.GCP == nil {
 			need("gcp", "")
 		}
 	case KindAzure:
-		need("certificates", k.Certificates)
 		if k.Azure == nil {
 			need("azure", "")
 		}

@@ -161,7 +161,6 @@ func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
 		{"a vault's token in plain text", vaultKey("vault: {token: hunter2}"), []string{goodTenant}, []string{"dealseal.yaml:5", "signing.keys.house.vault.token"}},
 		{"a vault's key misspelt", vaultKey("vault: {verson: 3}"), []string{goodTenant}, []string{"dealseal.yaml:5", `did you mean "version"`}},
 		{"a vault with a PIN", vaultKey(`vault: {}, pin: "file:/pin"`), []string{goodTenant}, []string{"dealseal.yaml:5", "signing.keys.house.pin is for keys of kind pkcs11"}},
-		{"a vault without certificates", strings.Replace(vaultKey("vault: {}"), "certificates: c.pem, ", "", 1), []string{goodTenant}, []string{"dealseal.yaml:5", "certificates is missing: a vault-transit key needs it"}},
 		{"a vault with a region", vaultKey(`vault: {}, aws: {region: x}`), []string{goodTenant}, []string{"dealseal.yaml:5", "signing.keys.house.aws is for keys of kind aws-kms"}},
 		{"unknown kind", strings.Replace(goodMain, "kind: soft", "kind: aws", 1), []string{goodTenant}, []string{"dealseal.yaml:5", "it must be pkcs11, vault-transit, aws-kms, gcp-kms, azure-keyvault or soft"}},
 		{"a limit of nothing", goodMain, []string{goodTenant + "    guard: {per_hour: 0}\n"}, []string{"a.yaml:11", "rules[0].guard.per_hour", "from 1 to 1000000, or off"}},

@@ -1,14 +1,17 @@
 package deal
 
 import (
+	"cmp"
 	"strings"
 	"time"
 )
 
 // Certificate is an entry of the registry of certificates: one that a key seals with, will or did.
 type Certificate struct {
-	SHA256  string    `json:"sha256"` // its thumbprint, hex
-	Key     string    `json:"key"`    // the key's name in the configuration
+	SHA256 string `json:"sha256"` // its thumbprint, hex
+	Key    string `json:"key"`    // the key's name in the configuration
+	// Pair is the key of the configuration whose key pair it is for, where that is not Key's own: Key then seals with that one.
+	Pair    string    `json:"pair,omitempty"`
 	SPKI    string    `json:"spki_sha256"`
 	Serial  string    `json:"serial"` // hex
 	Subject string    `json:"subject"`
@@ -96,6 +99,9 @@ func BesideCertificate(all []Certificate, key string, at time.Time) (beside Cert
 	}
 	return beside, false
 }
+
+// Signer is the key of the configuration whose key pair c is for.
+func (c Certificate) Signer() string { return cmp.Or(c.Pair, c.Key) }
 
 // Due reports whether c is to have become active by a time.
 func (c Certificate) Due(at time.Time) bool {

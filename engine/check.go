@@ -106,16 +106,19 @@ func (r *run) recognise(ctx context.Context, p signing.Profile, f finding) error
 	if s.Plan.Delegated != nil {
 		return held(holdAdopted, "a file on the record claims to be the contract of this transaction, and it was not fetched from %s by this daemon: look at it, then release to accept it, or remove it and prepare the deal again (dealseal jobs prepare)", s.Plan.Delegated.Vendor)
 	}
-	ctx, cancel := context.WithTimeout(ctx, signLimit)
-	defer cancel()
-	spki, err := r.Sealer.KeySPKI(ctx, p.Key)
-	if err != nil {
-		return err
+	var ours bool
+	if f.cert != nil {
+		ctx, cancel := context.WithTimeout(ctx, signLimit)
+		defer cancel()
+		var err error
+		if ours, err = r.Sealer.IsKey(ctx, p.Key, f.cert.SPKI); err != nil {
+			return err
+		}
 	}
 	switch {
 	case !strings.Contains(f.reason, string(s.Tx)):
 		return held(holdAdopted, "a file on the record claims to be the contract of this transaction, but its seal does not name the transaction: look at it, then release to accept it, or remove it and prepare the deal again (dealseal jobs prepare)")
-	case f.cert == nil || f.cert.SPKI != spki:
+	case !ours:
 		return held(holdAdopted, "a file on the record is the contract of this transaction, but another key than %q sealed it: release to accept it (after a change of keys), or remove it and prepare the deal again (dealseal jobs prepare)", p.Key)
 	}
 	return nil

@@ -97,8 +97,9 @@ type Engine struct {
 	// has to wait, such as a disk without room; both are asked again until there is none. nil means always.
 	MayNotice, MayWork func() error
 	Places             Places
-	// Limits are those of the keys, by the names that profiles use.
-	Limits map[string]deal.KeyLimits
+	// Limits tells of a key, by the name that profiles use and the SHA-256 of the public key that signs, how the configuration
+	// calls the one with that key pair, and its limits. nil knows none.
+	Limits func(name, spki string) (of string, limits deal.KeyLimits)
 	// Random returns a number below n, which spreads waits; nil means the process's own generator. It must be safe for
 	// concurrent use.
 	Random func(n int64) int64

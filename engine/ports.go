@@ -123,8 +123,8 @@ type Sealer interface {
 	Rehearse(t *signing.Ticket) (tail []byte, root *x509.Certificate, err error)
 	// PrepareSecond stages the second seal that first asks for, on a document that bears the first one complete.
 	PrepareSecond(ctx context.Context, doc pades.Document, first *signing.Ticket) (*signing.Ticket, error)
-	// KeySPKI is the SHA-256 of the public key that a configured key name stands for now, in hexadecimal.
-	KeySPKI(ctx context.Context, key string) (string, error)
+	// IsKey reports whether a configured key name stands for a public key, by its SHA-256 in hexadecimal, or did before a rollover.
+	IsKey(ctx context.Context, key, spki string) (bool, error)
 	Redeem(ctx context.Context, t *signing.Ticket) ([]byte, error)
 	Timestamp(ctx context.Context, t *signing.Ticket, value []byte) ([]byte, error)
 	Complete(t *signing.Ticket, value, token []byte) (tail []byte, e signing.Evidence, err error)

@@ -357,9 +357,11 @@ func (r *run) redeem(ctx context.Context, t *signing.Ticket, p part) error {
 // a person who gives the digest up in the meantime must find it unused for good.
 func (r *run) useKey(ctx context.Context, t *signing.Ticket, p part) (value []byte, err error) {
 	err = r.inTurn(ctx, r.signing, func() error {
-		err := r.begin(ctx, deal.Intent{What: p.point + "sign", Digest: *p.digest, Key: hex.EncodeToString(t.SPKISHA256), Limits: r.Limits[t.Profile.Key]})
+		spki := hex.EncodeToString(t.SPKISHA256)
+		key, limits := r.limitsOf(t.Profile.Key, spki)
+		err := r.begin(ctx, deal.Intent{What: p.point + "sign", Digest: *p.digest, Key: spki, Limits: limits})
 		if err != nil {
-			return asSpent(t.Profile.Key, err)
+			return asSpent(key, err)
 		}
 		err = r.ask(ctx, p.point+"redeem", signLimit, func(ctx context.Context) (err error) {
 			value, err = r.Sealer.Redeem(ctx, t)
@@ -371,6 +373,13 @@ func (r *run) useKey(ctx context.Context, t *signing.Ticket, p part) (value []by
 		return err
 	})
 	return value, err
+}
+
+func (e *Engine) limitsOf(name, spki string) (of string, limits deal.KeyLimits) {
+	if e.Limits == nil {
+		return name, limits
+	}
+	return e.Limits(name, spki)
 }
 
 // asSpent makes a hold of a limit that the key has reached.

@@ -1,12 +1,15 @@
 package signing
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
 	"fmt"
 	"time"
+
+	"github.com/dealseal/dealseal/signing/pades"
 )
 
 // Floor is the weakest that a profile takes. What is zero means the weakest that anyone may take: RSA with 2048 bits,
@@ -46,6 +49,15 @@ func (f Floor) certificates(chain []*x509.Certificate) error {
 		}
 	}
 	return nil
+}
+
+// Suits refuses certificates that the profile could not seal with, whatever their dates.
+func (p *Profile) Suits(chain []*x509.Certificate) error {
+	if err := p.Floor.certificates(chain); err != nil {
+		return err
+	}
+	_, err := pades.AlgorithmFor(chain[0].PublicKey, cmp.Or(p.Hash, crypto.SHA256), p.PSS)
+	return err
 }
 
 func (f Floor) key(pub crypto.PublicKey) error {

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/elliptic"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"io"
 	"math/big"
@@ -21,9 +22,12 @@ type roll struct {
 	bare    map[string]Key
 	revoked map[string]bool // by serial number
 	beside  []*x509.Certificate
+	past    string // the SHA-256 of a public key that another one has followed
 }
 
 func (r *roll) Beside(string) []*x509.Certificate { return r.beside }
+
+func (r *roll) HasSealed(_, spki string) bool { return spki == r.past }
 
 func (r *roll) MayFinish(name string, cert *x509.Certificate) error {
 	if r.revoked[cert.SerialNumber.String()] {
@@ -93,6 +97,18 @@ func TestAKeyWithAnotherChainIsStoppedAsTheKeyItself(t *testing.T) {
 		t.Error("it cannot be stopped any more")
 	} else if _, err := k.SignContext(ctx, nil, nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("stopped: %v", err)
+	}
+}
+
+func TestAKeyIsThatWhichItsNameStandsForOrHasStoodFor(t *testing.T) {
+	key := newKey(newEC(elliptic.P256()), nil)
+	own := hex.EncodeToString(digest(key.Chain()[0].RawSubjectPublicKeyInfo))
+	r := &roll{ring: ring{keys: map[string]Key{"house": key}}, past: "past"}
+	s := NewSealer(r, nil, clock)
+	for spki, want := range map[string]bool{own: true, "past": true, "other": false} {
+		if is, err := s.IsKey(t.Context(), "house", spki); err != nil || is != want {
+			t.Errorf("%s: %t, %v", spki, is, err)
+		}
 	}
 }
 

@@ -3,7 +3,6 @@ package signing
 import (
 	"context"
 	"crypto"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
@@ -102,18 +101,21 @@ func (s *Sealer) open(ctx context.Context, name string) (Key, error) {
 	return key, nil
 }
 
-// KeySPKI returns the SHA-256 of the public key that a key name stands for now, in hexadecimal.
-func (s *Sealer) KeySPKI(ctx context.Context, key string) (string, error) {
+// IsKey reports whether a key name stands for a public key, by its SHA-256 in hexadecimal, or has stood for it before another
+// key pair followed.
+func (s *Sealer) IsKey(ctx context.Context, key, spki string) (bool, error) {
+	if r, ok := s.keys.(Registry); ok && r.HasSealed(key, spki) {
+		return true, nil
+	}
 	k, err := s.keys.Open(ctx, key)
 	if err != nil {
-		return "", err
+		return false, err
 	}
 	chain := k.Chain()
 	if len(chain) == 0 {
-		return "", &KeyError{Key: key, Reason: "it has no certificate"}
+		return false, &KeyError{Key: key, Reason: "it has no certificate"}
 	}
-	sum := sha256.Sum256(chain[0].RawSubjectPublicKeyInfo)
-	return hex.EncodeToString(sum[:]), nil
+	return hex.EncodeToString(digest(chain[0].RawSubjectPublicKeyInfo)) == spki, nil
 }
 
 // Redeem has the key sign the ticket's digest, and checks the value with the public key. The value must be committed

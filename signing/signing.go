@@ -80,6 +80,9 @@ type Registry interface {
 	// Beside returns the certificate that a key makes a second seal with at present, beside that of the one that Open gives,
 	// with its chain: the one that was followed, for a while. nil when there is none.
 	Beside(name string) []*x509.Certificate
+	// HasSealed reports whether a key makes or has made seals with a public key, by its SHA-256 in hexadecimal, by a
+	// certificate that was not revoked.
+	HasSealed(name, spki string) bool
 }
 
 // Timestamper gets an RFC 3161 TimeStampToken (DER) for digest, which was made with h. The token is checked before it is

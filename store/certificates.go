@@ -35,7 +35,7 @@ func refuseCertificate(c deal.Certificate, format string, args ...any) error {
 }
 
 const selectCertificates = `SELECT key, sha256, spki, serial, subject, issuer, purpose, not_before, not_after, chain, state, since, activate_at,
-	checked, answered, answer, detail, told_days, beside_until FROM certificates `
+	checked, answered, answer, detail, told_days, beside_until, pair FROM certificates `
 
 // registered is a row of the registry.
 type registered struct {
@@ -47,7 +47,7 @@ func scanCertificate(scan func(...any) error) (c registered, err error) {
 	var from, until, since, at, checked, answered, beside int64
 	var chain string
 	if err := scan(&c.Key, &c.SHA256, &c.SPKI, &c.Serial, &c.Subject, &c.Issuer, &c.Purpose, &from, &until, &chain, &c.State, &since, &at,
-		&checked, &answered, &c.Answer, &c.Detail, &c.told, &beside); err != nil {
+		&checked, &answered, &c.Answer, &c.Detail, &c.told, &beside, &c.Pair); err != nil {
 		return c, err
 	}
 	c.From, c.Until, c.Since = fromMillis(from), fromMillis(until), fromMillis(since)
@@ -121,9 +121,9 @@ func (s *Store) AddCertificate(ctx context.Context, c deal.Certificate, who, why
 		if err := t.noOtherActive(c); err != nil {
 			return err
 		}
-		if err := t.exec(`INSERT INTO certificates (key, sha256, spki, serial, subject, issuer, purpose, not_before, not_after, chain, state, since, activate_at, checked, answered, answer, detail, told_days)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0, 0, 0, '', '', 0)`,
-			c.Key, c.SHA256, c.SPKI, c.Serial, c.Subject, c.Issuer, c.Purpose, millis(c.From), millis(c.Until), string(chain), c.State, t.now.UnixMilli()); err != nil {
+		if err := t.exec(`INSERT INTO certificates (key, sha256, spki, serial, subject, issuer, purpose, not_before, not_after, chain, state, since, activate_at, checked, answered, answer, detail, told_days, pair)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0, 0, 0, '', '', 0, $13)`,
+			c.Key, c.SHA256, c.SPKI, c.Serial, c.Subject, c.Issuer, c.Purpose, millis(c.From), millis(c.Until), string(chain), c.State, t.now.UnixMilli(), c.Pair); err != nil {
 			return err
 		}
 		if c.State == deal.CertActive {
@@ -150,6 +150,9 @@ func (t *txn) noOtherActive(c deal.Certificate) error {
 // auditCertificate names thumbprint and key.
 func (t *txn) auditCertificate(c deal.Certificate, what, who, why string, more map[string]string) error {
 	detail := map[string]string{"key": c.Key, "spki": c.SPKI, "subject": c.Subject, "not_after": c.Until.Format(time.RFC3339)}
+	if c.Pair != "" {
+		detail["pair"] = c.Pair
+	}
 	for name, value := range more {
 		detail[name] = value
 	}

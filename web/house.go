@@ -222,6 +222,9 @@ type Values struct {
 // Key is a key that seals, by its configured name, with one of its certificates.
 type Key struct {
 	Name string
+	// For is the key that profiles name when they seal with this certificate, where that is not Name: its key pair has followed
+	// that one's, or is to. FollowedBy is the key whose key pair has followed this one; empty: none.
+	For, FollowedBy string
 	// Subject, Issuer and SHA256 are its certificate's; NotAfter is when that ends.
 	Subject, Issuer, SHA256 string
 	NotAfter                time.Time

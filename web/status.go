@@ -65,6 +65,7 @@ type troubleView struct {
 // keyView is a sealing key with its certificate.
 type keyView struct {
 	Name, Subject, Issuer, SHA256 string
+	For                           string // whose documents it seals, where the profiles name another key
 	State                         state
 	End                           *moment
 	Left, Uses                    string
@@ -372,7 +373,7 @@ func usesOf(k Key) string {
 const whole = "2 January 2006, 15:04 UTC"
 
 func viewKey(k Key, now time.Time) keyView {
-	v := keyView{Uses: usesOf(k), Name: k.Name, Subject: k.Subject, Issuer: k.Issuer, SHA256: k.SHA256, End: at(k.NotAfter, now)}
+	v := keyView{Uses: usesOf(k), Name: k.Name, For: k.For, Subject: k.Subject, Issuer: k.Issuer, SHA256: k.SHA256, End: at(k.NotAfter, now)}
 	if !k.NotAfter.IsZero() {
 		v.Left = daysLeft(k.NotAfter, now)
 	}
@@ -384,6 +385,11 @@ func viewKey(k Key, now time.Time) keyView {
 		v.State = state{Mark: "dead", Word: string(k.State) + ", and no other is active: nothing is sealed with this key"}
 	case k.State == deal.CertRetiring && k.BesideUntil.After(now):
 		v.State = state{Mark: "running", Word: "retiring, makes second seals until " + k.BesideUntil.UTC().Format(whole)}
+		if k.Silent {
+			v.State = state{Mark: "dead", Word: "cannot be reached, and should make second seals until " + k.BesideUntil.UTC().Format(whole)}
+		}
+	case k.State == deal.CertRetiring && k.FollowedBy != "":
+		v.State = state{Mark: "ended", Word: "retiring, followed by the key " + k.FollowedBy}
 	case k.State == deal.CertRetiring:
 		v.State = state{Mark: "ended", Word: "retiring"}
 	case k.State == deal.CertNext && k.ActivateAt.IsZero():

@@ -16,7 +16,7 @@ import (
 
 // certOptions are the flags of certs alone.
 type certOptions struct {
-	key, at, until string
+	key, pair, at, until string
 	revoked        bool
 }
 
@@ -38,7 +38,7 @@ func certs(ctx context.Context, c *call) error {
 	case (verb == "activate" || verb == "rollover" || verb == "retire") && len(args) == 1:
 		return changeCertificate(ctx, c, verb, args[0])
 	}
-	return usagef("%q cannot be done with certificates: it is list, show THUMBPRINT, import FILE.pem --key NAME, csr --key NAME -o FILE, activate THUMBPRINT, rollover THUMBPRINT --at TIME or retire THUMBPRINT", strings.Join(c.args, " "))
+	return usagef("%q cannot be done with certificates: it is list, show THUMBPRINT, import FILE.pem --key NAME [--pair NAME], csr --key NAME [--pair NAME] -o FILE, activate THUMBPRINT, rollover THUMBPRINT --at TIME or retire THUMBPRINT", strings.Join(c.args, " "))
 }
 
 func listCertificates(ctx context.Context, c *call) error {
@@ -61,9 +61,17 @@ func listCertificates(ctx context.Context, c *call) error {
 	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "KEY\tTHUMBPRINT\tSTATE\tLEFT\tENDS\tREVOKED?\tSUBJECT")
 	for _, e := range all {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", e.Key, short(e.SHA256), stateWords(e), daysLeft(e, time.Now()), e.Until.Format(time.DateOnly), answerWords(e), printable(e.Subject))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", keyWords(e), short(e.SHA256), stateWords(e), daysLeft(e, time.Now()), e.Until.Format(time.DateOnly), answerWords(e), printable(e.Subject))
 	}
 	return w.Flush()
+}
+
+// keyWords name the key that profiles name, and the one whose key pair it is if that is another.
+func keyWords(c deal.Certificate) string {
+	if c.Pair == "" {
+		return c.Key
+	}
+	return c.Key + " by " + c.Pair
 }
 
 // stateWords add to the state when it ends by itself, and which seals a certificate makes that is not active.
@@ -138,6 +146,7 @@ func printCertificate(out io.Writer, e deal.Certificate) error {
 	}
 	line("certificate", e.SHA256)
 	line("key", e.Key)
+	line("key pair", e.Pair)
 	line("public key", e.SPKI)
 	line("subject", e.Subject)
 	line("issuer", e.Issuer)
@@ -158,7 +167,7 @@ func importCertificate(ctx context.Context, c *call, file string) error {
 	if err != nil {
 		return err
 	}
-	change := certChange{Verb: "import", Key: c.certs.key, Why: c.why}
+	change := certChange{Verb: "import", Key: c.certs.key, Pair: c.certs.pair, Why: c.why}
 	for _, one := range all {
 		change.Chain = append(change.Chain, one.Raw)
 	}
@@ -174,7 +183,7 @@ func importCertificate(ctx context.Context, c *call, file string) error {
 	if after.Answer == deal.AnswerUnreachable {
 		fmt.Fprintf(c.stderr, "warning: nobody says whether it is revoked: %s\n", printable(after.Detail))
 	}
-	_, err = fmt.Fprintf(c.stdout, "%s: imported for key %s, not used yet: dealseal certs activate %s [--at TIME] --why REASON\n", after.SHA256, after.Key, short(after.SHA256))
+	_, err = fmt.Fprintf(c.stdout, "%s: imported for key %s, not used yet: dealseal certs activate %s [--at TIME] --why REASON\n", after.SHA256, keyWords(after), short(after.SHA256))
 	return err
 }
 
@@ -190,14 +199,18 @@ func requestCertificate(ctx context.Context, c *call) error {
 		return err
 	}
 	defer ops.Close()
-	csr, err := ops.RequestCertificate(ctx, certRequest{Key: c.certs.key, Subject: c.subject})
+	csr, err := ops.RequestCertificate(ctx, certRequest{Key: c.certs.key, Pair: c.certs.pair, Subject: c.subject})
 	if err != nil {
 		return err
 	}
 	if err := writeNew(c.out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr})); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(c.stdout, "%s: send it to the CA, and import what it sends back: dealseal certs import FILE.pem --key %s\n", c.out, c.certs.key)
+	pair := ""
+	if c.certs.pair != "" {
+		pair = " --pair " + c.certs.pair
+	}
+	_, err = fmt.Fprintf(c.stdout, "%s: send it to the CA, and import what it sends back: dealseal certs import FILE.pem --key %s%s\n", c.out, c.certs.key, pair)
 	return err
 }
 
@@ -223,7 +236,7 @@ func changeCertificate(ctx context.Context, c *call, verb, thumbprint string) er
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(c.stdout, "%s: key %s, %s\n", after.SHA256, after.Key, stateWords(after))
+	fmt.Fprintf(c.stdout, "%s: key %s, %s\n", after.SHA256, keyWords(after), stateWords(after))
 	if verb == "retire" && chosen.State == deal.CertActive {
 		fmt.Fprintf(c.stdout, "key %s has no active certificate any more: its deals wait until another one is activated\n", after.Key)
 	}

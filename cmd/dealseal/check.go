@@ -76,7 +76,7 @@ func (h *house) checkSoftKeys(ctx context.Context, log *slog.Logger) error {
 		if keys.kind[name] != "soft" {
 			continue
 		}
-		if err := h.checkKey(ctx, membersOf{registry, registry.group(name)}, name); err != nil {
+		if err := h.checkKey(ctx, registry.alone(name), name); err != nil {
 			errs = append(errs, h.cfg.At("signing.keys."+name, "key %q: %v", name, err))
 		}
 	}

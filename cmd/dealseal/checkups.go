@@ -13,7 +13,6 @@ import (
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/doctor"
 	"github.com/dealseal/dealseal/documents"
-	"github.com/dealseal/dealseal/signing"
 )
 
 // When the daemon examines its house: soon after the start, when the rush is over, and then every day; sooner where
@@ -188,19 +187,15 @@ func (d *service) newExaminer() (*examiner, []doctor.Finding) {
 	}
 	x := &examiner{house: h, log: d.log, http: &http.Client{}, endpoints: d.store.EndpointStates, tokens: d.store.Tokens, serving: true}
 	keys := &lazy[*keyring]{make: func() (*keyring, error) { return h.newKeys(d.log) }}
-	x.key = func(ctx context.Context, name string) (signing.Key, error) {
+	x.registry = func(_ context.Context, name string) (*registry, error) {
 		if reflect.DeepEqual(h.cfg.Signing.Keys[name], d.house.cfg.Signing.Keys[name]) {
-			return membersOf{d.registry, d.registry.group(name)}.Open(ctx, name)
+			return d.registry, nil
 		}
 		k, err := keys.get()
 		if err != nil {
 			return nil, err
 		}
-		edited, err := h.lookAtRegistry(k, certificatesOf(d.registry.entries()), d.log)
-		if err != nil {
-			return nil, err
-		}
-		return membersOf{edited, edited.group(name)}.Open(ctx, name)
+		return h.lookAtRegistry(k, certificatesOf(d.registry.entries()), d.log)
 	}
 	x.stamps = func() (stampCounter, error) { return d.store, nil }
 	x.guards, x.pauses, x.callbacks, x.secretsSince = d.store.Guards, d.store.Pauses, d.store.CallbackFigures, d.store.SecretsSince

@@ -103,11 +103,11 @@ func (d *service) evidenceRoutes(mux *http.ServeMux) {
 type bundleMaker struct {
 	store  *store.Store
 	sealer *signing.Sealer
-	limits map[string]deal.KeyLimits // of keys, by name
+	limits func(name, spki string) (of string, limits deal.KeyLimits)
 }
 
 func (d *service) bundles() *bundleMaker {
-	return &bundleMaker{store: d.store, sealer: d.sealer, limits: d.house.keyLimits()}
+	return &bundleMaker{store: d.store, sealer: d.sealer, limits: d.registry.limits}
 }
 
 // outgoing is a bundle that is ready to be written.
@@ -185,8 +185,9 @@ func (o *outgoing) sign(ctx context.Context, s *deal.Sealing, who string) error 
 	a, err := o.sealer.PrepareAttestation(ctx, profile, text)
 	if err == nil {
 		digest, key := hex.EncodeToString(a.Digest()), hex.EncodeToString(a.SPKISHA256)
+		_, limits := o.limits(profile.Key, key)
 		err = o.store.Attesting(ctx, s.Tx, deal.Entry{Who: who, What: "attesting", Why: "the manifest of the evidence bundle is signed: " + bundleFileOf(text).SHA256, Cert: hex.EncodeToString(a.CertSHA256),
-			Detail: map[string]string{"digest": digest, "key": key}}, deal.Intent{What: "attest", Digest: digest, Key: key, Limits: o.limits[profile.Key]})
+			Detail: map[string]string{"digest": digest, "key": key}}, deal.Intent{What: "attest", Digest: digest, Key: key, Limits: limits})
 	}
 	var spent *deal.SpentError
 	var paused *store.PauseError

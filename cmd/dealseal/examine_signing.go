@@ -42,19 +42,25 @@ const fewDays = 60
 func (x *examiner) examineKey(name string) doctor.Examination {
 	return examination(doctor.Signing, checkOpened, name, keyLimit, func(ctx context.Context, all func(doctor.Finding)) {
 		report := func(f doctor.Finding) { all(f.On(name)) }
-		key, err := x.key(ctx, name)
+		r, err := x.registry(ctx, name)
+		var key signing.Key
+		if err == nil {
+			key, err = r.alone(name).Open(ctx, name)
+		}
 		if err != nil {
 			report(failed(checkOpened, err, fmt.Sprintf("see that the token is there and unlocked, and check signing.keys.%s", name)))
 			return
 		}
 		report(doctor.Passed(checkOpened, "%s", whereIs(key, x.cfg.Signing.Keys[name])))
-		if !x.examineCertificate(name, key, report) {
+		served := r.serves(r.group(name))
+		x.examinePart(r, r.group(name), report)
+		if !x.examineCertificate(name, served, key, r.from(r.group(name)), report) {
 			return
 		}
 		x.examineConfigured(name, key, report)
 		x.examineStandIn(name, key, report)
-		x.examineSignatures(ctx, name, key, report)
-		if profile := x.lasting(name); profile != "" {
+		x.examineSignatures(ctx, name, served, key, report)
+		if profile := x.lasting(served...); profile != "" {
 			report(x.collect(ctx, profile, revocation.Subject{Cert: key.Chain()[0], With: key.Chain()[1:], Usage: "the seal"}))
 			return
 		}
@@ -76,16 +82,33 @@ func whereIs(key signing.Key, c config.Key) string {
 	return "at a service of kind " + c.Kind
 }
 
-// examineCertificate reports whether it is good enough for a signature to be tried.
-func (x *examiner) examineCertificate(name string, key signing.Key, report func(doctor.Finding)) bool {
-	now := time.Now()
+// examinePart says what a key is used for by a rollover to another key pair.
+func (x *examiner) examinePart(r *registry, key string, report func(doctor.Finding)) {
+	e, found := r.part(key)
+	if !found {
+		return
+	}
+	active, _ := r.active(e.Key)
+	words := map[int]string{
+		partActive: fmt.Sprintf("profiles that name key %q seal with it", e.Key),
+		partBeside: fmt.Sprintf("it makes second seals until %s: key %q seals with the key pair of %q", e.BesideUntil.UTC().Format(time.RFC3339), e.Key, active.Signer()),
+		partNext:   fmt.Sprintf("it is to follow the key pair of %q: %s", e.Key, stateWords(e.Certificate)),
+		partPast:   fmt.Sprintf("it finishes what was staged with it: key %q seals with the key pair of %q", e.Key, active.Signer()),
+	}
+	if part := r.partOf(e); e.Pair != "" || active.Signer() != key {
+		report(doctor.Passed(checkRegistry, "%s", words[part]))
+	}
+}
+
+// examineCertificate reports whether it is good enough at a time for a signature to be tried.
+func (x *examiner) examineCertificate(name string, served []string, key signing.Key, now time.Time, report func(doctor.Finding)) bool {
 	if err := signing.CheckKey(name, key, now); err != nil {
 		report(failed(checkCertificate, err, fmt.Sprintf("give the key a certificate that fits it and is valid: signing.keys.%s.certificates, or the object on the token", name)))
 		return false
 	}
 	cert := key.Chain()[0]
 	days := int(cert.NotAfter.Sub(now) / (24 * time.Hour))
-	least, profile := x.minValidity(name, cert)
+	least, profile := x.minValidity(served, cert)
 	text := fmt.Sprintf("%q, issued by %q, %d days left (until %s)", cert.Subject.CommonName, cert.Issuer.CommonName, days, cert.NotAfter.UTC().Format(time.DateOnly))
 	if cert.NotAfter.Sub(now) < least {
 		report(doctor.Failed(checkCertificate, fmt.Sprintf("install the next certificate (signing.keys.%s), or lower signing.profiles.%s.min_validity: until then the profile's deals are held", name, profile),
@@ -150,18 +173,18 @@ func (x *examiner) examineStandIn(name string, key signing.Key, report func(doct
 	}
 }
 
-// minValidity is what the strictest of the profiles that use a key asks for; 0 if none uses it.
-func (x *examiner) minValidity(key string, cert *x509.Certificate) (least time.Duration, profile string) {
+// minValidity is what the strictest of the profiles that use one of the keys asks for; 0 if none uses any.
+func (x *examiner) minValidity(keys []string, cert *x509.Certificate) (least time.Duration, profile string) {
 	for _, name := range slices.Sorted(maps.Keys(x.cfg.Signing.Profiles)) {
-		if p, err := x.profile(name); err == nil && p.Key == key && p.MinValidityOf(cert) > least {
+		if p, err := x.profile(name); err == nil && slices.Contains(keys, p.Key) && p.MinValidityOf(cert) > least {
 			least, profile = p.MinValidityOf(cert), name
 		}
 	}
 	return least, profile
 }
 
-func (x *examiner) examineSignatures(ctx context.Context, name string, key signing.Key, report func(doctor.Finding)) {
-	algorithms, err := x.algorithms(name, key)
+func (x *examiner) examineSignatures(ctx context.Context, name string, served []string, key signing.Key, report func(doctor.Finding)) {
+	algorithms, err := x.algorithms(served, key)
 	if err != nil {
 		report(failed(checkSignature, err, "choose another hash or key in signing.profiles"))
 		return
@@ -178,11 +201,11 @@ func (x *examiner) examineSignatures(ctx context.Context, name string, key signi
 	report(doctor.Passed(checkSignature, "a test was signed and verified: %s", strings.Join(made, ", ")))
 }
 
-// algorithms are those of the profiles that use a key; for a key that none uses, the usual one.
-func (h *house) algorithms(name string, key signing.Key) (list []pades.Algorithm, err error) {
+// algorithms are those of the profiles that use a key by one of its names; for a key that none uses, the usual one.
+func (h *house) algorithms(names []string, key signing.Key) (list []pades.Algorithm, err error) {
 	for _, profile := range slices.Sorted(maps.Keys(h.cfg.Signing.Profiles)) {
 		p := h.cfg.Signing.Profiles[profile]
-		if p.Key != name {
+		if !slices.Contains(names, p.Key) {
 			continue
 		}
 		a, err := pades.AlgorithmFor(key.Public(), hashes[p.Hash], p.PSS)
@@ -200,10 +223,10 @@ func (h *house) algorithms(name string, key signing.Key) (list []pades.Algorithm
 	return list, nil
 }
 
-// lasting names a profile of B-LT or B-LTA that seals with a key, or with any if key is empty; empty if none does.
-func (x *examiner) lasting(key string) (profile string) {
+// lasting names a profile of B-LT or B-LTA that names one of the keys, or any if none is given; empty if none does.
+func (x *examiner) lasting(keys ...string) (profile string) {
 	for _, name := range slices.Sorted(maps.Keys(x.cfg.Signing.Profiles)) {
-		if p := x.cfg.Signing.Profiles[name]; pades.Level(p.Level).AtLeast(pades.BLT) && (key == "" || p.Key == key) {
+		if p := x.cfg.Signing.Profiles[name]; pades.Level(p.Level).AtLeast(pades.BLT) && (len(keys) == 0 || slices.Contains(keys, p.Key)) {
 			return name
 		}
 	}
@@ -308,7 +331,7 @@ func (x *examiner) examineTSA(i int) doctor.Examination {
 			at, tolerance = at.Add(500*time.Millisecond), tolerance+500*time.Millisecond
 		}
 		report(clockFinding("the TSA's clock", at, before, after, tolerance))
-		if profile := x.lasting(""); profile != "" {
+		if profile := x.lasting(); profile != "" {
 			report(x.collect(ctx, profile, revocation.Subject{Cert: token.Certificate, With: token.Certificates(), Usage: "the TSA"}))
 		}
 	})

@@ -18,7 +18,6 @@ import (
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/doctor"
 	"github.com/dealseal/dealseal/documents"
-	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/store"
 )
 
@@ -40,8 +39,8 @@ type examiner struct {
 	log *slog.Logger
 	// connect opens the CRM of a tenant.
 	connect func(ctx context.Context, t tenant) (connectors.CRM, error)
-	// key opens a key by its name.
-	key func(ctx context.Context, name string) (signing.Key, error)
+	// registry is that with which a key is opened.
+	registry func(ctx context.Context, name string) (*registry, error)
 	// renderer returns the renderer; it is asked for once.
 	renderer func() (documents.Renderer, error)
 	// stamps counts what time-stamp servers with a quota are sent.
@@ -76,7 +75,7 @@ func (h *house) newExaminer(ctx context.Context, log *slog.Logger) *examiner {
 		left.cure = "start the daemon, which makes the directory, and ask again"
 	}
 	keys := &lazy[*keyring]{make: func() (*keyring, error) { return h.newKeys(log) }}
-	x.key = func(ctx context.Context, name string) (signing.Key, error) {
+	x.registry = func(ctx context.Context, name string) (*registry, error) {
 		if x.stateDir != nil && h.cfg.Signing.Keys[name].Kind == "pkcs11" {
 			// The HSM's refusals are remembered there: without them a wrong PIN would be tried again and again.
 			return nil, left
@@ -85,11 +84,7 @@ func (h *house) newExaminer(ctx context.Context, log *slog.Logger) *examiner {
 		if err != nil {
 			return nil, err
 		}
-		registry, err := h.readRegistry(ctx, k, log)
-		if err != nil {
-			return nil, err
-		}
-		return membersOf{registry, registry.group(name)}.Open(ctx, name)
+		return h.readRegistry(ctx, k, log)
 	}
 	state := &lazy[*store.Store]{make: func() (*store.Store, error) {
 		if x.stateDir != nil {

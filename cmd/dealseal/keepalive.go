@@ -42,7 +42,7 @@ func (d *service) keepAlive(ctx context.Context, group, member string) {
 	every := d.house.cfg.Signing.Keys[member].KeepAlive
 	var before string
 	regularly(ctx, every, nil, func() time.Duration {
-		if !slices.Contains(d.residents.house().usedKeys(), group) {
+		if !d.mayBeUsed(group) {
 			return every
 		}
 		limit, cancel := context.WithTimeout(ctx, keyLimit)
@@ -61,7 +61,15 @@ func (d *service) keepAlive(ctx context.Context, group, member string) {
 	})
 }
 
-// keyLimits are those that the engine is to keep.
+// mayBeUsed reports whether rules use a key, or are about to by a rollover.
+func (d *service) mayBeUsed(key string) bool {
+	return slices.ContainsFunc(d.residents.house().usedKeys(), func(name string) bool {
+		first, others := d.registry.signers(name)
+		return key == first || slices.Contains(others, key)
+	})
+}
+
+// keyLimits are those of the keys by their names.
 func (h *house) keyLimits() map[string]deal.KeyLimits {
 	all := map[string]deal.KeyLimits{}
 	for name, k := range h.cfg.Signing.Keys {

@@ -253,8 +253,8 @@ func (p *pageHouse) Keys(ctx context.Context) (out []web.Key, err error) {
 		}
 		out = append(out, main)
 		for _, e := range entries {
-			if e.Key == name && e.SHA256 != main.SHA256 && e.Until.After(time.Now()) {
-				out = append(out, keyWith(name, e.Certificate))
+			if e.Signer() == name && e.SHA256 != main.SHA256 && e.Until.After(time.Now()) {
+				out = append(out, p.keyWith(name, e.Certificate))
 			}
 		}
 	}
@@ -280,8 +280,15 @@ func (p *pageHouse) spkiOf(name string) string {
 	return p.spki[name]
 }
 
-func keyWith(name string, c deal.Certificate) web.Key {
-	return web.Key{Name: name, Subject: c.Subject, Issuer: c.Issuer, SHA256: c.SHA256, NotAfter: c.Until, State: c.State, ActivateAt: c.ActivateAt, BesideUntil: c.BesideUntil, Answer: c.Answer, Answered: c.Answered}
+func (p *pageHouse) keyWith(name string, c deal.Certificate) web.Key {
+	k := web.Key{Name: name, Subject: c.Subject, Issuer: c.Issuer, SHA256: c.SHA256, NotAfter: c.Until, State: c.State, ActivateAt: c.ActivateAt, BesideUntil: c.BesideUntil, Answer: c.Answer, Answered: c.Answered}
+	if c.Key != name {
+		k.For = c.Key
+	}
+	if active, found := p.keys.active(c.Key); found && active.Signer() != name {
+		k.FollowedBy = active.Signer()
+	}
+	return k
 }
 
 // key is a key with what it seals with, or with what it was last to.
@@ -289,8 +296,8 @@ func (p *pageHouse) key(ctx context.Context, name string) web.Key {
 	ctx, cancel := context.WithTimeout(ctx, keyPatience)
 	defer cancel()
 	group := p.keys.group(name)
-	key, err := membersOf{p.keys, group}.Open(ctx, name)
-	known, found := p.keys.active(group)
+	key, err := p.keys.alone(name).Open(ctx, name)
+	known, found := p.keys.part(group)
 	if !found {
 		known, found = p.keys.newest(group)
 	}
@@ -300,16 +307,16 @@ func (p *pageHouse) key(ctx context.Context, name string) web.Key {
 	case err == nil && len(key.Chain()) > 0:
 		chain := key.Chain()
 		p.spki[name] = hex.EncodeToString(digestOf(chain[0].RawSubjectPublicKeyInfo))
-		p.known[name] = keyWith(name, describe(name, chain, ""))
-		if c, registered := p.keys.find(group, thumbprint(chain[0])); registered {
-			p.known[name] = keyWith(name, c.Certificate)
+		p.known[name] = p.keyWith(name, describe(name, chain, ""))
+		if found && known.chain[0].Equal(chain[0]) {
+			p.known[name] = p.keyWith(name, known.Certificate)
 		}
 		return p.known[name]
 	case found:
-		last := keyWith(name, known.Certificate)
+		last := p.keyWith(name, known.Certificate)
 		p.spki[name] = known.SPKI
-		last.Silent = last.State == deal.CertActive
-		last.Idle = last.State == deal.CertNext || last.State == deal.CertRetiring
+		last.Silent = last.State == deal.CertActive || last.FollowedBy != ""
+		last.Idle = !last.Silent && (last.State == deal.CertNext || last.State == deal.CertRetiring)
 		return last
 	}
 	last := p.known[name]

@@ -36,6 +36,7 @@ type registry struct {
 	keys   keySource                // the keys that stand in for each other, by the first of them
 	each   keySource                // each key alone
 	groups map[string]signing.Group // which stand in for which
+	house  *house                   // what the profiles and keys are
 	dual   map[string]bool          // keys of profiles that have dual_seal
 	roots  []*x509.Certificate
 	now    func() time.Time
@@ -61,14 +62,14 @@ type entry struct {
 
 // newRegistry reads the registry of a store.
 func (h *house) newRegistry(ctx context.Context, each *keyring, keys keySource, s *store.Store, log *slog.Logger) (*registry, error) {
-	r := &registry{keys: keys, each: each, groups: each.groups, dual: h.dualKeys(), roots: h.roots, now: time.Now, log: log, store: s, activated: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+	r := &registry{keys: keys, each: each, groups: each.groups, house: h, dual: h.dualKeys(), roots: h.roots, now: time.Now, log: log, store: s, activated: make(chan struct{}, 1), changed: make(chan struct{}, 1),
 		issuers: revocation.NewClient(revocation.Options{Log: log})}
 	return r, r.refresh(ctx)
 }
 
 // lookAtRegistry is for whoever uses a registry that a daemon or nobody has open, and changes nothing.
 func (h *house) lookAtRegistry(each *keyring, all []deal.Certificate, log *slog.Logger) (*registry, error) {
-	r := &registry{keys: each.standIns(each, log), each: each, groups: each.groups, dual: h.dualKeys(), roots: h.roots, now: time.Now, log: log}
+	r := &registry{keys: each.standIns(each, log), each: each, groups: each.groups, house: h, dual: h.dualKeys(), roots: h.roots, now: time.Now, log: log}
 	return r, r.take(all)
 }
 
@@ -163,7 +164,18 @@ func (r *registry) active(key string) (entry, bool) {
 
 // Open implements signing.Keys.
 func (r *registry) Open(ctx context.Context, name string) (signing.Key, error) {
-	return r.open(ctx, name, r.keys, name)
+	if err := r.activateDue(ctx); err != nil {
+		return nil, err
+	}
+	active, found := r.active(name)
+	if !found {
+		return r.configured(ctx, name, r.keys, name)
+	}
+	signer, err := r.signer(active)
+	if err != nil {
+		return nil, err
+	}
+	return r.bound(ctx, active, r.keys, signer)
 }
 
 // membersOf are the keys of a group, each alone, with what the group seals with.
@@ -172,8 +184,21 @@ type membersOf struct {
 	group string
 }
 
+// alone gives a key by itself, without those that stand in for it or that it stands in for.
+func (r *registry) alone(name string) membersOf { return membersOf{r, r.group(name)} }
+
 func (m membersOf) Open(ctx context.Context, name string) (signing.Key, error) {
-	return m.open(ctx, m.group, m.each, name)
+	if err := m.activateDue(ctx); err != nil {
+		return nil, err
+	}
+	part, found := m.part(m.group)
+	if !found {
+		return m.configured(ctx, m.group, m.each, name)
+	}
+	if _, err := m.signer(part); err != nil {
+		return nil, err
+	}
+	return m.bound(ctx, part, m.each, name)
 }
 
 // group is the name under which the registry knows what a key seals with: its own, unless it only stands in for another.
@@ -186,24 +211,17 @@ func (r *registry) group(name string) string {
 	return name
 }
 
-// open gives a key of a group with the certificate that the group seals with.
-func (r *registry) open(ctx context.Context, name string, from keySource, member string) (signing.Key, error) {
-	if err := r.activateDue(ctx); err != nil {
-		return nil, err
-	}
-	active, found := r.active(name)
-	if !found {
-		return r.configured(ctx, name, from, member)
-	}
+// bound gives a key of a group with the certificate of an entry, which is for that key pair.
+func (r *registry) bound(ctx context.Context, e entry, from keySource, member string) (signing.Key, error) {
 	key, err := from.Bare(ctx, member)
 	if err != nil {
 		return nil, err
 	}
-	if own, ok := active.chain[0].PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !own.Equal(key.Public()) {
-		return nil, refused(&signing.KeyError{Key: member, Reason: fmt.Sprintf("its active certificate %s (%q) is for another key than the one that is there now: the public keys differ; "+
-			"put the key back, or import the certificate of the new one (dealseal certs import) and activate it", short(active.SHA256), active.chain[0].Subject)})
+	if own, ok := e.chain[0].PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !own.Equal(key.Public()) {
+		return nil, refused(&signing.KeyError{Key: member, Reason: fmt.Sprintf("its %s certificate %s (%q) is for another key than the one that is there now: the public keys differ; "+
+			"put the key back, or configure the new one under a name of its own, import its certificate (dealseal certs import --key %s --pair NAME) and activate it", e.State, short(e.SHA256), e.chain[0].Subject, e.Key)})
 	}
-	return signing.WithChain(key, active.chain), nil
+	return signing.WithChain(key, e.chain), nil
 }
 
 // configured returns a key with the certificate that the configuration has for it, if the registry does not know better,
@@ -307,11 +325,27 @@ func (r *registry) OpenFor(ctx context.Context, name string, chain []*x509.Certi
 	if err := r.MayFinish(name, chain[0]); err != nil {
 		return nil, err
 	}
-	key, err := r.keys.Bare(ctx, name)
+	signer := name
+	if known, found := r.knownFor(name, chain[0]); found {
+		var err error
+		if signer, err = r.signer(known); err != nil {
+			return nil, err
+		}
+	}
+	key, err := r.keys.Bare(ctx, signer)
 	if err != nil {
 		return nil, err
 	}
 	return signing.WithChain(key, chain), nil
+}
+
+// knownFor is the entry of a certificate that something was staged with under a key's name, which may be known under another
+// name only, as when the profiles name the new key by now.
+func (r *registry) knownFor(name string, cert *x509.Certificate) (entry, bool) {
+	if known, found := r.find(name, thumbprint(cert)); found {
+		return known, true
+	}
+	return r.find("", thumbprint(cert))
 }
 
 // MayFinish implements signing.Registry. A certificate that the registry does not know, as after a restore, may.

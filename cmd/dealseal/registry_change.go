@@ -14,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,6 +28,7 @@ import (
 type certChange struct {
 	Verb   string    `json:"verb"` // import, activate, retire or revoke
 	Key    string    `json:"key"`
+	Pair   string    `json:"pair,omitempty"`  // of an import: the key whose key pair it is for; empty: Key's own
 	SHA256 string    `json:"sha256"`          // not of an import
 	Chain  [][]byte  `json:"chain,omitempty"` // of an import: DER, in any order
 	At     time.Time `json:"at,omitzero"`     // of an activation; zero: now
@@ -39,6 +42,7 @@ type certChange struct {
 // certRequest asks for a certificate signing request.
 type certRequest struct {
 	Key     string `json:"key"`
+	Pair    string `json:"pair,omitempty"` // the key that signs it; empty: Key
 	Subject string `json:"subject"` // RFC 4514; empty: that of the key's newest certificate
 	Who     string `json:"-"`
 }
@@ -71,7 +75,11 @@ func (r *registry) carryOut(ctx context.Context, c certChange) (after deal.Certi
 
 // imported enters a certificate as a next one, after making sure that it could be activated.
 func (r *registry) imported(ctx context.Context, c certChange) (deal.Certificate, error) {
-	key, err := r.keys.Bare(ctx, c.Key)
+	pair := cmp.Or(c.Pair, c.Key)
+	if err := r.mayPair(c.Key, pair); err != nil {
+		return deal.Certificate{}, err
+	}
+	key, err := r.keys.Bare(ctx, pair)
 	if err != nil {
 		return deal.Certificate{}, err
 	}
@@ -81,7 +89,7 @@ func (r *registry) imported(ctx context.Context, c certChange) (deal.Certificate
 	}
 	chain, err := orderChain(all, key.Public())
 	if err != nil {
-		return deal.Certificate{}, fmt.Errorf("key %q: %w", c.Key, err)
+		return deal.Certificate{}, fmt.Errorf("key %q: %w", pair, err)
 	}
 	now := r.now()
 	at := now
@@ -92,6 +100,9 @@ func (r *registry) imported(ctx context.Context, c certChange) (deal.Certificate
 		return deal.Certificate{}, err
 	}
 	next := entry{describe(c.Key, chain, deal.CertNext), chain}
+	if pair != c.Key {
+		next.Pair = pair
+	}
 	answer, detail := r.ask(ctx, next, at)
 	if answer == deal.AnswerRevoked {
 		return deal.Certificate{}, fmt.Errorf("certificate %s was revoked (%s): have another one issued", short(next.SHA256), detail)
@@ -114,6 +125,20 @@ func (r *registry) judge(name string, key signing.Key, chain []*x509.Certificate
 	if err := verify.CheckSigner(chain, r.roots, at); err != nil {
 		return &signing.KeyError{Key: name, Reason: fmt.Sprintf("%v: %s", err, untrustedCure)}
 	}
+	return r.house.suits(name, chain)
+}
+
+// suits refuses a certificate that a profile of a key could not seal with: another key pair may be too weak for it.
+func (h *house) suits(name string, chain []*x509.Certificate) error {
+	for _, profile := range slices.Sorted(maps.Keys(h.cfg.Signing.Profiles)) {
+		p, err := h.profile(profile)
+		if err == nil && p.Key == name {
+			err = p.Suits(chain)
+		}
+		if err != nil {
+			return fmt.Errorf("profile %q cannot seal with it: %w", profile, err)
+		}
+	}
 	return nil
 }
 
@@ -124,11 +149,7 @@ func (r *registry) activate(ctx context.Context, known entry, c certChange) erro
 		if c.At.After(at) {
 			at = c.At
 		}
-		key, err := r.keys.Bare(ctx, c.Key)
-		if err != nil {
-			return err
-		}
-		if err := r.judge(c.Key, key, known.chain, at); err != nil {
+		if err := r.tried(ctx, known, at); err != nil {
 			return err
 		}
 		if _, err := r.check(ctx, known); err != nil {
@@ -143,6 +164,29 @@ func (r *registry) activate(ctx context.Context, known entry, c certChange) erro
 	})
 	if err == nil && !c.At.After(r.now()) {
 		r.tellActivated()
+	}
+	return err
+}
+
+// tried judges a certificate as of a time. Has its key pair never sealed under this name, it signs a test for each profile:
+// a key that is there and does not sign must not follow one that does.
+func (r *registry) tried(ctx context.Context, known entry, at time.Time) error {
+	signer, err := r.signer(known)
+	if err != nil {
+		return err
+	}
+	key, err := r.keys.Bare(ctx, signer)
+	if err != nil {
+		return err
+	}
+	if err := r.judge(known.Key, key, known.chain, at); err != nil || known.Pair == "" {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, keyLimit)
+	defer cancel()
+	algorithms, err := r.house.algorithms([]string{known.Key}, key)
+	for _, a := range algorithms {
+		err = errors.Join(err, signing.Try(ctx, signer, signing.WithChain(key, known.chain), a))
 	}
 	return err
 }
@@ -219,7 +263,11 @@ func issuerAmong(c *x509.Certificate, all map[*x509.Certificate]bool) *x509.Cert
 // than the attributes of a document's seal, so that it can never be one; its digest is in the audit log, under a name of its
 // own, before the key is used.
 func (r *registry) request(ctx context.Context, c certRequest) (csr []byte, err error) {
-	key, err := r.keys.Bare(ctx, c.Key)
+	signer := cmp.Or(c.Pair, c.Key)
+	if err := r.mayPair(c.Key, signer); err != nil {
+		return nil, err
+	}
+	key, err := r.keys.Bare(ctx, signer)
 	if err != nil {
 		return nil, err
 	}
@@ -232,14 +280,14 @@ func (r *registry) request(ctx context.Context, c certRequest) (csr []byte, err 
 		return nil, err
 	}
 	sum := sha256.Sum256(spki)
-	signer := &auditedSigner{Key: key, ctx: ctx, before: func(digest []byte) error {
-		return r.store.AuditKeyUse(ctx, "certificate-requested", c.Key, hex.EncodeToString(sum[:]), hex.EncodeToString(digest), c.Who, "for "+subject.String())
+	audited := &auditedSigner{Key: key, ctx: ctx, before: func(digest []byte) error {
+		return r.store.AuditKeyUse(ctx, "certificate-requested", signer, hex.EncodeToString(sum[:]), hex.EncodeToString(digest), c.Who, "for "+subject.String())
 	}}
 	raw, err := asn1.Marshal(subject)
 	if err != nil {
 		return nil, err
 	}
-	if csr, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{RawSubject: raw}, signer); err != nil {
+	if csr, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{RawSubject: raw}, audited); err != nil {
 		return nil, err
 	}
 	made, err := x509.ParseCertificateRequest(csr)

@@ -164,17 +164,27 @@ func (h *house) newService(name string, c config.Key) (s keyservice.Service, err
 func (h *house) checkKeys(ctx context.Context, keys *registry, names []string, log *slog.Logger) error {
 	var errs []error
 	for _, name := range names {
-		errs = append(errs, h.checkGroup(ctx, keys, keys.groups[name], log))
+		first, others := keys.signers(name)
+		errs = append(errs, h.checkGroup(ctx, keys, name, first, log))
+		for _, other := range others {
+			if err := h.checkGroup(ctx, keys, name, other, log); err != nil {
+				log.Error("a key that makes second seals, or is to follow another one, cannot be used", "key", other, "err", err)
+			}
+		}
 	}
 	return errors.Join(errs...)
 }
 
 // checkGroup tries a key and those that stand in for it. While one of them is good, what is wrong with another is no reason
 // not to start, unless it is another key altogether.
-func (h *house) checkGroup(ctx context.Context, keys *registry, g signing.Group, log *slog.Logger) error {
+func (h *house) checkGroup(ctx context.Context, keys *registry, profiles, name string, log *slog.Logger) error {
+	g, configured := keys.groups[name]
+	if !configured {
+		return h.cfg.At("signing.keys", "the registry has certificates of key %q for the key pair of %q, which is not under signing.keys: put it back, or activate another certificate", profiles, name)
+	}
 	var good int
 	var wrong, foreign []error
-	members := membersOf{keys, g.Members[0]}
+	members := keys.alone(g.Members[0])
 	for _, name := range g.Members {
 		err := h.checkKey(ctx, members, name)
 		if err == nil {
@@ -221,21 +231,21 @@ func (h *house) usedKeys() (names []string) {
 }
 
 // checkKey opens a key, judges its certificate as the verifier will judge it on every document, and has it sign a test.
-func (h *house) checkKey(ctx context.Context, keys signing.Keys, name string) error {
+func (h *house) checkKey(ctx context.Context, keys membersOf, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, keyLimit)
 	defer cancel()
 	key, err := keys.Open(ctx, name)
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	now := keys.from(keys.group)
 	if err := signing.CheckKey(name, key, now); err != nil {
 		return err
 	}
 	if err := verify.CheckSigner(key.Chain(), h.roots, now); err != nil {
 		return &signing.KeyError{Key: name, Reason: fmt.Sprintf("%v: %s", err, untrustedCure)}
 	}
-	algorithms, err := h.algorithms(name, key)
+	algorithms, err := h.algorithms(keys.serves(keys.group), key)
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ const defaultTimeout = 10 * time.Second
 // Config is one key of the configuration.
 type Config struct {
 	Service Service
-	// Certificates is a PEM file with the certificate of the key and its issuers.
+	// Certificates is a PEM file with the certificate of the key and its issuers; empty: they come from elsewhere.
 	Certificates string
 	// Timeout bounds one call; default 10 s.
 	Timeout time.Duration
@@ -147,6 +147,9 @@ func (k *Key) ask(ctx context.Context) (err error) {
 
 // identify is ask, and finds the certificate.
 func (k *Key) identify(ctx context.Context) error {
+	if k.config.Certificates == "" {
+		return &signing.KeyError{Key: k.name, Reason: "it has no certificate: have one issued (dealseal certs csr --key " + k.name + "), then name it in certificates, or import it (dealseal certs import)"}
+	}
 	certificates, err := chain.Read(k.config.Certificates)
 	if err != nil {
 		return &signing.KeyError{Key: k.name, Reason: fmt.Sprintf("its certificates: %v", err)}

@@ -67,6 +67,7 @@ type Certificates struct {
 type Certificate struct {
 	SHA256   string          `json:"sha256"`
 	Key      string          `json:"key"`
+	Pair     string          `json:"pair,omitempty" doc:"the key of the configuration whose key pair it is for, where that is not key's own"`
 	Subject  string          `json:"subject"`
 	Issuer   string          `json:"issuer"`
 	Serial   string          `json:"serial"`
@@ -96,7 +97,7 @@ func (a *API) listCertificates(ctx context.Context, r *request) (any, error) {
 		if !r.concerns(users[c.Key]) {
 			continue
 		}
-		out.Certificates = append(out.Certificates, Certificate{c.SHA256, c.Key, c.Subject, c.Issuer, c.Serial, c.Purpose, c.From, c.Until, c.State, c.ActivateAt, c.Answer, c.Answered})
+		out.Certificates = append(out.Certificates, Certificate{c.SHA256, c.Key, c.Pair, c.Subject, c.Issuer, c.Serial, c.Purpose, c.From, c.Until, c.State, c.ActivateAt, c.Answer, c.Answered})
 	}
 	return out, nil
 }
