@@ -40,6 +40,10 @@ func (f *following) OpenFor(_ context.Context, name string, chain []*x509.Certif
 	return signing.WithChain(f.house, chain), f.MayFinish(name, chain[0])
 }
 
+var _ signing.Registry = (*following)(nil)
+
+func (f *following) HasSealed(string, string) bool { return false }
+
 func (f *following) MayFinish(name string, cert *x509.Certificate) error {
 	if f.revoked && cert.Equal(f.before[0]) {
 		return &signing.KeyError{Key: name, Revoked: true, Reason: "the certificate was revoked"}

@@ -25,6 +25,8 @@ type roll struct {
 	past    string // the SHA-256 of a public key that another one has followed
 }
 
+var _ Registry = (*roll)(nil)
+
 func (r *roll) Beside(string) []*x509.Certificate { return r.beside }
 
 func (r *roll) HasSealed(_, spki string) bool { return spki == r.past }

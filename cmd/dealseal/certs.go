@@ -17,7 +17,7 @@ import (
 // certOptions are the flags of certs alone.
 type certOptions struct {
 	key, pair, at, until string
-	revoked        bool
+	revoked              bool
 }
 
 // certs shows the registry of certificates, or decides about one.

@@ -54,6 +54,8 @@ type registry struct {
 	known    atomic.Pointer[[]entry]
 }
 
+var _ signing.Registry = (*registry)(nil)
+
 // entry is a certificate of the registry, parsed.
 type entry struct {
 	deal.Certificate

@@ -43,7 +43,7 @@ type certChange struct {
 type certRequest struct {
 	Key     string `json:"key"`
 	Pair    string `json:"pair,omitempty"` // the key that signs it; empty: Key
-	Subject string `json:"subject"` // RFC 4514; empty: that of the key's newest certificate
+	Subject string `json:"subject"`        // RFC 4514; empty: that of the key's newest certificate
 	Who     string `json:"-"`
 }
 
