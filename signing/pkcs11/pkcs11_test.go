@@ -616,7 +616,7 @@ func TestDigestOfAnotherLengthIsRefused(t *testing.T) {
 func TestATouchMendsWhatWasLostWhileNobodySigned(t *testing.T) {
 	h := newHSM(t)
 	c := h.faulty(t, "p256")
-	c.Sessions, c.Timeout = 3, time.Second
+	c.Sessions, c.Timeout = 3, 5*time.Second // a process may start late on a busy machine: logins are counted
 	c.Env["FAULTY_SIGNATURES"] = h.path("orders/signatures")
 	key := openKey(t, newKeys(t, c))
 	for _, tc := range []struct {
