@@ -26,7 +26,7 @@ const newestOfRecordQuery = `SELECT s.tx FROM record_ids i JOIN sealings s ON s.
 // newest sealing of it, of the same tenant where others have the account as well, and where there is none are to be told so. It
 // returns how many.
 func (s *Store) LookedAt(ctx context.Context, tenant deal.TenantID, account deal.AccountID, ref deal.Ref, at time.Time) (n int, err error) {
-	err = s.update(ctx, "commit/callback", func(t *txn) error {
+	err = s.update(ctx, "commit/callback-looked", func(t *txn) error {
 		type caller struct{ id, rule string }
 		var waiting []caller
 		err := t.each(func(r *sql.Rows) error {
@@ -97,7 +97,7 @@ func (t *txn) callbacks(tenant deal.TenantID, query string, args ...any) (all []
 // BeginCallback commits what a workflow is told, the first time, and that the CRM is being told it. deal.ErrStale when the
 // workflow waits no more, or is told something else.
 func (s *Store) BeginCallback(ctx context.Context, c deal.Callback, outcome deal.CallbackOutcome) error {
-	return s.update(ctx, "commit/callback", func(t *txn) error {
+	return s.update(ctx, "commit/callback-begin", func(t *txn) error {
 		changed, err := t.execOne(`UPDATE callbacks SET outcome = $3, asked = $4, tries = tries + 1
 			WHERE tenant = $1 AND callback = $2 AND fate = '' AND outcome IN ('', $3)`, c.Tenant, c.ID, outcome, t.now.UnixMilli())
 		if err == nil && !changed {
@@ -109,7 +109,7 @@ func (s *Store) BeginCallback(ctx context.Context, c deal.Callback, outcome deal
 
 // EndCallback commits what became of an attempt to tell it.
 func (s *Store) EndCallback(ctx context.Context, c deal.Callback, e deal.CallbackEnd) error {
-	return s.update(ctx, "commit/callback", func(t *txn) error {
+	return s.update(ctx, "commit/callback-end", func(t *txn) error {
 		var ended int64
 		if e.Fate != "" {
 			ended = t.now.UnixMilli()

@@ -373,22 +373,6 @@ func TestAPowerCutAtAnyPointLosesAndDoublesNothing(t *testing.T) {
 	}
 }
 
-func TestARequestIsOneDealWhereverItIsCutOff(t *testing.T) {
-	for _, point := range []string{"commit/notice:before", "commit/notice:after"} {
-		t.Run(point, func(t *testing.T) {
-			t.Parallel()
-			dir := filepath.Join(t.TempDir(), "state")
-			if !crash(t, dir, point, crashCount+"=2") { // the first is a page's
-				t.Fatal("this point was never reached")
-			}
-			if err := life(t.Context(), dir, nil); err != nil {
-				t.Fatalf("the next start does not end: %v", err)
-			}
-			whole(t, dir)
-		})
-	}
-}
-
 // lostLedger makes a state directory whose contract is kept and whose database is gone.
 func lostLedger(t *testing.T, dir string) {
 	t.Helper()

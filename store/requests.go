@@ -50,7 +50,7 @@ func (s *Store) Request(ctx context.Context, n deal.Noticing, q deal.Request) (t
 	if len(n.Page.Entries) != 1 || q.Key == "" || q.Who == "" || n.Page.Entries[0].Occurrence != q.Occurrence() {
 		return "", fmt.Errorf("a request must be one entry with its own occurrence, and say who asks")
 	}
-	err = s.update(ctx, "commit/notice", func(t *txn) error {
+	err = s.update(ctx, "commit/request", func(t *txn) error {
 		tx, err = t.request(n, q)
 		return err
 	})

@@ -79,8 +79,8 @@ func (t *crashingTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 var (
-	// identifier matches those of Salesforce (15 or 18 characters that begin with 0) and of HubSpot (digits).
-	identifier = regexp.MustCompile(`^(?:0[0-9A-Za-z]{14}(?:[0-9A-Za-z]{3})?|[0-9]{3,})$`)
+	// identifier matches those of Salesforce (15 or 18 characters that begin with 0) and of HubSpot (digits; of a workflow more).
+	identifier = regexp.MustCompile(`^(?:0[0-9A-Za-z]{14}(?:[0-9A-Za-z]{3})?|[0-9]{3,}|ap-[0-9-]+)$`)
 	// queried finds the objects that a SOQL query and its subqueries select from.
 	queried = regexp.MustCompile(`(?i)\bFROM\s+(\w+)`)
 )

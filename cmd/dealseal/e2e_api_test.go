@@ -35,17 +35,23 @@ type program struct {
 	key   string // of what it asks for
 }
 
+// programs is where a daemon answers them. The log begins with those before it.
+func (d *process) programs(t *testing.T) (base string) {
+	t.Helper()
+	eventually(t, "the daemon says where it answers programs", func() (bool, string) {
+		found := programsAt.FindAllStringSubmatch(d.log(), -1)
+		if len(found) > 0 {
+			base = "http://" + found[len(found)-1][1]
+		}
+		return base != "", d.log()
+	})
+	return base
+}
+
 // letIn makes a token for a program.
 func (s *stage) letIn(t *testing.T, name string, flags ...string) program {
 	t.Helper()
-	p := program{t: t}
-	eventually(t, "the daemon says where it answers programs", func() (bool, string) {
-		found := programsAt.FindAllStringSubmatch(s.daemon.log(), -1)
-		if len(found) > 0 {
-			p.base = "http://" + found[len(found)-1][1]
-		}
-		return p.base != "", s.daemon.log()
-	})
+	p := program{t: t, base: s.daemon.programs(t)}
 	stdout, stderr, code := s.run(t, append([]string{"tokens", "create", name, "--test", "--why", "a test"}, flags...)...)
 	if p.token = strings.TrimSpace(stdout); code != exitOK || !strings.HasPrefix(p.token, "ds_test_") {
 		t.Fatalf("tokens create: %d\n%s%s", code, stdout, stderr)
