@@ -54,9 +54,12 @@ func (w *world) leave(t *testing.T, free int64) (giveBack func()) {
 }
 
 // large makes a PDF 2 MiB larger.
-func large(pdf []byte) []byte {
+func large(pdf []byte) []byte { return filled(pdf, 2<<20) }
+
+// filled makes a PDF so many bytes larger.
+func filled(pdf []byte, more int) []byte {
 	end := pdf[bytes.LastIndex(pdf, []byte("startxref")):]
-	return slices.Concat(pdf, bytes.Repeat([]byte("%\n"), 1<<20), end)
+	return slices.Concat(pdf, bytes.Repeat([]byte("%\n"), more/2), end)
 }
 
 // downloads are the requests for a file's content, of either CRM.
