@@ -223,8 +223,14 @@ func (w *simWorld) contractsOf(r *simRequest) (n int) {
 	return n
 }
 
-// isMoved reports whether a record may have been moved on from where people have put it, because of a request of that time.
+// isMoved reports whether a record may have been moved on from where people have put it, because of a request of that time, or
+// of one that was carried out by a state that a backup has replaced since.
 func (w *simWorld) isMoved(in *incarnation, d *simDeal, stage string) bool {
+	for _, r := range w.requests {
+		if r.unsure && r.deal.now() == d {
+			return true
+		}
+	}
 	for _, s := range in.everything() {
 		if w.dealByID(s.Ref.ID) != d {
 			continue
