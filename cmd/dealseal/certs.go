@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -35,10 +36,12 @@ func certs(ctx context.Context, c *call) error {
 		return importCertificate(ctx, c, args[0])
 	case verb == "csr" && len(args) == 0:
 		return requestCertificate(ctx, c)
+	case verb == "enrol" && len(args) == 0:
+		return enrolCertificate(ctx, c)
 	case (verb == "activate" || verb == "rollover" || verb == "retire") && len(args) == 1:
 		return changeCertificate(ctx, c, verb, args[0])
 	}
-	return usagef("%q cannot be done with certificates: it is list, show THUMBPRINT, import FILE.pem --key NAME [--pair NAME], csr --key NAME [--pair NAME] -o FILE, activate THUMBPRINT, rollover THUMBPRINT --at TIME or retire THUMBPRINT", strings.Join(c.args, " "))
+	return usagef("%q cannot be done with certificates: it is list, show THUMBPRINT, import FILE.pem --key NAME [--pair NAME], csr --key NAME [--pair NAME] -o FILE, enrol --key NAME [--pair NAME] --est URL, activate THUMBPRINT, rollover THUMBPRINT --at TIME or retire THUMBPRINT", strings.Join(c.args, " "))
 }
 
 func listCertificates(ctx context.Context, c *call) error {
@@ -167,18 +170,23 @@ func importCertificate(ctx context.Context, c *call, file string) error {
 	if err != nil {
 		return err
 	}
-	change := certChange{Verb: "import", Key: c.certs.key, Pair: c.certs.pair, Why: c.why}
-	for _, one := range all {
-		change.Chain = append(change.Chain, one.Raw)
-	}
 	ops, err := c.openOperations(ctx)
 	if err != nil {
 		return err
 	}
 	defer ops.Close()
+	return importChain(ctx, c, ops, all, file)
+}
+
+// importChain enters a certificate, with those above it, that came from somewhere.
+func importChain(ctx context.Context, c *call, ops operations, chain []*x509.Certificate, from string) error {
+	change := certChange{Verb: "import", Key: c.certs.key, Pair: c.certs.pair, Why: c.why}
+	for _, one := range chain {
+		change.Chain = append(change.Chain, one.Raw)
+	}
 	after, err := ops.ChangeCertificate(ctx, change)
 	if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+		return fmt.Errorf("%s: %w", from, err)
 	}
 	if after.Answer == deal.AnswerUnreachable {
 		fmt.Fprintf(c.stderr, "warning: nobody says whether it is revoked: %s\n", printable(after.Detail))

@@ -42,6 +42,7 @@ type options struct {
 	hooks                                                                                                                  hookOptions
 	tokens                                                                                                                 tokenOptions
 	audit                                                                                                                  auditOptions
+	enrol                                                                                                                  enrolOptions
 }
 
 // usualConfig is where the configuration is when no flag says otherwise.
@@ -124,14 +125,21 @@ func commands() []command {
 				fs.StringVar(&o.page, "page", "", "the `address` of the page in the browser, where a proxy stands before it")
 			})},
 		{name: "explain", args: "TX", summary: "the whole story of one deal", run: explain, flags: with(asJSON, key)},
-		{name: "certs", args: "[list | show THUMBPRINT [-o FILE] | csr --key NAME [--pair NAME] -o FILE | import FILE.pem --key NAME [--pair NAME] | activate THUMBPRINT [--at TIME] --why REASON | rollover THUMBPRINT --at TIME [--dual-until TIME] --why REASON | retire THUMBPRINT [--revoked] --why REASON]", summary: "show the certificates that keys seal with, ask a CA for the next, import it, and say from when on it is used", run: certs,
+		{name: "certs", args: "[list | show THUMBPRINT [-o FILE] | csr --key NAME [--pair NAME] -o FILE | enrol --key NAME [--pair NAME] --est URL [--within DAYS] | import FILE.pem --key NAME [--pair NAME] | activate THUMBPRINT [--at TIME] --why REASON | rollover THUMBPRINT --at TIME [--dual-until TIME] --why REASON | retire THUMBPRINT [--revoked] --why REASON]", summary: "show the certificates that keys seal with, ask a CA for the next, import it, and say from when on it is used", run: certs,
 			flags: with(asJSON, out, why, key, func(fs *flag.FlagSet, o *options) {
 				fs.StringVar(&o.certs.key, "key", "", "the key, by its `name` in the configuration")
-				fs.StringVar(&o.certs.pair, "pair", "", "of csr and import: the key, by its `name` in the configuration, whose key pair is to follow that of --key (default: the same)")
+				fs.StringVar(&o.certs.pair, "pair", "", "of csr, enrol and import: the key, by its `name` in the configuration, whose key pair is to follow that of --key (default: the same)")
 				fs.StringVar(&o.certs.at, "at", "", "activate at this `time`, such as 2027-01-31T06:00:00Z or 2027-01-31 (default: now)")
 				fs.StringVar(&o.certs.until, "dual-until", "", "of a rollover: until this `time` documents get a second seal, with the certificate that was followed")
 				fs.BoolVar(&o.certs.revoked, "revoked", false, "retire it as revoked: nothing that was staged with it is finished either")
-				fs.StringVar(&o.subject, "subject", "", "of a csr: the `name` to be certified, such as \"CN=House Seal,O=House Ltd,C=GB\" (default: that of the key's newest certificate)")
+				fs.StringVar(&o.enrol.est, "est", "", "of enrol: the https `address` of the CA's EST service, such as https://ca.example.com/.well-known/est")
+				fs.IntVar(&o.enrol.within, "within", 0, "of enrol: do nothing unless the key's certificates end within so many `days`")
+				fs.StringVar(&o.enrol.ca, "ca", "", "of enrol: a PEM `file` with the roots that the EST service is trusted by (default: those of the machine)")
+				fs.StringVar(&o.enrol.user, "user", "", "of enrol: the `name` to log in with")
+				fs.StringVar(&o.enrol.password, "password", "", "of enrol: a `reference` to its password, such as file:/PATH")
+				fs.StringVar(&o.enrol.clientCert, "client-cert", "", "of enrol: a PEM `file` with the certificate to log in with")
+				fs.StringVar(&o.enrol.clientKey, "client-key", "", "of enrol: a `reference` to its key, such as file:/PATH")
+				fs.StringVar(&o.subject, "subject", "", "of a csr or enrol: the `name` to be certified, such as \"CN=House Seal,O=House Ltd,C=GB\" (default: that of the key's newest certificate)")
 			})},
 		{name: "webhooks", args: "[list | add TENANT/NAME URL|- --why REASON | remove|enable|disable|rotate ENDPOINT --why REASON | test ENDPOINT | deliveries [ENDPOINT] | attempts DELIVERY | redeliver DELIVERY|ENDPOINT [--failed | --since TIME] --why REASON | events [TYPE] | secret]", summary: "show where events are delivered to and what became of them, add endpoints, give them other secrets, try them, and deliver once more", run: webhooksCommand,
 			flags: with(asJSON, why, key, func(fs *flag.FlagSet, o *options) {

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"slices"
@@ -323,5 +324,48 @@ func (s *hsmStage) bothHold(t *testing.T, sealed []byte) {
 	out, err := exec.Command("pdfsig", "-nssdir", b.nss, file).CombinedOutput()
 	if err != nil || strings.Count(string(out), "Signature is Valid.") != 2 || strings.Count(string(out), "Certificate is Trusted.") != 2 {
 		t.Errorf("pdfsig: %v\n%s", err, out)
+	}
+}
+
+// TestAKeyGetsItsNextCertificateFromTheCAItself over EST, once it is time.
+func TestAKeyGetsItsNextCertificateFromTheCAItself(t *testing.T) {
+	t.Parallel()
+	s := newHSMStage(t, 12, func(*faultyToken) {})
+	ca := httptest.NewTLSServer(s.authority.EST("dealseal", "a secret of the CA", 1))
+	t.Cleanup(ca.Close)
+	must(t, os.WriteFile(s.path("ca-tls.pem"), pki.PEM(ca.Certificate()), 0o600))
+	must(t, os.WriteFile(s.path("est-password"), []byte("a secret of the CA"), 0o600))
+	must(t, os.WriteFile(s.path("wrong-password"), []byte("guessed"), 0o600))
+	enrol := func(password string, more ...string) (string, string, int) {
+		return s.run(t, append([]string{"certs", "enrol", "--key", "house", "--est", ca.URL + pki.PathEST, "--ca", s.path("ca-tls.pem"),
+			"--user", "dealseal", "--password", "file:" + s.path(password)}, more...)...)
+	}
+	refused := func(says, stdout, stderr string, code int) {
+		t.Helper()
+		if code == exitOK || !strings.Contains(stderr, says) || strings.Contains(stderr, "guessed") {
+			t.Errorf("exit code %d, want %q\n%s%s", code, says, stdout, stderr)
+		}
+	}
+	awaitDone(t, s.ops, enterMemo(s.crms[0])) // the configured certificate is in the registry
+	if stdout, stderr, code := enrol("est-password", "--within", "30"); code != exitOK || !strings.Contains(stdout, "nothing was asked for") {
+		t.Errorf("before it is time: %d %s%s", code, stdout, stderr)
+	}
+	stdout, stderr, code := enrol("wrong-password")
+	refused("does not let us in", stdout, stderr, code)
+	stdout, stderr, code = enrol("est-password")
+	refused("somebody there has to agree", stdout, stderr, code)
+	stdout, stderr, code = s.run(t, "certs", "enrol", "--key", "house", "--est", ca.URL+pki.PathEST)
+	refused("certificate", stdout, stderr, code) // an unknown authority
+	if certs, err := s.ops.Certificates(t.Context()); err != nil || len(certs) != 1 {
+		t.Fatalf("the registry has %d certificates, %v", len(certs), err)
+	}
+	stdout, stderr, code = enrol("est-password", "--within", "1000")
+	if code != exitOK || !strings.Contains(stdout, "imported for key house") {
+		t.Fatalf("exit code %d\n%s%s", code, stdout, stderr)
+	}
+	certs, err := s.ops.Certificates(t.Context())
+	must(t, err)
+	if len(certs) != 2 || !slices.ContainsFunc(certs, func(c deal.Certificate) bool { return c.State == deal.CertNext && len(c.Chain) > 1 }) {
+		t.Errorf("the registry has %+v", certs)
 	}
 }
