@@ -35,7 +35,8 @@ type CRM interface {
 	// Record reads the fields named by dotted CRM paths, the stage, and all files on the record with those that bear
 	// our marker recognised. An older (merged) ID works. deal.ErrGone when there is no such record. The first reading after an
 	// entry may be that by which the entry was found, a moment ago; any other one reads the record itself anew, and what
-	// belongs to it (lines, contacts, the company) unless that was read within the second before and shows no change.
+	// belongs to it (lines, contacts, the company) unless that was read within the second before and shows no change. For the
+	// first reading it may have been read with that of other records up to half a minute before, since the entry was found.
 	Record(ctx context.Context, ref deal.Ref, fields []string) (deal.Record, error)
 
 	// Attach stores f on the record once per (tx, role, SHA-256): it looks before it writes, so that a second call,

@@ -18,6 +18,9 @@ type Line[Q, A any] struct {
 	// Together makes the call and returns an answer for each question, in their order. What befalls one question is an
 	// error of its answer only. ctx ends when nobody waits for an answer any more.
 	Together func(ctx context.Context, group string, asked []Q) []Answer[A]
+	// Gather, if there is one, is waited for before a first question is asked: it returns once those have had their time
+	// that are known to be about to ask, which must not be long.
+	Gather func()
 
 	mu     sync.Mutex
 	groups map[string]*group[Q, A]
@@ -129,6 +132,9 @@ func (l *Line[Q, A]) next(of string) []*question[Q, A] {
 
 // serve makes one call after the other until nobody waits.
 func (l *Line[Q, A]) serve(of string) {
+	if l.Gather != nil {
+		l.Gather()
+	}
 	for batch := l.next(of); batch != nil; batch = l.next(of) {
 		done := make(chan struct{})
 		go func() {

@@ -51,6 +51,35 @@ func (c *calls) shape() string {
 	return strings.Join(sizes, " ")
 }
 
+func TestWhoComesWhileTheFirstGathersIsAskedWithIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c calls
+		l := c.line(100 * time.Millisecond)
+		l.Gather = func() { time.Sleep(20 * time.Millisecond) } // of the bubble's clock: nobody waits
+		var g sync.WaitGroup
+		for _, q := range []string{"1", "2", "gone", "3"} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if q == "gone" {
+				ctx, cancel = context.WithTimeout(t.Context(), 10*time.Millisecond)
+			}
+			g.Go(func() {
+				defer cancel()
+				got, err := l.Ask(ctx, "a", q)
+				var never *NotAskedError
+				if q == "gone" && !errors.As(err, &never) || q != "gone" && (err != nil || got != "a"+q) {
+					t.Errorf("%s got %q, %v", q, got, err)
+				}
+			})
+			synctest.Wait()
+		}
+		g.Wait()
+		time.Sleep(straggle) // of the bubble's clock, until nobody waits for more
+		if got := c.shape(); got != "3" {
+			t.Errorf("calls of %s questions, want one of three", got)
+		}
+	})
+}
+
 func TestWhoWaitsForACallIsAskedTogetherAfterIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c calls

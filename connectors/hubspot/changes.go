@@ -114,6 +114,9 @@ func (c *Connector) EntriesOf(ctx context.Context, refs []deal.Ref, watches []de
 		for _, id := range batch {
 			if h := found[id]; h != nil {
 				entries, quarantined := h.judge(by, time.Time{})
+				if len(entries) > 0 {
+					c.fresh.expect(h)
+				}
 				page.Entries, page.Quarantined = append(page.Entries, entries...), append(page.Quarantined, quarantined...)
 			}
 		}
@@ -318,6 +321,9 @@ func (b *builder) take(row changed, h *history, readAt time.Time) (full bool) {
 		return false
 	}
 	entries, quarantined := h.judge(b.by, b.scan.from.Add(-b.connector.cfg.LookBack))
+	if len(entries) > 0 && b.seen == b.connector.seen {
+		b.connector.fresh.expect(h)
+	}
 	skip := 0
 	if b.scan.within == row.id {
 		skip = min(b.scan.returned, len(entries))

@@ -100,9 +100,20 @@ func (c *Connector) attachAll(ctx context.Context, id string, tx deal.TxID, piec
 		return nil, err
 	}
 	c.fresh.done(today)
-	attachments := make([]deal.Attachment, len(pieces))
-	var stored []storedFile
-	for i, p := range pieces {
+	attachments, stored, err := c.storeAll(ctx, id, tx, pieces, notes)
+	if err != nil {
+		return nil, err
+	}
+	for i := range attachments {
+		attachments[i].URL = account.page(today)
+	}
+	return attachments, c.linkAll(ctx, today, tx, stored)
+}
+
+// storeAll stores the files that are not on the deal, by its notes, as they should be.
+func (c *Connector) storeAll(ctx context.Context, id string, tx deal.TxID, pieces []connectors.Piece, notes []note) (attachments []deal.Attachment, stored []storedFile, err error) {
+	defer c.uploads.begin()()
+	for _, p := range pieces {
 		file, known, err := c.onDeal(ctx, notes, tx, p)
 		if err == nil && file == "" {
 			var f deal.RecordFile
@@ -110,11 +121,11 @@ func (c *Connector) attachAll(ctx context.Context, id string, tx deal.TxID, piec
 			stored, file = append(stored, storedFile{Piece: p, file: f, note: known}), f.ID
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		attachments[i] = deal.Attachment{ID: file, URL: account.page(today)}
+		attachments = append(attachments, deal.Attachment{ID: file})
 	}
-	return attachments, c.linkAll(ctx, today, tx, stored)
+	return attachments, stored, nil
 }
 
 // lookForFiles returns the notes of a deal, and its ID of today. Where nobody can have stored the files yet, what the deal

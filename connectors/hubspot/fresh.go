@@ -1,6 +1,7 @@
 package hubspot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -29,6 +30,8 @@ type fresh struct {
 	// begun are the deals whose record was asked for after since, which is HubSpot's time.
 	begun      map[string]bool
 	since      time.Time
+	coming     map[string]coming
+	found      int // of coming, ever
 	belongings map[belongingKey]belonging
 }
 
@@ -58,8 +61,9 @@ type belonging struct {
 	objects  []object
 	modified string    // of the deal
 	date     time.Time // HubSpot's
-	at       time.Time // ours
-	used     time.Time // when the deal itself asked for it last
+	at       time.Time // ours; zero for what was listed and not read yet
+	asked    int       // how often the deal itself has asked for it
+	used     time.Time // when it did so last, or when it was listed
 }
 
 const (
@@ -68,7 +72,7 @@ const (
 )
 
 func newFresh() *fresh {
-	return &fresh{ahead: map[string]readAhead{}, begun: map[string]bool{}, belongings: map[belongingKey]belonging{}}
+	return &fresh{ahead: map[string]readAhead{}, begun: map[string]bool{}, coming: map[string]coming{}, belongings: map[belongingKey]belonging{}}
 }
 
 // learn takes note of what a record was read with, and when.
@@ -89,6 +93,7 @@ func (f *fresh) learn(properties, types []string, date time.Time) {
 func (f *fresh) begin(date time.Time) {
 	clear(f.begun)
 	clear(f.ahead)
+	clear(f.coming)
 	if f.since = date; !date.IsZero() {
 		f.since = date.Add(time.Second) // which it was cut to
 	}
@@ -116,15 +121,18 @@ func (f *fresh) keep(d readAhead, entered time.Time) {
 	}
 }
 
-// take returns a deal that was read a moment ago, once: whoever asks again wants to know whether it has changed.
-func (f *fresh) take(id string, properties, types []string) (dealData, bool) {
+// take returns a deal that was read a moment ago, once: whoever asks again wants to know whether it has changed. first says
+// that nobody has asked for it since it was found to have entered its stage.
+func (f *fresh) take(id string, properties, types []string) (d dealData, first, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	d, ok := f.ahead[id]
+	a, ok := f.ahead[id]
 	delete(f.ahead, id)
+	_, first = f.coming[id]
+	delete(f.coming, id)
 	f.begun[id] = true
-	ok = ok && time.Since(d.at) <= aheadLife && isSubset(properties, d.properties) && isSubset(types, d.types)
-	return d.dealData, ok
+	ok = ok && time.Since(a.at) <= aheadLife && isSubset(properties, a.properties) && isSubset(types, a.types)
+	return a.dealData, first, ok
 }
 
 // forget is for a deal that is about to be written to.
@@ -141,11 +149,10 @@ func (c *Connector) belongingTo(ctx context.Context, d dealData, objectType stri
 		return nil, nil
 	}
 	key := belongingKey{d.ID, belongingGroup(objectType, properties)}
-	if b, ok := c.fresh.belonging(key); ok && slices.Equal(b.ids, ids) && d.date.Sub(b.date) <= belongingLife &&
-		(b.modified == d.modified() || c.seen.ours(d.ID, d.modified())) {
-		return slices.Clone(b.objects), nil
+	if objects, ok := c.fresh.use(key, d, ids, c.seen.ours(d.ID, d.modified())); ok {
+		return objects, nil
 	}
-	b := belonging{ids: ids, modified: d.modified(), date: d.date, at: time.Now(), used: time.Now()}
+	b := belonging{ids: ids, modified: d.modified(), date: d.date, at: time.Now()}
 	var err error
 	if b.objects, err = c.readObjects(ctx, objectType, ids, properties); err != nil {
 		return nil, err
@@ -154,39 +161,64 @@ func (c *Connector) belongingTo(ctx context.Context, d dealData, objectType stri
 	return slices.Clone(b.objects), nil
 }
 
-// belonging returns what was read a moment ago.
-func (f *fresh) belonging(key belongingKey) (belonging, bool) {
+// use returns what was read a moment ago, or for the first reading of a deal while that waited.
+func (f *fresh) use(key belongingKey, d dealData, ids []string, ours bool) ([]object, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	b, ok := f.belongings[key]
-	return b, ok && time.Since(b.at) < belongingLife
+	if !ok {
+		return nil, false
+	}
+	b.asked++
+	b.used = time.Now()
+	f.belongings[key] = b
+	life := belongingLife
+	if d.first {
+		life = comingLife
+	}
+	ok = !b.at.IsZero() && time.Since(b.at) < life && d.date.Sub(b.date) <= life && slices.Equal(b.ids, ids) && (b.modified == d.modified() || ours)
+	return slices.Clone(b.objects), ok
 }
 
 func (f *fresh) hold(key belongingKey, b belonging) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	maps.DeleteFunc(f.belongings, func(_ belongingKey, b belonging) bool { return time.Since(b.used) >= underWay })
+	maps.DeleteFunc(f.belongings, func(_ belongingKey, b belonging) bool {
+		return time.Since(b.used) >= underWay && (b.asked > 0 || time.Since(b.used) >= comingAtMost)
+	})
+	b.asked, b.used = max(f.belongings[key].asked, 1), time.Now()
 	if len(f.belongings) < maxFresh {
 		f.belongings[key] = b
 	}
 }
 
-// alongside returns, for a call that has room for so many, what belongs to other deals that are under way and is soon to be read
-// again: those come along that were read longest ago.
+// alongside returns, for a call that has room for so many, what belongs to other deals and is soon to be asked for: to those
+// that are looked at once more before their seal, the first of them first, and in turn with them to those that come.
 func (f *fresh) alongside(group string, room int) map[belongingKey][]string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var keys []belongingKey
+	var underway, next []belongingKey
 	for key, b := range f.belongings {
-		if key.group == group && time.Since(b.used) < underWay && time.Since(b.at) >= belongingLife/3 {
-			keys = append(keys, key)
+		_, comes := f.coming[key.deal]
+		switch {
+		case key.group != group:
+		case comes && b.asked == 0 && time.Since(b.at) >= comingLife/2:
+			next = append(next, key)
+		case b.asked == 1 && time.Since(b.used) < underWay && time.Since(b.at) >= belongingLife/3:
+			underway = append(underway, key)
 		}
 	}
-	slices.SortFunc(keys, func(a, b belongingKey) int { return f.belongings[a].at.Compare(f.belongings[b].at) })
+	slices.SortFunc(underway, func(a, b belongingKey) int { return f.belongings[a].used.Compare(f.belongings[b].used) })
+	slices.SortFunc(next, func(a, b belongingKey) int { return cmp.Compare(f.coming[a.deal].number, f.coming[b.deal].number) })
 	along := map[belongingKey][]string{}
-	for _, key := range keys {
-		if ids := f.belongings[key].ids; len(ids) <= room {
-			along[key], room = ids, room-len(ids)
+	for i := range max(len(underway), len(next)) {
+		for _, keys := range [][]belongingKey{underway, next} {
+			if i >= len(keys) {
+				continue
+			}
+			if ids := f.belongings[keys[i]].ids; len(ids) <= room {
+				along[keys[i]], room = ids, room-len(ids)
+			}
 		}
 	}
 	return along

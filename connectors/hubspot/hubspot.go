@@ -63,6 +63,7 @@ type Connector struct {
 	belonging connectors.Line[[]string, []object]
 	updates   connectors.Line[update, written]
 	newNotes  connectors.Line[[]noteInput, noteStamp]
+	uploads   *uploads
 
 	mu      sync.Mutex
 	account *account // nil until HubSpot was asked
@@ -99,6 +100,8 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 		turns: newTurns(),
 		told:  newTold(),
 		fresh: newFresh(),
+
+		uploads: newUploads(),
 	}
 	c.observer = &connectors.Observer{Next: deps.Transport, Endpoint: endpoint(cfg.BaseURL), Log: c.log}
 	c.wire = newWire(cfg, c.observer, c.log)
@@ -109,6 +112,8 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 	c.belonging.Most, c.belonging.Together = objectBatch, c.askObjects
 	c.updates.Most, c.updates.Together = objectBatch, c.writeAll
 	c.newNotes.Most, c.newNotes.Together = objectBatch/2, c.makeNotes
+	c.newNotes.Gather = c.uploads.wait
+	c.updates.Gather = c.waitForUpdates
 	return c, nil
 }
 

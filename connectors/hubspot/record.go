@@ -79,11 +79,9 @@ func (c *Connector) readRecord(ctx context.Context, ref deal.Ref, fields []strin
 		return deal.Record{}, err
 	}
 	properties, types := wanted.dealProperties(), wanted.types()
-	d, ahead := c.fresh.take(ref.ID, properties, types)
-	if !ahead {
-		if d, err = c.readWith(ctx, ref.ID, properties, types); err != nil {
-			return deal.Record{}, err
-		}
+	d, err := c.takeOrRead(ctx, ref.ID, wanted, properties, types)
+	if err != nil {
+		return deal.Record{}, err
 	}
 	c.told.saw(ref.ID, d)
 	record := deal.Record{
@@ -107,6 +105,22 @@ func (c *Connector) readRecord(ctx context.Context, ref deal.Ref, fields []strin
 	}
 	c.fresh.learn(properties, types, d.date)
 	return record, nil
+}
+
+// takeOrRead returns the deal itself: as it was read with its history a moment ago, or as it is now. Beside that the first
+// of many that wait looks ahead.
+func (c *Connector) takeOrRead(ctx context.Context, id string, wanted selection, properties, types []string) (d dealData, err error) {
+	d, first, ok := c.fresh.take(id, properties, types)
+	if !ok {
+		var g sync.WaitGroup
+		if first {
+			g.Go(func() { c.lookAhead(ctx, wanted) })
+		}
+		d, err = c.readWith(ctx, id, properties, types)
+		g.Wait()
+	}
+	d.first = first
+	return d, err
 }
 
 // readDeal reads one deal by an ID that may be an old one, and says HubSpot's time of that. Long lists of properties are
@@ -319,11 +333,7 @@ func (c *Connector) list(ctx context.Context, d dealData, name string, propertie
 	if err != nil {
 		return nil, err
 	}
-	asked := properties
-	if name == lineItems {
-		asked = append(slices.Clone(properties), positionProperty)
-	}
-	objects, err := c.belongingTo(ctx, d, name, idsOf(ends), asked)
+	objects, err := c.belongingTo(ctx, d, name, idsOf(ends), askedOf(name, properties))
 	if err != nil {
 		return nil, err
 	}
@@ -342,6 +352,14 @@ func (c *Connector) list(ctx context.Context, d dealData, name string, propertie
 		lines = append(lines, line)
 	}
 	return lines, nil
+}
+
+// askedOf are the properties that are read of what a list has, when some are wanted.
+func askedOf(name string, properties []string) []string {
+	if name == lineItems {
+		return append(slices.Clone(properties), positionProperty)
+	}
+	return properties
 }
 
 func idsOf(ends []associated) []string {

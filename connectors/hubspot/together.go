@@ -24,6 +24,8 @@ type dealData struct {
 	object
 	date time.Time // HubSpot's, of the reading
 	at   time.Time // ours
+	// first says that nobody has asked for it since it was found to have entered its stage.
+	first bool
 	// ends are by object type; a type that is missing was not answered for and is listed by itself.
 	ends map[string][]associated
 }
