@@ -248,6 +248,25 @@ type WriteBack struct {
 	Audit string `yaml:"audit"`
 	// Drift is told when fields of a record say something else than its contract, and which, and is cleared when they agree.
 	Drift Drift `yaml:"drift"`
+	// FollowUp is told when the deal has had no outcome for too long, and is cleared when it has one. Default: never.
+	FollowUp *FollowUp `yaml:"follow_up"`
+}
+
+// FollowUp says how long is too long (docs/followup.md).
+type FollowUp struct {
+	// After is for how long. 1h to 8760h, default 168h (7 days).
+	After time.Duration `yaml:"after"`
+	// Field is a date/time field, which is given the moment. Default: none; then webhooks alone are told.
+	Field string `yaml:"field"`
+}
+
+// Names are all fields that are written.
+func (w WriteBack) Names() []string {
+	names := []string{w.TransactionID, w.Status.Field, w.SignedAt, w.URL, w.Audit, w.Drift.Field}
+	if w.FollowUp != nil {
+		names = append(names, w.FollowUp.Field)
+	}
+	return slices.DeleteFunc(names, func(n string) bool { return n == "" })
 }
 
 // Drift names the field for differences and how they are announced.
@@ -327,6 +346,9 @@ func (t *Tenant) defaults() {
 			orDefault(&r.Delegated.Level, "B-B")
 		} else {
 			orDefault(&r.IfLeft, "hold")
+		}
+		if f := r.WriteBack.FollowUp; f != nil {
+			orDefault(&f.After, 7*24*time.Hour)
 		}
 		orDefault(&r.ReEntry, "hold")
 		orDefault(&r.AuditTrail, "audit-trail@1")
@@ -479,6 +501,14 @@ func (c *Config) checkRule(t *Tenant, path string, r Rule) (errs []error) {
 	}
 	if r.WriteBack.Drift.Text != "" && r.WriteBack.Drift.Field == "" {
 		fail("write_back.drift.field", "write_back.drift.field is missing: name the field that the text is written to")
+	}
+	if f := r.WriteBack.FollowUp; f != nil {
+		if f.After < time.Hour || f.After > 365*24*time.Hour {
+			fail("write_back.follow_up.after", "write_back.follow_up.after is %s: it must be 1h to 8760h; days are written in hours, a week is 168h", f.After)
+		}
+		if others := slices.DeleteFunc(r.WriteBack.Names(), func(n string) bool { return n != f.Field }); f.Field != "" && len(others) > 1 {
+			fail("write_back.follow_up.field", "write_back.follow_up.field is %s, which write_back uses for something else: it needs a date/time field of its own", f.Field)
+		}
 	}
 	for key := range r.WriteBack.Status.Values {
 		if !slices.Contains(statusKeys, key) {

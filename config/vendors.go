@@ -103,7 +103,7 @@ func checkDelegated(t *Tenant, path string, r Rule) (errs []error) {
 	if d.Envelope == "" {
 		fail("delegated.envelope", "delegated.envelope is missing: name the field of the record that holds the vendor's ID of the envelope")
 	}
-	if w := r.WriteBack; d.Envelope != "" && slices.Contains([]string{w.TransactionID, w.Status.Field, w.SignedAt, w.URL, w.Audit, w.Drift.Field}, d.Envelope) {
+	if slices.Contains(r.WriteBack.Names(), d.Envelope) {
 		fail("delegated.envelope", "delegated.envelope is %s, which write_back overwrites: the vendor's ID needs a field of its own", d.Envelope)
 	}
 	if !slices.Contains([]string{AnyLevel, "B-B", "B-T", "B-LT", "B-LTA"}, d.Level) {

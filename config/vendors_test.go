@@ -39,6 +39,7 @@ func TestWrongVendorsSayWhereAndWhatIsRight(t *testing.T) {
 		"no vendor":               {"{vendor: certyneo, ", "{", []string{"a.yaml:8", "delegated.vendor is missing"}},
 		"no field":                {", envelope: Certyneo_Transaction_ID__c", "", []string{"a.yaml:8", "delegated.envelope is missing"}},
 		"a field of ours":         {"Certyneo_Transaction_ID__c", "Tx__c", []string{"a.yaml:8", "which write_back overwrites"}},
+		"a follow-up's field":     {"{field: Status__c}}", "{field: Status__c}, follow_up: {field: Certyneo_Transaction_ID__c}}", []string{"a.yaml:8", "which write_back overwrites"}},
 		"no level":                {"_ID__c}", "_ID__c, level: B-X}", []string{"a.yaml:8", "B-LTA or any"}},
 		"no patience":             {"_ID__c}", "_ID__c, patience: 5m}", []string{"a.yaml:8", "1h to 8760h"}},
 		"a document as well":      {"    delegated:", "    document: {template: order-form@1}\n    delegated:", []string{"a.yaml:8", "a rule that is delegated has none"}},

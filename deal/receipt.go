@@ -48,6 +48,8 @@ type WriteBack struct {
 	// begins with. Empty while they agree.
 	Drift     string `json:"drift,omitempty"`
 	DriftText string `json:"drift_text,omitempty"`
+	// FollowUp is told since when the deal has had no outcome for as long as Plan.FollowUp; empty before, and once it has one.
+	FollowUp string `json:"follow_up,omitempty"`
 	// Task is how the record's owner is told that the deal waits for a person; nil when that is not wanted.
 	Task *TaskWords `json:"task,omitempty"`
 }
@@ -91,7 +93,7 @@ func (w WriteBack) DriftWords(d *DriftFact) string {
 // Fields lists the configured field names.
 func (w WriteBack) Fields() []string {
 	var names []string
-	for _, n := range []string{w.TransactionID, w.Status, w.SignedAt, w.URL, w.Audit, w.Drift} {
+	for _, n := range []string{w.TransactionID, w.Status, w.SignedAt, w.URL, w.Audit, w.Drift, w.FollowUp} {
 		if n != "" {
 			names = append(names, n)
 		}

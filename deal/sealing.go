@@ -81,6 +81,8 @@ type Facts struct {
 	WaitsFor string `json:"waits_for,omitempty"`
 	// Drift says that the record says something else than the contract does; nil when they agree, as far as is known.
 	Drift *DriftFact `json:"drift,omitempty"`
+	// FollowUp is when the deal had had no outcome for as long as Plan.FollowUp; zero before, and once it has one.
+	FollowUp time.Time `json:"follow_up,omitzero"`
 	// Released names the holds that a person has released, so that they do not hold again.
 	Released []string `json:"released,omitempty"`
 	// Waits counts how often it came to wait for a person.
@@ -214,6 +216,8 @@ type Plan struct {
 	// Profile is the signing profile, encoded by the engine.
 	Profile   json.RawMessage `json:"profile"`
 	WriteBack WriteBack       `json:"write_back"`
+	// FollowUp is how long the deal may have no outcome before its record and others are told of that; zero for ever.
+	FollowUp time.Duration `json:"follow_up,omitempty"`
 	// Moves are the stages that the record is moved to when it comes to a status. Of those that are not in it nothing is moved.
 	Moves   map[Status]string `json:"moves,omitempty"`
 	IfLeft  string            `json:"if_left"`  // hold | void | seal

@@ -128,6 +128,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return e.Queue.Run(ctx, e.Handle) })
 	g.Go(func() error { return e.pollAll(ctx) })
+	g.Go(func() error { return e.followUp(ctx) })
 	return g.Wait()
 }
 

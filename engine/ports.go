@@ -64,6 +64,9 @@ type Ledger interface {
 	BeginErrand(ctx context.Context, e deal.Errand) error
 	// EndErrand commits what came of that: a fate and an outcome, or a problem.
 	EndErrand(ctx context.Context, e deal.Errand) error
+	// FollowUps takes note of the deals that have had no outcome for as long as their plans let them, with an event and, where
+	// the plan has a field for it, a receipt, once for each wait. It returns how many.
+	FollowUps(ctx context.Context) (n int, err error)
 	TreeHead(ctx context.Context) (deal.TreeHead, error)
 	SetPoll(ctx context.Context, p deal.PollState) error
 	// Instance names this database, and no copy of it: a copy gets a name of its own with its epoch.

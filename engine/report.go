@@ -250,6 +250,11 @@ func receipt(s *deal.Sealing, sequence int64, head deal.TreeHead, by string) dea
 		add(w.URL, nil)
 		add(w.Drift, nil)
 	}
+	var due any
+	if at := s.Facts.FollowUp; !at.IsZero() && status.Undecided() {
+		due = at
+	}
+	add(w.FollowUp, due)
 	if w.Audit != "" {
 		b, err := json.Marshal(auditRecord(s, status, sequence, head, by))
 		if err == nil {

@@ -470,6 +470,14 @@ func (l simLedger) BeginErrand(ctx context.Context, e deal.Errand) error {
 	return l.in.commit(func() error { return l.Store.BeginErrand(ctx, e) })
 }
 
+func (l simLedger) FollowUps(ctx context.Context) (n int, err error) {
+	err = l.in.commit(func() error {
+		n, err = l.Store.FollowUps(ctx)
+		return err
+	})
+	return n, err
+}
+
 func (l simLedger) EndErrand(ctx context.Context, e deal.Errand) error {
 	return l.in.commit(func() error { return l.Store.EndErrand(ctx, e) })
 }

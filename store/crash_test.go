@@ -108,8 +108,9 @@ func intake(ctx context.Context, s *Store) (deal.TxID, error) {
 	if err != nil {
 		return "", err
 	}
-	entry := change("006A", "h1")
-	n := deal.Noticing{Tenant: acme, Account: org, Previous: c, Plans: map[string]deal.Plan{ruleA: moving()},
+	entry, p := change("006A", "h1"), moving()
+	p.FollowUp, p.WriteBack.FollowUp = time.Nanosecond, "Follow_Up__c"
+	n := deal.Noticing{Tenant: acme, Account: org, Previous: c, Plans: map[string]deal.Plan{ruleA: p},
 		Watches: map[string]deal.Watch{ruleA: watch(ruleA)},
 		Page:    deal.Page{Entries: []deal.Change{entry, change("006G", "h1"), change("006H", "h1")}, Next: deal.Cursor{Since: start}},
 		Guard:   deal.Guard{Rules: map[string]deal.RuleGuard{ruleA: {Second: 1}}}}
@@ -145,7 +146,7 @@ func unguard(ctx context.Context, s *Store, tx deal.TxID) error {
 	return err
 }
 
-// decide holds a fresh deal and releases it.
+// decide holds a fresh deal, which then has had no outcome for too long, and releases it.
 func decide(ctx context.Context, s *Store, tx deal.TxID) error {
 	sl, err := s.Load(ctx, tx)
 	if err != nil {
@@ -158,6 +159,9 @@ func decide(ctx context.Context, s *Store, tx deal.TxID) error {
 		}
 	}
 	if sl.Condition == deal.Held {
+		if _, err := s.FollowUps(ctx); err != nil {
+			return err
+		}
 		return s.Release(ctx, tx, "re-entry", "anna", "checked")
 	}
 	return nil
@@ -416,6 +420,9 @@ func whole(t *testing.T, dir string) {
 	}
 	if n := query[int](t, s, `SELECT count(*) FROM discrepancies`); n != 0 {
 		t.Errorf("%d discrepancies of an erased deal are left", n)
+	}
+	if n := query[int](t, s, `SELECT count(*) FROM follow_ups`); n != 0 {
+		t.Errorf("%d deals still wait for their outcome", n)
 	}
 	if n := query[int](t, s, `SELECT (SELECT count(*) FROM guards WHERE cause <> '') + (SELECT count(*) FROM sealings WHERE guarded = 1)`); n != 0 {
 		t.Errorf("the guard still holds something")

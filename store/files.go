@@ -410,6 +410,7 @@ func (s *Store) Erase(ctx context.Context, tx deal.TxID, who, why string) error 
 			`UPDATE outbox SET data = x'' WHERE tx = $1`,
 			`DELETE FROM words WHERE seq = (SELECT seq FROM sealings WHERE tx = $1)`,
 			`DELETE FROM discrepancies WHERE tx = $1`,
+			`DELETE FROM follow_ups WHERE tx = $1`,
 			forgetTold,
 		} {
 			if err := t.exec(query, tx); err != nil {

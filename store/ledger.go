@@ -143,7 +143,7 @@ func (t *txn) notice(n deal.Noticing, a arrival) (deal.TxID, error) {
 			return "", err
 		}
 	}
-	return sl.Tx, t.insert(sl, key, e)
+	return sl.Tx, errors.Join(t.insert(sl, key, e), t.awaitOutcome(sl))
 }
 
 // know files all names of an entry under its first and reports whether any of them was known before; then all belong to
@@ -510,7 +510,7 @@ func (t *txn) advanceAndBegin(r *row, sl *deal.Sealing, key *dataKey, e deal.Ent
 	if err := t.guardDigests(r, sl, e); err != nil {
 		return 0, err
 	}
-	if err := errors.Join(t.listen(sl), t.unheard(r, sl)); err != nil {
+	if err := errors.Join(t.listen(sl), t.unheard(r, sl), t.follow(r, sl)); err != nil {
 		return 0, err
 	}
 	sl.Version, sl.Updated = r.version+1, t.now

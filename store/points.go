@@ -5,7 +5,7 @@ var operations = [...]string{
 	"commit/open", "commit/activate", "commit/notice", "commit/request", "commit/identify", "commit/begin", "commit/advance",
 	"commit/told", "commit/operate", "commit/erase", "commit/poll", "commit/memory", "commit/checkpoint",
 	"commit/recover", "commit/job", "commit/stamp", "commit/pass", "commit/compared", "commit/endpoint", "commit/send", "commit/sent",
-	"commit/receive", "commit/refused", "commit/forget", "commit/callback-looked", "commit/callback-begin", "commit/callback-end", "commit/secrets", "commit/errand",
+	"commit/receive", "commit/refused", "commit/forget", "commit/callback-looked", "commit/callback-begin", "commit/callback-end", "commit/secrets", "commit/errand", "commit/follow-up",
 	"fsync/staging-file", "rename/staging", "fsync/staging-dir",
 	"fsync/archive-file", "fsync/archive-manifest", "fsync/archive-new-dir", "rename/archive", "fsync/archive-dir",
 	"rename/manifest",

@@ -205,9 +205,9 @@ func TestSubscriptionsAreByTheNamesOfTheFormat(t *testing.T) {
 		events []string
 		want   []string
 	}{
-		{"native", nil, []string{"envelope.created", "crm.drift_detected", "document.signed", "document.validated", "document.attached", "envelope.completed", "document.held", "document.failed", "document.resumed", "envelope.voided", "envelope.declined", "envelope.expired", "document.differs", "document.agrees", "document.deleted",
+		{"native", nil, []string{"envelope.created", "crm.drift_detected", "document.signed", "document.validated", "document.attached", "envelope.completed", "document.held", "envelope.follow_up_due", "document.failed", "document.resumed", "envelope.voided", "envelope.declined", "envelope.expired", "document.differs", "document.agrees", "document.deleted",
 			"crm.writeback_failed", "crm.login_refused", "crm.login_restored", "guard.held", "tenant.paused", "tenant.resumed", "certificate.expiring", "certificate.renewed", "certificate.revoked", "key.limit_reached", "template.published", "template.retired"}},
-		{"native", []string{"envelope.*", "document.signed"}, []string{"envelope.created", "document.signed", "envelope.completed", "envelope.voided", "envelope.declined", "envelope.expired"}},
+		{"native", []string{"envelope.*", "document.signed"}, []string{"envelope.created", "document.signed", "envelope.completed", "envelope.follow_up_due", "envelope.voided", "envelope.declined", "envelope.expired"}},
 		{"sdf", nil, []string{"envelope.created", "document.signed", "document.validated", "document.deleted"}},
 		{"sdf", []string{"document.uploaded"}, []string{"envelope.created"}},
 		{"certyneo", []string{"*"}, []string{"envelope.created", "envelope.completed", "envelope.voided", "envelope.declined", "envelope.expired"}},

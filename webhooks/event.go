@@ -88,6 +88,7 @@ var Catalogue = []EventType{
 	ofDeal("document.attached", "the contract is on the record", Field{Name: "file", Summary: "the CRM's ID of the file"}, Field{Name: "role", Summary: "what the file is, where it was put back later", OneOf: []string{"contract", "audit-trail"}}),
 	ofDeal("envelope.completed", "all is done: the record shows it, and the archive has it", fieldSHA256, fieldLevel, fieldURL),
 	ofDeal("document.held", "a person has to decide", fieldReason),
+	ofDeal("envelope.follow_up_due", "it has had no outcome for as long as its rule waits (write_back.follow_up)", Field{Name: "since", Summary: "when the wait began"}, Field{Name: "status", Summary: "what the record shows", OneOf: []string{"queued", "awaiting_signature", "held"}}),
 	ofDeal("document.failed", "it was given up, until a person tries again", fieldReason),
 	ofDeal("document.resumed", "a person has let it go on"),
 	ofDeal("envelope.voided", "it ended without a contract: it left its stage, a person dropped it, or its sender cancelled it at the vendor that was to have it signed", fieldReason),

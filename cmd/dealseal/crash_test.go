@@ -209,7 +209,7 @@ func (c *chain) plunges() (list []plunge) {
 				d.awaitReady(t)
 				must(t, d.cmd.Process.Signal(syscall.SIGTERM))
 			}
-		case "commit/memory", "commit/erase", "rename/manifest", "commit/receive", "commit/refused", "commit/forget", "commit/secrets":
+		case "commit/memory", "commit/erase", "rename/manifest", "commit/receive", "commit/refused", "commit/forget", "commit/secrets", "commit/follow-up":
 			way.alone = []string{operation}
 		case "commit/recover":
 			continue // see recoverWithCrashes
@@ -389,6 +389,8 @@ func operateOn(file, operation string, tx deal.TxID) error {
 	case operation == "commit/secrets":
 		_, err := s.SecretsSince(ctx, sealing.Tenant, []secret.Secret{secret.New([]byte(at))})
 		return err
+	case operation == "commit/follow-up":
+		return followUpNobody(ctx, s, sealing, at)
 	case operation == "commit/memory":
 		m := s.Memory(sealing.Tenant)
 		_, version, err := m.Get(ctx, "crash")
@@ -398,6 +400,28 @@ func operateOn(file, operation string, tx deal.TxID) error {
 		return m.Put(ctx, "crash", []byte(at), version)
 	}
 	return s.Erase(ctx, tx, "test", "its time has come")
+}
+
+// followUpNobody has a deal of a tenant that is not configured come to be followed up: no rule waits less than an hour.
+func followUpNobody(ctx context.Context, s *store.Store, sealing *deal.Sealing, point string) error {
+	const rule = "followed"
+	w := deal.Watch{Rule: rule, Object: sealing.Change.Ref.Object, Stage: "nowhere"}
+	if _, err := s.Activate(ctx, "nobody", "hubspot:1", w, time.Now().Add(-time.Hour)); err != nil {
+		return err
+	}
+	from, err := s.Cursor(ctx, "nobody", "hubspot:1")
+	if err != nil {
+		return err
+	}
+	plan := sealing.Plan
+	plan.Rule, plan.FollowUp = rule, time.Nanosecond
+	entry := deal.Change{Rule: rule, Ref: sealing.Change.Ref, Stage: w.Stage, Occurrence: point, At: time.Now()}
+	if _, err := s.Notice(ctx, deal.Noticing{Tenant: "nobody", Account: "hubspot:1", Previous: from, Plans: map[string]deal.Plan{rule: plan},
+		Watches: map[string]deal.Watch{rule: w}, Page: deal.Page{Entries: []deal.Change{entry}, Next: deal.Cursor{Since: time.Now()}}}); err != nil {
+		return err
+	}
+	_, err = s.FollowUps(ctx)
+	return err
 }
 
 // saveCheckpoint keeps a signed checkpoint outside of the state directory.

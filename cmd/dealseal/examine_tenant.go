@@ -173,11 +173,10 @@ func (v *visit) compare(ctx context.Context) {
 	problems = append(problems, engine.MovesIntoRules(rules)...)
 	fields := map[string]bool{}
 	for _, w := range ask.WriteBack {
-		for _, f := range []string{w.TransactionID, w.Status, w.SignedAt, w.URL, w.Audit} {
+		for _, f := range w.Fields() {
 			fields[f] = true
 		}
 	}
-	delete(fields, "")
 	fine := map[connectors.Aspect]string{
 		connectors.AspectStage: plural(len(ask.Watches), "rule") + ", each with a stage that exists",
 		connectors.AspectRead:  plural(len(ask.Read), "field") + " of documents can be read",

@@ -276,6 +276,9 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 		}
 		p.Moves[deal.Status(status)] = stage
 	}
+	if f := r.WriteBack.FollowUp; f != nil {
+		p.FollowUp, p.WriteBack.FollowUp = f.After, f.Field
+	}
 	if w := file.Tasks; w.Owner {
 		p.WriteBack.Task = &deal.TaskWords{Subject: w.Subject, Days: w.Due}
 	}

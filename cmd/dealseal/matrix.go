@@ -33,6 +33,8 @@ type matrixRow struct {
 	ReEntry   string   `json:"re_entry"`
 	// Moves are the stages that the record is moved to, by the status that its deal comes to.
 	Moves map[deal.Status]string `json:"moves,omitempty"`
+	// FollowUp is how long a deal may have no outcome before that is told.
+	FollowUp string `json:"follow_up,omitempty"`
 }
 
 // matrixCommand prints the configuration as the table that a house decides about: which stage makes which document, sealed
@@ -50,7 +52,7 @@ func matrixCommand(_ context.Context, c *call) error {
 		return printJSON(c.stdout, rows)
 	}
 	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "TENANT\tOBJECT\tSTAGE\tRULE\tDOCUMENT\tFIELDS\tSEALED\tWRITTEN BACK\tIF LEFT\tRE-ENTRY\tMOVED TO")
+	fmt.Fprintln(w, "TENANT\tOBJECT\tSTAGE\tRULE\tDOCUMENT\tFIELDS\tSEALED\tWRITTEN BACK\tIF LEFT\tRE-ENTRY\tMOVED TO\tFOLLOWED UP")
 	for _, r := range rows {
 		stage := r.Stage
 		if r.Pipeline != "" {
@@ -59,8 +61,8 @@ func matrixCommand(_ context.Context, c *call) error {
 		if r.Filter != "" {
 			stage += " where " + r.Filter
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s, %s with %s\t%s\t%s\t%s\t%s\n", r.Tenant, r.Object, stage, r.Rule, r.Document, len(r.Fields), r.Seal, r.Level, r.Key,
-			strings.Join(r.WriteBack, ", "), r.IfLeft, r.ReEntry, movesInWords(r.Moves))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s, %s with %s\t%s\t%s\t%s\t%s\t%s\n", r.Tenant, r.Object, stage, r.Rule, r.Document, len(r.Fields), r.Seal, r.Level, r.Key,
+			strings.Join(r.WriteBack, ", "), r.IfLeft, r.ReEntry, movesInWords(r.Moves), cmp.Or(r.FollowUp, "-"))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -110,6 +112,9 @@ func rowOf(t tenant, i int, profile signing.Profile) matrixRow {
 	row := matrixRow{Tenant: t.file.Tenant.ID, CRM: t.file.CRM.Kind, Object: file.Object, Pipeline: file.When.Pipeline, Stage: file.When.Stage, Filter: file.When.Filter, Rule: file.ID,
 		Document: file.Document.Template, Fields: append([]string{}, plan.Fields...), Seal: file.Seal, Key: profile.Key, Level: string(profile.Level),
 		WriteBack: plan.WriteBack.Fields(), IfLeft: file.IfLeft, ReEntry: file.ReEntry, Moves: plan.Moves}
+	if plan.FollowUp > 0 {
+		row.FollowUp = fmt.Sprintf("after %gh", plan.FollowUp.Hours())
+	}
 	switch {
 	case file.Delegated != nil:
 		row.Document = "signed at " + file.Delegated.Vendor

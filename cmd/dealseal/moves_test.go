@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,5 +41,22 @@ func TestTheMatrixSaysWhereRecordsGo(t *testing.T) {
 	moves := map[deal.Status]string{deal.StatusHeld: "Parked", deal.StatusSigned: "Closed Won"}
 	if got := movesInWords(moves); got != "Closed Won once signed, Parked once held" {
 		t.Errorf("the matrix says %q", got)
+	}
+}
+
+func TestAFollowUpIsOfTheRuleThatAsksForOne(t *testing.T) {
+	t.Parallel()
+	for extra, want := range map[string]string{"": "-", ", follow_up: {}": "after 168h", ", follow_up: {after: 36h, field: DealSeal_Follow_Up__c}": "after 36h"} {
+		p := newPatient(t, deal.Salesforce, func(p *patientHouse) {
+			p.tenant["status: {field: DealSeal_Status__c}"] = "status: {field: DealSeal_Status__c}" + extra
+		})
+		h, err := loadHouse(p.path("dealseal.yaml"))
+		must(t, err)
+		plan := h.tenants[0].rules[0].Plan
+		rows, err := h.matrix("")
+		must(t, err)
+		if got := cmp.Or(rows[0].FollowUp, "-"); got != want || strings.Contains(extra, "field") != slices.Contains(plan.WriteBack.Fields(), "DealSeal_Follow_Up__c") {
+			t.Errorf("%q: the matrix says %q, want %q; written are %q", extra, got, want, plan.WriteBack.Fields())
+		}
 	}
 }

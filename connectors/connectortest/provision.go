@@ -45,7 +45,7 @@ func testProvision(t *testing.T, w World) {
 	r := receipt(w, txFor(id), 3, deal.StatusSigned)
 	r.Fields, r.SequenceField = nil, ""
 	n := w.Traits().NewWriteBack
-	for name, value := range map[string]any{n.TransactionID: "tx", n.Status: n.Word(deal.StatusSigned), n.SignedAt: w.Now(), n.URL: "https://example.com/1", n.Audit: "{}", n.Drift: "differs"} {
+	for name, value := range map[string]any{n.TransactionID: "tx", n.Status: n.Word(deal.StatusSigned), n.SignedAt: w.Now(), n.URL: "https://example.com/1", n.Audit: "{}", n.Drift: "differs", n.FollowUp: w.Now()} {
 		r.Fields = append(r.Fields, deal.Field{Name: name, Value: value})
 	}
 	if err := w.Connector(quiet()).WriteBack(callContext(t), ref(w, id), r); err != nil {

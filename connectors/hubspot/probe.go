@@ -231,6 +231,7 @@ func targets(w deal.WriteBack) []target {
 		{key: "url", property: w.URL, types: []string{"string"}, typeCure: "name a single-line text"},
 		{key: "audit", property: w.Audit, types: []string{"string"}, typeCure: "name a multi-line text"},
 		{key: "drift", property: w.Drift, types: []string{"string"}, typeCure: "name a single-line text"},
+		{key: "follow_up", property: w.FollowUp, types: []string{"datetime", "string"}, typeCure: "name a date and time property, not a date"},
 	}
 	return slices.DeleteFunc(all, func(t target) bool { return t.property == "" })
 }

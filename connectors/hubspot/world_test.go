@@ -300,7 +300,7 @@ func (w *world) Traits() connectortest.Traits {
 		},
 		Owner: ownerProperty,
 		NewWriteBack: deal.WriteBack{
-			TransactionID: "fresh_id", Status: "fresh_status", Words: words, SignedAt: "fresh_at", URL: "fresh_link", Audit: "fresh_audit", Drift: "fresh_drift",
+			TransactionID: "fresh_id", Status: "fresh_status", Words: words, SignedAt: "fresh_at", URL: "fresh_link", Audit: "fresh_audit", Drift: "fresh_drift", FollowUp: "fresh_follow_up",
 		},
 		Overlap: 15 * time.Minute, IdleCalls: 1, Secrets: w.secrets(),
 	}

@@ -275,6 +275,7 @@ func targets(w deal.WriteBack, link int) []target {
 		{key: "url", field: w.URL, types: slices.Concat(textTypes, []string{"url"}), typeCure: "name a URL or text field", length: link},
 		{key: "audit", field: w.Audit, types: textTypes, typeCure: "name a long text area", length: shortAudit},
 		{key: "drift", field: w.Drift, types: textTypes, typeCure: "name a text field", length: deal.MaxDriftText},
+		{key: "follow_up", field: w.FollowUp, types: slices.Concat(textTypes, []string{"datetime"}), typeCure: "name a date/time field", length: len(recordTime)},
 	}
 	return slices.DeleteFunc(all, func(t target) bool { return t.field == "" })
 }

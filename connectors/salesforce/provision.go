@@ -48,7 +48,7 @@ func NewFields(written []connectors.Written, txMarker string) (fields []NewField
 			switch t.key {
 			case "status":
 				f.Type, f.Length, f.Values = "Picklist", 0, t.words
-			case "signed_at":
+			case "signed_at", "follow_up":
 				f.Type, f.Length = "DateTime", 0
 			case "url":
 				f.Type, f.Length = "Url", 0

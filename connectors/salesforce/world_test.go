@@ -212,7 +212,7 @@ func (w *world) traits() connectortest.Traits {
 			URL: "DealSeal_Document_URL__c", Audit: "DealSeal_Audit__c",
 		},
 		Owner:        "OwnerId",
-		NewWriteBack: deal.WriteBack{TransactionID: "Fresh_ID__c", Status: "Fresh_Status__c", SignedAt: "Fresh_At__c", URL: "Fresh_Link__c", Audit: "Fresh_Audit__c", Drift: "Fresh_Drift__c"},
+		NewWriteBack: deal.WriteBack{TransactionID: "Fresh_ID__c", Status: "Fresh_Status__c", SignedAt: "Fresh_At__c", URL: "Fresh_Link__c", Audit: "Fresh_Audit__c", Drift: "Fresh_Drift__c", FollowUp: "Fresh_Follow_Up__c"},
 		Overlap:      10 * time.Minute, IdleCalls: 1,
 		Secrets: []string{testSecret}, SecretPrefix: w.org.ID()[:15] + "!",
 	}

@@ -65,6 +65,7 @@ func WriteBackProperties() []Property {
 		{Name: "dealseal_signed_at", Label: "DealSeal signed at", Type: "datetime", FieldType: "date", GroupName: "dealinformation"},
 		{Name: "dealseal_document_url", Label: "DealSeal document URL", Type: "string", FieldType: "text", GroupName: "dealinformation"},
 		{Name: "dealseal_drift", Label: "DealSeal differences", Type: "string", FieldType: "text", GroupName: "dealinformation"},
+		{Name: "dealseal_follow_up", Label: "DealSeal follow-up due", Type: "datetime", FieldType: "date", GroupName: "dealinformation"},
 		{Name: "dealseal_audit", Label: "DealSeal audit record", Type: "string", FieldType: "textarea", GroupName: "dealinformation"},
 	}
 }

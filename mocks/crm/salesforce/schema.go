@@ -88,6 +88,7 @@ func DealSealFields() map[string][]Field {
 			{Name: "DealSeal_Signed_At__c", Label: "DealSeal signed at", Type: TypeDateTime},
 			{Name: "DealSeal_Document_URL__c", Label: "DealSeal document", Type: TypeURL, Length: 255},
 			{Name: "DealSeal_Drift__c", Label: "DealSeal differences", Type: TypeString, Length: 255},
+			{Name: "DealSeal_Follow_Up__c", Label: "DealSeal follow-up due", Type: TypeDateTime},
 			{Name: "DealSeal_Audit__c", Label: "DealSeal audit record", Type: TypeTextArea, Length: 32768},
 		}
 	}
