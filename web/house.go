@@ -248,6 +248,11 @@ type Key struct {
 	StandIn string
 }
 
+// followed reports whether another key pair makes the new seals that this one made.
+func (k Key) followed() bool {
+	return k.FollowedBy != "" && (k.State == deal.CertRetiring || k.State == deal.CertRevoked)
+}
+
 // Stamper is a time-stamp server.
 type Stamper struct {
 	Server string // its address, without what may be secret in it

@@ -105,7 +105,7 @@ var (
 	heardEvents    = desc("dealseal_listening_events_total", "Changes that a CRM has told of since listening began, of whatever kind.", "tenant")
 	untoldDesc     = desc("dealseal_records_untold", "Records in a CRM that have been showing something older than what is true for more than a minute.")
 	oddDesc        = desc("dealseal_quarantined_rows", "Rows of CRMs that could not be understood and that nobody has dealt with; behind each a deal may be waiting. Counted up to 1000.")
-	notAfterDesc   = desc("dealseal_certificate_not_after_seconds", "Unix time at which the certificate of a sealing key ends.", "key")
+	notAfterDesc   = desc("dealseal_certificate_not_after_seconds", "Unix time at which the certificate of a sealing key ends; absent once another key pair has followed it.", "key")
 	usesDesc       = desc("dealseal_key_documents_total", "Documents that a key has sealed, counted in the database when its use begins; absent until its certificate is known.", "key")
 	spentDesc      = desc("dealseal_key_limit_used_ratio", "Used share of max_uses or max_uses_per_day of a key, whichever is nearer; 0 where it has neither.", "key")
 	revokedDesc    = desc("dealseal_certificate_revoked", "1 if the newest certificate of a sealing key was revoked and no other one is active, so that it seals nothing; else 0.", "key")
@@ -389,9 +389,11 @@ func (m *Metrics) collectKeys(ctx context.Context, ch chan<- prometheus.Metric) 
 		}
 		seen[k.Name] = true
 		if !k.NotAfter.IsZero() {
-			ch <- gauge(notAfterDesc, float64(k.NotAfter.Unix()), k.Name)
+			if !k.followed() { // else nobody has to order another one
+				ch <- gauge(notAfterDesc, float64(k.NotAfter.Unix()), k.Name)
+			}
 			ch <- metric(usesDesc, prometheus.CounterValue, float64(k.Uses), k.Name)
-			ch <- gauge(revokedDesc, oneIf(k.State == deal.CertRevoked), k.Name)
+			ch <- gauge(revokedDesc, oneIf(k.State == deal.CertRevoked && !k.followed()), k.Name)
 		}
 		if k.State == deal.CertActive && k.Answer != deal.AnswerNobody {
 			ch <- gauge(answeredDesc, unixOrZero(k.Answered), k.Name)

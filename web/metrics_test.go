@@ -120,6 +120,20 @@ func TestMetricsFollowTheConventions(t *testing.T) {
 	}
 }
 
+// TestNobodyIsToldOfTheCertificateOfAKeyThatAnotherHasFollowed, neither of its end nor of its revocation: the other one seals.
+func TestNobodyIsToldOfTheCertificateOfAKeyThatAnotherHasFollowed(t *testing.T) {
+	for _, state := range []deal.CertState{deal.CertRetiring, deal.CertRevoked} {
+		v := settle()
+		v.keys = []Key{{Name: "old", FollowedBy: "new", State: state, NotAfter: noon.Add(time.Hour)}, {Name: "new", For: "old", State: deal.CertActive, NotAfter: noon.AddDate(1, 0, 0)}}
+		h, _, _ := open(v)
+		text := scrape(t, h)
+		if strings.Contains(text, `dealseal_certificate_not_after_seconds{key="old"}`) || !strings.Contains(text, `dealseal_certificate_revoked{key="old"} 0`) ||
+			!strings.Contains(text, `dealseal_certificate_not_after_seconds{key="new"}`) {
+			t.Errorf("%s:\n%s", state, text)
+		}
+	}
+}
+
 func TestDealsThatWaitForAPersonDoNotAgeTheQueue(t *testing.T) {
 	v := settle()
 	v.deals = nil

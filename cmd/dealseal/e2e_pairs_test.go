@@ -126,6 +126,15 @@ func TestARolloverToAnotherKeyPairGivesTwoSealsForAWhile(t *testing.T) {
 		t.Errorf("it has a second seal: %+v", one.Sealing.Facts.Second)
 	}
 	s.refuses(t, "never used again", "activate", first, "--why", "it was found")
+	metrics = s.daemon.get(t, "/metrics")
+	mustContain(t, "the metrics", metrics, `dealseal_certificate_revoked{key="house"} 0`, `dealseal_certificate_not_after_seconds{key="house-2"}`)
+	if strings.Contains(metrics, `dealseal_certificate_not_after_seconds{key="house"}`) {
+		t.Error("somebody is to order a certificate for a key that another has followed")
+	}
+	found, _, code := s.run(t, "doctor")
+	if code != exitOK || !strings.Contains(found, `the key pair of "house-2" has followed it`) {
+		t.Errorf("doctor: exit code %d\n%s", code, found)
+	}
 	spent := awaitHeld(t, s.ops, enterMemo(c), 1, "[spent]", `key "house-2" has sealed 3 documents`)
 	if n := s.key.otherHasSigned(spent.Sealing.Facts.Digest); n != 0 {
 		t.Errorf("the digest above the limit was signed %d times", n)

@@ -47,6 +47,15 @@ func (x *examiner) examineKey(name string) doctor.Examination {
 		if err == nil {
 			key, err = r.alone(name).Open(ctx, name)
 		}
+		by := ""
+		if r != nil {
+			by = r.followedBy(r.group(name))
+		}
+		if err != nil && by != "" {
+			report(doctor.Warned(checkOpened, fmt.Sprintf("if deals that were staged with it wait for it, bring it back; else let the profiles name %s, and take it out of signing.keys", by),
+				"the key pair of %q has followed it, and it cannot be used: %v", by, err))
+			return
+		}
 		if err != nil {
 			report(failed(checkOpened, err, fmt.Sprintf("see that the token is there and unlocked, and check signing.keys.%s", name)))
 			return
@@ -54,7 +63,15 @@ func (x *examiner) examineKey(name string) doctor.Examination {
 		report(doctor.Passed(checkOpened, "%s", whereIs(key, x.cfg.Signing.Keys[name])))
 		served := r.serves(r.group(name))
 		x.examinePart(r, r.group(name), report)
-		if !x.examineCertificate(name, served, key, r.from(r.group(name)), report) {
+		if by != "" { // nothing is sealed anew with its certificate, which may have ended
+			x.examineSignatures(ctx, name, served, key, report)
+			return
+		}
+		lasting := served
+		if e, found := r.part(r.group(name)); found && r.partOf(e) == partBeside {
+			lasting = nil // second seals are made to the end, and the next certificate is there
+		}
+		if !x.examineCertificate(name, lasting, key, r.from(r.group(name)), report) {
 			return
 		}
 		x.examineConfigured(name, key, report)
@@ -100,7 +117,8 @@ func (x *examiner) examinePart(r *registry, key string, report func(doctor.Findi
 	}
 }
 
-// examineCertificate reports whether it is good enough at a time for a signature to be tried.
+// examineCertificate reports whether it is good enough at a time for a signature to be tried. served are the names that it has to
+// last for; nil: it need not.
 func (x *examiner) examineCertificate(name string, served []string, key signing.Key, now time.Time, report func(doctor.Finding)) bool {
 	if err := signing.CheckKey(name, key, now); err != nil {
 		report(failed(checkCertificate, err, fmt.Sprintf("give the key a certificate that fits it and is valid: signing.keys.%s.certificates, or the object on the token", name)))
@@ -113,7 +131,7 @@ func (x *examiner) examineCertificate(name string, served []string, key signing.
 	if cert.NotAfter.Sub(now) < least {
 		report(doctor.Failed(checkCertificate, fmt.Sprintf("install the next certificate (signing.keys.%s), or lower signing.profiles.%s.min_validity: until then the profile's deals are held", name, profile),
 			"%s, and profile %s asks for %d", text, profile, int(least/(24*time.Hour))))
-	} else if days < fewDays {
+	} else if days < fewDays && served != nil {
 		report(doctor.Warned(checkCertificate, "order the next certificate now, and have it take over at its time (dealseal certs rollover)", "%s", text))
 	} else {
 		report(doctor.Passed(checkCertificate, "%s", text))

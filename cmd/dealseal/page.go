@@ -299,7 +299,7 @@ func (p *pageHouse) key(ctx context.Context, name string) web.Key {
 	key, err := p.keys.alone(name).Open(ctx, name)
 	known, found := p.keys.part(group)
 	if !found {
-		known, found = p.keys.newest(group)
+		known, found = p.keys.newestOf(group)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

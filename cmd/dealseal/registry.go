@@ -234,9 +234,11 @@ func (r *registry) configured(ctx context.Context, name string, from keySource, 
 		return nil, r.explain(ctx, name, err, from, member)
 	}
 	chain := key.Chain()
-	if _, found := r.find(name, thumbprint(chain[0])); found {
-		last, _ := r.newest(name)
-		return nil, refusal(name, last)
+	if own, found := r.find(name, thumbprint(chain[0])); found {
+		if last, _ := r.newest(name); last.State != deal.CertActive { // else another key pair is asked for than has followed
+			own = last
+		}
+		return nil, refusal(name, own)
 	}
 	if known, found := r.find("", thumbprint(chain[0])); found && known.State == deal.CertRevoked {
 		return nil, refusal(name, known)
@@ -283,6 +285,15 @@ func nudge(c chan struct{}) {
 
 // newest is the certificate of a key that was in use last, or a next one if none ever was.
 func (r *registry) newest(key string) (newest entry, any bool) {
+	return r.newestWhere(func(e entry) bool { return e.Key == key })
+}
+
+// newestOf is newest for a key pair, by the name that the configuration has for it.
+func (r *registry) newestOf(signer string) (newest entry, any bool) {
+	return r.newestWhere(func(e entry) bool { return e.Signer() == signer })
+}
+
+func (r *registry) newestWhere(is func(entry) bool) (newest entry, any bool) {
 	rank := func(e entry) time.Time {
 		if e.State == deal.CertNext {
 			return time.Time{}
@@ -290,7 +301,7 @@ func (r *registry) newest(key string) (newest entry, any bool) {
 		return e.Since
 	}
 	for _, e := range r.entries() {
-		if e.Key == key && (!any || rank(e).After(rank(newest))) {
+		if is(e) && (!any || rank(e).After(rank(newest))) {
 			newest, any = e, true
 		}
 	}

@@ -131,6 +131,18 @@ func (r *registry) serves(key string) (names []string) {
 	return names
 }
 
+// followedBy is the key whose key pair has followed that of a key, which has nothing to do any more but to finish what was
+// staged with it; empty: none.
+func (r *registry) followedBy(key string) string {
+	if e, found := r.part(key); found && r.partOf(e) != partPast {
+		return ""
+	}
+	if active, found := r.active(key); found && active.Signer() != key {
+		return active.Signer()
+	}
+	return ""
+}
+
 // HasSealed implements signing.Registry.
 func (r *registry) HasSealed(name, spki string) bool {
 	return slices.ContainsFunc(r.entries(), func(e entry) bool {
