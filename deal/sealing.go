@@ -110,6 +110,9 @@ const WaitsForLogin = "login"
 // WaitsForKey is a key of the house.
 func WaitsForKey(name string) string { return "key:" + name }
 
+// WaitsForSecondKey is what makes the second seals beside a key: that this one works says nothing of it.
+func WaitsForSecondKey(name string) string { return "second-key:" + name }
+
 // FileFact names a file by its bytes.
 type FileFact struct {
 	SHA256 string `json:"sha256"`

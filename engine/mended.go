@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/dealseal/dealseal/connectors"
@@ -20,8 +21,17 @@ func (r *run) causeOf(err error) string {
 	if broken != nil || !mendedForAll(err) {
 		return ""
 	}
+	var second *secondKeyError
+	if errors.As(err, &second) {
+		return deal.WaitsForSecondKey(profile.Key)
+	}
 	return deal.WaitsForKey(profile.Key)
 }
+
+// secondKeyError is that the key for a second seal has to be mended, which may be another one than the first seal's.
+type secondKeyError struct{ error }
+
+func (e *secondKeyError) Unwrap() error { return e.error }
 
 // Mended says that a tenant's login, or a key of the house (then tenant is empty), works: deals that wait for exactly that
 // go on. It costs nothing while none has begun to wait since it was last said.

@@ -348,7 +348,11 @@ func (r *run) redeem(ctx context.Context, t *signing.Ticket, p part) error {
 	}
 	err = r.advance(ctx, p.point+"signature", "", deal.Entry{What: p.point + "signed", Why: "by " + (*p.cert).Subject + ", with key " + t.By, Cert: hex.EncodeToString(t.CertSHA256), Detail: map[string]string{"digest": *p.digest}, Then: r.afterValue(t, p)})
 	if err == nil {
-		r.Mended(ctx, "", deal.WaitsForKey(t.Profile.Key)) // only now this deal itself does not wait for it any more
+		works := deal.WaitsForKey(t.Profile.Key)
+		if p.point != "" {
+			works = deal.WaitsForSecondKey(t.Profile.Key)
+		}
+		r.Mended(ctx, "", works) // only now this deal itself does not wait for it any more
 	}
 	return err
 }

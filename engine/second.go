@@ -162,7 +162,9 @@ func (r *run) lacksSecond(ctx context.Context, cause error) error {
 	case ctx.Err() != nil, errors.As(cause, &hold), errors.As(cause, &lost), errors.Is(cause, deal.ErrStale):
 		return cause
 	case isRevoked, released:
-	case mendedForAll(cause), !deal.IsPermanent(cause) && s.Attempts+1 < r.Retry.Attempts:
+	case mendedForAll(cause):
+		return &secondKeyError{cause}
+	case !deal.IsPermanent(cause) && s.Attempts+1 < r.Retry.Attempts:
 		return cause
 	}
 	profile, err := profileOf(s.Plan)

@@ -293,6 +293,35 @@ func TestTroubleWithTheKeyForTheSecondSealIsWaitedFor(t *testing.T) {
 	w.wantUses(2)
 }
 
+// TestAFirstSealWakesNobodyWhoWaitsForTheKeyOfTheSecond, which may be another: all of them would ask for it in vain, with each new deal.
+func TestAFirstSealWakesNobodyWhoWaitsForTheKeyOfTheSecond(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon(twoSeals(pades.BT, signing.Hold))
+	d.Retry = Retry{First: 2 * time.Second, Max: 30 * time.Minute, Attempts: 12}
+	f := d.follow(year(w))
+	d.until("seal.advance.second-digest/after", func() { w.key.fail(1, &signing.KeyError{Reason: "the PIN is refused"}) })
+	record := w.won()
+	first := d.notice()
+	d.handle(first)
+	cause := deal.WaitsForSecondKey("house")
+	d.waitingFor(cause, first)
+
+	f.beside = func() bool { return false }
+	w.won()
+	second := d.notice()
+	d.handle(second)
+	d.wantDone(d.load(second))
+	d.waitingFor(cause, first)
+
+	d.Mended(t.Context(), "", cause)
+	d.again[first] = time.Time{}
+	d.work()
+	d.wantDone(d.load(first))
+	d.wantSeals(record, pades.BT, w.key.Chain()[0], f.before[0])
+	w.wantUses(3)
+}
+
 func TestACertificateThatIsRevokedOnceItHasSignedIsNoLackOfATimeStamp(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

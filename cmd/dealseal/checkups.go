@@ -135,7 +135,10 @@ func (d *service) wake(ctx context.Context, report *doctor.Report) {
 		switch {
 		case f.Result != doctor.Pass:
 		case f.Check == checkSignature:
-			d.engine.Mended(ctx, "", deal.WaitsForKey(f.Subject))
+			for _, name := range d.registry.serves(d.registry.group(f.Subject)) { // deals wait under the name that profiles have
+				d.engine.Mended(ctx, "", deal.WaitsForKey(name))
+				d.engine.Mended(ctx, "", deal.WaitsForSecondKey(name))
+			}
 		case f.Check == checkLogin:
 			d.engine.Mended(ctx, deal.TenantID(f.Tenant), deal.WaitsForLogin)
 		}
