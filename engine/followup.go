@@ -28,7 +28,8 @@ func (e *Engine) followUp(ctx context.Context) error {
 			return nil
 		case err != nil:
 			e.Log.ErrorContext(ctx, "deals to follow up could not be looked for", "again", followUpEvery, "err", err)
-		case n > 0:
+		}
+		if n > 0 {
 			e.Log.InfoContext(ctx, "deals have had no outcome for as long as their rule waits", "n", n)
 		}
 		timer.Reset(followUpEvery)

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -48,28 +49,49 @@ func (s *Store) FollowUps(ctx context.Context) (n int, err error) {
 			t.now.UnixMilli(), t.now.Add(farFuture).UnixMilli(), followUpsAtOnce)
 		return err
 	})
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
 	for batch := range slices.Chunk(due, maxTogether) {
-		if err != nil {
-			break
+		told, err := s.followUpTogether(ctx, batch)
+		n += told
+		switch {
+		case err == nil:
+			continue
+		case ctx.Err() != nil, len(batch) == 1:
+			errs = append(errs, err)
+			continue
 		}
-		told := 0
-		err = s.update(ctx, "commit/follow-up", func(t *txn) error {
-			for _, tx := range batch {
-				did, err := t.followUp(tx)
-				if err != nil {
-					return err
-				}
-				if did {
-					told++
-				}
+		for _, tx := range batch { // one that cannot be read must not keep the others from being told of
+			told, err := s.followUpTogether(ctx, []deal.TxID{tx})
+			if n += told; err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", tx, err))
 			}
-			return nil
-		})
-		if err == nil {
-			n += told
 		}
 	}
-	return n, err
+	return n, errors.Join(errs...)
+}
+
+// followUpTogether follows some deals up in one transaction.
+func (s *Store) followUpTogether(ctx context.Context, all []deal.TxID) (told int, err error) {
+	err = s.update(ctx, "commit/follow-up", func(t *txn) error {
+		told = 0
+		for _, tx := range all {
+			did, err := t.followUp(tx)
+			if err != nil {
+				return err
+			}
+			if did {
+				told++
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return told, nil
 }
 
 func (t *txn) followUp(tx deal.TxID) (told bool, err error) {

@@ -3,6 +3,7 @@ package store
 import (
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -145,6 +146,23 @@ func TestADealThatIsWorkedOnIsFollowedUpAtTheNextLook(t *testing.T) {
 	}
 	end()
 	wantFollowUps(t, s, "after the step", 1)
+}
+
+func TestADealThatCannotBeReadKeepsNoOtherFromBeingFollowedUp(t *testing.T) {
+	s, c := newStore(t)
+	damaged := oneFollowed(t, s, "006A")
+	c.advance(time.Hour)
+	other := oneFollowed(t, s, "006B")
+	if err := s.update(t.Context(), "commit/operate", func(t *txn) error { return t.exec(`DELETE FROM data_keys WHERE tx = $1`, damaged.Tx) }); err != nil {
+		t.Fatal(err)
+	}
+	c.advance(week)
+	if n, err := s.FollowUps(t.Context()); n != 1 || err == nil || !strings.Contains(err.Error(), string(damaged.Tx)) {
+		t.Errorf("%d deals came to be followed up, %v", n, err)
+	}
+	if n := followUpsTold(t, s, other.Tx); n != 1 {
+		t.Errorf("%d events tell of the other one", n)
+	}
 }
 
 func TestAWaitThatBeganInTheFutureBeginsNow(t *testing.T) {
