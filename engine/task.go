@@ -23,7 +23,10 @@ func (e *Engine) task(ctx context.Context, t *Tenant, s *deal.Sealing, asked tim
 		return nil
 	}
 	left := asked.Add(lateWrite).Sub(e.Now())
-	if task.OnlyLook = left > 0; !task.OnlyLook {
+	task.OnlyLook = left > 0
+	ahead := left > lateWrite // the clock was set back: the wait begins now
+	left = min(left, lateWrite)
+	if !task.OnlyLook || ahead {
 		if err := e.Ledger.Tasking(ctx, s.Tx, true); err != nil {
 			return err
 		}

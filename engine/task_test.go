@@ -115,6 +115,27 @@ func TestATaskThatADeadProcessHasAskedForIsWaitedFor(t *testing.T) {
 	}
 }
 
+func TestATaskThatWasAskedForInTheFutureIsNotWaitedForUntilThen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon(withTasks)
+	record := w.bare()
+	w.move(record, stageWon)
+	s := d.run()
+	w.clock.advance(400 * 24 * time.Hour) // the clock is wrong
+	must(t, d.store.Tasking(t.Context(), s.Tx, true))
+	w.clock.advance(-400 * 24 * time.Hour)
+	d.tell()
+	if n := len(w.tasks(record)); n != 0 {
+		t.Errorf("there are %d tasks while one may still be made", n)
+	}
+	w.clock.advance(lateWrite)
+	d.tell()
+	if n := len(w.tasks(record)); n != 1 {
+		t.Errorf("afterwards there are %d tasks", n)
+	}
+}
+
 func TestATaskThatMayNotBeMadeKeepsNoReceiptFromBeingSent(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
