@@ -128,7 +128,7 @@ func commands() []command {
 		{name: "certs", args: "[list | show THUMBPRINT [-o FILE] | csr --key NAME [--pair NAME] -o FILE | enrol --key NAME [--pair NAME] --est URL [--within DAYS] | import FILE.pem --key NAME [--pair NAME] | activate THUMBPRINT [--at TIME] --why REASON | rollover THUMBPRINT --at TIME [--dual-until TIME] --why REASON | retire THUMBPRINT [--revoked] --why REASON]", summary: "show the certificates that keys seal with, ask a CA for the next, import it, and say from when on it is used", run: certs,
 			flags: with(asJSON, out, why, key, func(fs *flag.FlagSet, o *options) {
 				fs.StringVar(&o.certs.key, "key", "", "the key, by its `name` in the configuration")
-				fs.StringVar(&o.certs.pair, "pair", "", "of csr, enrol and import: the key, by its `name` in the configuration, whose key pair is to follow that of --key (default: the same)")
+				fs.StringVar(&o.certs.pair, "pair", "", "of csr, enrol and import: the key, by its `name` in the configuration, whose key pair is to follow that of --key (default: the same; of enrol: the one that seals now)")
 				fs.StringVar(&o.certs.at, "at", "", "activate at this `time`, such as 2027-01-31T06:00:00Z or 2027-01-31 (default: now)")
 				fs.StringVar(&o.certs.until, "dual-until", "", "of a rollover: until this `time` documents get a second seal, with the certificate that was followed")
 				fs.BoolVar(&o.certs.revoked, "revoked", false, "retire it as revoked: nothing that was staged with it is finished either")

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
@@ -33,11 +34,16 @@ func enrolCertificate(ctx context.Context, c *call) error {
 		return err
 	}
 	defer ops.Close()
+	all, err := c.certificates(ctx, ops)
+	if err != nil {
+		return err
+	}
+	if c.certs.pair == "" {
+		c.certs.pair = sealingPair(all)
+	} else {
+		all = slices.DeleteFunc(all, func(one deal.Certificate) bool { return one.Signer() != c.certs.pair })
+	}
 	if c.enrol.within > 0 {
-		all, err := c.certificates(ctx, ops)
-		if err != nil {
-			return err
-		}
 		if last := lastUntil(all); time.Until(last) > time.Duration(c.enrol.within)*24*time.Hour {
 			_, err := fmt.Fprintf(c.stdout, "key %s has a certificate until %s: nothing was asked for\n", c.certs.key, last.Format(time.DateOnly))
 			return err
@@ -52,6 +58,17 @@ func enrolCertificate(ctx context.Context, c *call) error {
 		return err
 	}
 	return importChain(ctx, c, ops, issued, "what the CA has issued")
+}
+
+// sealingPair is the key whose key pair a key seals with, by its certificates; empty: its own. A timer that renews must not lead
+// back to a key pair that another one has followed.
+func sealingPair(all []deal.Certificate) string {
+	for _, one := range all {
+		if one.State == deal.CertActive {
+			return one.Pair
+		}
+	}
+	return ""
 }
 
 // lastUntil is when the certificates end that are used, or will be.

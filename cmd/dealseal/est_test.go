@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"testing"
 
+	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/mocks/pki"
 )
 
@@ -29,6 +30,17 @@ func TestCertificatesAreReadFromWhatOpenSSLMakes(t *testing.T) {
 	for n := range len(der) {
 		if certs, err := certsOnly([]byte(base64.StdEncoding.EncodeToString(der[:n]))); err == nil {
 			t.Fatalf("%d of %d bytes give %d certificates", n, len(der), len(certs))
+		}
+	}
+}
+
+func TestTheKeyPairThatSealsIsTheOneThatIsRenewed(t *testing.T) {
+	t.Parallel()
+	old := deal.Certificate{Key: "house", State: deal.CertRetiring}
+	for want, active := range map[string]deal.Certificate{"": {Key: "house"}, "house-2": {Key: "house", Pair: "house-2"}} {
+		active.State = deal.CertActive
+		if got := sealingPair([]deal.Certificate{old, active, {Key: "house", Pair: "house-3", State: deal.CertNext}}); got != want {
+			t.Errorf("a certificate for %q is asked for, want %q", got, want)
 		}
 	}
 }
