@@ -67,6 +67,9 @@ func TestARolloverToAnotherKeyPairGivesTwoSealsForAWhile(t *testing.T) {
 	first := thumbprint(configured[0])
 
 	// Before: the new key asks for its certificate, with the subject of the old one's, which is refused for the old key.
+	if waits, _, code := s.run(t, "doctor"); code != exitOK || !strings.Contains(waits, "has no certificate yet, and no profile names it") {
+		t.Errorf("doctor: exit code %d\n%s", code, waits)
+	}
 	s.refuses(t, `signing.keys has no key "house-3"`, "csr", "--key", "house", "--pair", "house-3", "-o", s.path("no.csr"))
 	second := s.certifyPair(t)
 	s.refuses(t, "none of 2 certificates is for this key", "import", s.path("second.pem"), "--key", "house")

@@ -56,6 +56,11 @@ func (x *examiner) examineKey(name string) doctor.Examination {
 				"the key pair of %q has followed it, and it cannot be used: %v", by, err))
 			return
 		}
+		if err != nil && r != nil && r.awaitsCertificate(ctx, name) {
+			report(doctor.Warned(checkOpened, fmt.Sprintf("have its certificate issued and import it: dealseal certs csr --key NAME --pair %s, NAME being the key that it is to follow", name),
+				"it is there, has no certificate yet, and no profile names it"))
+			return
+		}
 		if err != nil {
 			report(failed(checkOpened, err, fmt.Sprintf("see that the token is there and unlocked, and check signing.keys.%s", name)))
 			return

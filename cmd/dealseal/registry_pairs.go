@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -141,6 +142,16 @@ func (r *registry) followedBy(key string) string {
 		return active.Signer()
 	}
 	return ""
+}
+
+// awaitsCertificate reports whether a key that no profile names is there and nobody knows a certificate of it, as while a CA
+// thinks about the one by which it is to follow another key.
+func (r *registry) awaitsCertificate(ctx context.Context, key string) bool {
+	if _, known := r.newestOf(key); known || r.group(key) != key || r.named(key) || r.house.cfg.Signing.Keys[key].Certificates != "" {
+		return false
+	}
+	_, err := r.each.Bare(ctx, key)
+	return err == nil
 }
 
 // HasSealed implements signing.Registry.
