@@ -14,13 +14,17 @@ import (
 // counts as told: a crash between the two has the job look for the task, which the connector finds. A CRM that refuses is
 // logged and tried no more, so that a missing permission keeps no receipt from being sent.
 //
-// asked is when a task was asked for of which it is not known what became, by this process or one before it. The CRM may
+// asked is when a task was asked for of which it is not known what became, by this process or one before it, with this
+// state or one that a backup has replaced. The CRM may
 // still make it: until that is over it is only looked for, since two would be made.
 func (e *Engine) task(ctx context.Context, t *Tenant, s *deal.Sealing, asked time.Time) error {
 	tasker, able := t.CRM.(connectors.Tasker)
 	task, wanted := deal.TaskOf(s, e.Now())
 	if !able || !wanted {
 		return nil
+	}
+	if epoch := e.Ledger.Epoch(); epoch.After(asked) && (s.Change.At.Before(epoch) || s.Noticed.Before(epoch)) {
+		asked = epoch // until then the state that a backup has replaced may have asked for it
 	}
 	left := asked.Add(lateWrite).Sub(e.Now())
 	task.OnlyLook = left > 0

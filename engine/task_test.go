@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -128,6 +130,30 @@ func TestATaskThatWasAskedForInTheFutureIsNotWaitedForUntilThen(t *testing.T) {
 	d.tell()
 	if n := len(w.tasks(record)); n != 0 {
 		t.Errorf("there are %d tasks while one may still be made", n)
+	}
+	w.clock.advance(lateWrite)
+	d.tell()
+	if n := len(w.tasks(record)); n != 1 {
+		t.Errorf("afterwards there are %d tasks", n)
+	}
+}
+
+// TestATaskIsNotMadeSoonAfterARestore: the state that a backup has replaced may have asked for it just before.
+func TestATaskIsNotMadeSoonAfterARestore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon(withTasks)
+	record := w.bare()
+	w.move(record, stageWon)
+	d.run()
+	d.close()
+	copied := filepath.Join(t.TempDir(), "state")
+	must(t, os.CopyFS(copied, os.DirFS(d.dir)))
+	d = w.daemonIn(copied, withTasks)
+	d.finish() // it is held because of the restore
+	d.tell()
+	if n := len(w.tasks(record)); n != 0 || w.shown(record, fieldStatus) != "Held" {
+		t.Errorf("the record shows %q, and has %d tasks", w.shown(record, fieldStatus), n)
 	}
 	w.clock.advance(lateWrite)
 	d.tell()
