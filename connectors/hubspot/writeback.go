@@ -47,7 +47,19 @@ func (c *Connector) writeBack(ctx context.Context, id string, r deal.Receipt) er
 	c.told.learn(r.SequenceField, values)
 	today, outdatedNow := c.outdatedByMemory(id, r, values)
 	if !outdatedNow {
-		found, err := c.look(ctx, id, r, values)
+		found, now, err := c.look(ctx, id, r, values)
+		if err != nil || found == overtaken {
+			return err
+		}
+		today, outdatedNow = now, found != current
+	}
+	if outdatedNow && today != id { // it was merged: a receipt for it by another of its names waits for this turn, or has had it
+		release, err := c.turns.take(ctx, "write "+today)
+		if err != nil {
+			return err
+		}
+		defer release()
+		found, _, err := c.look(ctx, id, r, values)
 		if err != nil || found == overtaken {
 			return err
 		}
@@ -87,7 +99,7 @@ func (c *Connector) patchDeal(ctx context.Context, today, id string, r deal.Rece
 	}
 	wrote(stamp, w.date)
 	if isUnclear(err) && ctx.Err() == nil {
-		if found, lookErr := c.look(ctx, id, r, values); lookErr == nil && found != outdated {
+		if found, _, lookErr := c.look(ctx, id, r, values); lookErr == nil && found != outdated {
 			return nil
 		}
 	}
@@ -104,8 +116,8 @@ const (
 	overtaken                 // a receipt that is not older was written already
 )
 
-// look compares the deal with the receipt, and the receipt with what this connector remembers.
-func (c *Connector) look(ctx context.Context, id string, r deal.Receipt, values map[string]string) (standing, error) {
+// look compares the deal with the receipt, and the receipt with what this connector remembers. today is the deal's ID of today.
+func (c *Connector) look(ctx context.Context, id string, r deal.Receipt, values map[string]string) (is standing, today string, err error) {
 	names := make([]string, 0, len(values)+1)
 	for name := range values {
 		names = append(names, name)
@@ -115,19 +127,19 @@ func (c *Connector) look(ctx context.Context, id string, r deal.Receipt, values 
 	}
 	d, now, err := c.readDeal(ctx, id, sortedSet(names))
 	if err != nil {
-		return outdated, err
+		return outdated, "", err
 	}
 	held, err := c.heldBack(id, r, value(d.Properties, r.SequenceField), now)
 	if err != nil {
-		return outdated, err
+		return outdated, "", err
 	}
 	if held {
-		return overtaken, nil
+		return overtaken, d.ID, nil
 	}
 	if !showsAll(d.Properties, values) {
-		return outdated, nil
+		return outdated, d.ID, nil
 	}
-	return current, nil
+	return current, d.ID, nil
 }
 
 // showsAll reports whether a deal holds the values already.
