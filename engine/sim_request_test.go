@@ -70,7 +70,7 @@ func (w *simWorld) someoneAsks(e simEvent) error {
 				w.violation("nobody answers the request %q", key)
 				return
 			}
-			time.Sleep(time.Minute)
+			time.Sleep(time.Minute) // of the bubble's clock: nobody waits
 		}
 	}()
 	return nil

@@ -65,17 +65,16 @@ func newESTCA(address string, roots *x509.CertPool, client *tls.Certificate) (*e
 // enrol sends a request for a certificate (PKCS #10, DER; section 4.2.1) and returns the certificate, with those of the CA
 // (section 4.1.2) that stand between it and a root.
 func (c *estCA) enrol(ctx context.Context, csr []byte) ([]*x509.Certificate, error) {
-	body := base64.StdEncoding.EncodeToString(csr)
-	issued, err := c.ask(ctx, http.MethodPost, "/simpleenroll", strings.NewReader(body))
+	above, err := c.ask(ctx, http.MethodGet, "/cacerts", nil) // first: what is issued without them would be lost, and issued again
+	if err != nil {
+		return nil, fmt.Errorf("the CA's own certificates cannot be fetched, and nothing was asked for: %w", err)
+	}
+	issued, err := c.ask(ctx, http.MethodPost, "/simpleenroll", strings.NewReader(base64.StdEncoding.EncodeToString(csr)))
 	if err != nil {
 		return nil, err
 	}
 	if len(issued) == 0 {
 		return nil, errors.New("the CA's answer holds no certificate")
-	}
-	above, err := c.ask(ctx, http.MethodGet, "/cacerts", nil)
-	if err != nil {
-		return nil, fmt.Errorf("the CA has issued a certificate, and its own cannot be fetched: %w", err)
 	}
 	for _, one := range above {
 		if !bytes.Equal(one.RawSubject, one.RawIssuer) {

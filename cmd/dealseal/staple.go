@@ -14,10 +14,11 @@ import (
 )
 
 // How long a responder is left in peace: after an answer half of what that is good for, within these bounds; after a
-// failure the shortest time first, twice as long after each further one.
+// failure the shortest time first, twice as long after each further one, up to stapleFailed.
 const (
 	stapleSoonest = time.Minute
 	stapleLatest  = 12 * time.Hour
+	stapleFailed  = time.Hour
 )
 
 // staple is what the CA's responder says about a listener's certificate, sent along when somebody connects (RFC 6066,
@@ -76,7 +77,7 @@ func (s *stapler) renew(ctx context.Context) (wait time.Duration) {
 			s.log.WarnContext(ctx, "the listener's certificate gets no fresh OCSP response", "subject", pair.Leaf.Subject.String(), "err", err)
 		}
 		s.failures++
-		return min(stapleSoonest<<min(s.failures-1, 10), stapleLatest)
+		return min(stapleSoonest<<min(s.failures-1, 10), stapleFailed)
 	}
 	s.failures = 0
 	s.certificate.attach(pair, next)
