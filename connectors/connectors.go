@@ -133,6 +133,7 @@ type Direct interface {
 type Edits interface {
 	// Edited returns records of which something was edited: a field, a parent or a line, as far as the fields name any. It is a
 	// hint as deal.Page.Changed is one. It costs one call, and the first one what there is to learn of the account.
+	// With an error come those that were seen all the same: they are not returned again.
 	Edited(ctx context.Context, e EditsOf) (Edited, error)
 }
 

@@ -97,11 +97,11 @@ func (p *poller) askEdits(ctx context.Context, able connectors.Edits, ask connec
 		ask.From = p.account.Clock
 	}
 	edited, err := able.Edited(ctx, ask)
+	lost := p.changed.add(edited.Refs)
 	if err != nil {
 		return err
 	}
 	p.edits.from[ask.Object] = edited.Next
-	lost := p.changed.add(edited.Refs)
 	if edited.More || lost > 0 {
 		p.Log.WarnContext(ctx, "more records were edited than can be compared with their contracts at once: the nightly pass compares them", "object", ask.Object)
 	}

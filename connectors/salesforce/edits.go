@@ -29,7 +29,8 @@ const (
 func (c *Connector) Edited(ctx context.Context, e connectors.EditsOf) (connectors.Edited, error) {
 	edited, err := c.edited(ctx, e)
 	if err != nil {
-		return connectors.Edited{}, fmt.Errorf("salesforce: see what others have edited: %w", err)
+		edited.Next = e.From // what was shown so far is known, and the rest is asked for again
+		return edited, fmt.Errorf("salesforce: see what others have edited: %w", err)
 	}
 	return edited, nil
 }
@@ -54,9 +55,12 @@ func (c *Connector) edited(ctx context.Context, e connectors.EditsOf) (edited co
 			return edited, err
 		}
 		for i, r := range replies {
-			if err := c.takeEdits(&edited, k, some[i], r); err != nil {
-				return edited, err
+			if failed := c.takeEdits(&edited, k, some[i], r); err == nil {
+				err = failed // the other replies are of their own
 			}
+		}
+		if err != nil {
+			return edited, err
 		}
 		if next := date.Add(-c.cfg.Overlap); next.After(edited.Next) {
 			edited.Next = next

@@ -92,3 +92,34 @@ func TestEditsOfOthersAreListed(t *testing.T) {
 		t.Errorf("our own receipt is listed as an edit of %v", refs)
 	}
 }
+
+// What one question shows is not lost because another fails: the one is noticed, and the other is asked again from where it was.
+func TestAnEditIsNotLostWhenAnotherQuestionFails(t *testing.T) {
+	w := newWorld(t, "")
+	c := w.connector(nil)
+	sealed := w.CreateDeals(1, "Closed Won")[0]
+	w.must(w.org.Update(sealed, map[string]any{"DealSeal_Transaction_ID__c": "tx"}))
+	w.Advance(time.Hour)
+	ask := connectors.EditsOf{Object: Object, Bearing: "DealSeal_Transaction_ID__c", From: w.Now(), Fields: []string{"Name", "OpportunityLineItems.Quantity"}}
+	edited, err := c.Edited(t.Context(), ask) // which learns what there is
+	w.must(err)
+	ask.From = edited.Next
+	w.Advance(time.Minute)
+	w.must(w.org.Update(sealed, map[string]any{"Name": "another"}))
+	w.Advance(time.Minute)
+
+	w.org.Hide("OpportunityLineItem")
+	failed, err := c.Edited(t.Context(), ask)
+	if err == nil {
+		t.Fatal("a question about what is hidden gets an answer")
+	}
+	if !failed.Next.Equal(ask.From) {
+		t.Errorf("the next question begins at %s, want %s", failed.Next, ask.From)
+	}
+	w.org.Show("OpportunityLineItem")
+	edited, err = c.Edited(t.Context(), ask)
+	w.must(err)
+	if refs, want := append(failed.Refs, edited.Refs...), []deal.Ref{{Object: Object, ID: sealed}}; !slices.Equal(refs, want) {
+		t.Errorf("listed are %v, want %v", refs, want)
+	}
+}
