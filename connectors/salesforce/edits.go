@@ -157,7 +157,7 @@ func (c *Connector) listEdits(ctx context.Context, k kind, name string, fields [
 	if bearing != "" && link.RelationshipName != "" && slices.Equal(link.ReferenceTo, []string{k.name}) {
 		bearing = link.RelationshipName + "." + bearing
 	} else {
-		bearing = ""
+		bearing = link.Name // rows of no record are nobody's, and could not be read
 	}
 	return editQuery{soql: editSOQL(rows.Name, []string{link.Name}, stamps, stampField+" >= "+from, from, bearing), record: link.Name, stamps: stamps}, nil
 }
