@@ -12,6 +12,8 @@ type API struct {
 	Listen string `yaml:"listen"`
 	// TLS is the certificate of the listener. Callers may show client certificates there in the place of tokens.
 	TLS *TLS `yaml:"tls"`
+	// Proxies are believed when they name the client certificate of a caller. Default: nobody is.
+	Proxies *Proxies `yaml:"proxies"`
 	// PerToken and PerAddress are how many requests a minute are answered of each token, and of each address (of IPv6, each
 	// /64). Behind a proxy all callers have the proxy's address. Default 600 and 3000.
 	PerToken   int `yaml:"per_token"`
@@ -46,6 +48,7 @@ func (c *Config) checkAPI() (errs []error) {
 		}
 		return errs
 	}
+	errs = append(errs, c.checkProxies()...)
 	host, port, err := net.SplitHostPort(a.Listen)
 	if err != nil || port == "" {
 		fail("listen", " is %q: it must be an address with a port, such as 127.0.0.1:8485", a.Listen)

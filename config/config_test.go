@@ -48,6 +48,22 @@ func fallBack(house, spare string) string {
 	return strings.Replace(goodMain, `{kind: soft, file: key.pem, passphrase: "credential:passphrase"}`, fmt.Sprintf(key+"\n    spare: "+key, house, spare), 1)
 }
 
+// behind is an API behind proxies.
+func behind(says string) string {
+	return "api:\n  listen: \"127.0.0.1:8444\"\n  tls: {certificate: c.pem, key: \"credential:k\"}\n  proxies: {" + says + "}\n"
+}
+
+func TestProxiesAreNamedByAddressesAndNetworks(t *testing.T) {
+	c, err := load(t, goodMain+behind("addresses: [10.1.2.3, 192.0.2.0/28, \"2001:db8::7\", 127.0.0.1], certificates: [p.pem], header: Client-Cert, client_ca: ca.pem"), goodTenant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	networks, _ := c.API.Proxies.Networks()
+	if got := fmt.Sprint(networks); got != "[10.1.2.3/32 192.0.2.0/28 2001:db8::7/128 127.0.0.1/32]" {
+		t.Errorf("they are %s", got)
+	}
+}
+
 // vaultKey is a configuration with a vault-transit key, which says this besides.
 func vaultKey(says string) string {
 	return strings.Replace(goodMain, `{kind: soft, file: key.pem, passphrase: "credential:passphrase"}`, "{kind: vault-transit, certificates: c.pem, "+says+"}", 1)
@@ -137,6 +153,17 @@ func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
 		{"an API in plain text", goodMain + "api: {listen: \":8444\"}\n", []string{goodTenant}, []string{"dealseal.yaml:10", "api.tls is missing", "never sent in plain text"}},
 		{"an API in plain text, by a name", goodMain + "api: {listen: \"seal.example:8444\"}\n", []string{goodTenant}, []string{"dealseal.yaml:10", "api.tls is missing"}},
 		{"an API without a key", goodMain + "api: {listen: \":8444\", tls: {certificate: c.pem}}\n", []string{goodTenant}, []string{"dealseal.yaml:10", "api.tls.key is missing"}},
+		{"a proxy that may be anybody", goodMain + behind("addresses: [10.1.2.3, 0.0.0.0/0], header: X-Client-Cert, client_ca: ca.pem"), []string{goodTenant}, []string{"dealseal.yaml:13", "large part of the internet"}},
+		{"a proxy that may be anybody with IPv6", goodMain + behind("addresses: [\"::/0\"], header: X-Client-Cert, client_ca: ca.pem"), []string{goodTenant}, []string{"dealseal.yaml:13", "large part of the internet"}},
+		{"a proxy within a network", goodMain + behind("addresses: [10.1.2.3/24], header: X-Client-Cert, client_ca: ca.pem"), []string{goodTenant}, []string{"dealseal.yaml:13", "within 10.1.2.0/24"}},
+		{"a proxy by its name", goodMain + behind("addresses: [edge.example], header: X-Client-Cert, client_ca: ca.pem"), []string{goodTenant}, []string{"dealseal.yaml:13", "no address such as 10.1.2.3"}},
+		{"all of IPv4 in IPv6", goodMain + behind("addresses: [\"::ffff:0.0.0.0/96\"], header: X-Client-Cert, client_ca: ca.pem"), []string{goodTenant}, []string{"dealseal.yaml:13", "as one of IPv4"}},
+		{"a header without proxies", goodMain + behind("header: X-Client-Cert, client_ca: ca.pem"), []string{goodTenant}, []string{"dealseal.yaml:13", "api.proxies.addresses is missing"}},
+		{"proxies without a header", goodMain + behind("addresses: [10.1.2.3], client_ca: ca.pem"), []string{goodTenant}, []string{"dealseal.yaml:13", "api.proxies.header is missing"}},
+		{"a header that nobody sends", goodMain + behind("addresses: [10.1.2.3], header: x-client-cert, client_ca: ca.pem"), []string{goodTenant}, []string{"dealseal.yaml:13", `it must be X-Client-Cert or Client-Cert`}},
+		{"proxies without a CA", goodMain + behind("addresses: [10.1.2.3], header: Client-Cert"), []string{goodTenant}, []string{"dealseal.yaml:13", "api.proxies.client_ca is missing"}},
+		{"a proxy on this machine without a certificate", goodMain + behind("addresses: [\"::1\"], header: Client-Cert, client_ca: ca.pem"), []string{goodTenant}, []string{"dealseal.yaml:13", "is this machine", "certificates"}},
+		{"proxies without TLS", strings.Replace(goodMain+behind("addresses: [127.0.0.1], certificates: [p.pem], header: Client-Cert, client_ca: ca.pem"), "  tls: {certificate: c.pem, key: \"credential:k\"}\n", "", 1), []string{goodTenant}, []string{"dealseal.yaml:12", "api.proxies needs api.tls"}},
 		{"an API nowhere", goodMain + "api: {per_token: 5}\n", []string{goodTenant}, []string{"dealseal.yaml:10", "api.listen is missing"}},
 		{"an API that answers nobody", goodMain + "api: {listen: \"127.0.0.1:8485\", per_token: -1}\n", []string{goodTenant}, []string{"dealseal.yaml:10", "api.per_token is -1"}},
 		{"no profile at all", strings.Replace(goodMain, "contract: {key: house}", "{}", 1), []string{goodTenant}, []string{`"contract", which is not under signing.profiles`}},

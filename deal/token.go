@@ -30,10 +30,20 @@ type Calls struct {
 	Token Token
 	// Subject is that of the certificate that was shown; empty for a bearer token.
 	Subject string
+	// Via is the proxy that was shown it; empty for a connection of the caller's own.
+	Via string
 	// From and To are the times of the first and the last.
 	From, To time.Time
 	// Counts are how many there were, by method, route and status: "GET /v1/deals 200".
 	Counts map[string]int64
+}
+
+// RefusedCertificates are client certificates that a proxy was shown in a while, and that nobody can be known by.
+type RefusedCertificates struct {
+	Via, Reason string
+	// From and To are the times of the first and the last.
+	From, To time.Time
+	Count    int64
 }
 
 // TokenKind says what is shown.

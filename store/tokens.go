@@ -9,6 +9,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -157,12 +158,23 @@ func (s *Store) AuditCalls(ctx context.Context, c deal.Calls) error {
 	if c.Subject != "" {
 		detail["subject"] = c.Subject
 	}
+	if c.Via != "" {
+		detail["via"] = c.Via
+	}
 	tenant := deal.TenantID("")
 	if len(c.Token.Tenants) == 1 {
 		tenant = c.Token.Tenants[0]
 	}
 	return s.update(ctx, "commit/operate", func(t *txn) error {
 		return t.auditShared(tenant, "", deal.Entry{Who: c.Token.Who(), What: "api.called", Detail: detail})
+	})
+}
+
+// AuditRefusedCertificates puts client certificates that nobody can be known by into the audit log.
+func (s *Store) AuditRefusedCertificates(ctx context.Context, r deal.RefusedCertificates) error {
+	detail := map[string]string{"via": r.Via, "count": strconv.FormatInt(r.Count, 10), "from": r.From.UTC().Format(time.RFC3339), "to": r.To.UTC().Format(time.RFC3339)}
+	return s.update(ctx, "commit/operate", func(t *txn) error {
+		return t.auditShared("", "", deal.Entry{Who: "daemon", What: "api.refused", Why: r.Reason, Detail: detail})
 	})
 }
 

@@ -58,11 +58,40 @@ func (h *house) listenAPI(log *slog.Logger) (*apiListener, error) {
 	return a, nil
 }
 
+// readProxies reads the certificates of those that are believed when they name a caller's.
+func readProxies(cfg *config.Config) (*api.Proxies, error) {
+	p := cfg.API.Proxies
+	if p == nil {
+		return nil, nil
+	}
+	networks, _ := p.Networks() // which config has checked
+	out := &api.Proxies{Addresses: networks, Header: p.Header, Roots: x509.NewCertPool()}
+	roots, err := readCertificates(relativeTo(cfg.File, p.ClientCA))
+	if err != nil {
+		return nil, cfg.At("api.proxies.client_ca", "api.proxies.client_ca: %v", err)
+	}
+	for _, c := range roots {
+		out.Roots.AddCert(c)
+	}
+	for i, name := range p.Certificates {
+		at := fmt.Sprintf("api.proxies.certificates.%d", i)
+		own, err := readCertificates(relativeTo(cfg.File, name))
+		if err != nil {
+			return nil, cfg.At(at, "api.proxies.certificates: %v", err)
+		}
+		if own[0].IsCA {
+			return nil, cfg.At(at, "api.proxies.certificates: the first certificate in %s is that of a CA: name the one that the proxy shows", name)
+		}
+		out.Certificates = append(out.Certificates, api.Fingerprint(own[0].Raw))
+	}
+	return out, nil
+}
+
 // newAPI puts the API before the same house that the page shows.
 func (d *service) newAPI(page *pageHouse) *api.API {
 	c := d.house.cfg.API
 	return api.New(api.Options{House: &apiHouse{pageHouse: page, ops: d.operations(), bundles: d.bundles(), engine: d.engine}, Tokens: d.store,
-		PerToken: c.PerToken, PerAddress: c.PerAddress, Version: version, Now: time.Now, Log: d.log})
+		PerToken: c.PerToken, PerAddress: c.PerAddress, Proxies: d.house.proxies, Version: version, Now: time.Now, Log: d.log})
 }
 
 // serveAPI answers programs until ctx ends.

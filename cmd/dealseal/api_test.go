@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -53,10 +54,13 @@ type counter struct {
 	log   bytes.Buffer
 
 	org      *crmmock.Org
-	record   string               // of acme's, that has no contract yet
-	txs      map[string]deal.TxID // by what has become of them
-	beta     deal.TxID            // of another tenant
-	tokens   map[string]string    // by role and by what is wrong with them
+	record   string                     // of acme's, that has no contract yet
+	txs      map[string]deal.TxID       // by what has become of them
+	beta     deal.TxID                  // of another tenant
+	tokens   map[string]string          // by role and by what is wrong with them
+	machines map[string]tls.Certificate // with a token, by role; the proxy's own, and one that the client CA does not know
+	proxies  api.Proxies
+	behind   *api.API // the same, with proxies that speak RFC 9440
 	delivery int64
 
 	mu   sync.Mutex
@@ -102,6 +106,7 @@ func newCounter(t testing.TB) *counter {
 		ops: &local{Store: s, configured: func() ([]config.Tenant, error) { return h.cfg.Loaded, nil }, deliverer: func() (*webhooks.Deliverer, error) {
 			return &webhooks.Deliverer{Guard: webhooks.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}), Log: log}, nil
 		}}, engine: c.openEngine(h, log)}
+	c.enrol()
 	c.api = c.open(100_000, 1_000_000)
 	c.doc = readContract(t, c.ask("GET", "/v1/openapi.json", "", "").Body.Bytes())
 	c.fill()
@@ -133,7 +138,89 @@ func (c *counter) openEngine(h *house, log *slog.Logger) *engine.Engine {
 }
 
 func (c *counter) open(perToken, perAddress int) *api.API {
-	return api.New(api.Options{House: c.house, Tokens: c.store, PerToken: perToken, PerAddress: perAddress, Version: "test", Now: time.Now, Log: c.house.log})
+	return api.New(api.Options{House: c.house, Tokens: c.store, PerToken: perToken, PerAddress: perAddress, Proxies: &c.proxies, Version: "test", Now: time.Now, Log: c.house.log})
+}
+
+// enrol makes client certificates: one of each role, as in admit, and those of a proxy and of a stranger.
+func (c *counter) enrol() {
+	c.t.Helper()
+	c.machines = map[string]tls.Certificate{"proxy": clientCertificate(c.t, time.Hour), "stranger": clientCertificate(c.t, time.Hour)}
+	c.proxies = api.Proxies{Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.80/32")}, Certificates: []string{api.Fingerprint(c.machines["proxy"].Certificate[0])},
+		Header: api.HeaderPEM, Roots: x509.NewCertPool()}
+	for _, role := range deal.TokenRoles {
+		one := clientCertificate(c.t, time.Hour)
+		c.machines[string(role)] = one
+		c.proxies.Roots.AddCert(one.Leaf)
+	}
+	for name, one := range c.machines { // those whom nobody may be have the role of an administrator
+		role, tenants := deal.TokenRole(name), []deal.TenantID{"acme"}
+		if !slices.Contains(deal.TokenRoles, role) {
+			role, tenants = deal.RoleAdmin, nil
+		}
+		token, err := certificateToken(deal.Token{Name: "machine-" + name, Live: true, Role: role, Tenants: tenants, Until: time.Now().Add(24 * time.Hour)}, one.Certificate[0])
+		c.ok(err)
+		c.ok(c.store.AddToken(context.Background(), token, "test", "a test"))
+	}
+	other := c.proxies
+	other.Header = api.HeaderDER
+	c.behind = api.New(api.Options{House: c.house, Tokens: c.store, PerToken: 100_000, PerAddress: 1_000_000, Proxies: &other, Version: "test", Now: time.Now, Log: c.house.log})
+}
+
+// shows has a request come over a connection from an address, with a client certificate and a header.
+func (c *counter) shows(from, machine, header, value string) func(*http.Request) {
+	return func(r *http.Request) {
+		r.RemoteAddr = from + ":1234"
+		r.TLS = &tls.ConnectionState{}
+		if machine != "" {
+			r.TLS.PeerCertificates = []*x509.Certificate{c.machines[machine].Leaf}
+		}
+		if header != "" {
+			r.Header.Add(header, value)
+		}
+	}
+}
+
+func (c *counter) asPEM(machine string) string {
+	return url.PathEscape(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.machines[machine].Certificate[0]})))
+}
+
+func (c *counter) asDER(machine string) string {
+	return ":" + base64.StdEncoding.EncodeToString(c.machines[machine].Certificate[0]) + ":"
+}
+
+// appearance is a way to come to the API.
+type appearance struct {
+	how    string
+	api    *api.API
+	token  string
+	change func(*http.Request)
+}
+
+// appearances are all ways in which a role may be known.
+func (c *counter) appearances(role string) []appearance {
+	const proxy = "192.0.2.80"
+	return []appearance{
+		{"with a token", c.api, role, nil},
+		{"with a token, through a proxy", c.api, role, c.shows(proxy, "proxy", "", "")},
+		{"with a certificate", c.api, "none", c.shows("192.0.2.7", role, "", "")},
+		{"with a certificate behind nginx", c.api, "none", c.shows(proxy, "proxy", api.HeaderPEM, c.asPEM(role))},
+		{"with a certificate, as RFC 9440 has it", c.behind, "none", c.shows(proxy, "proxy", api.HeaderDER, c.asDER(role))},
+	}
+}
+
+// strangers are those who are nobody, whatever they have.
+func (c *counter) strangers() []appearance {
+	const proxy, elsewhere = "192.0.2.80", "192.0.2.7"
+	return []appearance{
+		{"nobody", c.api, "none", nil}, {"with an unknown token", c.api, "unknown", nil}, {"with a revoked token", c.api, "revoked", nil}, {"in another scheme", c.api, "another scheme", nil},
+		{"a proxy that was shown nothing", c.api, "none", c.shows(proxy, "proxy", "", "")},
+		{"the certificate of a proxy, from elsewhere", c.api, "none", c.shows(elsewhere, "proxy", api.HeaderPEM, c.asPEM("admin"))},
+		{"at the address of a proxy, without its certificate", c.api, "none", c.shows(proxy, "", api.HeaderPEM, c.asPEM("admin"))},
+		{"with the header, from elsewhere", c.api, "none", c.shows(elsewhere, "", api.HeaderPEM, c.asPEM("admin"))},
+		{"with the other header", c.api, "none", c.shows(proxy, "proxy", api.HeaderDER, c.asDER("admin"))},
+		{"of another CA, behind a proxy", c.api, "none", c.shows(proxy, "proxy", api.HeaderPEM, c.asPEM("stranger"))},
+		{"in plain text, with the header", c.behind, "none", func(r *http.Request) { r.RemoteAddr = proxy + ":1"; r.Header.Set(api.HeaderDER, c.asDER("admin")) }},
+	}
 }
 
 func (c *counter) ok(err error) {
@@ -510,28 +597,18 @@ func TestEachRoleMayWhatItIsMeantTo(t *testing.T) {
 		method, _, _ := strings.Cut(operation, " ")
 		method = strings.ToUpper(method)
 		open := operation == "get /v1/openapi.json"
-		for _, who := range []string{"none", "unknown", "revoked", "another scheme"} {
-			got := c.ask(method, c.at(w.path, w.tx), who, w.body)
+		for _, who := range c.strangers() {
+			got := c.askOf(who.api, method, c.at(w.path, w.tx), who.token, w.body, who.change)
 			if want := 401; !open && (got.Code != want || strings.Contains(got.Body.String(), "detail")) {
-				t.Errorf("%s as %s: %d %s", operation, who, got.Code, got.Body)
+				t.Errorf("%s as %s: %d %s", operation, who.how, got.Code, got.Body)
 			}
 		}
 		if !open {
 			c.showsNothingElsewhere(operation, method, w)
 		}
 		for _, role := range strings.Fields(everyRole) {
-			may := slices.Contains(strings.Fields(w.roles), role)
-			got := c.ask(method, c.at(w.path, w.tx), role, w.body)
-			if denied := got.Code == http.StatusForbidden; denied == may || got.Code == http.StatusUnauthorized || got.Code >= 500 {
-				t.Errorf("%s as %s: %d %s", operation, role, got.Code, got.Body)
-			}
-			if strings.Contains(got.Body.String(), "beta") || strings.Contains(got.Body.String(), betasCompany) || strings.Contains(got.Body.String(), string(c.beta)) || strings.Contains(got.Body.String(), "token=hidden") {
-				t.Errorf("%s tells %s of another tenant, or a secret: %s", operation, role, got.Body)
-			}
-			if may && w.other != "" {
-				if got := c.ask(method, c.at(w.other, w.tx), role, w.body); got.Code != http.StatusNotFound {
-					t.Errorf("%s as %s of another tenant: %d %s", operation, role, got.Code, got.Body)
-				}
+			for _, as := range c.appearances(role) {
+				c.mayAs(operation, w, role, as)
 			}
 		}
 	}
@@ -545,6 +622,26 @@ func TestEachRoleMayWhatItIsMeantTo(t *testing.T) {
 	}
 	if strings.Contains(c.log.String(), "level=ERROR") || strings.Contains(c.log.String(), "ds_live_") {
 		t.Errorf("the log has an error or a token:\n%s", c.log.String())
+	}
+}
+
+// mayAs asks for an operation as a role that comes in one of the ways.
+func (c *counter) mayAs(operation string, w way, role string, as appearance) {
+	c.t.Helper()
+	method, _, _ := strings.Cut(operation, " ")
+	method = strings.ToUpper(method)
+	may := slices.Contains(strings.Fields(w.roles), role)
+	got := c.askOf(as.api, method, c.at(w.path, w.tx), as.token, w.body, as.change)
+	if denied := got.Code == http.StatusForbidden; denied == may || got.Code == http.StatusUnauthorized || got.Code >= 500 {
+		c.t.Errorf("%s as %s %s: %d %s", operation, role, as.how, got.Code, got.Body)
+	}
+	if strings.Contains(got.Body.String(), "beta") || strings.Contains(got.Body.String(), betasCompany) || strings.Contains(got.Body.String(), string(c.beta)) || strings.Contains(got.Body.String(), "token=hidden") {
+		c.t.Errorf("%s tells %s %s of another tenant, or a secret: %s", operation, role, as.how, got.Body)
+	}
+	if may && w.other != "" {
+		if got := c.askOf(as.api, method, c.at(w.other, w.tx), as.token, w.body, as.change); got.Code != http.StatusNotFound {
+			c.t.Errorf("%s as %s %s of another tenant: %d %s", operation, role, as.how, got.Code, got.Body)
+		}
 	}
 }
 
@@ -947,6 +1044,56 @@ func TestACertificateIsKnownByItsFingerprintAlone(t *testing.T) {
 	}
 	if d := noted[0].Detail; d["fingerprint"] != api.Fingerprint([]byte(c.tokens["viewer"])) || d["subject"] != "" || d["calls"] != "GET /v1/token 200: 2" {
 		t.Errorf("of the token: %+v", noted[0])
+	}
+}
+
+// TestTheAuditLogNamesTheProxy of what was done with a certificate that it was shown, and what it was shown that is nobody's.
+func TestTheAuditLogNamesTheProxy(t *testing.T) {
+	t.Parallel()
+	c := newCounter(t)
+	const proxy = "192.0.2.80"
+	via := "via " + proxy + " (" + c.proxies.Certificates[0][:16] + ")"
+	drop := c.at("/v1/deals/TX/drop", "droppable")
+	got := c.askOf(c.api, "POST", drop, "none", because, c.shows(proxy, "proxy", api.HeaderPEM, c.asPEM("operator")))
+	if got.Code != http.StatusOK {
+		t.Fatalf("%d %s", got.Code, got.Body)
+	}
+	story, err := c.store.Story(context.Background(), c.txs["droppable"])
+	c.ok(err)
+	if who := story.Trail[len(story.Trail)-1].Who; !strings.HasPrefix(who, "api:machine-operator (") || !strings.HasSuffix(who, ") "+via) {
+		t.Errorf("it was dropped by %s", who)
+	}
+	c.askOf(c.api, "GET", "/v1/deals", "none", "", c.shows("192.0.2.7", "operator", "", ""))
+	for value, want := range map[string]int{c.asPEM("stranger"): 401, "-----BEGIN": 400} {
+		for range 2 {
+			got := c.askOf(c.api, "GET", "/v1/deals", "admin", "", c.shows(proxy, "proxy", api.HeaderPEM, value)) // whatever the token is good for
+			if got.Code != want || strings.Contains(got.Body.String(), "detail") || got.Header().Get("RateLimit-Limit") != "" {
+				t.Errorf("%.20s: %d %s", value, got.Code, got.Body)
+			}
+		}
+	}
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	c.api.AuditCalls(ended)
+	if refused := c.noted("api.refused"); len(refused) != 0 {
+		t.Errorf("without a database: %+v", refused)
+	}
+	c.askOf(c.api, "GET", "/v1/deals", "none", "", c.shows(proxy, "proxy", api.HeaderPEM, "-----BEGIN"))
+	c.api.AuditCalls(context.Background())
+	calls := map[string]string{}
+	for _, line := range c.noted("api.called") {
+		calls[line.Detail["via"]] = line.Detail["calls"]
+	}
+	if len(calls) != 2 || calls[strings.TrimPrefix(via, "via ")] != "POST /v1/deals/{tx}/drop 200: 1" || calls[""] != "GET /v1/deals 200: 1" {
+		t.Errorf("the calls are %v", calls)
+	}
+	counts := map[string]string{}
+	for _, line := range c.noted("api.refused") {
+		counts[line.Why] = line.Detail["count"] + " " + line.Detail["via"]
+	}
+	want := map[string]string{"it is none of the client CA's, or not for clients": "2 " + strings.TrimPrefix(via, "via "), "X-Client-Cert holds no PEM certificate, or more than one": "3 " + strings.TrimPrefix(via, "via ")}
+	if !maps.Equal(counts, want) {
+		t.Errorf("those that were refused: %v, want %v", counts, want)
 	}
 }
 

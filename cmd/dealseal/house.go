@@ -26,6 +26,7 @@ import (
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/pades"
 	"github.com/dealseal/dealseal/web"
+	"github.com/dealseal/dealseal/web/api"
 	"github.com/dealseal/dealseal/webhooks"
 )
 
@@ -38,6 +39,7 @@ type house struct {
 	senders map[string][]*web.Sender // by path
 	meter   meter
 	logins  *loginKeys
+	proxies *api.Proxies // before the API; nil: none
 }
 
 // tenant is one tenant file, understood.
@@ -73,6 +75,9 @@ func loadHouse(path string) (*house, error) {
 	if h.roots, err = loadRoots(cfg); err != nil {
 		errs = append(errs, err)
 	}
+	if h.proxies, err = readProxies(cfg); err != nil {
+		errs = append(errs, err)
+	}
 	errs = append(errs, checkKeyFiles(cfg)...)
 	if errs = append(errs, h.understandAll()...); len(errs) > 0 {
 		return nil, errors.Join(errs...)
@@ -86,7 +91,7 @@ func (h *house) reload() (next *house, restart []string, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	next = &house{cfg: cfg, roots: h.roots, logins: h.logins}
+	next = &house{cfg: cfg, roots: h.roots, logins: h.logins, proxies: h.proxies}
 	return next, restart, errors.Join(next.understandAll()...)
 }
 

@@ -12,7 +12,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -43,6 +42,8 @@ type Tokens interface {
 	UseToken(ctx context.Context, t deal.Token) error
 	// AuditCalls puts what a token has asked for into the audit log.
 	AuditCalls(ctx context.Context, c deal.Calls) error
+	// AuditRefusedCertificates puts there which client certificates a proxy was shown that are good for nobody.
+	AuditRefusedCertificates(ctx context.Context, r deal.RefusedCertificates) error
 }
 
 // Options is what an API is made of.
@@ -51,9 +52,11 @@ type Options struct {
 	Tokens Tokens
 	// PerToken and PerAddress are how many requests a minute are answered.
 	PerToken, PerAddress int
-	Version              string
-	Now                  func() time.Time
-	Log                  *slog.Logger
+	// Proxies are believed when they name the client certificate of a caller; nil: nobody is.
+	Proxies *Proxies
+	Version string
+	Now     func() time.Time
+	Log     *slog.Logger
 }
 
 // API answers requests. It is safe for concurrent use.
@@ -67,6 +70,7 @@ type API struct {
 	foreign           *http.CrossOriginProtection
 	requests          *prometheus.CounterVec
 	calls             calls
+	refused           refusals
 }
 
 const (
@@ -129,9 +133,18 @@ type param struct {
 type request struct {
 	*http.Request
 	token   deal.Token
+	shown   shown
 	tenants []deal.TenantID // that the token sees
 	query   url.Values
 	body    []byte
+}
+
+// who is the caller in the audit log: its token, and the proxy that has seen its certificate.
+func (r *request) who() string {
+	if r.shown.via == "" || r.token.Kind != deal.ClientCertificate {
+		return r.token.Who()
+	}
+	return r.token.Who() + " via " + r.shown.via
 }
 
 // sees reports whether the token is good for a tenant.
@@ -247,12 +260,8 @@ func (a *API) note(ctx context.Context, r *request, rt *route, status int, cause
 	}
 	attrs := []slog.Attr{slog.String("route", rt.method+" "+rt.path), slog.Int("status", status)}
 	if r.token.Fingerprint != "" {
-		attrs = append(attrs, slog.String("token", r.token.Who()))
-		var shown *x509.Certificate
-		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-			shown = r.TLS.PeerCertificates[0]
-		}
-		a.calls.add(r.token, shown, fmt.Sprintf("%s %s %d", rt.method, rt.path, status), a.Now())
+		attrs = append(attrs, slog.String("token", r.who()))
+		a.calls.add(r.token, r.shown, fmt.Sprintf("%s %s %d", rt.method, rt.path, status), a.Now())
 	}
 	if cause != nil && r.Context().Err() == nil {
 		level, attrs = slog.LevelError, append(attrs, slog.Any("err", cause))
@@ -281,14 +290,23 @@ func (a *API) answer(ctx context.Context, w http.ResponseWriter, r *request, rt 
 
 // admit finds the token and what it sees. Who shows none that is good is told nothing about it.
 func (a *API) admit(ctx context.Context, w http.ResponseWriter, r *request) error {
-	token, known, err := a.recognise(ctx, r.Request)
+	var err error
+	if r.shown, err = a.Proxies.shownBy(r.Request, a.Now()); err != nil {
+		var refused *refusedCertificate
+		if errors.As(err, &refused) {
+			a.refused.add(refused, a.Now())
+			a.Log.WarnContext(ctx, "a client certificate that a proxy has forwarded was refused", "via", refused.via, "reason", refused.reason)
+			return a.unknown(w, refused.status)
+		}
+		return err
+	}
+	token, known, err := a.recognise(ctx, r)
 	if err != nil {
 		return err
 	}
 	if !known || !token.Counts(a.Now()) {
 		tell(w, a.addresses.take(callerAt(r.RemoteAddr), guessCosts-1, a.Now()))
-		w.Header().Set("WWW-Authenticate", `Bearer realm="dealseal"`)
-		return problem(http.StatusUnauthorized, "")
+		return a.unknown(w, http.StatusUnauthorized)
 	}
 	r.token = token
 	l := a.tokens.take(token.Fingerprint, 1, a.Now())
@@ -307,8 +325,16 @@ func (a *API) admit(ctx context.Context, w http.ResponseWriter, r *request) erro
 	return nil
 }
 
+// unknown is the answer for whoever nobody knows.
+func (a *API) unknown(w http.ResponseWriter, status int) error {
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="dealseal"`)
+	}
+	return problem(status, "")
+}
+
 // recognise looks for what was shown by its hash alone. A token counts before a certificate, whichever of the two is good.
-func (a *API) recognise(ctx context.Context, r *http.Request) (deal.Token, bool, error) {
+func (a *API) recognise(ctx context.Context, r *request) (deal.Token, bool, error) {
 	if shown := r.Header.Values("Authorization"); len(shown) > 0 {
 		scheme, text, _ := strings.Cut(shown[0], " ")
 		if len(shown) != 1 || len(text) > maxBearer || !strings.EqualFold(scheme, "Bearer") {
@@ -316,11 +342,8 @@ func (a *API) recognise(ctx context.Context, r *http.Request) (deal.Token, bool,
 		}
 		return a.Tokens.Token(ctx, deal.BearerToken, Fingerprint([]byte(text)))
 	}
-	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
-		return deal.Token{}, false, nil
-	}
-	c := r.TLS.PeerCertificates[0] // the handshake has proven that the caller has its key
-	if now := a.Now(); now.Before(c.NotBefore) || now.After(c.NotAfter) {
+	c := r.shown.certificate
+	if c == nil || !inTime(c, a.Now()) {
 		return deal.Token{}, false, nil
 	}
 	return a.Tokens.Token(ctx, deal.ClientCertificate, Fingerprint(c.Raw))

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"strings"
 	"sync"
@@ -21,29 +20,36 @@ const longestSubject = 200
 // calls counts what each token asks for.
 type calls struct {
 	mu  sync.Mutex
-	all map[string]*deal.Calls // by fingerprint: no more than there are tokens
+	all map[callerKey]*deal.Calls // no more than there are tokens, and proxies that they came through
 }
 
-func (c *calls) add(token deal.Token, shown *x509.Certificate, what string, at time.Time) {
+// callerKey tells callers apart.
+type callerKey struct{ fingerprint, via string }
+
+func (c *calls) add(token deal.Token, by shown, what string, at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.all == nil {
-		c.all = map[string]*deal.Calls{}
+		c.all = map[callerKey]*deal.Calls{}
 	}
-	one := c.all[token.Fingerprint]
+	if token.Kind != deal.ClientCertificate {
+		by = shown{} // the token counts, whatever else was shown
+	}
+	key := callerKey{token.Fingerprint, by.via}
+	one := c.all[key]
 	if one == nil {
-		one = &deal.Calls{Token: token, From: at, Counts: map[string]int64{}}
-		c.all[token.Fingerprint] = one
+		one = &deal.Calls{Token: token, Via: by.via, From: at, Counts: map[string]int64{}}
+		c.all[key] = one
 	}
-	if shown != nil && token.Kind == deal.ClientCertificate {
-		one.Subject = strings.ToValidUTF8(fmt.Sprintf("%.*s", longestSubject, shown.Subject.String()), "")
+	if by.certificate != nil {
+		one.Subject = strings.ToValidUTF8(fmt.Sprintf("%.*s", longestSubject, by.certificate.Subject.String()), "")
 	}
 	one.To = at
 	one.Counts[what]++
 }
 
 // take returns what was counted, and begins anew.
-func (c *calls) take() map[string]*deal.Calls {
+func (c *calls) take() map[callerKey]*deal.Calls {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	all := c.all
@@ -55,16 +61,17 @@ func (c *calls) take() map[string]*deal.Calls {
 func (c *calls) putBack(one *deal.Calls) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if since := c.all[one.Token.Fingerprint]; since != nil {
+	key := callerKey{one.Token.Fingerprint, one.Via}
+	if since := c.all[key]; since != nil {
 		for what, n := range since.Counts {
 			one.Counts[what] += n
 		}
 		one.To = since.To
 	}
 	if c.all == nil {
-		c.all = map[string]*deal.Calls{}
+		c.all = map[callerKey]*deal.Calls{}
 	}
-	c.all[one.Token.Fingerprint] = one
+	c.all[key] = one
 }
 
 // Audit has the audit log take note of all calls until ctx ends, every ten minutes. Call AuditCalls once more when nothing is
@@ -82,8 +89,9 @@ func (a *API) Audit(ctx context.Context) {
 	}
 }
 
-// AuditCalls has the audit log take note of the calls since it last did.
+// AuditCalls has the audit log take note of the calls since it last did, and of the certificates that were refused.
 func (a *API) AuditCalls(ctx context.Context) {
+	a.auditRefusals(ctx)
 	all := a.calls.take()
 	for _, one := range all {
 		if err := a.Tokens.AuditCalls(ctx, *one); err != nil {

@@ -305,7 +305,7 @@ func (a *API) showValues(ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := a.House.Values(ctx, tx, r.token.Who())
+	v, err := a.House.Values(ctx, tx, r.who())
 	if err != nil {
 		return nil, err
 	}
@@ -332,7 +332,7 @@ func (a *API) fetchDocument(ctx context.Context, r *request) (any, error) {
 	if !slices.ContainsFunc(d.Kept, func(f deal.FileFact) bool { return f.Name == name }) {
 		return nil, nothing()
 	}
-	f, closer, err := a.House.Fetch(ctx, tx, name, r.token.Who())
+	f, closer, err := a.House.Fetch(ctx, tx, name, r.who())
 	if err != nil {
 		return nil, err
 	}
@@ -347,7 +347,7 @@ func (a *API) fetchProof(ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := a.House.Proof(ctx, tx, r.token.Who())
+	text, err := a.House.Proof(ctx, tx, r.who())
 	if err != nil {
 		return nil, err
 	}
@@ -369,7 +369,7 @@ func (a *API) makeEvidence(ctx context.Context, r *request) (any, error) {
 	if l := a.bundles.take(r.token.Fingerprint, 1, a.Now()); !l.ok {
 		return nil, tooMany(l, "token, for evidence bundles, which the sealing key signs,")
 	}
-	write, err := a.House.Evidence(ctx, tx, r.token.Who())
+	write, err := a.House.Evidence(ctx, tx, r.who())
 	if err != nil {
 		return nil, err
 	}
@@ -389,7 +389,7 @@ func (a *API) decide(verb string) func(context.Context, *request) (any, error) {
 		if err := checkWhy(d.Why); err != nil {
 			return nil, err
 		}
-		if err := a.House.Decide(ctx, tx, verb, r.token.Who(), d.Why); err != nil {
+		if err := a.House.Decide(ctx, tx, verb, r.who(), d.Why); err != nil {
 			return nil, err
 		}
 		return a.dealAs(ctx, tx)

@@ -248,7 +248,7 @@ func (a *API) added(ctx context.Context, r *request, c EndpointChange) (any, err
 	if !r.sees(c.Tenant) {
 		return nil, nothing()
 	}
-	c.Who = r.token.Who()
+	c.Who = r.who()
 	done, err := a.House.ChangeEndpoint(ctx, c)
 	if err != nil {
 		return nil, err
@@ -266,7 +266,7 @@ func (a *API) change(ctx context.Context, r *request, c EndpointChange) (Endpoin
 	if err != nil {
 		return EndpointOutcome{}, e, err
 	}
-	c.ID, c.Who = e.ID, r.token.Who()
+	c.ID, c.Who = e.ID, r.who()
 	done, err := a.House.ChangeEndpoint(ctx, c)
 	return done, e, err
 }
@@ -347,6 +347,6 @@ func (a *API) test(ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	done, err := a.House.ChangeEndpoint(ctx, EndpointChange{Verb: "test", ID: e.ID, Event: t.Event, Who: r.token.Who()})
+	done, err := a.House.ChangeEndpoint(ctx, EndpointChange{Verb: "test", ID: e.ID, Event: t.Event, Who: r.who()})
 	return Tested{e.ID, done.Status, done.Problem, done.Took.Milliseconds()}, err
 }

@@ -94,7 +94,7 @@ func (a *API) requestSignature(ctx context.Context, r *request) (any, error) {
 		return nil, err
 	}
 	q := SignatureRequest{Tenants: r.tenants, Tenant: s.Tenant, Rule: s.Rule, Template: s.Template, Record: s.Record,
-		Request: deal.Request{Key: key[0], Asked: string(asked), Who: r.token.Who(), Callback: s.Callback}}
+		Request: deal.Request{Key: key[0], Asked: string(asked), Who: r.who(), Callback: s.Callback}}
 	if p := s.Signer; p != nil {
 		q.Signer = &deal.Person{Name: p.Name, Email: p.Email}
 	}

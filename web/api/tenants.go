@@ -65,7 +65,7 @@ func (a *API) turn(verb string) func(context.Context, *request) (any, error) {
 		if err := checkWhy(d.Why); err != nil {
 			return nil, err
 		}
-		if err := a.House.Turn(ctx, verb, tenant, r.token.Who(), d.Why); err != nil {
+		if err := a.House.Turn(ctx, verb, tenant, r.who(), d.Why); err != nil {
 			return nil, err
 		}
 		all, err := a.tenantStates(ctx, r)
