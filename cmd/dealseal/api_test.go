@@ -53,6 +53,7 @@ type counter struct {
 	api   *api.API
 	log   bytes.Buffer
 
+	now      time.Time // as the API has it: its limits give nothing back while a test runs
 	org      *crmmock.Org
 	record   string                     // of acme's, that has no contract yet
 	txs      map[string]deal.TxID       // by what has become of them
@@ -92,7 +93,7 @@ func apiTenant(id, environment string) tenant {
 // newCounter has tenants acme and beta in production and a sandbox.
 func newCounter(t testing.TB) *counter {
 	t.Helper()
-	c := &counter{t: t, txs: map[string]deal.TxID{}, tokens: map[string]string{}, seen: map[string]map[int]bool{}}
+	c := &counter{t: t, now: time.Now(), txs: map[string]deal.TxID{}, tokens: map[string]string{}, seen: map[string]map[int]bool{}}
 	log := slog.New(slog.NewTextHandler(&c.log, nil))
 	s, err := store.Open(context.Background(), store.Options{Dir: filepath.Join(t.TempDir(), "state"), MasterKey: secret.New(bytes.Repeat([]byte{9}, 32))})
 	c.ok(err)
@@ -137,8 +138,10 @@ func (c *counter) openEngine(h *house, log *slog.Logger) *engine.Engine {
 	return &engine.Engine{Tenants: []engine.Tenant{{ID: "acme", CRM: crm, Production: true, Rules: h.tenants[0].rules}}, Ledger: c.store, Books: c.store, Log: log}
 }
 
+func (c *counter) clock() time.Time { return c.now }
+
 func (c *counter) open(perToken, perAddress int) *api.API {
-	return api.New(api.Options{House: c.house, Tokens: c.store, PerToken: perToken, PerAddress: perAddress, Proxies: &c.proxies, Version: "test", Now: time.Now, Log: c.house.log})
+	return api.New(api.Options{House: c.house, Tokens: c.store, PerToken: perToken, PerAddress: perAddress, Proxies: &c.proxies, Version: "test", Now: c.clock, Log: c.house.log})
 }
 
 // enrol makes client certificates: one of each role, as in admit, and those of a proxy and of a stranger.
@@ -163,7 +166,7 @@ func (c *counter) enrol() {
 	}
 	other := c.proxies
 	other.Header = api.HeaderDER
-	c.behind = api.New(api.Options{House: c.house, Tokens: c.store, PerToken: 100_000, PerAddress: 1_000_000, Proxies: &other, Version: "test", Now: time.Now, Log: c.house.log})
+	c.behind = api.New(api.Options{House: c.house, Tokens: c.store, PerToken: 100_000, PerAddress: 1_000_000, Proxies: &other, Version: "test", Now: c.clock, Log: c.house.log})
 }
 
 // shows has a request come over a connection from an address, with a client certificate and a header.
@@ -939,7 +942,7 @@ func TestTokensThatAreMissedAreTold(t *testing.T) {
 // withoutCheckpoint asks where the audit log was never signed.
 func (c *counter) withoutCheckpoint() {
 	c.t.Helper()
-	fresh := &counter{t: c.t, doc: c.doc, seen: c.seen, tokens: map[string]string{}}
+	fresh := &counter{t: c.t, now: c.now, doc: c.doc, seen: c.seen, tokens: map[string]string{}}
 	s, err := store.Open(context.Background(), store.Options{Dir: filepath.Join(c.t.TempDir(), "fresh"), MasterKey: secret.New(bytes.Repeat([]byte{9}, 32))})
 	c.ok(err)
 	defer s.Close()

@@ -42,6 +42,9 @@ func TestAContractIsSealedKeptAndPutOnItsRecordInConstantMemory(t *testing.T) {
 	before := seal(filled(quotation(1), largeQuote))
 	for name, peak := range seal(filled(quotation(2), largeQuote+muchLarger)) {
 		t.Logf("%s: %d MB, %d MB before", name, peak/megabyte, before[name]/megabyte)
+		if before[name] == 0 {
+			continue // those of before had rested and ended
+		}
 		if grown := peak - before[name]; grown > mayGrow {
 			t.Errorf("attachments that were %d MB larger made %s grow by %d MB", muchLarger/megabyte, name, grown/megabyte)
 		}

@@ -33,7 +33,7 @@ func (k *faultyToken) anotherPair() *faultyToken {
 	other.object("--keypairgen", "--key-type", "RSA:2048", "--label", "seal", "--id", "01", "--usage-sign")
 	other.env = append(other.env, "FAULTY_MODULE="+softHSM(w.t), "FAULTY_SIGNATURES="+w.path("token/other-signatures"))
 	config := strings.Replace(other.config(), fmt.Sprintf(" certificates: %q,", w.path("seal.pem")), "", 1)
-	k.extra = ", timeout: 2s}, house-2: " + strings.TrimSuffix(config, "}") + ", max_uses: 3"
+	k.extra = "}, house-2: " + strings.TrimSuffix(config, "}") + ", max_uses: 3"
 	return other
 }
 
@@ -55,7 +55,7 @@ func (k *faultyToken) otherHasSigned(digest string) int {
 func TestARolloverToAnotherKeyPairGivesTwoSealsForAWhile(t *testing.T) {
 	t.Parallel()
 	s := &hsmStage{}
-	w := newWorld(t, worldOptions{attempts: 12, dual: true, level: "B-LTA", crms: []deal.Kind{deal.Salesforce}, key: func(w *world) string {
+	w := newWorld(t, worldOptions{attempts: tireless, dual: true, level: "B-LTA", crms: []deal.Kind{deal.Salesforce}, key: func(w *world) string {
 		s.key = newFaultyToken(w)
 		s.key.anotherPair()
 		return s.key.config()
@@ -82,7 +82,7 @@ func TestARolloverToAnotherKeyPairGivesTwoSealsForAWhile(t *testing.T) {
 	// A daemon that dies between the signature and its time-stamp, and the switch before the next one.
 	signed := s.signedAndKilled(t, c)
 	until := time.Now().Add(24 * time.Hour)
-	at := time.Now().Add(5 * time.Second)
+	at := time.Now().Add(soon)
 	s.mustRun(t, "certs", "rollover", second, "--at", at.UTC().Format(time.RFC3339Nano), "--dual-until", until.UTC().Format(time.RFC3339), "--why", "another key")
 	eventually(t, "its time has come", func() (bool, string) { return time.Now().After(at), "" })
 	s.stage = w.begin(t)
@@ -208,7 +208,7 @@ func TestAKeyAtAServiceFollowsOneInAnHSM(t *testing.T) {
 		vault.Add("seal", key)
 		server := httptest.NewServer(vault.Vault())
 		w.t.Cleanup(server.Close)
-		s.key.extra = "}, soft: " + strings.TrimSuffix(w.newSoftKey(), "}") + fmt.Sprintf("}, house-2: {kind: vault-transit, timeout: 2s, vault: {address: %q, key: seal, version: 1, token: %q}",
+		s.key.extra = "}, soft: " + strings.TrimSuffix(w.newSoftKey(), "}") + fmt.Sprintf("}, house-2: {kind: vault-transit, vault: {address: %q, key: seal, version: 1, token: %q}",
 			server.URL, w.secretFile("vault-token", kms.Token))
 		return s.key.config()
 	}})

@@ -73,7 +73,14 @@ func (s *stage) awaitPolled(t *testing.T) {
 	t.Helper()
 	eventually(t, "each CRM was polled", func() (bool, string) {
 		log := s.daemon.log()
-		return strings.Count(log, "msg=polled ") == len(s.crms), log
+		for _, c := range s.crms {
+			if !slices.ContainsFunc(strings.Split(log, "\n"), func(line string) bool {
+				return strings.Contains(line, "msg=polled ") && slices.Contains(strings.Fields(line), "tenant="+c.tenant())
+			}) {
+				return false, log
+			}
+		}
+		return true, ""
 	})
 }
 
@@ -101,6 +108,15 @@ func TestAWebhookSealsADealThatNoPollWouldHaveFound(t *testing.T) {
 	mustUseTheKey(t, awaitDone(t, s.ops, record), 1)
 	mustShow(t, c, record, deal.StatusSigned)
 	mustBear(t, c, record, 1)
+	eventually(t, "both deliveries of the move were answered", func() (bool, string) {
+		moves := 0
+		for _, d := range c.portal.Deliveries() {
+			if strings.Contains(string(d.Body), "dealstage") {
+				moves++
+			}
+		}
+		return moves >= 2, fmt.Sprint(moves)
+	})
 	cancel()
 	<-delivered
 

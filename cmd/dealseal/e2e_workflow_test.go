@@ -38,7 +38,7 @@ func TestAWorkflowStandsStillUntilTheContractIsSealed(t *testing.T) {
 		t.Helper()
 		callback = c.portal.Enrol(t.Context(), record, rule)
 		e := c.portal.Execution(callback)
-		if e.State != "BLOCK" || e.Output["hs_expiration_duration"] != "PT48H" {
+		if e.Answered != "BLOCK" || e.Block != "PT48H" {
 			t.Fatalf("the action was answered %d: %+v", e.Status, e)
 		}
 		return callback

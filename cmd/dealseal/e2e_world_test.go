@@ -28,6 +28,7 @@ import (
 	"filippo.io/age"
 	"filippo.io/age/armor"
 
+	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/documents/typst"
 	"github.com/dealseal/dealseal/mocks/crm/hubspot"
@@ -336,7 +337,7 @@ signing:
 
 func (w *world) tenantFile(c crm) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "tenant: {id: %s, name: House Ltd, environment: sandbox, time_zone: Europe/London, currency: EUR}\ncrm: {kind: %s, with: %s}\nguard: {per_hour: off, per_day: off}\nrules:\n", c.tenant(), c.kind(), c.with())
+	fmt.Fprintf(&b, "tenant: {id: %s, name: House Ltd, environment: sandbox, time_zone: Europe/London, currency: EUR}\ncrm: {kind: %s, with: %s}\n%s\nguard: {per_hour: off, per_day: off}\nrules:\n", c.tenant(), c.kind(), c.with(), farNight())
 	for _, r := range []struct{ id, document, seal, trail string }{
 		{ruleContract, "{template: order-form@1}", "normal", "audit-trail@1"},
 		{ruleQuote, `{attachment: "Quote*.pdf"}`, "normal", "audit-trail@1"},
@@ -351,6 +352,16 @@ func (w *world) tenantFile(c crm) string {
 		b.WriteString("push:\n" + push(w))
 	}
 	return b.String()
+}
+
+// farNight has the comparison that each night brings be half a day away: tests run at any time of the day, and some of them make
+// the damage that it would mend.
+func farNight() string {
+	london, err := time.LoadLocation("Europe/London")
+	if err != nil {
+		panic(err)
+	}
+	return fmt.Sprintf("reconcile: {at: %q}", time.Now().In(london).Add(12*time.Hour).Format(config.TimeOfDay))
 }
 
 // shareRendererCache lets all daemons use the compiled renderer that demos use.

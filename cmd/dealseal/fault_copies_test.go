@@ -15,7 +15,7 @@ import (
 // upload its contract: it waits and says why, and takes over what the first has made.
 func TestDaemonsOnTwoCopiesAtOnceSealEachEntryOnce(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, worldOptions{attempts: 1000})
+	s := newStage(t, worldOptions{attempts: tireless})
 	s.daemon.stop(t)
 	copyState(t, s.stateDir, s.path("copy"))
 	first := s.begin(t)

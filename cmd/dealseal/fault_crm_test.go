@@ -255,8 +255,8 @@ func (w *world) cannotPoll(t *testing.T, list []ailing, i int, seen *reasons) {
 		})
 		seen.add(name, reason, c.words())
 		eventually(t, name+": the page says so too", func() (bool, string) {
-			// The next poll may have failed meanwhile, in the same way but with another correlation ID.
-			said, _, _ := strings.Cut(reason, " [correlation ID")
+			// The next poll may have failed meanwhile, with another correlation ID, or a little sooner or later in the same call.
+			said, _, _ := strings.Cut(pollTrouble(w.daemonLog(t)[before:], c.tenant()), " [correlation ID")
 			page := html.UnescapeString(d.see(t, "/"))
 			return strings.Contains(page, said[:min(len(said), 280)]) && strings.Contains(page, "not being read"), page
 		})

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -61,16 +62,17 @@ func TestDealsThatPeopleTouchMeanwhileEndAsTheirRulesSay(t *testing.T) {
 }
 
 // touch makes the deals of one CRM, and has them touched at their moments.
-func (w *world) touch(c crm) busy {
+func (s *stage) touch(c crm) busy {
 	touched := func(rule string, do func(record string)) string {
 		r := c.open(sale{})
-		w.at(1, c.reads(r), func() { do(r) })
+		reads := c.reads(r) // before the document there are one or two: the flow takes what a poll has read, unless that was long ago
+		s.at(0, func(q *http.Request) bool { return reads(q) && s.isGathered(r) }, func() { do(r) })
 		c.move(r, rule)
 		return r
 	}
 	leave := func(record string) { c.move(record, stageLost) }
 	b := busy{c: c, twiceHeld: c.open(sale{quote: quotation(1)}), twiceSealed: c.open(sale{quote: quotation(1)})}
-	w.at(0, c.watches, func() {
+	s.at(0, c.watches, func() {
 		for record, rule := range map[string]string{b.twiceHeld: ruleMemo, b.twiceSealed: ruleStrict} {
 			c.move(record, rule)
 			leave(record)
@@ -83,6 +85,12 @@ func (w *world) touch(c crm) busy {
 	b.leftVoided = touched(ruleQuote, leave)
 	b.leftSealed = touched(ruleLenient, leave)
 	return b
+}
+
+// isGathered reports whether the document of a record's only deal is made of what was read.
+func (s *stage) isGathered(record string) bool {
+	list, err := s.ops.List(context.Background(), store.Filter{Record: record})
+	return err == nil && len(list) == 1 && list[0].Step != deal.Noticed
 }
 
 func nextMillisecond() {

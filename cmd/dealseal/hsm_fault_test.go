@@ -36,6 +36,10 @@ func newHSMStage(t *testing.T, attempts int, prepare func(*faultyToken)) *hsmSta
 	return s
 }
 
+// tireless is how often a step is tried where a test ends the trouble: some attempts are milliseconds apart, and the test may stand
+// still for seconds.
+const tireless = 10_000
+
 // enterMemo lets a deal enter the stage whose deals need the key and little else.
 func enterMemo(c crm) (record string) {
 	record = c.open(sale{quote: quotation(1)})
@@ -73,7 +77,7 @@ func awaitTrouble(t *testing.T, ops operations, record string, condition deal.Co
 // TestAModuleThatFailsOnceCostsNoDealAndSignsEachDigestOnce has the module do what makes it fail before it signs.
 func TestAModuleThatFailsOnceCostsNoDealAndSignsEachDigestOnce(t *testing.T) {
 	t.Parallel()
-	s := newHSMStage(t, 12, func(k *faultyToken) { k.extra = ", timeout: 1s" })
+	s := newHSMStage(t, tireless, func(k *faultyToken) { k.extra = ", timeout: 5s" }) // room for another process on a busy machine
 	for i, fault := range []string{"crash", "hang", "device", "session", "handle", "logged-out", "active", "mechanism"} {
 		t.Run(fault, func(t *testing.T) {
 			c := s.crms[i%len(s.crms)]
@@ -95,7 +99,7 @@ func TestAModuleThatFailsOnceCostsNoDealAndSignsEachDigestOnce(t *testing.T) {
 // TestAModuleThatKeepsFailingGivesTheDealUpWithTheReasonAndARetryGoesOn does the same without an end.
 func TestAModuleThatKeepsFailingGivesTheDealUpWithTheReasonAndARetryGoesOn(t *testing.T) {
 	t.Parallel()
-	s := newHSMStage(t, 2, func(k *faultyToken) { k.extra = ", timeout: 3s" }) // room for another process on a busy machine
+	s := newHSMStage(t, 2, func(k *faultyToken) { k.extra = ", timeout: 5s" }) // room for another process on a busy machine
 	for i, tc := range []struct{ fault, reason string }{
 		{"device", "CKR_DEVICE_ERROR"},
 		{"hang", "deadline passed"}, // the child was killed, or its successor was not up in time on a busy machine
@@ -191,7 +195,7 @@ func (s *hsmStage) setPIN(t *testing.T, pin string) {
 
 func TestATokenThatIsTakenAwayIsWaitedFor(t *testing.T) {
 	t.Parallel()
-	s := newHSMStage(t, 60, func(*faultyToken) {})
+	s := newHSMStage(t, tireless, func(*faultyToken) {})
 	s.mustHaveSigned(t, awaitDone(t, s.ops, enterMemo(s.crms[0])), 1)
 	inside, err := filepath.Glob(s.path("token/tokens/*"))
 	must(t, err)
@@ -216,7 +220,7 @@ func TestATokenThatIsTakenAwayIsWaitedFor(t *testing.T) {
 func TestANetworkHSMThatIsKilledIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	var server *hsmServer
-	s := newHSMStage(t, 60, func(k *faultyToken) {
+	s := newHSMStage(t, tireless, func(k *faultyToken) {
 		server = k.behindServer()
 		server.start(t)
 	})

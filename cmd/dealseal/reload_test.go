@@ -210,7 +210,7 @@ func TestAReloadNamesWhatTakesARestart(t *testing.T) {
 
 func TestADealUnderWayKeepsItsPlanAndTakesAChangedLogin(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, worldOptions{crms: []deal.Kind{deal.HubSpot}, attempts: 100})
+	s := newStage(t, worldOptions{crms: []deal.Kind{deal.HubSpot}, attempts: tireless})
 	c := s.crms[0].(*hubspotCRM)
 	record := c.open(sale{quote: quotation(1)})
 	tenant := "tenants/" + c.tenant() + ".yaml"

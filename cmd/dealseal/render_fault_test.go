@@ -24,9 +24,9 @@ const (
 
 // newMoodyStage is a stage whose first CRM has a template of its own for contracts, an order form that does as its subject
 // says; the other CRM has the order form.
-func newMoodyStage(t *testing.T, timeout string) *stage {
+func newMoodyStage(t *testing.T, timeout string, attempts int) *stage {
 	t.Helper()
-	w := newWorld(t, worldOptions{})
+	w := newWorld(t, worldOptions{attempts: attempts})
 	must(t, os.CopyFS(w.path("templates"), os.DirFS(filepath.Join(repository(t), "templates"))))
 	must(t, os.CopyFS(w.path("templates/moody"), os.DirFS(w.path("templates/order-form"))))
 	edit(t, w.path("templates/moody/template.yaml"), "id: order-form\n", "id: moody\n")
@@ -69,7 +69,7 @@ func enterMood(c crm, subject string) (record string) {
 // them has ended when the other tenant's are done says that those did not wait.
 func TestATemplateThatNeverEndsDelaysNoOtherTenant(t *testing.T) {
 	t.Parallel()
-	s := newMoodyStage(t, "10m")
+	s := newMoodyStage(t, "10m", 3)
 	var endless []string
 	for range 5 {
 		endless = append(endless, enterMood(s.crms[0], moodEndless))
@@ -81,6 +81,7 @@ func TestATemplateThatNeverEndsDelaysNoOtherTenant(t *testing.T) {
 		mustBear(t, s.crms[1], r, 1)
 	}
 	for _, r := range endless {
+		await(t, s.ops, r, 1, "noticed", func(store.Summary) bool { return true })
 		if m := sealings(t, s.ops, r)[0]; m.Attempts > 0 || m.Condition != deal.Running {
 			t.Errorf("an endless deal is %s, %s after %d attempts: %s", m.Step, m.Condition, m.Attempts, m.Reason)
 		}
@@ -90,7 +91,7 @@ func TestATemplateThatNeverEndsDelaysNoOtherTenant(t *testing.T) {
 
 func TestATemplateThatTakesTooLongOrTooMuchGivesTheDealUpByNameAndARetryGoesOn(t *testing.T) {
 	t.Parallel()
-	s := newMoodyStage(t, "4s")
+	s := newMoodyStage(t, "15s", 1) // a busy machine has time for a document within that
 	c := s.crms[0]
 	for _, tc := range []struct{ mood, reason string }{{moodEndless, "deadline passed, the child was killed"}, {moodGreedy, "512 MiB"}} {
 		r := enterMood(c, tc.mood)
@@ -107,7 +108,7 @@ func TestATemplateThatTakesTooLongOrTooMuchGivesTheDealUpByNameAndARetryGoesOn(t
 
 func TestAContractOfTwoHundredPagesIsSealedAndOpens(t *testing.T) {
 	t.Parallel()
-	s := newMoodyStage(t, "60s") // the default is for a machine that is not busy with other tests
+	s := newMoodyStage(t, "3m", 3) // the default is for a machine that is not busy with other tests
 	c := s.crms[0]
 	r := enterMood(c, moodLong)
 	mustUseTheKey(t, awaitDone(t, s.ops, r), 1)
@@ -156,7 +157,7 @@ func TestACharacterThatNoFontHasHoldsTheDealUntilItIsGone(t *testing.T) {
 // TestARendererThatIsKilledIsReplaced kills it in the middle of a document that takes seconds.
 func TestARendererThatIsKilledIsReplaced(t *testing.T) {
 	t.Parallel()
-	s := newMoodyStage(t, "60s")
+	s := newMoodyStage(t, "3m", 3)
 	c := s.crms[0]
 	r := enterMood(c, moodLong)
 	await(t, s.ops, r, 1, "being rendered", func(m store.Summary) bool { return m.Step == deal.Gathered })

@@ -73,7 +73,7 @@ func TestAVaultSealsAndItsTroubleIsWaitedFor(t *testing.T) {
 	s := newServiceStage(t, func(w *world, s *serviceStage) string {
 		server := httptest.NewServer(s.keys.Vault())
 		w.t.Cleanup(server.Close)
-		return fmt.Sprintf("{kind: vault-transit, certificates: %q, timeout: 2s, vault: {address: %q, key: seal, version: 1, token: %q}}", w.path("seal.pem"), server.URL, w.secretFile("vault-token", kms.Token))
+		return fmt.Sprintf("{kind: vault-transit, certificates: %q, timeout: 5s, vault: {address: %q, key: seal, version: 1, token: %q}}", w.path("seal.pem"), server.URL, w.secretFile("vault-token", kms.Token))
 	})
 	c := s.crms[0]
 	const place = "transit/seal version 1"
@@ -108,7 +108,7 @@ func TestDealsAreHeldWhenAKeyHasReachedItsLimitAndGoOnWhenItIsRaised(t *testing.
 	s := newServiceStage(t, func(w *world, s *serviceStage) string {
 		server := httptest.NewServer(s.keys.Vault())
 		w.t.Cleanup(server.Close)
-		return fmt.Sprintf("{kind: vault-transit, max_uses: 2, max_uses_per_day: 1000, certificates: %q, timeout: 2s, vault: {address: %q, key: seal, version: 1, token: %q}}", w.path("seal.pem"), server.URL, w.secretFile("vault-token", kms.Token))
+		return fmt.Sprintf("{kind: vault-transit, max_uses: 2, max_uses_per_day: 1000, certificates: %q, vault: {address: %q, key: seal, version: 1, token: %q}}", w.path("seal.pem"), server.URL, w.secretFile("vault-token", kms.Token))
 	})
 	c := s.crms[0]
 	s.keys.SetFault(kms.Lost, 1) // an attempt more of the same document
@@ -146,7 +146,7 @@ func TestAKeyAtGoogleSeals(t *testing.T) {
 	s := newServiceStage(t, func(w *world, s *serviceStage) string {
 		server := httptest.NewServer(s.keys.Google(false))
 		w.t.Cleanup(server.Close)
-		return fmt.Sprintf("{kind: gcp-kms, certificates: %q, timeout: 2s, gcp: {version: %s, credentials: %q, endpoint: %q}}",
+		return fmt.Sprintf("{kind: gcp-kms, certificates: %q, gcp: {version: %s, credentials: %q, endpoint: %q}}",
 			w.path("seal.pem"), kms.GoogleVersion(1), w.secretFile("account", kms.GoogleCredentials(server.URL)), server.URL)
 	})
 	s.seals(t, s.crms[0], kms.GoogleVersion(1), 1)
@@ -161,7 +161,7 @@ func TestAKeyAtAzureSeals(t *testing.T) {
 	s := newServiceStage(t, func(w *world, s *serviceStage) string {
 		server := httptest.NewServer(s.keys.Azure())
 		w.t.Cleanup(server.Close)
-		return fmt.Sprintf("{kind: azure-keyvault, certificates: %q, timeout: 2s, azure: {key: %q, tenant: %q, client_id: %q, client_secret: %q, authority: %q}}",
+		return fmt.Sprintf("{kind: azure-keyvault, certificates: %q, azure: {key: %q, tenant: %q, client_id: %q, client_secret: %q, authority: %q}}",
 			w.path("seal.pem"), server.URL+kms.AzureVersion(1), kms.AzureTenant, kms.AzureClient, w.secretFile("azure-secret", kms.AzureSecret), server.URL)
 	})
 	s.seals(t, s.crms[0], kms.AzureVersion(1), 1)
@@ -185,8 +185,8 @@ func TestAKeyAtAnotherServiceStandsIn(t *testing.T) {
 		w.t.Cleanup(second.Close)
 		spare.Add("seal", s.key)
 		credentials := w.secretFile("aws", "[default]\naws_access_key_id="+kms.AWSAccessKey+"\naws_secret_access_key="+kms.Token+"\n")
-		return fmt.Sprintf("{kind: vault-transit, fall_back: [spare], certificates: %q, timeout: 2s, vault: {address: %q, key: seal, version: 1, token: %q}}, "+
-			"spare: {kind: aws-kms, certificates: %q, timeout: 2s, aws: {region: eu-central-1, key: %s, credentials: %q, endpoint: %q}}",
+		return fmt.Sprintf("{kind: vault-transit, fall_back: [spare], certificates: %q, vault: {address: %q, key: seal, version: 1, token: %q}}, "+
+			"spare: {kind: aws-kms, certificates: %q, aws: {region: eu-central-1, key: %s, credentials: %q, endpoint: %q}}",
 			w.path("seal.pem"), first.URL, w.secretFile("vault-token", kms.Token), w.path("seal.pem"), kms.AWSKeyID, credentials, second.URL)
 	})
 	c := s.crms[0]

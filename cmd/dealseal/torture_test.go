@@ -108,7 +108,7 @@ func newTorture(t *testing.T, kills int, seed uint64) *torture {
 	x := &torture{kills: kills, seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), progress: make(chan time.Time, 1), byRecord: map[string]*entered{}}
 	x.world = newWorld(t, worldOptions{attempts: 40, keep: true, key: func(w *world) string {
 		x.key = newFaultyToken(w)
-		x.key.extra = ", timeout: 2s"
+		x.key.extra = ", timeout: 5s"
 		return x.key.config()
 	}})
 	x.answered = x.observe

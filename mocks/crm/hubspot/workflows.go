@@ -36,6 +36,9 @@ type Execution struct {
 	Expires time.Time
 	// Status is that of the last answer, 0 without one. Told is how often somebody has finished it with success.
 	Status, Told int
+	// Answered is the state that the first answer which could be used has given it, and Block for how long it was to stand still:
+	// it may have been told how to go on by the time that somebody looks.
+	Answered, Block string
 
 	body []byte
 }
@@ -167,6 +170,7 @@ func (e *Execution) take(answer []byte, now time.Time) {
 		e.State = "FAILED"
 		return
 	}
+	defer func() { e.Answered, e.Block = e.State, e.Output["hs_expiration_duration"] }()
 	var said struct {
 		OutputFields map[string]string `json:"outputFields"`
 	}
