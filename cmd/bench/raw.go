@@ -2,9 +2,13 @@ package main
 
 import (
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
+	"math/big"
 	"os"
 	"slices"
 
@@ -86,6 +90,27 @@ func (r *rawToken) signDigest(digest []byte) ([]byte, error) {
 		return nil, err
 	}
 	return r.ctx.Sign(s, append(slices.Clip(r.prefix), digest...))
+}
+
+// signChecked does for a document what a sealer has to do at least: hash it, have it signed and check the value.
+func (r *rawToken) signChecked(doc []byte, public crypto.PublicKey) error {
+	digest := sha256.Sum256(doc)
+	value, err := r.signDigest(digest[:])
+	if err != nil {
+		return err
+	}
+	valid := false
+	switch k := public.(type) {
+	case *rsa.PublicKey:
+		valid = rsa.VerifyPKCS1v15(k, crypto.SHA256, digest[:], value) == nil
+	case *ecdsa.PublicKey:
+		half := len(value) / 2
+		valid = ecdsa.Verify(k, digest[:], new(big.Int).SetBytes(value[:half]), new(big.Int).SetBytes(value[half:]))
+	}
+	if !valid {
+		return fmt.Errorf("a value of the token does not verify with a %T", public)
+	}
+	return nil
 }
 
 func (r *rawToken) close() {
