@@ -294,8 +294,8 @@ type Profile struct {
 	// VRI says in the document's security store for which signature its evidence is, which some validators look at first; for
 	// levels B-LT and B-LTA. Default false: all evidence is for all signatures.
 	VRI bool `yaml:"vri"`
-	// MinValidity is how long the key's certificate has to be valid yet, such as 720h; with less, deals are held before
-	// they are sealed. Default: 336h (14 days), or a third of the certificate's life if that is less.
+	// MinValidity is how long the key's certificate has to be valid yet, such as 30d; with less, deals are held before
+	// they are sealed. Default: 14d, or a third of the certificate's life if that is less.
 	MinValidity time.Duration `yaml:"min_validity"`
 	// MinRSA, MinCurve and MinHash are the weakest that is taken of the certificates of seal and time-stamp. Defaults 2048
 	// (bits), 256 (bits of the curve) and SHA-256; nothing weaker can be asked for.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v4"
 
@@ -193,8 +194,7 @@ func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
 		{"a limit of nothing", goodMain, []string{goodTenant + "    guard: {per_hour: 0}\n"}, []string{"a.yaml:11", "rules[0].guard.per_hour", "from 1 to 1000000, or off"}},
 		{"a limit of many", goodMain, []string{goodTenant + "guard: {per_day: many}\n"}, []string{"a.yaml:11", "guard.per_day", "or off"}},
 		{"a limit that a tenant has not", goodMain, []string{goodTenant + "guard: {first_run: 3}\n"}, []string{"a.yaml:11", `unknown key "guard.first_run"`}},
-		{"follow-up too soon", goodMain, []string{strings.Replace(goodTenant, "Status__c}}", "Status__c}, follow_up: {after: 10m}}", 1)}, []string{"a.yaml:10", "1h to 8760h", "a week is 168h"}},
-		{"follow-up in days", goodMain, []string{strings.Replace(goodTenant, "Status__c}}", "Status__c}, follow_up: {after: 7d}}", 1)}, []string{"a.yaml:10", "after"}},
+		{"follow-up too soon", goodMain, []string{strings.Replace(goodTenant, "Status__c}}", "Status__c}, follow_up: {after: 10m}}", 1)}, []string{"a.yaml:10", "1h to 365d"}},
 		{"follow-up over the status", goodMain, []string{strings.Replace(goodTenant, "Status__c}}", "Status__c}, follow_up: {field: Status__c}}", 1)}, []string{"a.yaml:10", "a date/time field of its own"}},
 		{"move for no status", goodMain, []string{strings.Replace(goodTenant, "    seal:", "    move: {sigend: X}\n    seal:", 1)}, []string{"a.yaml:", `not for "sigend"`, `did you mean "signed"`}},
 		{"move to nowhere", goodMain, []string{strings.Replace(goodTenant, "    seal:", "    move: {signed: ''}\n    seal:", 1)}, []string{"move.signed is empty"}},
@@ -329,6 +329,25 @@ func TestLimitsOfTheGuard(t *testing.T) {
 	for i, l := range []struct{ got, want int }{{rule.PerHour.Or(1), 7}, {rule.SameUser.Or(2), 0}, {rule.FirstRun.Or(3), 3}, {all.PerDay.Or(4), 9}, {all.PerHour.Or(5), 5}} {
 		if l.got != l.want {
 			t.Errorf("limit %d is %d, want %d", i, l.got, l.want)
+		}
+	}
+}
+
+func TestDurationsMayBeWrittenInWeeksAndDays(t *testing.T) {
+	for text, want := range map[string]time.Duration{"7d": 168 * time.Hour, "2w": 336 * time.Hour, "1w1d12h": 204 * time.Hour, "90m": 90 * time.Minute} {
+		c, err := load(t, goodMain, strings.Replace(goodTenant, "Status__c}}", "Status__c}, follow_up: {after: "+text+"}}", 1))
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if got := c.Loaded[0].Rules[0].WriteBack.FollowUp.After; got != want {
+			t.Errorf("%s is %s, want %s", text, got, want)
+		}
+	}
+	for _, text := range []string{"7", "d", "7days", "1d1w", "1.5d", "-7d", "99999999d"} {
+		_, err := load(t, goodMain, strings.Replace(goodTenant, "Status__c}}", "Status__c}, follow_up: {after: "+text+"}}", 1))
+		if err == nil || !strings.Contains(err.Error(), "a.yaml:10") || !strings.Contains(err.Error(), "must be") {
+			t.Errorf("%s: %v", text, err)
 		}
 	}
 }

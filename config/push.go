@@ -37,7 +37,7 @@ type Push struct {
 	// ClientCA is a PEM file with the roots of client certificates, ClientNames whom they must be for. Default: none is asked for.
 	ClientCA    string   `yaml:"client_ca"`
 	ClientNames []string `yaml:"client_names"`
-	// Block is how long the workflow of a hubspot-action stands still at most: whole hours, 1h to 720h. Default 168h. Shortly
+	// Block is how long the workflow of a hubspot-action stands still at most: whole hours, 1h to 30d. Default 7d. Shortly
 	// before that it is told how the deal stands. It is for workflows that come from then on.
 	Block time.Duration `yaml:"block"`
 }
@@ -136,7 +136,7 @@ func (c *Config) checkPushes(t *Tenant) (errs []error) {
 		case p.Source != PushHubSpotAction:
 			fail("block", "block is for source hubspot-action only: no other sender waits")
 		case p.Block < time.Hour || p.Block > 720*time.Hour || p.Block%time.Hour != 0:
-			fail("block", "block is %s: it must be whole hours, 1h to 720h", p.Block)
+			fail("block", "block is %s: it must be whole hours, 1h to 30d (720h)", p.Block)
 		}
 		if (p.ClientCA == "") != (len(p.ClientNames) == 0) {
 			fail("client_ca", "client_ca and client_names belong together: many have a certificate of a public authority")

@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -110,7 +113,23 @@ func (c *checker) fail(n *yaml.Node, format string, args ...any) {
 var (
 	nodeType = reflect.TypeFor[yaml.Node]()
 	textType = reflect.TypeFor[encoding.TextUnmarshaler]()
+	spanType = reflect.TypeFor[time.Duration]()
 )
+
+// days is how a duration of a day or more may begin: weeks and days, before what Go's notation knows.
+var days = regexp.MustCompile(`^(?:(\d{1,4})w)?(?:(\d{1,5})d)?`)
+
+// inHours returns a duration with its weeks and days as hours: 7d12h is 168h12h. It is false for one that has none. Days are of
+// 24 hours, whatever the clocks of a country do.
+func inHours(s string) (string, bool) {
+	m := days.FindStringSubmatch(s)
+	if m[0] == "" {
+		return "", false
+	}
+	weeks, _ := strconv.Atoi(m[1])
+	n, _ := strconv.Atoi(m[2])
+	return strconv.Itoa((weeks*7+n)*24) + "h" + s[len(m[0]):], true
+}
 
 func (c *checker) check(n *yaml.Node, t reflect.Type, path string) {
 	for t.Kind() == reflect.Pointer {
@@ -141,6 +160,11 @@ func (c *checker) check(n *yaml.Node, t reflect.Type, path string) {
 		}
 	case n.Kind != yaml.ScalarNode:
 		c.fail(n, "%s must be a single value", path)
+	case t == spanType:
+		if h, ok := inHours(n.Value); ok {
+			n.Value = h
+		}
+		fallthrough
 	default:
 		if err := n.Load(reflect.New(t).Interface()); err != nil {
 			c.fail(n, "%s must be %s", path, kindName(t))
@@ -150,8 +174,8 @@ func (c *checker) check(n *yaml.Node, t reflect.Type, path string) {
 
 func kindName(t reflect.Type) string {
 	switch {
-	case t.String() == "time.Duration":
-		return "a duration such as 60s or 5m"
+	case t == spanType:
+		return "a duration such as 60s, 5m or 7d"
 	case t.Kind() == reflect.Bool:
 		return "true or false"
 	case t.Kind() >= reflect.Int && t.Kind() <= reflect.Uint64:

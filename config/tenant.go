@@ -254,7 +254,7 @@ type WriteBack struct {
 
 // FollowUp says how long is too long (docs/followup.md).
 type FollowUp struct {
-	// After is for how long. 1h to 8760h, default 168h (7 days).
+	// After is for how long. 1h to 365d, default 7d.
 	After time.Duration `yaml:"after"`
 	// Field is a date/time field, which is given the moment. Default: none; then webhooks alone are told.
 	Field string `yaml:"field"`
@@ -504,7 +504,7 @@ func (c *Config) checkRule(t *Tenant, path string, r Rule) (errs []error) {
 	}
 	if f := r.WriteBack.FollowUp; f != nil {
 		if f.After < time.Hour || f.After > 365*24*time.Hour {
-			fail("write_back.follow_up.after", "write_back.follow_up.after is %s: it must be 1h to 8760h; days are written in hours, a week is 168h", f.After)
+			fail("write_back.follow_up.after", "write_back.follow_up.after is %s: it must be 1h to 365d (8760h)", f.After)
 		}
 		if others := slices.DeleteFunc(r.WriteBack.Names(), func(n string) bool { return n != f.Field }); f.Field != "" && len(others) > 1 {
 			fail("write_back.follow_up.field", "write_back.follow_up.field is %s, which write_back uses for something else: it needs a date/time field of its own", f.Field)

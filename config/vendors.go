@@ -43,7 +43,7 @@ type Delegated struct {
 	// for a signature that is valid and reaches none of them, as those of form adbe.pkcs7.detached. A document that reaches less
 	// holds its deal. Whatever is asked for, what is shown is what was found. Default B-B.
 	Level string `yaml:"level"`
-	// Patience is how long the vendor may say nothing decisive before the deal is held for a person. 1h to 8760h, default 720h.
+	// Patience is how long the vendor may say nothing decisive before the deal is held for a person. 1h to 365d, default 30d.
 	Patience time.Duration `yaml:"patience"`
 }
 
@@ -110,7 +110,7 @@ func checkDelegated(t *Tenant, path string, r Rule) (errs []error) {
 		fail("delegated.level", "delegated.level is %q: it must be B-B, B-T, B-LT, B-LTA or any", d.Level)
 	}
 	if d.Patience < leastPatience || d.Patience > mostPatience {
-		fail("delegated.patience", "delegated.patience is %s: it must be 1h to 8760h", d.Patience)
+		fail("delegated.patience", "delegated.patience is %s: it must be 1h to 365d (8760h)", d.Patience)
 	}
 	if !reflect.DeepEqual(r.Document, Document{}) {
 		fail("document", "document is for what is made or sealed here: a rule that is delegated has none")

@@ -41,7 +41,7 @@ func TestWrongVendorsSayWhereAndWhatIsRight(t *testing.T) {
 		"a field of ours":         {"Certyneo_Transaction_ID__c", "Tx__c", []string{"a.yaml:8", "which write_back overwrites"}},
 		"a follow-up's field":     {"{field: Status__c}}", "{field: Status__c}, follow_up: {field: Certyneo_Transaction_ID__c}}", []string{"a.yaml:8", "which write_back overwrites"}},
 		"no level":                {"_ID__c}", "_ID__c, level: B-X}", []string{"a.yaml:8", "B-LTA or any"}},
-		"no patience":             {"_ID__c}", "_ID__c, patience: 5m}", []string{"a.yaml:8", "1h to 8760h"}},
+		"no patience":             {"_ID__c}", "_ID__c, patience: 5m}", []string{"a.yaml:8", "1h to 365d"}},
 		"a document as well":      {"    delegated:", "    document: {template: order-form@1}\n    delegated:", []string{"a.yaml:8", "a rule that is delegated has none"}},
 		"a seal as well":          {"    delegated:", "    seal: contract\n    delegated:", []string{"a.yaml:8", "no key is used"}},
 		"if it left":              {"    delegated:", "    if_left: void\n    delegated:", []string{"a.yaml:8", "asked before a seal"}},
