@@ -14,6 +14,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,6 +24,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
+	"github.com/dealseal/dealseal/pins"
 	"github.com/dealseal/dealseal/secret"
 )
 
@@ -272,6 +274,9 @@ type TSA struct {
 	// Quota is how many requests a day (UTC) it may be sent; then the others are asked, and if there is none, deals wait.
 	// The daemon counts in its database, and for "dealseal sign" and "extend" too while it runs. Default 0: any number.
 	Quota int `yaml:"quota"`
+	// Pins are keys one of which has to be in the chain of certificates that the server presents, sha256/BASE64 of their public
+	// key (RFC 7469); two at least are advised. Only with https. A reload takes them. Default: any key that the machine trusts.
+	Pins pins.Set `yaml:"pins"`
 }
 
 // Profile is how a document is sealed.
@@ -644,11 +649,28 @@ func (c *Config) check() (errs []error) {
 		if !strings.HasPrefix(t.URL, "http://") && !strings.HasPrefix(t.URL, "https://") {
 			fail(fmt.Sprintf("signing.tsa.%d.url", i), "signing.tsa[%d].url must start with http:// or https://", i)
 		}
+		if len(t.Pins) > 0 && !strings.HasPrefix(t.URL, "https://") {
+			fail(fmt.Sprintf("signing.tsa.%d.pins", i), "signing.tsa[%d].pins needs an https address: nothing is presented on others that could be pinned", i)
+		}
+		for j, other := range c.Signing.TSA[:i] {
+			if hostOf(t.URL) == hostOf(other.URL) && !slices.Equal(t.Pins, other.Pins) {
+				fail(fmt.Sprintf("signing.tsa.%d", i), "signing.tsa[%d] has other pins than signing.tsa[%d], and the same host: name the same ones for both", i, j)
+			}
+		}
 		if t.Quota < 0 {
 			fail(fmt.Sprintf("signing.tsa.%d.quota", i), "signing.tsa[%d].quota is negative: it is a number of requests a day", i)
 		}
 	}
 	return errs
+}
+
+// hostOf is the host of an address; empty if it has none.
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(u.Hostname())
 }
 
 func (c *Config) checkKey(path string, k Key) (errs []error) {

@@ -49,6 +49,8 @@ func fallBack(house, spare string) string {
 	return strings.Replace(goodMain, `{kind: soft, file: key.pem, passphrase: "credential:passphrase"}`, fmt.Sprintf(key+"\n    spare: "+key, house, spare), 1)
 }
 
+const aPin = "sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+
 // behind is an API behind proxies.
 func behind(says string) string {
 	return "api:\n  listen: \"127.0.0.1:8444\"\n  tls: {certificate: c.pem, key: \"credential:k\"}\n  proxies: {" + says + "}\n"
@@ -165,6 +167,10 @@ func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
 		{"proxies without a CA", goodMain + behind("addresses: [10.1.2.3], header: Client-Cert"), []string{goodTenant}, []string{"dealseal.yaml:13", "api.proxies.client_ca is missing"}},
 		{"a proxy on this machine without a certificate", goodMain + behind("addresses: [\"::1\"], header: Client-Cert, client_ca: ca.pem"), []string{goodTenant}, []string{"dealseal.yaml:13", "is this machine", "certificates"}},
 		{"proxies without TLS", strings.Replace(goodMain+behind("addresses: [127.0.0.1], certificates: [p.pem], header: Client-Cert, client_ca: ca.pem"), "  tls: {certificate: c.pem, key: \"credential:k\"}\n", "", 1), []string{goodTenant}, []string{"dealseal.yaml:12", "api.proxies needs api.tls"}},
+		{"a pin of another kind", strings.Replace(goodMain, "http://127.0.0.1:1/tsa\"", "https://tsa.example\", pins: [sha1/AAAA]", 1), []string{goodTenant}, []string{"dealseal.yaml:6", "is no pin", "such as sha256/"}},
+		{"a pin where nothing is presented", strings.Replace(goodMain, "http://127.0.0.1:1/tsa\"", "http://127.0.0.1:1/tsa\", pins: ["+aPin+"]", 1), []string{goodTenant}, []string{"dealseal.yaml:6", "needs an https address"}},
+		{"pins of one host that differ", strings.Replace(goodMain, "http://127.0.0.1:1/tsa\"", "https://tsa.example/a\", pins: ["+aPin+"]}, {url: \"https://TSA.example/b\"", 1), []string{goodTenant}, []string{"dealseal.yaml:6", "signing.tsa[1] has other pins than signing.tsa[0]"}},
+		{"a pin of a CRM of another kind", goodMain, []string{strings.Replace(goodTenant, "  kind: salesforce\n", "  kind: salesforce\n  pins: {acme.my.salesforce.com: [AAAA]}\n", 1)}, []string{"a.yaml:4", "is no pin"}},
 		{"an API nowhere", goodMain + "api: {per_token: 5}\n", []string{goodTenant}, []string{"dealseal.yaml:10", "api.listen is missing"}},
 		{"an API that answers nobody", goodMain + "api: {listen: \"127.0.0.1:8485\", per_token: -1}\n", []string{goodTenant}, []string{"dealseal.yaml:10", "api.per_token is -1"}},
 		{"no profile at all", strings.Replace(goodMain, "contract: {key: house}", "{}", 1), []string{goodTenant}, []string{`"contract", which is not under signing.profiles`}},

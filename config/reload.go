@@ -9,7 +9,7 @@ import (
 )
 
 // Reload reads everything anew for a daemon that runs with c. What a reload takes is new in next: the tenant files, the
-// folders templates and tenants, notify, and log.level. All else in next is as it is in c; restart names the keys of dealseal.yaml
+// folders templates and tenants, notify, the pins of signing.tsa, and log.level. All else in next is as it is in c; restart names the keys of dealseal.yaml
 // that have changed and take a restart, as dotted paths. Tenant files are judged by what the daemon runs with: one that
 // needs a profile that takes a restart is an error. All complaints are returned, joined; c is never changed.
 func (c *Config) Reload() (next *Config, restart []string, err error) {
@@ -22,6 +22,7 @@ func (c *Config) Reload() (next *Config, restart []string, err error) {
 	taken.root, taken.file = file.root, file
 	taken.Templates, taken.Tenants, taken.Log.Level = file.Templates, file.Tenants, file.Log.Level
 	taken.Notify = file.Notify
+	taken.Signing.TSA = withPinsOf(c.Signing.TSA, file.Signing.TSA)
 	if taken.Loaded, err = loadTenants(file.Tenants); err != nil {
 		errs = append(errs, err)
 	}
@@ -31,6 +32,17 @@ func (c *Config) Reload() (next *Config, restart []string, err error) {
 	}
 	taken.file = nil
 	return &taken, differences("", reflect.ValueOf(taken), reflect.ValueOf(*file)), nil
+}
+
+// withPinsOf are the servers that run, with the pins that they have by now.
+func withPinsOf(run, now []TSA) []TSA {
+	run = slices.Clone(run)
+	for i := range run {
+		if i < len(now) && run[i].URL == now[i].URL {
+			run[i].Pins = now[i].Pins
+		}
+	}
+	return run
 }
 
 // unknownProfile says why a rule's profile is not there.

@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/dealseal/dealseal/pins"
 )
 
 // Tenant is one tenant file: one CRM account and its rules. A reload takes every change of it. Deals that are known
@@ -111,6 +113,10 @@ type CRM struct {
 	Kind string `yaml:"kind"`
 	// With is the connector's own configuration.
 	With yaml.Node `yaml:"with"`
+	// Pins are, by the host of the CRM that is called, keys one of which has to be in the chain of certificates that it
+	// presents, sha256/BASE64 of their public key (RFC 7469); two at least are advised. Default: any key that the machine
+	// trusts. docs/threats.md says why to think twice.
+	Pins map[string]pins.Set `yaml:"pins"`
 }
 
 // Rule says what happens when a record enters a stage.

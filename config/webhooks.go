@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/dealseal/dealseal/pins"
 	"github.com/dealseal/dealseal/secret"
 )
 
@@ -74,6 +75,9 @@ type Webhook struct {
 	// ClientCert and ClientKey are PEM files that show the receiver who we are. Default: none.
 	ClientCert string `yaml:"client_cert"`
 	ClientKey  string `yaml:"client_key"`
+	// Pins are keys one of which has to be in the chain of certificates that the receiver presents, sha256/BASE64 of their public
+	// key (RFC 7469). Default: any key that is trusted.
+	Pins pins.Set `yaml:"pins"`
 }
 
 func (c *Config) checkOutbound() (errs []error) {

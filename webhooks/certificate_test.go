@@ -18,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dealseal/dealseal/pins"
 )
 
 // issue writes a certificate of its own with a name, and its key.
@@ -87,4 +89,43 @@ func TestAClientCertificateIsReadWhenItIsShown(t *testing.T) {
 	}
 	cancel()
 	<-ended
+}
+
+// TestAReceiverWithoutAPinnedKeyIsToldNothing, and which keys it has is in the reason.
+func TestAReceiverWithoutAPinnedKeyIsToldNothing(t *testing.T) {
+	t.Parallel()
+	told := make(chan bool, 10)
+	server := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { told <- true }))
+	defer server.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	d := &Deliverer{Guard: NewGuard(allow("127.0.0.0/8")), Log: slog.New(slog.DiscardHandler), Trust: &tls.Config{RootCAs: roots}}
+	for name, c := range map[string]struct {
+		pins pins.Set
+		ok   bool
+	}{
+		"none": {nil, true}, "its own": {pins.Set{{7}, pins.Of(server.Certificate())}, true}, "another": {pins.Set{{7}}, false},
+	} {
+		e := endpointWith(t, "standard-webhooks", standardSecretOf("a secret that is long enough"))
+		e.URL, e.Pins = server.URL, c.pins
+		client, err := d.client(*e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Post(e.URL, "application/json", nil)
+		if err == nil {
+			resp.Body.Close()
+		}
+		client.CloseIdleConnections()
+		reason := ""
+		if err != nil {
+			reason = Reason(err)
+		}
+		if (err == nil) != c.ok || c.ok != (len(told) == 1) || !c.ok && (!strings.Contains(reason, "it presented "+pins.Of(server.Certificate()).String()) || !strings.Contains(reason, "the pins of this endpoint")) {
+			t.Errorf("%s: %v, told %d times: %s", name, err, len(told), reason)
+		}
+		for len(told) > 0 {
+			<-told
+		}
+	}
 }

@@ -242,7 +242,11 @@ func (d *Deliverer) client(e Endpoint) (*http.Client, error) {
 			return nil, err
 		}
 	}
-	return d.Guard.client(strings.HasPrefix(e.URL, "https:"), e.Concurrency, certificate, d.Trust), nil
+	c := d.Guard.client(strings.HasPrefix(e.URL, "https:"), e.Concurrency, certificate, d.Trust)
+	if e.Pins != nil {
+		c.Transport.(*http.Transport).TLSClientConfig.VerifyConnection = e.Pins.Verify(e.Host(), "the pins of this endpoint")
+	}
+	return c, nil
 }
 
 func (r *runner) wake() {

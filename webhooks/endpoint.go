@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dealseal/dealseal/pins"
 	"github.com/dealseal/dealseal/secret"
 )
 
@@ -52,6 +53,8 @@ type Endpoint struct {
 	// ClientCert and ClientKey are files, in PEM.
 	ClientCert string `json:"client_cert,omitempty"`
 	ClientKey  string `json:"client_key,omitempty"`
+	// Pins are keys one of which the receiver's chain has to have; none: any.
+	Pins pins.Set `json:"pins,omitempty"`
 	// Secrets are those that count, the newest first. During a rotation there are two.
 	Secrets []Secret `json:"-"`
 }
@@ -98,6 +101,9 @@ func (e *Endpoint) Defaults() {
 	}
 	if len(e.Headers) == 0 {
 		e.Headers = nil
+	}
+	if len(e.Pins) == 0 {
+		e.Pins = nil
 	}
 	if e.Dialect == "custom" && e.Signed == "" {
 		e.Signed = "{body}"
@@ -173,6 +179,9 @@ func (e *Endpoint) checkBounds(fail func(field, format string, args ...any)) {
 	}
 	if (e.ClientCert == "") != (e.ClientKey == "") {
 		fail("client_cert", "a client certificate needs client_cert and client_key")
+	}
+	if e.Pins != nil && !strings.HasPrefix(e.URL, "https:") {
+		fail("pins", "pins need an https address: nothing is presented on others that could be pinned")
 	}
 }
 

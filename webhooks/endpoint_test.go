@@ -12,6 +12,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
+	"github.com/dealseal/dealseal/pins"
 	"github.com/dealseal/dealseal/secret"
 )
 
@@ -244,6 +245,7 @@ func TestWhatAnEndpointMayNotBeIsSaidWithoutItsAddressOrSecret(t *testing.T) {
 		{"concurrency", func(e *Endpoint) { e.Concurrency = 1000 }},
 		{"retry", func(e *Endpoint) { e.Waits = []time.Duration{-1} }},
 		{"client_cert", func(e *Endpoint) { e.ClientCert = "cert.pem" }},
+		{"pins", func(e *Endpoint) { e.URL, e.Pins = "http://receiver.example/hidden", pins.Set{{7}} }},
 		{"secret", func(e *Endpoint) { e.Secrets = []Secret{{Value: secret.New([]byte("whsec_hidden"))}} }},
 		{"secret", func(e *Endpoint) { e.Dialect, e.Secrets = "sdf", []Secret{{Value: secret.New([]byte("hidden"))}} }},
 		{"headers", func(e *Endpoint) { e.Headers = map[string]string{"X": "y"} }},

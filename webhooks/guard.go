@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"code.dny.dev/ssrf"
+
+	"github.com/dealseal/dealseal/pins"
 )
 
 // Guard says what a call to an address that somebody has configured may reach: the public internet, and what it is allowed
@@ -87,12 +89,15 @@ func reasonOf(err error) string {
 	var forbidden *forbiddenError
 	var dns *net.DNSError
 	var certificate *tls.CertificateVerificationError
+	var pinned *pins.MismatchError
 	var timeout interface{ Timeout() bool }
 	switch {
 	case errors.As(err, &forbidden):
 		return forbidden.reason
 	case errors.As(err, &dns):
 		return "its name was not found"
+	case errors.As(err, &pinned):
+		return pinned.Error()
 	case errors.As(err, &certificate):
 		return "its certificate: " + certificate.Err.Error()
 	case errors.As(err, &timeout) && timeout.Timeout():

@@ -135,6 +135,7 @@ func commands() []command {
 				fs.StringVar(&o.enrol.est, "est", "", "of enrol: the https `address` of the CA's EST service, such as https://ca.example.com/.well-known/est")
 				fs.IntVar(&o.enrol.within, "within", 0, "of enrol: do nothing unless the key's certificates end within so many `days`")
 				fs.StringVar(&o.enrol.ca, "ca", "", "of enrol: a PEM `file` with the roots that the EST service is trusted by (default: those of the machine)")
+				fs.StringVar(&o.enrol.pins, "pins", "", "of enrol: `pins` with commas between them, sha256/BASE64, one of which the EST service's chain must have (default: any)")
 				fs.StringVar(&o.enrol.user, "user", "", "of enrol: the `name` to log in with")
 				fs.StringVar(&o.enrol.password, "password", "", "of enrol: a `reference` to its password, such as file:/PATH")
 				fs.StringVar(&o.enrol.clientCert, "client-cert", "", "of enrol: a PEM `file` with the certificate to log in with")

@@ -61,8 +61,11 @@ func appendLine(file, line string) {
 
 // crashTransport makes a point of each HTTP call: "http/<name>/<METHOD> <path>/before" and "/after". After means that
 // the other side has done its work and the answer has begun to arrive.
-func crashTransport(name string) http.RoundTripper {
-	return &crashingTransport{name: "http/" + name + "/", next: http.DefaultTransport.(*http.Transport).Clone()}
+func crashTransport(name string, through http.RoundTripper) http.RoundTripper {
+	if through == nil {
+		through = http.DefaultTransport.(*http.Transport).Clone()
+	}
+	return &crashingTransport{name: "http/" + name + "/", next: through}
 }
 
 type crashingTransport struct {

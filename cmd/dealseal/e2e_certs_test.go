@@ -13,6 +13,7 @@ import (
 
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/mocks/pki"
+	"github.com/dealseal/dealseal/pins"
 	"github.com/dealseal/dealseal/store"
 )
 
@@ -364,10 +365,15 @@ func TestAKeyGetsItsNextCertificateFromTheCAItself(t *testing.T) {
 	refused("somebody there has to agree", stdout, stderr, code)
 	stdout, stderr, code = s.run(t, "certs", "enrol", "--key", "house", "--est", ca.URL+pki.PathEST)
 	refused("certificate", stdout, stderr, code) // an unknown authority
+	const stranger = "sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+	stdout, stderr, code = enrol("est-password", "--pins", stranger)
+	refused("it presented "+pins.Of(ca.Certificate()).String(), stdout, stderr, code)
+	stdout, stderr, code = enrol("est-password", "--pins", stranger+",sha256/short")
+	refused("is no pin", stdout, stderr, code)
 	if certs, err := s.ops.Certificates(t.Context()); err != nil || len(certs) != 1 {
 		t.Fatalf("the registry has %d certificates, %v", len(certs), err)
 	}
-	stdout, stderr, code = enrol("est-password", "--within", "1000")
+	stdout, stderr, code = enrol("est-password", "--within", "1000", "--pins", stranger+", "+pins.Of(ca.Certificate()).String())
 	if code != exitOK || !strings.Contains(stdout, "imported for key house") {
 		t.Fatalf("exit code %d\n%s%s", code, stdout, stderr)
 	}

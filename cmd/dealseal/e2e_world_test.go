@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
@@ -76,6 +77,7 @@ type world struct {
 	login     *rsa.PrivateKey // of all Salesforce tenants
 	webhooks  string          // further lines of each tenant file
 	lines     string          // further lines of dealseal.yaml
+	tls       *tls.Certificate
 
 	// answered is told of every request after its answer, and when it came, if it is set before the daemon starts.
 	answered func(r *http.Request, came time.Time)
@@ -110,6 +112,8 @@ type worldOptions struct {
 	webhooks string
 	// house are further lines of dealseal.yaml.
 	house string
+	// tls is what CRMs and authority present, who are reached over TLS then; nil: over plain HTTP.
+	tls *tls.Certificate
 	// keep keeps the folder of a test that fails.
 	keep bool
 }
@@ -146,7 +150,7 @@ func newWorld(t *testing.T, o worldOptions) *world {
 		}
 		os.RemoveAll(dir)
 	})
-	w := &world{t: t, dir: dir, stateDir: filepath.Join(dir, "state"), config: filepath.Join(dir, "dealseal.yaml"), binary: o.binary, tokens: map[string]bool{}, now: o.now, day: cmp.Or(o.salesforceDay, 10_000_000), rate: cmp.Or(o.hubspotRate, 100_000)}
+	w := &world{t: t, dir: dir, stateDir: filepath.Join(dir, "state"), config: filepath.Join(dir, "dealseal.yaml"), binary: o.binary, tokens: map[string]bool{}, tls: o.tls, now: o.now, day: cmp.Or(o.salesforceDay, 10_000_000), rate: cmp.Or(o.hubspotRate, 100_000)}
 	if w.binary == "" {
 		w.binary, err = os.Executable()
 		must(t, err)
@@ -218,7 +222,12 @@ func (w *world) serve(h http.Handler) string {
 	s.Config.Protocols = new(http.Protocols)
 	s.Config.Protocols.SetHTTP1(true)
 	s.Config.Protocols.SetUnencryptedHTTP2(true) // for what Salesforce tells
-	s.Start()
+	if w.tls == nil {
+		s.Start()
+	} else {
+		s.TLS = &tls.Config{Certificates: []tls.Certificate{*w.tls}}
+		s.StartTLS()
+	}
 	w.t.Cleanup(s.Close)
 	return s.URL
 }

@@ -7,16 +7,18 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/pins"
 	"github.com/dealseal/dealseal/secret"
 )
 
 // enrolOptions are the flags of "certs enrol" alone.
 type enrolOptions struct {
-	est, ca, user, password, clientCert, clientKey string
-	within                                         int
+	est, ca, user, password, clientCert, clientKey, pins string
+	within                                               int
 }
 
 // enrolCertificate has a key ask a CA for its next certificate and imports what the CA issues. With --within it does nothing
@@ -114,7 +116,17 @@ func (c *call) estCA() (*estCA, error) {
 		}
 		client = &pair
 	}
-	ca, err := newESTCA(o.est, roots, client)
+	var pinned pins.Set
+	if o.pins != "" {
+		for text := range strings.SplitSeq(o.pins, ",") {
+			p, err := pins.Parse(strings.TrimSpace(text))
+			if err != nil {
+				return nil, usagef("--pins: %v", err)
+			}
+			pinned = append(pinned, p)
+		}
+	}
+	ca, err := newESTCA(o.est, roots, client, pinned)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	casn1 "golang.org/x/crypto/cryptobyte/asn1"
 
+	"github.com/dealseal/dealseal/pins"
 	"github.com/dealseal/dealseal/secret"
 )
 
@@ -48,7 +49,7 @@ func (e *estReviewError) Error() string {
 }
 
 // newESTCA refuses what is no address of such a CA. Without roots those of the machine count.
-func newESTCA(address string, roots *x509.CertPool, client *tls.Certificate) (*estCA, error) {
+func newESTCA(address string, roots *x509.CertPool, client *tls.Certificate, pinned pins.Set) (*estCA, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, usagef("--est must be the https address of the CA's EST service, such as https://ca.example.com/.well-known/est")
@@ -57,6 +58,9 @@ func newESTCA(address string, roots *x509.CertPool, client *tls.Certificate) (*e
 	t.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	if client != nil {
 		t.TLSClientConfig.Certificates = []tls.Certificate{*client}
+	}
+	if pinned != nil {
+		t.TLSClientConfig.VerifyConnection = pinned.Verify(u.Hostname(), "--pins")
 	}
 	return &estCA{base: strings.TrimSuffix(address, "/"), http: &http.Client{Transport: t, Timeout: estLimit,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}, nil

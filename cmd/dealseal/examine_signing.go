@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -324,12 +325,15 @@ func (x *examiner) examineTSA(i int) doctor.Examination {
 			report(failed(checkTSA, err, fmt.Sprintf("correct signing.tsa[%d].policy", i)))
 			return
 		}
+		if len(server.Pins) > 0 {
+			report(examinePins(ctx, server.URL, server.Pins, nil))
+		}
 		counter, left := x.examineQuota(ctx, i, report)
 		if !left {
 			return
 		}
 		client, err := tsa.NewClient([]tsa.Server{{URL: server.URL, Timeout: server.Timeout, Policy: policy, Quota: server.Quota}},
-			tsa.Options{HTTP: x.http, Roots: pool(x.roots), Skew: anyClock, Counter: counter})
+			tsa.Options{HTTP: &http.Client{Transport: x.stampWire}, Roots: pool(x.roots), Skew: anyClock, Counter: counter})
 		if err != nil {
 			report(failed(checkTSA, err, fmt.Sprintf("correct signing.tsa[%d].url", i)))
 			return

@@ -53,6 +53,7 @@ func (x *examiner) examineTenant(t tenant) doctor.Examination {
 		}
 		v := &visit{tenant: t, bundles: x.bundles, crm: crm, report: report}
 		v.pushes()
+		v.pins(ctx)
 		if v.login(ctx) {
 			v.listens(ctx)
 			v.compare(ctx)
@@ -108,6 +109,15 @@ func (v *visit) pushes() {
 			continue
 		}
 		v.report(doctor.Passed(checkPush, "the secrets of %s can be read", s.Source).On(s.Source))
+	}
+}
+
+// pins reports how the keys that the CRM's hosts present agree with those that are pinned.
+func (v *visit) pins(ctx context.Context) {
+	for _, address := range v.addresses {
+		if set := v.file.CRM.Pins[hostIn(address)]; len(set) > 0 {
+			v.report(examinePins(ctx, address, set, nil).On(hostIn(address)))
+		}
 	}
 }
 

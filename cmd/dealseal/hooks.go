@@ -27,7 +27,7 @@ func endpointsOf(file *config.Tenant) (all []webhooks.Endpoint, err error) {
 		e := webhooks.Endpoint{
 			ID: file.Tenant.ID + "/" + w.ID, Tenant: file.Tenant.ID, URL: w.URL, Dialect: w.Dialect, Format: w.Format, Events: w.Events, Title: w.Title, Callbacks: w.Callbacks, Asymmetric: w.Asymmetric,
 			Headers: w.Headers, Signed: w.Signed, Encoding: w.Encoding, Waits: w.Retry, Timeout: w.Timeout, Concurrency: w.Concurrency, AlarmAt: w.AlarmAt, DisableThen: w.DisableBroken,
-			ClientCert: file.RelativeTo(w.ClientCert), ClientKey: file.RelativeTo(w.ClientKey),
+			ClientCert: file.RelativeTo(w.ClientCert), ClientKey: file.RelativeTo(w.ClientKey), Pins: w.Pins,
 		}
 		e.Defaults()
 		if e.URL == "" {

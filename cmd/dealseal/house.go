@@ -23,6 +23,7 @@ import (
 	"github.com/dealseal/dealseal/documents"
 	"github.com/dealseal/dealseal/documents/typst"
 	"github.com/dealseal/dealseal/engine"
+	"github.com/dealseal/dealseal/pins"
 	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/pades"
 	"github.com/dealseal/dealseal/web"
@@ -40,6 +41,8 @@ type house struct {
 	meter   meter
 	logins  *loginKeys
 	proxies *api.Proxies // before the API; nil: none
+	// stampWire carries requests to time-stamp servers.
+	stampWire *pins.Transport
 }
 
 // tenant is one tenant file, understood.
@@ -55,8 +58,10 @@ type tenant struct {
 	live    []*liveKeys
 	// vendors are those that have people sign in our place, by name.
 	vendors map[string]*vendor
-	// with is the connector's own configuration, to be compared.
+	// with is the connector's own configuration, to be compared, as are the pins of what it calls.
 	with any
+	// addresses are those that the connector calls.
+	addresses []string
 	// remembers is set when the connector must keep something over restarts.
 	remembers bool
 	// endpoints are its webhooks, without their secrets.
@@ -70,7 +75,7 @@ func loadHouse(path string) (*house, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &house{cfg: cfg, logins: newLoginKeys(cfg)}
+	h := &house{cfg: cfg, logins: newLoginKeys(cfg), stampWire: newStampTransport(cfg)}
 	var errs []error
 	if h.roots, err = loadRoots(cfg); err != nil {
 		errs = append(errs, err)
@@ -91,7 +96,7 @@ func (h *house) reload() (next *house, restart []string, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	next = &house{cfg: cfg, roots: h.roots, logins: h.logins, proxies: h.proxies}
+	next = &house{cfg: cfg, roots: h.roots, logins: h.logins, proxies: h.proxies, stampWire: h.stampWire}
 	return next, restart, errors.Join(next.understandAll()...)
 }
 
@@ -192,6 +197,9 @@ func (h *house) understand(file *config.Tenant) (tenant, error) {
 		return t, err
 	}
 	var errs []error
+	if err := checkPinnedHosts(file.CRM.Pins, t.addresses); err != nil {
+		errs = append(errs, file.At("crm.pins", "%v", err))
+	}
 	if t.poll == 0 {
 		t.poll = time.Minute
 	}
@@ -224,9 +232,9 @@ func (t *tenant) decodeConnector(logins *loginKeys) error {
 		if err := logins.check(c.Auth.HSMKey); err != nil {
 			return t.file.At("crm.with.auth.hsm_key", "%v", err)
 		}
-		t.poll, t.account, t.with = c.Poll, "salesforce "+c.MyDomain, c
+		t.poll, t.account, t.with, t.addresses = c.Poll, "salesforce "+c.MyDomain, c, c.Addresses()
 		t.connect = func(log *slog.Logger, memory connectors.Memory) (connectors.CRM, error) {
-			return salesforce.New(c, salesforce.Deps{Log: log, HTTP: crashTransport(t.file.Tenant.ID), Memory: memory, SignLogin: logins.signer(log)})
+			return salesforce.New(c, salesforce.Deps{Log: log, HTTP: crashTransport(t.file.Tenant.ID, pinnedTo(t.file, salesforce.NewTransport)), Streams: pinnedTo(t.file, salesforce.NewStreamTransport), Memory: memory, SignLogin: logins.signer(log)})
 		}
 	case deal.HubSpot:
 		var c hubspot.Config
@@ -236,10 +244,10 @@ func (t *tenant) decodeConnector(logins *loginKeys) error {
 		if err := c.Validate(); err != nil {
 			return t.file.At("crm.with", "%v", err)
 		}
-		t.poll, t.account, t.with = c.PollInterval(), "hubspot "+c.AccountHint(), c
+		t.poll, t.account, t.with, t.addresses = c.PollInterval(), "hubspot "+c.AccountHint(), c, c.Addresses()
 		t.remembers = c.Auth.Flow == hubspot.FlowOAuth
 		t.connect = func(log *slog.Logger, memory connectors.Memory) (connectors.CRM, error) {
-			return hubspot.New(c, hubspot.Deps{Log: log, Memory: memory, Transport: crashTransport(t.file.Tenant.ID)})
+			return hubspot.New(c, hubspot.Deps{Log: log, Memory: memory, Transport: crashTransport(t.file.Tenant.ID, pinnedTo(t.file, hubspot.NewTransport))})
 		}
 	}
 	return nil

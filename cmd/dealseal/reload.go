@@ -19,6 +19,7 @@ import (
 	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/engine"
+	"github.com/dealseal/dealseal/pins"
 	"github.com/dealseal/dealseal/store"
 )
 
@@ -30,6 +31,8 @@ type reloadReport struct {
 	Same    int      `json:"same"`
 	// Notify says that others are told of trouble, or otherwise.
 	Notify bool `json:"notify,omitempty"`
+	// Pins says that the pins of time-stamp servers have changed.
+	Pins bool `json:"pins,omitempty"`
 	// Restart are keys of dealseal.yaml that have changed and take a restart.
 	Restart []string `json:"restart,omitempty"`
 }
@@ -50,6 +53,7 @@ type residence struct {
 type resident struct {
 	kind string
 	with any
+	pins map[string]pins.Set
 	crm  connectors.CRM
 }
 
@@ -63,7 +67,7 @@ func (r *residents) connector(t tenant) (connectors.CRM, bool) {
 		return nil, false
 	}
 	old, runs := now.running[t.file.Tenant.ID]
-	return old.crm, runs && old.kind == t.file.CRM.Kind && reflect.DeepEqual(old.with, t.with)
+	return old.crm, runs && old.kind == t.file.CRM.Kind && reflect.DeepEqual(old.with, t.with) && reflect.DeepEqual(old.pins, t.file.CRM.Pins)
 }
 
 // move makes what the engine needs of each tenant, with the connectors that run already where nothing about them has
@@ -78,7 +82,7 @@ func (r *residents) move(h *house) (tenants []engine.Tenant, next *residence, er
 				return nil, nil, t.file.At("crm.with", "%v", err)
 			}
 		}
-		next.running[id] = resident{t.file.CRM.Kind, t.with, crm}
+		next.running[id] = resident{t.file.CRM.Kind, t.with, t.file.CRM.Pins, crm}
 		tenants = append(tenants, engine.Tenant{ID: deal.TenantID(id), Name: t.file.Tenant.Name, CRM: crm,
 			Production: t.file.Tenant.Environment == "production", Poll: t.poll, Rules: t.rules, Guard: t.guard})
 	}
@@ -119,6 +123,7 @@ func (r *residents) compare(next *residence) (report reloadReport) {
 		}
 		delete(was, id)
 	}
+	report.Pins = !reflect.DeepEqual(stampPins(now.house.cfg), stampPins(next.house.cfg))
 	report.Notify = !reflect.DeepEqual(now.house.cfg.Notify, next.house.cfg.Notify)
 	for id := range was {
 		report.Removed = append(report.Removed, id)
@@ -190,6 +195,7 @@ func (d *service) readAnew(ctx context.Context) (report reloadReport, err error)
 	}
 	report = d.residents.compare(moved)
 	report.Restart = restart
+	next.stampWire.Set(stampPins(next.cfg))
 	d.queue.SetTenants(ids(tenants))
 	d.engine.SetTenants(tenants)
 	d.residents.settle(moved)
@@ -353,6 +359,9 @@ func (r reloadReport) print(w io.Writer) error {
 	fmt.Fprintf(&b, "as before: %d\n", r.Same)
 	if r.Notify {
 		b.WriteString("changed: notify\n")
+	}
+	if r.Pins {
+		b.WriteString("changed: pins in signing.tsa\n")
 	}
 	for _, key := range r.Restart {
 		fmt.Fprintf(&b, "takes a restart: %s\n", key)

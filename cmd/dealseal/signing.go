@@ -286,7 +286,7 @@ func (h *house) newStampClient(counter tsa.Counter, log *slog.Logger) (*tsa.Clie
 	for _, c := range h.roots {
 		roots.AddCert(c)
 	}
-	c, err := tsa.NewClient(servers, tsa.Options{Roots: roots, Log: log, Counter: counter, Seen: h.meter.stamped, HTTP: &http.Client{Transport: crashTransport("tsa")}})
+	c, err := tsa.NewClient(servers, tsa.Options{Roots: roots, Log: log, Counter: counter, Seen: h.meter.stamped, HTTP: &http.Client{Transport: crashTransport("tsa", h.stampWire)}})
 	if err != nil {
 		return nil, h.cfg.At("signing.tsa", "%v", err)
 	}
@@ -296,7 +296,7 @@ func (h *house) newStampClient(counter tsa.Counter, log *slog.Logger) (*tsa.Clie
 // newExtender gets what makes seals last. stamper may be nil.
 func (h *house) newExtender(stamper signing.Timestamper, log *slog.Logger) *signing.Extender {
 	return &signing.Extender{Timestamper: stamper, Anchors: revocation.Anchors{Roots: h.roots},
-		Revocation: revocation.NewClient(revocation.Options{Log: log, HTTP: &http.Client{Transport: crashTransport("revocation")}})}
+		Revocation: revocation.NewClient(revocation.Options{Log: log, HTTP: &http.Client{Transport: crashTransport("revocation", nil)}})}
 }
 
 func parseOID(s string) (oid asn1.ObjectIdentifier, err error) {

@@ -85,6 +85,9 @@ func (c Config) AccountHint() string {
 	return c.BaseURL + " " + c.Auth.Token.String()
 }
 
+// Addresses are those that the connector calls, without paths, but for those that HubSpot gives it to fetch a file from.
+func (c Config) Addresses() []string { return []string{c.withDefaults().BaseURL} }
+
 func (c Config) withDefaults() Config {
 	c.BaseURL = strings.TrimRight(cmp.Or(c.BaseURL, defaultBaseURL), "/")
 	c.APIVersion = cmp.Or(c.APIVersion, "2026-03")

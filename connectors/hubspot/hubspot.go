@@ -79,6 +79,13 @@ type Deps struct {
 	Memory connectors.Memory
 }
 
+// NewTransport is what carries calls when nothing else is given.
+func NewTransport() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.ResponseHeaderTimeout = mostTime
+	return t
+}
+
 // New checks cfg and makes a connector. It makes no call: the first one asks for a token.
 func New(cfg Config, deps Deps) (*Connector, error) {
 	cfg = cfg.withDefaults()
@@ -89,9 +96,7 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 		return nil, errors.New("hubspot: auth.flow oauth needs a memory for the refresh tokens that HubSpot replaces")
 	}
 	if deps.Transport == nil {
-		transport := http.DefaultTransport.(*http.Transport).Clone()
-		transport.ResponseHeaderTimeout = mostTime
-		deps.Transport = transport
+		deps.Transport = NewTransport()
 	}
 	c := &Connector{
 		cfg:   cfg,

@@ -92,6 +92,15 @@ func DecodeConfig(node *yaml.Node) (Config, error) {
 	return cfg, cfg.Validate()
 }
 
+// Addresses are those that the connector calls, without paths.
+func (c Config) Addresses() []string {
+	c = c.withDefaults()
+	if c.ChangeEvents == "" {
+		return []string{c.MyDomain}
+	}
+	return []string{c.MyDomain, c.PubSubURL}
+}
+
 func (c Config) withDefaults() Config {
 	c.MyDomain = strings.TrimRight(c.MyDomain, "/")
 	c.APIVersion = cmp.Or(c.APIVersion, "66.0")

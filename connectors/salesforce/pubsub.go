@@ -228,7 +228,7 @@ type pubSub struct {
 
 func newPubSub(cfg Config, transport http.RoundTripper) *pubSub {
 	if transport == nil {
-		transport = newStreamTransport()
+		transport = NewStreamTransport()
 	}
 	p := &pubSub{http: &http.Client{Transport: transport, CheckRedirect: noRedirect}}
 	options := []connect.ClientOption{connect.WithGRPC(), connect.WithCodec(codec{}), connect.WithReadMaxBytes(maxMessage)}
@@ -239,8 +239,8 @@ func newPubSub(cfg Config, transport http.RoundTripper) *pubSub {
 	return p
 }
 
-// newStreamTransport speaks HTTP/2 only, and finds out when the other side has gone without a word.
-func newStreamTransport() *http.Transport {
+// NewStreamTransport is what carries streams when nothing else is given. It speaks HTTP/2 only, and finds out when the other side has gone without a word.
+func NewStreamTransport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.Protocols = new(http.Protocols)
 	t.Protocols.SetHTTP2(true)

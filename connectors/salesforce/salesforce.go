@@ -82,6 +82,13 @@ type Deps struct {
 	Now func() time.Time
 }
 
+// NewTransport is what carries calls when nothing else is given.
+func NewTransport() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.ResponseHeaderTimeout = mostTime
+	return t
+}
+
 // New checks cfg and makes a connector. It makes no call: the first one logs in.
 func New(cfg Config, deps Deps) (*Connector, error) {
 	cfg = cfg.withDefaults()
@@ -89,9 +96,7 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 		return nil, err
 	}
 	if deps.HTTP == nil {
-		transport := http.DefaultTransport.(*http.Transport).Clone()
-		transport.ResponseHeaderTimeout = mostTime
-		deps.HTTP = transport
+		deps.HTTP = NewTransport()
 	}
 	if deps.Now == nil {
 		deps.Now = time.Now
