@@ -200,7 +200,7 @@ func TestTenantsComeAndGoWhileTheDaemonRuns(t *testing.T) {
 
 func awaitPollers(t *testing.T, want int) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for n := pollers(t); n != want; n = pollers(t) {
 		select {
 		case <-deadline:

@@ -47,7 +47,7 @@ func together(t *testing.T, s *Store, n int, change func(i int) error) (commits 
 			}
 		})
 	}
-	tick, over := time.NewTicker(time.Millisecond), time.After(10*time.Second)
+	tick, over := time.NewTicker(time.Millisecond), time.After(2*time.Minute)
 	defer tick.Stop()
 	for s.commits.length() < n {
 		select {

@@ -262,10 +262,10 @@ func newPool(t *testing.T, spec worker.Spec, size int, log io.Writer) *worker.Po
 	return p
 }
 
-// eventually waits for condition, at most ten seconds.
+// eventually waits for condition, at most a minute.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !condition(); runtime.Gosched() {
+	for end := time.Now().Add(time.Minute); !condition(); runtime.Gosched() {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for %s", what)
 		}
@@ -274,7 +274,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 
 func call(t *testing.T, p *worker.Pool, op, body string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	f, err := p.Call(ctx, worker.Frame{Op: op, Body: []byte(body)})
 	return string(f.Body), err
@@ -556,7 +556,7 @@ func TestDeadlineWhileAllChildrenAreBusySparesThem(t *testing.T) {
 	}()
 	var late *worker.DeadlineError
 	eventually(t, "the child to be busy", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // enough for an echo, which may still come before the other call
 		defer cancel()
 		_, err := p.Call(ctx, worker.Frame{Op: "echo"})
 		return errors.As(err, &late)

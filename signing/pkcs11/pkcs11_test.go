@@ -566,7 +566,7 @@ func waitFor(t *testing.T, what string, try func() error) {
 	var err error
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); <-tick.C {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); <-tick.C {
 		if err = try(); err == nil {
 			return
 		}
