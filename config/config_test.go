@@ -150,6 +150,12 @@ func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
 		{"B-LTA without TSA", strings.Replace(strings.Replace(goodMain, "{key: house}", "{key: house, level: B-LTA}", 1), `[{url: "http://127.0.0.1:1/tsa"}]`, "[]", 1), []string{goodTenant}, []string{"asks for B-LTA and signing.tsa is empty"}},
 		{"a floor below the least", strings.Replace(goodMain, "{key: house}", "{key: house, min_rsa: 1024}", 1), []string{goodTenant}, []string{"dealseal.yaml:9", "less than 2048 bits are never taken"}},
 		{"a digest below the floor", strings.Replace(goodMain, "{key: house}", "{key: house, min_hash: SHA-384}", 1), []string{goodTenant}, []string{"dealseal.yaml:9", "below its own min_hash"}},
+		{"detection by hope", goodMain, []string{strings.Replace(goodTenant, "    seal:", "    detect: hope\n    seal:", 1)}, []string{"a.yaml:9", "history or snapshot"}},
+		{"snapshots of what has a history", goodMain, []string{strings.Replace(goodTenant, "    seal:", "    detect: snapshot\n    seal:", 1)}, []string{"a.yaml:9", "every Opportunity"}},
+		{"snapshots at HubSpot", goodMain, []string{strings.NewReplacer("salesforce\n", "hubspot\n", "    seal:", "    detect: snapshot\n    seal:").Replace(goodTenant)}, []string{"a.yaml:9", "of every property"}},
+		{"an object polled in two ways", goodMain, []string{strings.Replace(goodTenant, "    when:", "    object: Order\n    when:", 1) +
+			strings.NewReplacer("id: order-form", "id: other", "    when:", "    object: Order\n    detect: snapshot\n    when:").Replace(strings.SplitN(goodTenant, "rules:\n", 2)[1])},
+			[]string{"a.yaml:14", "watches the same object"}},
 		{"bad start", goodMain, []string{strings.Replace(goodTenant, "    seal:", "    start_from: yesterday\n    seal:", 1)}, []string{"a.yaml:9", "2026-11-20T08:00:00Z"}},
 		{"tab", strings.Replace(goodMain, "  keys", "\tkeys", 1), []string{goodTenant}, []string{"dealseal.yaml:4", "spaces, never with tabs"}},
 		{"no port to listen at", goodMain + "listen: {admin: localhost}\n", []string{goodTenant}, []string{"dealseal.yaml:10", "127.0.0.1:8484"}},

@@ -10,6 +10,9 @@ import (
 	"github.com/dealseal/dealseal/deal"
 )
 
+// SnapshotBlindness is what rules do not see whose entries are inferred from snapshots, in words for people.
+const SnapshotBlindness = "a record that enters the stage and leaves it between two polls is never noticed, and one that leaves it and enters again meanwhile is noticed once"
+
 // NotBefore returns the watches as they are for entries from t on.
 func NotBefore(t time.Time, watches []deal.Watch) []deal.Watch {
 	later := slices.Clone(watches)
@@ -28,6 +31,9 @@ func WatchesKey(watches []deal.Watch) string {
 	lines := make([]string, len(watches))
 	for i, w := range watches {
 		lines[i] = fmt.Sprintf("%q %q %q %q %d\n", w.Rule, w.Object, w.Pipeline, w.Stage, w.Since.UnixMilli())
+		if w.Snapshot {
+			lines[i] = "snapshot " + lines[i]
+		}
 	}
 	slices.Sort(lines)
 	h := sha256.New()

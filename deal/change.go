@@ -18,6 +18,9 @@ type Watch struct {
 	Stage string
 	// Since is the rule's activation on the CRM's clock. Entries before it are not returned for this rule.
 	Since time.Time
+	// Snapshot: no history tells of this object's stages, and entries are inferred from sightings. It is the same for all
+	// watches of an object, and for ever for a rule.
+	Snapshot bool
 }
 
 // Change is one entry of a record into a watched stage. The same entry is returned once per rule that watches it.
@@ -26,7 +29,7 @@ type Change struct {
 	Ref   Ref    `json:"ref"`
 	Stage string `json:"stage"`
 	// Occurrence is the CRM's own identity of this entry: OpportunityHistory.Id, or "<stage>@<RFC 3339 ms>" of the
-	// HubSpot history entry.
+	// HubSpot history entry. Of an inferred entry it is made of the stay before it (Stay.From).
 	Occurrence string `json:"occurrence"`
 	// At is when the CRM says that the stage was entered.
 	At time.Time `json:"at"`
@@ -37,6 +40,8 @@ type Change struct {
 	// Unjudged says that its record could not be judged by the rule's filter when the entry was noticed: that is still to be
 	// done, before anything is made of it.
 	Unjudged bool `json:"unjudged,omitempty"`
+	// Inferred is set if no history tells of the entry.
+	Inferred *Inference `json:"inferred,omitempty"`
 }
 
 // TxIDs returns the transaction ID of the entry first, then those that it would have had under the record's older IDs.
@@ -115,6 +120,8 @@ func ParseCursor(s string) (Cursor, error) {
 type Page struct {
 	// Entries, oldest first. At most 500.
 	Entries []Change
+	// Sightings are of records whose stages have no history, each with what it shows now. The ledger infers entries from them.
+	Sightings []Sighting
 	// Quarantined rows of the same window.
 	Quarantined []Quarantine
 	// Next is where to go on. It is committed together with the entries.

@@ -91,6 +91,8 @@ type Pass struct {
 	Cursor  Cursor `json:"cursor,omitzero"`
 	Watches string `json:"watches,omitempty"`
 	Read    bool   `json:"read,omitempty"`
+	// Blind are the rules whose missed entries cannot be looked for, because no history tells of them.
+	Blind []string `json:"blind,omitempty"`
 	// After is the last finished sealing that was compared.
 	After Finished `json:"after,omitzero"`
 	// Entries and Deals are how many were looked at; Found and Mended how many discrepancies there were.

@@ -53,6 +53,8 @@ const (
 	holdMissing   = "missing"
 	holdOneSeal   = "one-seal"
 	holdElsewhere = "elsewhere"
+	holdUnproven  = "unproven"
+	holdUnknown   = "unknown-transaction"
 )
 
 // Staged files.
@@ -127,7 +129,43 @@ func (r *run) look(ctx context.Context, call string) (rec deal.Record, stop bool
 		return rec, false, held(holdRestored, "this state was copied or restored at %s, after the deal entered its stage, and nothing proves that it was not sealed elsewhere in between: "+
 			"if no contract exists, release the deal", r.Ledger.Epoch().UTC().Format(time.RFC3339))
 	}
+	if err := r.inferred(ctx, rec, shown); err != nil {
+		return rec, false, err
+	}
 	return rec, false, r.elsewhere(shown.by)
+}
+
+// inferred holds an entry that no history proves where it may be one that is over: the record may have entered before its rule
+// counts, or it speaks of a transaction that this database does not know, whose entry may be this very one under another name.
+func (r *run) inferred(ctx context.Context, rec deal.Record, shown shown) error {
+	in := r.s.Change.Inferred
+	if in == nil {
+		return nil
+	}
+	if in.Unproven && !r.released(holdUnproven) {
+		return held(holdUnproven, "the record was seen in its stage for the first time, and may have entered it before rule %q counted and have been edited since: if it has entered since, release the deal, else drop it", r.s.Plan.Rule)
+	}
+	if r.released(holdUnknown) {
+		return nil
+	}
+	names := []string{shown.tx}
+	for _, f := range rec.Files {
+		names = append(names, string(f.Tx))
+	}
+	for _, name := range names {
+		tx, err := deal.ParseTxID(name)
+		if err != nil || tx == r.s.Tx {
+			continue
+		}
+		known, err := r.Ledger.Knows(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if !known {
+			return held(holdUnknown, "the record speaks of transaction %s, which this database does not know, and nothing proves that its entry was not this one: look at the record; if it needs another contract, release the deal, else drop it", tx)
+		}
+	}
+	return nil
 }
 
 const missing = "the record says that this transaction is signed, but its contract is not on the record: find it (dealseal recover, backups), or release to seal again"
@@ -159,10 +197,11 @@ func (e *elsewhereError) Error() string {
 }
 
 // predatesState reports whether the entry is older than this copy of the state: whoever had the state before may have
-// gone on with it. The entry has the CRM's time, whose clock may be ahead; that it was known before has ours.
+// gone on with it. The entry has the CRM's time, whose clock may be ahead; that it was known before has ours. One that was
+// inferred may be older than it seems.
 func (r *run) predatesState() bool {
 	epoch := r.Ledger.Epoch()
-	return r.s.Change.At.Before(epoch) || r.s.Noticed.Before(epoch)
+	return r.s.Change.Earliest().Before(epoch) || r.s.Noticed.Before(epoch)
 }
 
 // read reads the fields that the plan needs and takes note of every ID that the CRM knows the record by. shown is what

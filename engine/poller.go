@@ -168,6 +168,13 @@ func (p *poller) take(ctx context.Context, page deal.Page, cursor deal.Cursor) (
 	for i, r := range p.rules {
 		n.Plans[r.Watch.Rule], n.Watches[r.Watch.Rule] = r.Plan, p.watches[i]
 	}
+	if len(page.Sightings) > 0 {
+		inferred, err := p.Ledger.Infer(ctx, n)
+		if err != nil {
+			return 0, err
+		}
+		n.Page.Entries = append(slices.Clone(page.Entries), inferred...)
+	}
 	if err := p.filter(ctx, p.tenant.CRM, p.rules, &n, p.fails < filterPatience); err != nil {
 		return 0, err
 	}

@@ -26,6 +26,11 @@ type Ledger interface {
 	// Notice takes in a page: new sealings, their jobs and receipts, quarantined rows, the next cursor and the audit
 	// entries in one transaction. What n.Guard does not let through is held. deal.ErrStale when the cursor is not the page's.
 	Notice(ctx context.Context, n deal.Noticing) (fresh []deal.TxID, err error)
+	// Infer returns the entries that follow from the sightings of a page, those that are known included, and keeps nothing. They go
+	// into the page, and Notice refuses it with deal.ErrStale if others follow by then.
+	Infer(ctx context.Context, n deal.Noticing) ([]deal.Change, error)
+	// Knows reports whether an entry has been known by this name, also one that a filter has left out.
+	Knows(ctx context.Context, tx deal.TxID) (bool, error)
 	// IsPaused reports whether a person has a tenant wait. Begin lets no key be used for it then.
 	IsPaused(ctx context.Context, tenant deal.TenantID) (bool, error)
 	// Guards returns what the guard holds until a person decides, of all tenants.

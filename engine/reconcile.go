@@ -58,7 +58,8 @@ var errBusy = errors.New("a pass over this tenant is under way already: wait unt
 // Reconcile compares what a tenant's CRM shows with the ledger: stage entries that were never noticed, and the records of
 // finished deals with their files, our fields and the values that went into the contract. It mends three things and no
 // other: it notices a missed entry, puts the archive's very bytes back where they are gone, and has the newest receipt sent
-// again. It never looks behind a rule's activation.
+// again. It never looks behind a rule's activation. Of rules whose entries are inferred from snapshots no missed entry can be
+// found, which the pass says.
 //
 // A pass that did not come to its end, over the same number of days, is gone on with. One runs at a time per tenant. tell is
 // told of each discrepancy. The error says why the pass has stopped; what it has done so far is in p.
@@ -137,6 +138,11 @@ func (c *reconciler) begin(ctx context.Context, account deal.AccountID) error {
 	if !cursor.Since.IsZero() {
 		c.pass.To = cursor.Since.Add(-lateRows)
 		c.pass.From = c.pass.To.Add(-c.span())
+	}
+	for _, w := range c.watches {
+		if w.Snapshot {
+			c.pass.Blind = append(c.pass.Blind, w.Rule)
+		}
 	}
 	return c.keep(ctx)
 }

@@ -487,6 +487,9 @@ func (r *rehearsing) unknown() []string {
 		"what entered a stage before these days, also where a record of these days entered it for the second time",
 	}
 	for _, rule := range r.Tenant.Rules {
+		if rule.Watch.Snapshot {
+			list = append(list, fmt.Sprintf("the entries of rule %s: they are inferred from snapshots, and no history tells of those of these days", rule.Watch.Rule))
+		}
 		if l := r.Tenant.Guard.Rules[rule.Watch.Rule]; l.FirstRun > 0 && !rule.StartFrom.IsZero() {
 			list = append(list, fmt.Sprintf("whether rule %s is watched for the first time: then more than %d entries since its start_from are held until a person decides (first_run)", rule.Watch.Rule, l.FirstRun))
 		}

@@ -23,7 +23,7 @@ func (e *Engine) task(ctx context.Context, t *Tenant, s *deal.Sealing, asked tim
 	if !able || !wanted {
 		return nil
 	}
-	if epoch := e.Ledger.Epoch(); epoch.After(asked) && (s.Change.At.Before(epoch) || s.Noticed.Before(epoch)) {
+	if epoch := e.Ledger.Epoch(); epoch.After(asked) && (s.Change.Earliest().Before(epoch) || s.Noticed.Before(epoch)) {
 		asked = epoch // until then the state that a backup has replaced may have asked for it
 	}
 	left := asked.Add(lateWrite).Sub(e.Now())

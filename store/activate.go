@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,7 +26,7 @@ func (s *Store) Activate(ctx context.Context, tenant deal.TenantID, account deal
 		return time.Time{}, fmt.Errorf("activation of rule %q: no time given", w.Rule)
 	}
 	err = s.update(ctx, "commit/activate", func(t *txn) error {
-		if err := t.checkOwner(tenant, account, w.Rule); err != nil {
+		if err := errors.Join(t.checkOwner(tenant, account, w.Rule), t.checkDetection(account, w)); err != nil {
 			return err
 		}
 		a, found, err := t.activation(account, w)
@@ -56,8 +57,8 @@ func (t *txn) activation(account deal.AccountID, w deal.Watch) (a activation, fo
 }
 
 func (t *txn) activate(tenant deal.TenantID, account deal.AccountID, w deal.Watch, a activation) error {
-	if err := t.exec(`INSERT INTO activations (account, rule, object, pipeline, stage, tenant, since, watched) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-		account, w.Rule, w.Object, w.Pipeline, w.Stage, tenant, a.since.UnixMilli(), a.watched.UnixMilli()); err != nil {
+	if err := t.exec(`INSERT INTO activations (account, rule, object, pipeline, stage, tenant, since, watched, detect) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+		account, w.Rule, w.Object, w.Pipeline, w.Stage, tenant, a.since.UnixMilli(), a.watched.UnixMilli(), detection(w)); err != nil {
 		return err
 	}
 	if err := t.beginFirstRun(tenant, w.Rule); err != nil {
@@ -78,6 +79,29 @@ func (t *txn) checkOwner(tenant deal.TenantID, account deal.AccountID, rule stri
 		return fmt.Errorf("rule %q of account %s belongs to tenant %q, not to %q: the same account and rule id under two tenants would seal twice", rule, account, owner, tenant)
 	}
 	return err
+}
+
+// detection is how a watch finds its entries, as it is stored and told.
+func detection(w deal.Watch) string {
+	if w.Snapshot {
+		return "snapshot"
+	}
+	return ""
+}
+
+// checkDetection refuses to find the entries of a rule in another way than before: what was sealed under one name would be
+// found under another, and be sealed again.
+func (t *txn) checkDetection(account deal.AccountID, w deal.Watch) error {
+	var before string
+	found, err := t.get([]any{&before}, `SELECT detect FROM activations WHERE account = $1 AND rule = $2 LIMIT 1`, account, w.Rule)
+	if err != nil || !found || before == detection(w) {
+		return err
+	}
+	was, is := "from the history", "from snapshots"
+	if before != "" {
+		was, is = is, was
+	}
+	return fmt.Errorf("rule %q has found its entries %s so far and would find them %s (detect): the same entry would be sealed once more under another name; give the rule another id, which begins anew, or set detect back", w.Rule, was, is)
 }
 
 // watch commits until when the history has been read with each watch of a page, and returns since when each counts, by

@@ -18,8 +18,9 @@ import (
 // with its data key, receipt, job and audit entry, and the cursor moves, all in one transaction. deal.ErrStale means
 // that the cursor is not the one that the page was read with. Entries from before the activation of the watch that found
 // them are passed over. Of an entry that is known under another ID of its record it takes note as Identify does. What the
-// page's guard does not let through is held, and nothing of it is told to the CRM. Of what was filtered it takes note. It returns the transactions that are
-// new, in the page's order.
+// page's guard does not let through is held, and nothing of it is told to the CRM. Of what was filtered it takes note, and of what
+// was seen: a page whose inferred entries are not those that follow from its sightings now is refused with deal.ErrStale, too. It
+// returns the transactions that are new, in the page's order.
 func (s *Store) Notice(ctx context.Context, n deal.Noticing) (fresh []deal.TxID, err error) {
 	if err := checkTenant(n.Tenant); err != nil {
 		return nil, err
@@ -34,6 +35,9 @@ func (s *Store) Notice(ctx context.Context, n deal.Noticing) (fresh []deal.TxID,
 		}
 		since, err := t.watch(n)
 		if err != nil {
+			return err
+		}
+		if err := t.see(n); err != nil {
 			return err
 		}
 		for _, q := range n.Page.Quarantined {
@@ -126,9 +130,12 @@ func (t *txn) notice(n deal.Noticing, a arrival) (deal.TxID, error) {
 	if a.who != "" {
 		e.Who, e.What = a.who, "requested"
 	}
+	if c.Inferred != nil {
+		e.Why = deal.Inferred
+	}
 	if a.cause != "" {
 		sl.Condition, sl.Reason, sl.Facts.Guarded = deal.Held, deal.GuardReason(a.scope, a.cause), true
-		e.Why = sl.Reason
+		e.Why = joinWhy(e.Why, sl.Reason)
 		e.Events = append(e.Events, deal.Event{Type: "document.held", Data: map[string]string{"reason": sl.Reason}})
 		if err := t.daily(sl.Tenant, string(deal.Held)); err != nil {
 			return "", err
@@ -144,6 +151,14 @@ func (t *txn) notice(n deal.Noticing, a arrival) (deal.TxID, error) {
 		}
 	}
 	return sl.Tx, errors.Join(t.insert(sl, key, e), t.awaitOutcome(sl))
+}
+
+// joinWhy puts one reason behind another.
+func joinWhy(first, second string) string {
+	if first == "" {
+		return second
+	}
+	return first + "; " + second
 }
 
 // know files all names of an entry under its first and reports whether any of them was known before; then all belong to

@@ -343,6 +343,7 @@ func origin(s *deal.Sealing, now time.Time) []fact {
 		{Name: "Stage", Text: s.Plan.Stage},
 		{Name: "Stage entered", When: at(s.Change.At, now)},
 		{Name: "Occurrence", Text: s.Change.Occurrence, Code: true},
+		{Name: "Found", Text: found(s.Change)},
 		document,
 		{Name: "Bundle", Text: s.Plan.Bundle, Code: true},
 		{Name: "Record fingerprint", Text: s.Facts.Record, Code: true},
@@ -357,6 +358,14 @@ func origin(s *deal.Sealing, now time.Time) []fact {
 		}
 	}
 	return known
+}
+
+// found says how an entry was found of which no history tells.
+func found(c deal.Change) string {
+	if c.Inferred == nil {
+		return ""
+	}
+	return deal.Inferred
 }
 
 // viewCRM says whether the record shows what is true.

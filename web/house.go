@@ -100,8 +100,8 @@ type Tenant struct {
 	Every time.Duration
 	// Nightly is set when its CRM is compared with the ledger each night.
 	Nightly bool
-	// Rules are the ids of its rules.
-	Rules []string
+	// Rules are the ids of its rules, and Inferring of those among them whose entries are inferred from snapshots.
+	Rules, Inferring []string
 	// Paused says since when and why a person has it wait; nil if nobody has.
 	Paused *deal.Pause
 	// Poll is how the last poll went; its zero value means that there was none yet.

@@ -107,6 +107,7 @@ type tenantView struct {
 	Paused                                           *pausedView
 	Polled, Failing                                  *moment
 	Err                                              string
+	Inferring                                        string // the rules whose entries are inferred from snapshots
 	Lag                                              string
 	Heard                                            *heardView     // nil where the CRM is only polled
 	Workflows                                        *workflowsView // nil where none waits
@@ -159,6 +160,7 @@ type discrepancyView struct {
 // passView is the newest comparison of a tenant's CRM with the ledger.
 type passView struct {
 	Tenant, Looked, Outcome string
+	Blind                   string // the rules of which no missed entries can be found
 	Began                   *moment
 	State                   state
 }
@@ -198,7 +200,7 @@ func viewPass(p deal.Pass, now time.Time) passView {
 	for kind, n := range p.Found {
 		found, mended = found+n, mended+p.Mended[kind]
 	}
-	v := passView{Tenant: string(p.Tenant), Began: at(p.Began, now), Looked: plural(int64(p.Entries), "stage entry", "stage entries") + ", " + plural(int64(p.Deals), "finished deal", "finished deals"),
+	v := passView{Tenant: string(p.Tenant), Began: at(p.Began, now), Blind: strings.Join(p.Blind, ", "), Looked: plural(int64(p.Entries), "stage entry", "stage entries") + ", " + plural(int64(p.Deals), "finished deal", "finished deals"),
 		Outcome: plural(int64(found), "discrepancy", "discrepancies") + ", " + number(int64(mended)) + " mended"}
 	switch {
 	case !p.Ended.IsZero():
@@ -559,7 +561,7 @@ func viewTenant(t Tenant, now time.Time) tenantView {
 	}
 	v := tenantView{ID: string(t.ID), Name: t.Name, CRM: crmName(kind), Account: account, AccountName: t.Poll.Name, Environment: t.Environment,
 		Polled: at(t.Poll.At, now), Err: short(t.Poll.Err, 300)}
-	v.Paused = viewPause(t.Paused, now)
+	v.Paused, v.Inferring = viewPause(t.Paused, now), strings.Join(t.Inferring, ", ")
 	v.State, v.Silent = pollState(t, now)
 	v.Login = loginState(t.Poll)
 	if t.Poll.Err != "" {

@@ -52,6 +52,9 @@ func printStory(out io.Writer, story *store.Story) error {
 	row("tenant", "%s (%s)", s.Tenant, s.Account)
 	row("record", "%s  %s", s.Change.Ref, s.Facts.RecordURL)
 	row("entered", "%s at %s, %s", s.Plan.Stage, s.Change.At.Format(time.RFC3339Nano), s.Change.Occurrence)
+	if in := s.Change.Inferred; in != nil {
+		row("found", "%s%s", deal.Inferred, notBefore(in.After))
+	}
 	row("rule", "%s: %s", s.Plan.Rule, source(s.Plan))
 	if s.Plan.Mark != "" {
 		row("marked", "%q: the account is a sandbox", s.Plan.Mark)
@@ -92,6 +95,14 @@ func printStory(out io.Writer, story *store.Story) error {
 		fmt.Fprintf(w, "  %d\t%s\t%s\t%s\t%s\n", l.Index, l.At.UTC().Format("2006-01-02 15:04:05.000"), l.Who, l.What, printable(l.Why))
 	}
 	return w.Flush()
+}
+
+// notBefore says when an inferred entry cannot have been yet.
+func notBefore(after time.Time) string {
+	if after.IsZero() {
+		return ""
+	}
+	return "; not yet at " + after.UTC().Format(time.RFC3339)
 }
 
 // errandLine says what came of an errand, or why it waits.

@@ -321,7 +321,7 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 		signatory = &deal.Signatory{Email: r.Signer.Email, Name: r.Signer.Name}
 	}
 	return engine.Rule{StartFrom: start, Plan: p, Types: types, Filter: filter, Signatory: signatory,
-		Watch: deal.Watch{Rule: r.ID, Object: r.Object, Pipeline: r.When.Pipeline, Stage: r.When.Stage}}, nil
+		Watch: deal.Watch{Rule: r.ID, Object: r.Object, Pipeline: r.When.Pipeline, Stage: r.When.Stage, Snapshot: r.Detect == "snapshot"}}, nil
 }
 
 // objectsOf are the objects that rules may watch.

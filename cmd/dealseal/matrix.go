@@ -8,6 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/dealseal/dealseal/connectors"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/signing"
 )
@@ -20,6 +21,7 @@ type matrixRow struct {
 	Pipeline string   `json:"pipeline,omitempty"`
 	Stage    string   `json:"stage"`
 	Filter   string   `json:"filter,omitempty"` // that a record must meet
+	Detect   string   `json:"detect"`           // by history, or by snapshot
 	Rule     string   `json:"rule"`
 	Document string   `json:"document"`
 	Fields   []string `json:"fields"` // that are read of the record for the document
@@ -52,7 +54,7 @@ func matrixCommand(_ context.Context, c *call) error {
 		return printJSON(c.stdout, rows)
 	}
 	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "TENANT\tOBJECT\tSTAGE\tRULE\tDOCUMENT\tFIELDS\tSEALED\tWRITTEN BACK\tIF LEFT\tRE-ENTRY\tMOVED TO\tFOLLOWED UP")
+	fmt.Fprintln(w, "TENANT\tOBJECT\tSTAGE\tFOUND BY\tRULE\tDOCUMENT\tFIELDS\tSEALED\tWRITTEN BACK\tIF LEFT\tRE-ENTRY\tMOVED TO\tFOLLOWED UP")
 	for _, r := range rows {
 		stage := r.Stage
 		if r.Pipeline != "" {
@@ -61,11 +63,16 @@ func matrixCommand(_ context.Context, c *call) error {
 		if r.Filter != "" {
 			stage += " where " + r.Filter
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s, %s with %s\t%s\t%s\t%s\t%s\t%s\n", r.Tenant, r.Object, stage, r.Rule, r.Document, len(r.Fields), r.Seal, r.Level, r.Key,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s, %s with %s\t%s\t%s\t%s\t%s\t%s\n", r.Tenant, r.Object, stage, r.Detect, r.Rule, r.Document, len(r.Fields), r.Seal, r.Level, r.Key,
 			strings.Join(r.WriteBack, ", "), r.IfLeft, r.ReEntry, movesInWords(r.Moves), cmp.Or(r.FollowUp, "-"))
 	}
 	if err := w.Flush(); err != nil {
 		return err
+	}
+	for _, r := range rows {
+		if r.Detect == "snapshot" {
+			fmt.Fprintf(c.stdout, "\n%s/%s is found by snapshot: %s\n", r.Tenant, r.Rule, connectors.SnapshotBlindness)
+		}
 	}
 	for _, r := range rows {
 		if len(r.Fields) > 0 {
@@ -109,7 +116,7 @@ func (h *house) matrix(only string) ([]matrixRow, error) {
 
 func rowOf(t tenant, i int, profile signing.Profile) matrixRow {
 	file, plan := t.file.Rules[i], t.rules[i].Plan
-	row := matrixRow{Tenant: t.file.Tenant.ID, CRM: t.file.CRM.Kind, Object: file.Object, Pipeline: file.When.Pipeline, Stage: file.When.Stage, Filter: file.When.Filter, Rule: file.ID,
+	row := matrixRow{Tenant: t.file.Tenant.ID, CRM: t.file.CRM.Kind, Object: file.Object, Pipeline: file.When.Pipeline, Stage: file.When.Stage, Filter: file.When.Filter, Detect: file.Detect, Rule: file.ID,
 		Document: file.Document.Template, Fields: append([]string{}, plan.Fields...), Seal: file.Seal, Key: profile.Key, Level: string(profile.Level),
 		WriteBack: plan.WriteBack.Fields(), IfLeft: file.IfLeft, ReEntry: file.ReEntry, Moves: plan.Moves}
 	if plan.FollowUp > 0 {

@@ -138,15 +138,17 @@ func (p *pageHouse) Tenants(ctx context.Context) (out []web.Tenant, err error) {
 	}
 	for _, t := range p.house().tenants {
 		id := deal.TenantID(t.file.Tenant.ID)
-		var rules []string
+		var rules, inferring []string
 		for _, r := range t.rules {
-			rules = append(rules, r.Plan.Rule)
+			if rules = append(rules, r.Plan.Rule); r.Watch.Snapshot {
+				inferring = append(inferring, r.Plan.Rule)
+			}
 		}
 		var heard *deal.Listening
 		if l, listens := p.listening(id); listens {
 			heard = &l
 		}
-		out = append(out, web.Tenant{Paused: paused[id], Listening: heard, Workflows: web.Workflows(workflows[id]), Errands: web.Errands(errands[id]), Rules: rules, ID: id, Name: t.file.Tenant.Name, Kind: deal.Kind(t.file.CRM.Kind), Environment: t.file.Tenant.Environment,
+		out = append(out, web.Tenant{Paused: paused[id], Listening: heard, Workflows: web.Workflows(workflows[id]), Errands: web.Errands(errands[id]), Rules: rules, Inferring: inferring, ID: id, Name: t.file.Tenant.Name, Kind: deal.Kind(t.file.CRM.Kind), Environment: t.file.Tenant.Environment,
 			Nightly: t.file.Reconcile.At != config.Never, Every: t.poll, Poll: byTenant[id]})
 	}
 	return out, nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/dealseal/dealseal/config"
@@ -94,6 +95,9 @@ func printReports(out io.Writer, reports []reconcileReport, dryRun bool) error {
 		}
 		fmt.Fprintf(out, "%s: %s and %s looked at, %s, %d mended, %d for a person\n", p.Tenant, numberOf(p.Entries, "stage entry", "stage entries"), numberOf(p.Deals, "finished deal", "finished deals"),
 			numberOf(n, "discrepancy", "discrepancies"), mended, r.Left)
+		if len(p.Blind) > 0 {
+			fmt.Fprintf(out, "missed entries were not looked for of %s: no history tells of them (detect: snapshot)\n", strings.Join(p.Blind, ", "))
+		}
 		if r.Err != "" {
 			fmt.Fprintf(out, "it has stopped before its end, and goes on from there next time: %s\n", printable(r.Err))
 		}

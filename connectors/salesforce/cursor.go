@@ -34,12 +34,22 @@ type scan struct {
 	ahead   time.Time
 	behind  []string
 	refused []string
+	// Of inferred objects records are read, and no history: those that were changed from changedFrom on, or all of them unless the
+	// object is whole, which says that each of its records has been seen. Only that is stored.
+	inferred, whole []string
+	changedFrom     time.Time
 	// ended: it has reached its end, and is kept for what the next one has to make up for.
 	ended bool
 }
 
 // start is where the history begins that is being read.
 func (s scan) start() time.Time {
+	if slices.Contains(s.inferred, s.kind.name) {
+		if slices.Contains(s.whole, s.kind.name) {
+			return s.changedFrom
+		}
+		return time.Time{}
+	}
 	if s.ahead.Before(s.from) || slices.Contains(s.behind, s.kind.name) {
 		return s.from
 	}
@@ -65,11 +75,12 @@ type scanState struct {
 	Ahead   string   `json:"ahead,omitempty"`
 	Behind  []string `json:"behind,omitempty"`
 	Refused []string `json:"refused,omitempty"`
+	Whole   []string `json:"whole,omitempty"`
 }
 
 // state stores the scan for deal.Cursor.
 func (s scan) state() string {
-	stored := scanState{From: s.from.Format(queryTime), At: s.last.at.Format(queryTime), ID: s.last.id, Watches: s.watches, Ended: s.ended, Behind: s.behind, Refused: s.refused}
+	stored := scanState{From: s.from.Format(queryTime), At: s.last.at.Format(queryTime), ID: s.last.id, Watches: s.watches, Ended: s.ended, Behind: s.behind, Refused: s.refused, Whole: s.whole}
 	if !s.ahead.IsZero() {
 		stored.Ahead = s.ahead.Format(queryTime)
 	}
@@ -92,7 +103,7 @@ func parseState(text string) (scan, error) {
 	if err := json.Unmarshal([]byte(text), &stored); err != nil {
 		return scan{}, errors.New("is no JSON of this connector")
 	}
-	s := scan{watches: stored.Watches, ended: stored.Ended, behind: append([]string(nil), stored.Behind...), refused: append([]string(nil), stored.Refused...)}
+	s := scan{watches: stored.Watches, ended: stored.Ended, behind: append([]string(nil), stored.Behind...), refused: append([]string(nil), stored.Refused...), whole: append([]string(nil), stored.Whole...)}
 	var errs [4]error
 	s.from, errs[0] = time.Parse(queryTime, stored.From)
 	s.last.at, errs[1] = time.Parse(queryTime, stored.At)
@@ -121,6 +132,13 @@ func parseState(text string) (scan, error) {
 // has passed may be an entry for a watch that it did not know. Rows from before the earliest watch are never asked for.
 func (c *Connector) resume(after deal.Cursor, watches []deal.Watch) scan {
 	key := connectors.WatchesKey(watches)
+	var inferred, whole []string
+	for _, k := range kinds {
+		if isSnapshot(k, watches) {
+			inferred = append(inferred, k.name)
+		}
+	}
+	changedFrom := after.Since.Add(-c.cfg.Overlap).UTC()
 	var before scan
 	if after.State != "" {
 		s, err := parseState(after.State)
@@ -128,16 +146,20 @@ func (c *Connector) resume(after deal.Cursor, watches []deal.Watch) scan {
 		case err != nil:
 			c.log.Warn("the position inside the stage history is damaged; the window is read again", "err", err)
 		case s.watches == key && !s.ended:
+			s.inferred, s.changedFrom = inferred, changedFrom
 			return s
 		case s.watches == key:
 			before = s
+		}
+		if err == nil && s.ended { // whoever stops watching an object sees no more of it, and begins anew
+			whole = slices.DeleteFunc(s.whole, func(object string) bool { return !slices.Contains(inferred, object) })
 		}
 	}
 	from := earliest(watches)
 	if overlapping := after.Since.Add(-c.cfg.Overlap); !after.Since.IsZero() && overlapping.After(from) {
 		from = overlapping
 	}
-	s := scan{from: from.UTC(), watches: key, ahead: before.ahead, behind: before.behind}
+	s := scan{from: from.UTC(), watches: key, ahead: before.ahead, behind: before.behind, inferred: inferred, whole: whole, changedFrom: changedFrom}
 	s.turn(watches)
 	return s
 }
@@ -175,7 +197,8 @@ func (s scan) pause(after deal.Cursor) deal.Cursor {
 }
 
 // finish stores a scan that has reached the end. Without a Date header the newest stamp that was seen serves. While a
-// history is refused the cursor stays where that began, so that whatever loses the state only has more read again.
+// history is refused the cursor stays where that began, so that whatever loses the state only has more read again. So it is with
+// which objects are whole.
 func (s scan) finish(after deal.Cursor, overlap time.Duration) deal.Cursor {
 	if len(s.refused) > 0 {
 		ahead := s.asOf
@@ -188,14 +211,17 @@ func (s scan) finish(after deal.Cursor, overlap time.Duration) deal.Cursor {
 		s.behind, s.refused, s.last, s.asOf, s.ended = s.refused, nil, position{}, time.Time{}, true
 		return s.pause(after)
 	}
+	next := deal.Cursor{Since: after.Since}
 	switch {
 	case !s.asOf.IsZero():
-		return deal.Cursor{Since: s.asOf}
+		next.Since = s.asOf
 	case s.last.at.After(after.Since):
-		return deal.Cursor{Since: s.last.at}
+		next.Since = s.last.at
 	case after.Since.IsZero():
-		return deal.Cursor{Since: s.from}
-	default:
-		return deal.Cursor{Since: after.Since}
+		next.Since = s.from
 	}
+	if len(s.whole) > 0 {
+		next.State = scan{from: next.Since, watches: s.watches, whole: s.whole, kind: s.kind, ended: true}.state()
+	}
+	return next
 }

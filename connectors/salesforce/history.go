@@ -32,14 +32,15 @@ const (
 // Every edit of amount, close date or probability of an Opportunity writes a history row too, so a row is an entry only if
 // the row before it of the same Opportunity has another stage; that one may lie before the window and is then asked for. The
 // query has no filter on the stage for the same reason. The rows of tracked fields are each an entry. When nothing has
-// happened within the overlap, a poll is one call for each object that is watched.
+// happened within the overlap, a poll is one call for each object that is watched. Of objects without a history it returns what
+// their records show now, see readSightings.
 func (c *Connector) Changes(ctx context.Context, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
 	return c.changes(ctx, time.Time{}, after, watches)
 }
 
-// Entries implements connectors.Historian.
+// Entries implements connectors.Historian. Watches without a history have no entries here.
 func (c *Connector) Entries(ctx context.Context, from, to time.Time, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
-	return c.changes(ctx, to, after, connectors.NotBefore(from, watches))
+	return c.changes(ctx, to, after, connectors.NotBefore(from, withHistory(watches)))
 }
 
 // changes reads a page of the history before to; the zero time is no end.
@@ -74,7 +75,10 @@ func (c *Connector) readPage(ctx context.Context, to time.Time, after deal.Curso
 	for {
 		page, more, err := c.readRows(ctx, &s, watches)
 		if err != nil {
-			if err = noHistory(s.kind, err); !s.goesOnWithout(err, watches) {
+			if !isSnapshot(s.kind, watches) {
+				err = noHistory(s.kind, err)
+			}
+			if !s.goesOnWithout(err, watches) {
 				return deal.Page{}, err
 			}
 			s.refused, refused = append(s.refused, s.kind.name), append(refused, deal.RefusedObject{Object: s.kind.name, Why: err})
@@ -88,7 +92,7 @@ func (c *Connector) readPage(ctx context.Context, to time.Time, after deal.Curso
 				c.listed.end(to)
 				return page, nil
 			}
-			if len(page.Entries)+len(page.Quarantined) == 0 {
+			if len(page.Entries)+len(page.Quarantined)+len(page.Sightings) == 0 {
 				continue
 			}
 		}
@@ -114,6 +118,9 @@ func (s scan) goesOnWithout(err error, watches []deal.Watch) bool {
 
 // readRows reads rows of the history that the scan is at, and moves the scan behind them. more says that there may be others.
 func (c *Connector) readRows(ctx context.Context, s *scan, watches []deal.Watch) (page deal.Page, more bool, err error) {
+	if isSnapshot(s.kind, watches) {
+		return c.readSightings(ctx, s)
+	}
 	if err := c.checkTracking(ctx, s.kind); err != nil {
 		return page, false, err
 	}
@@ -154,10 +161,14 @@ func (c *Connector) readRows(ctx context.Context, s *scan, watches []deal.Watch)
 		}
 	}
 	if more && s.last == start {
-		return page, false, &Error{class: permanent, cure: fmt.Sprintf(
-			"%d rows in sequence have no ID and date that can be read: check api_version", len(rows))}
+		return page, false, unplaced(len(rows))
 	}
 	return page, more, nil
+}
+
+// unplaced is the error of a page of which no row says where the next page begins.
+func unplaced(rows int) error {
+	return &Error{class: permanent, cure: fmt.Sprintf("%d rows in sequence have no ID and date that can be read: check api_version", rows)}
 }
 
 // of are the watches for an object.
@@ -206,6 +217,15 @@ func (c *Connector) historyRows(ctx context.Context, s scan) (rows []historyRow,
 
 // parseHistory reads a query's reply.
 func parseHistory(k kind, body []byte) (rows []historyRow, done bool, err error) {
+	raws, done, err := queryRows(body)
+	for _, raw := range raws {
+		rows = append(rows, parseHistoryRow(k, raw))
+	}
+	return rows, done, err
+}
+
+// queryRows reads the rows of a reply, of which at most pageRows were asked for.
+func queryRows(body []byte) (rows []json.RawMessage, done bool, err error) {
 	var page struct {
 		Records []json.RawMessage `json:"records"`
 		Done    *bool             `json:"done"`
@@ -216,10 +236,7 @@ func parseHistory(k kind, body []byte) (rows []historyRow, done bool, err error)
 	if len(page.Records) > pageRows || len(page.Records) == 0 && !*page.Done {
 		return nil, false, malformed("it has too many rows, or none and is not the last page")
 	}
-	for _, raw := range page.Records {
-		rows = append(rows, parseHistoryRow(k, raw))
-	}
-	return rows, *page.Done, nil
+	return page.Records, *page.Done, nil
 }
 
 func historyQuery(s scan) string {

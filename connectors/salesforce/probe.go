@@ -34,7 +34,7 @@ func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors
 	if err != nil {
 		return nil, err
 	}
-	problems, err := c.historyMisfits(ctx, k)
+	problems, err := c.entryMisfits(ctx, k, p.Watches)
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,8 @@
 // SOQL, sealed files as ContentVersion, receipts as an update of the record.
 //
 // An entry is a history row with an ID of its own. Every org writes them for Opportunity (OpportunityHistory); for Quote,
-// Contract and Order only where an administrator has the status tracked, without which they are refused.
+// Contract and Order only where an administrator has the status tracked, without which they are refused, unless a rule accepts
+// that its entries are inferred from what records show (snapshot.go).
 //
 // Every call goes through one transport (wire), which owns the session, the headers, the allowance and the errors.
 // simpleforce carries queries and single-record calls, resty the transfer of files. Neither ever sees a failure that it

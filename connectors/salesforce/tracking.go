@@ -10,6 +10,7 @@ import (
 	"github.com/simpleforce/simpleforce"
 
 	"github.com/dealseal/dealseal/connectors"
+	"github.com/dealseal/dealseal/deal"
 )
 
 // Quote, Contract and Order have a history only of the fields that an administrator has chosen. A row of it names the field and
@@ -210,7 +211,16 @@ func untracked(k kind) string {
 }
 
 func trackIt(k kind) string {
-	return "have it tracked (Setup, Object Manager, " + k.name + ", Fields & Relationships, Set History Tracking: " + k.stage + "); what is done before that is never found"
+	return "have it tracked (Setup, Object Manager, " + k.name + ", Fields & Relationships, Set History Tracking: " + k.stage + "); what is done before that is never found; " +
+		"where it cannot be, detect: snapshot in the rule infers entries, and misses short stays"
+}
+
+// entryMisfits say why entries of an object would not be found, or not all of them.
+func (c *Connector) entryMisfits(ctx context.Context, k kind, watches []deal.Watch) ([]connectors.Problem, error) {
+	if isSnapshot(k, watches) {
+		return c.snapshotMisfit(ctx, k, watches)
+	}
+	return c.historyMisfits(ctx, k)
 }
 
 // historyMisfits say why no entry of an object would be found.
