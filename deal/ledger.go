@@ -16,6 +16,8 @@ type Noticing struct {
 	Plans map[string]Plan
 	// Watches holds every watch that the page was read with, by rule id. Each must have been activated.
 	Watches map[string]Watch
+	// Ended says that with this page all was read that there is to see, since all watches were activated.
+	Ended bool
 	// Guard says how many of the new entries are let through. The zero Guard lets all through.
 	Guard Guard
 }

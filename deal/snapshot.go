@@ -48,17 +48,22 @@ func (s Stay) See(x Sighting, read time.Time) Stay {
 	return next
 }
 
-// Entry is the stay as an entry for a watch; ok is false if it is none: another stage, or from before the watch.
-func (s Stay) Entry(x Sighting, w Watch) (c Change, ok bool) {
+// Entry is the stay as an entry for a watch; ok is false if it is none: another stage, or from before the watch. all says that
+// every record had been seen once since the watch was activated: in which stage this one was then, if it was in another, is known
+// better than by the CRM's clock.
+func (s Stay) Entry(x Sighting, w Watch, all bool) (c Change, ok bool) {
 	if !w.Snapshot || w.Object != x.Ref.Object || w.Stage != s.Stage || s.Entered.Before(w.Since) {
 		return Change{}, false
 	}
-	from := "first"
+	from, after := "first", s.After
 	if !s.From.IsZero() {
 		from = s.From.UTC().Format("2006-01-02T15:04:05.000Z")
+		if all && after.Before(w.Since) {
+			after = w.Since
+		}
 	}
 	return Change{Rule: w.Rule, Ref: x.Ref, Stage: s.Stage, Occurrence: s.Stage + "@snapshot:" + from, At: s.Entered, By: x.By,
-		Inferred: &Inference{After: s.After, Unproven: s.After.Before(w.Since)}}, true
+		Inferred: &Inference{After: after, Unproven: after.Before(w.Since)}}, true
 }
 
 // Inference says what is not known of an entry because it was inferred.

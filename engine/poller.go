@@ -90,7 +90,8 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	fresh, err := p.take(whole, page, cursor)
+	ended := !page.More && len(page.Refused)+len(p.refused) == 0
+	fresh, err := p.take(whole, page, cursor, ended)
 	if errors.Is(err, deal.ErrStale) {
 		return true, nil // a rule was activated meanwhile and moved the cursor
 	}
@@ -161,10 +162,11 @@ func (p *poller) mayNotice() error {
 	return nil
 }
 
-// take commits a page that was read with the cursor, and returns how many of its entries are new.
-func (p *poller) take(ctx context.Context, page deal.Page, cursor deal.Cursor) (fresh int, err error) {
+// take commits a page that was read with the cursor, and returns how many of its entries are new. ended says that with it all was
+// read that there is to see.
+func (p *poller) take(ctx context.Context, page deal.Page, cursor deal.Cursor, ended bool) (fresh int, err error) {
 	id := p.account.AccountID()
-	n := deal.Noticing{Tenant: p.tenant.ID, Account: id, Page: page, Previous: cursor, Plans: map[string]deal.Plan{}, Watches: map[string]deal.Watch{}, Guard: p.tenant.Guard}
+	n := deal.Noticing{Tenant: p.tenant.ID, Account: id, Page: page, Previous: cursor, Plans: map[string]deal.Plan{}, Watches: map[string]deal.Watch{}, Guard: p.tenant.Guard, Ended: ended}
 	for i, r := range p.rules {
 		n.Plans[r.Watch.Rule], n.Watches[r.Watch.Rule] = r.Plan, p.watches[i]
 	}

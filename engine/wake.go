@@ -183,7 +183,7 @@ func (p *poller) look(ctx context.Context, direct connectors.Direct) (full bool,
 	if page.Next, err = p.Ledger.Cursor(ctx, p.tenant.ID, p.account.AccountID()); err != nil {
 		return full, err
 	}
-	fresh, err := p.take(whole, page, page.Next)
+	fresh, err := p.take(whole, page, page.Next, false)
 	if errors.Is(err, deal.ErrStale) {
 		return true, nil // a rule was activated meanwhile and moved the cursor: a poll sorts it out
 	}

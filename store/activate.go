@@ -46,14 +46,19 @@ func (s *Store) Activate(ctx context.Context, tenant deal.TenantID, account deal
 	return since, err
 }
 
-// activation is since when a watch counts, and until when the history was read with it.
-type activation struct{ since, watched time.Time }
+// activation is since when a watch counts, and until when the history was read with it. seen is for watches without one: all
+// records were seen since it was activated.
+type activation struct {
+	since, watched time.Time
+	seen           bool
+}
 
 func (t *txn) activation(account deal.AccountID, w deal.Watch) (a activation, found bool, err error) {
 	var since, watched int64
-	found, err = t.get([]any{&since, &watched}, `SELECT since, watched FROM activations
+	found, err = t.get([]any{&since, &watched, &a.seen}, `SELECT since, watched, seen FROM activations
 		WHERE account = $1 AND rule = $2 AND object = $3 AND pipeline = $4 AND stage = $5`, account, w.Rule, w.Object, w.Pipeline, w.Stage)
-	return activation{time.UnixMilli(since).UTC(), time.UnixMilli(watched).UTC()}, found, err
+	a.since, a.watched = time.UnixMilli(since).UTC(), time.UnixMilli(watched).UTC()
+	return a, found, err
 }
 
 func (t *txn) activate(tenant deal.TenantID, account deal.AccountID, w deal.Watch, a activation) error {

@@ -19,10 +19,25 @@ func (s *Store) Infer(ctx context.Context, n deal.Noticing) (entries []deal.Chan
 	return entries, err
 }
 
+type activatedWatch struct {
+	deal.Watch
+	activation
+}
+
 // infer returns the stays that the sightings of a page lead to, as far as they differ from what is stored, and the entries.
 func (t *txn) infer(n deal.Noticing) (stays map[deal.Ref]deal.Stay, entries []deal.Change, err error) {
 	stays = map[deal.Ref]deal.Stay{}
-	rules := slices.Sorted(maps.Keys(n.Watches))
+	var watches []activatedWatch
+	for _, rule := range slices.Sorted(maps.Keys(n.Watches)) {
+		w := n.Watches[rule]
+		a, found, err := t.activation(n.Account, w)
+		if err != nil {
+			return nil, nil, err
+		}
+		if w.Snapshot && found {
+			watches = append(watches, activatedWatch{w, a})
+		}
+	}
 	for _, x := range n.Page.Sightings {
 		was, seen := stays[x.Ref]
 		if !seen {
@@ -34,8 +49,8 @@ func (t *txn) infer(n deal.Noticing) (stays map[deal.Ref]deal.Stay, entries []de
 		if stay != was {
 			stays[x.Ref] = stay
 		}
-		for _, rule := range rules {
-			if c, ok := stay.Entry(x, n.Watches[rule]); ok {
+		for _, w := range watches {
+			if c, ok := stay.Entry(x, w.Watch, w.seen); ok {
 				entries = append(entries, c)
 			}
 		}
@@ -83,6 +98,18 @@ func (t *txn) see(n deal.Noticing) error {
 			ON CONFLICT (tenant, account, object, record) DO UPDATE SET stage = excluded.stage, entered = excluded.entered, origin = excluded.origin,
 				after = excluded.after, stamp = excluded.stamp`,
 			n.Tenant, n.Account, ref.Object, ref.ID, s.Stage, millis(s.Entered), millis(s.From), millis(s.After), millis(s.Stamp)); err != nil {
+			return err
+		}
+	}
+	if !n.Ended {
+		return nil
+	}
+	for _, w := range n.Watches {
+		if !w.Snapshot {
+			continue
+		}
+		if err := t.exec(`UPDATE activations SET seen = 1 WHERE account = $1 AND rule = $2 AND object = $3 AND pipeline = $4 AND stage = $5 AND seen = 0`,
+			n.Account, w.Rule, w.Object, w.Pipeline, w.Stage); err != nil {
 			return err
 		}
 	}

@@ -43,7 +43,7 @@ func (l *lookout) add(rule, stage string, at time.Time) {
 // page is what a poll has seen, of which the CRM had the time next when it was read.
 func (l *lookout) page(next time.Time, seen ...deal.Sighting) deal.Noticing {
 	l.t.Helper()
-	n := deal.Noticing{Tenant: l.tenant, Account: org, Page: deal.Page{Sightings: seen, Next: deal.Cursor{Since: next}},
+	n := deal.Noticing{Tenant: l.tenant, Account: org, Page: deal.Page{Sightings: seen, Next: deal.Cursor{Since: next}}, Ended: true,
 		Previous: cursor(l.t, l.s, l.tenant, org), Plans: map[string]deal.Plan{}, Watches: l.rules}
 	for rule := range l.rules {
 		n.Plans[rule] = plan()
@@ -134,6 +134,12 @@ func TestWhatMayHaveEnteredBeforeTheRuleIsUnproven(t *testing.T) {
 	l.see(minute(8), order("next", "Draft", 1, 7))
 	if fresh = l.see(minute(10), order("next", "In Review", 1, 9)); len(fresh) != 1 || fresh[0].Inferred.Unproven {
 		t.Errorf("what enters a poll later is %+v", fresh)
+	}
+	// The CRM says at which time it was asked with less precision than when the rule was activated.
+	l.add("draft", "Draft", minute(11))
+	l.see(minute(11).Add(-time.Second))
+	if fresh = l.see(minute(13), order("next", "Draft", 1, 12), order("late", "Draft", 1, 12)); len(fresh) != 2 || fresh[0].Inferred.Unproven || !fresh[1].Inferred.Unproven {
+		t.Errorf("what enters after all was seen once is %+v", fresh)
 	}
 }
 

@@ -35,7 +35,7 @@ func (l *lookout) look() (page deal.Page, entered []string) {
 		was := l.stays[x.Ref.ID]
 		stay := was.See(x, l.cursor.Since)
 		l.stays[x.Ref.ID] = stay
-		if c, is := stay.Entry(x, l.watches[0]); is && !stay.Entered.Equal(was.Entered) {
+		if c, is := stay.Entry(x, l.watches[0], false); is && !stay.Entered.Equal(was.Entered) {
 			entered = append(entered, c.Ref.ID)
 		}
 	}

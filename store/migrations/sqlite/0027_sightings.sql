@@ -14,3 +14,6 @@ CREATE TABLE sightings (
 
 -- How a rule finds its entries ('' by the history), which names them: with another way the same entry would have two names.
 ALTER TABLE activations ADD COLUMN detect TEXT NOT NULL DEFAULT '';
+
+-- Whether all that there is to see was seen once since the rule was activated: what enters another stage later has entered since.
+ALTER TABLE activations ADD COLUMN seen INTEGER NOT NULL DEFAULT 0;
