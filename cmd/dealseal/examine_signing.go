@@ -333,7 +333,7 @@ func (x *examiner) examineTSA(i int) doctor.Examination {
 			return
 		}
 		client, err := tsa.NewClient([]tsa.Server{{URL: server.URL, Timeout: server.Timeout, Policy: policy, Quota: server.Quota}},
-			tsa.Options{HTTP: &http.Client{Transport: x.stampWire}, Roots: pool(x.roots), Skew: anyClock, Counter: counter})
+			tsa.Options{HTTP: &http.Client{Transport: x.stampTransport()}, Roots: pool(x.roots), Skew: anyClock, Counter: counter})
 		if err != nil {
 			report(failed(checkTSA, err, fmt.Sprintf("correct signing.tsa[%d].url", i)))
 			return

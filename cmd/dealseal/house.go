@@ -41,7 +41,7 @@ type house struct {
 	meter   meter
 	logins  *loginKeys
 	proxies *api.Proxies // before the API; nil: none
-	// stampWire carries requests to time-stamp servers.
+	// stampWire carries requests to time-stamp servers in the daemon; see stampTransport.
 	stampWire *pins.Transport
 }
 

@@ -79,6 +79,14 @@ func newStampTransport(cfg *config.Config) *pins.Transport {
 	return pins.NewTransport(http.DefaultTransport.(*http.Transport).Clone(), "signing.tsa in "+cfg.File, stampPins(cfg))
 }
 
+// stampTransport is the daemon's, or one of a command that reads the configuration alone.
+func (h *house) stampTransport() *pins.Transport {
+	if h.stampWire == nil {
+		return newStampTransport(h.cfg)
+	}
+	return h.stampWire
+}
+
 // examinePins says how many of a host's pins stand in the chain that it presents now. It sends a HEAD without any login.
 func examinePins(ctx context.Context, address string, set pins.Set, trust *x509.CertPool) doctor.Finding {
 	const cure = "compare with what its operator says; then put the pin of the new key, or of the CA above it, beside the others and reload (docs/threats.md)"

@@ -286,7 +286,7 @@ func (h *house) newStampClient(counter tsa.Counter, log *slog.Logger) (*tsa.Clie
 	for _, c := range h.roots {
 		roots.AddCert(c)
 	}
-	c, err := tsa.NewClient(servers, tsa.Options{Roots: roots, Log: log, Counter: counter, Seen: h.meter.stamped, HTTP: &http.Client{Transport: crashTransport("tsa", h.stampWire)}})
+	c, err := tsa.NewClient(servers, tsa.Options{Roots: roots, Log: log, Counter: counter, Seen: h.meter.stamped, HTTP: &http.Client{Transport: crashTransport("tsa", h.stampTransport())}})
 	if err != nil {
 		return nil, h.cfg.At("signing.tsa", "%v", err)
 	}
