@@ -231,6 +231,7 @@ func commands() []command {
 				fs.StringVar(&o.passphrase, "passphrase", "", "where a soft key's passphrase is: a `reference` such as file:/PATH or env:NAME")
 				fs.StringVar(&o.subject, "subject", "Evaluation seal", "common `name` in a soft key's certificate")
 			}},
+		{name: "ca", args: "DIR [client NAME | server HOST[,HOST]]", summary: "for development only: make a CA with certificates for this machine's servers and a client of the API, or one more", run: ca, flags: func(*flag.FlagSet, *options) {}},
 		{name: "version", summary: "print the version", run: func(_ context.Context, c *call) error {
 			_, err := fmt.Fprintln(c.stdout, "dealseal", version)
 			return err
