@@ -22,6 +22,8 @@ func tlv(tag cbasn1.Tag, parts ...[]byte) []byte {
 		b = append(b, 0x81, byte(n))
 	case n < 1<<16:
 		b = append(b, 0x82, byte(n>>8), byte(n))
+	case n < 1<<24:
+		b = append(b, 0x83, byte(n>>16), byte(n>>8), byte(n))
 	default:
 		b = append(b, 0x84, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
 	}

@@ -116,8 +116,8 @@ func (v *verifier) storeOf(end int64) (*security, error) {
 	}
 	r.store = newSecurity()
 	for _, der := range store.Certs {
-		// What is no certificate is passed over: it proves nothing.
-		if cert, err := x509.ParseCertificate(der); err == nil && r.store.fresh(sha256.Sum256(der)) {
+		// What is no certificate is passed over, and one whose key nothing is checked with: it proves nothing.
+		if cert, err := x509.ParseCertificate(der); err == nil && !cms.TooLarge(cert) && r.store.fresh(sha256.Sum256(der)) {
 			r.store.certs = append(r.store.certs, cert)
 		}
 	}

@@ -137,6 +137,8 @@ func (c *check) judgeStamp(s *stamp, existed time.Time) (*Reason, error) {
 	}
 	chains, err := c.trust.chains(t.Certificate, t.Certificates(), c.trust.tsaRoots, t.Time, x509.ExtKeyUsageTimeStamping)
 	switch {
+	case isLimit(err):
+		return nil, err
 	case errors.Is(err, cms.ErrWeak):
 		return note(CodeWeak, Valid, "%v", err)
 	case err != nil:
@@ -213,6 +215,9 @@ func (c *check) judgeCertificate() error {
 		c.add(CodeKeyUsage, Indeterminate, err.Error())
 	}
 	chains, err := c.trust.chains(c.cert, c.signed.Certificates, c.trust.roots, at, x509.ExtKeyUsageAny)
+	if isLimit(err) {
+		return err
+	}
 	if err != nil {
 		code, text := c.chainFault(err, at)
 		c.add(code, Indeterminate, text)

@@ -19,6 +19,8 @@ type trust struct {
 	known           map[chainKey][][]*x509.Certificate
 	evidence        map[evidenceKey]evidenceResult
 	tries           int // pieces of evidence that may still be tried on certificates
+	work            int // that chains may still take, in checks of one signature with RSA-4096
+	refused         map[refusedKey]error
 }
 
 type chainKey struct {
@@ -26,6 +28,21 @@ type chainKey struct {
 	roots *x509.CertPool
 	usage x509.ExtKeyUsage
 }
+
+// refusedKey is a chain that was not found: at other times it may be.
+type refusedKey struct {
+	chainKey
+	at    time.Time
+	among int // how many certificates could have been in it
+}
+
+// The budget of a document for chains: how much work in all, for how many certificates that could stand above one, and how many
+// signatures crypto/x509 checks at most in one search.
+const (
+	maxChainWork   = 1600
+	maxCandidates  = 64
+	maxChainChecks = 100
+)
 
 type evidenceKey struct{ der, cert, issuer [sha256.Size]byte }
 
@@ -38,6 +55,7 @@ func newTrust(o Options) *trust {
 	return &trust{
 		roots: poolOf(o.Roots), tsaRoots: poolOf(o.TSARoots), intermediates: o.Intermediates, all: newSecurity(),
 		known: map[chainKey][][]*x509.Certificate{}, evidence: map[evidenceKey]evidenceResult{}, tries: maxEvidenceTries,
+		work: maxChainWork, refused: map[refusedKey]error{},
 	}
 }
 
@@ -47,9 +65,26 @@ func (t *trust) chains(cert *x509.Certificate, embedded []*x509.Certificate, roo
 	if known := validAt(t.known[key], at); len(known) > 0 {
 		return known, nil
 	}
-	chains, err := cert.Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: poolOf(slices.Concat(embedded, t.all.certs, t.intermediates)), CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{usage},
-	})
+	above := candidates(cert, slices.Concat(embedded, t.all.certs, t.intermediates))
+	miss := refusedKey{key, at, len(above)}
+	if err := t.refused[miss]; err != nil {
+		return nil, err
+	}
+	found, err := t.build(cert, above, roots, at, usage)
+	if err != nil {
+		t.refused[miss] = err
+		return nil, err
+	}
+	t.known[key] = append(t.known[key], found...)
+	return found, nil
+}
+
+// build looks for chains of which no key is below the floor.
+func (t *trust) build(cert *x509.Certificate, above []*x509.Certificate, roots *x509.CertPool, at time.Time, usage x509.ExtKeyUsage) ([][]*x509.Certificate, error) {
+	if t.work -= searchWork(above); t.work < 0 {
+		return nil, &pdf.LimitError{What: "the certificates in the document take too long to be put into chains", Limit: maxChainWork}
+	}
+	chains, err := cert.Verify(x509.VerifyOptions{Roots: roots, Intermediates: poolOf(above), CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{usage}})
 	if err != nil {
 		return nil, err
 	}
@@ -60,8 +95,36 @@ func (t *trust) chains(cert *x509.Certificate, embedded []*x509.Certificate, roo
 	if len(strong) == 0 {
 		return nil, err
 	}
-	t.known[key] = append(t.known[key], strong...)
 	return strong, nil
+}
+
+// candidates are those that could stand above a certificate by their names, the nearest first: what else a document carries
+// costs a search nothing.
+func candidates(cert *x509.Certificate, all []*x509.Certificate) (above []*x509.Certificate) {
+	byName := map[string][]*x509.Certificate{}
+	for _, c := range all {
+		byName[string(c.RawSubject)] = append(byName[string(c.RawSubject)], c)
+	}
+	for next, last := 0, cert; ; next++ {
+		above = append(above, byName[string(last.RawIssuer)]...)
+		delete(byName, string(last.RawIssuer))
+		if len(above) >= maxCandidates {
+			return above[:maxCandidates]
+		}
+		if next == len(above) {
+			return above
+		}
+		last = above[next]
+	}
+}
+
+// searchWork is what a search may take: each certificate may be tried below each other one.
+func searchWork(above []*x509.Certificate) int {
+	heaviest := 1
+	for _, c := range above {
+		heaviest = max(heaviest, cms.Weight(c.PublicKey))
+	}
+	return heaviest * min(1+len(above)*len(above), maxChainChecks)
 }
 
 func firstError(a, b error) error {

@@ -107,11 +107,16 @@ type documentError interface {
 	Permanent() bool
 }
 
-func codeOf(err error) Code {
+// isLimit reports whether a budget of the document is used up.
+func isLimit(err error) bool {
 	var limit *pdf.LimitError
+	return errors.As(err, &limit)
+}
+
+func codeOf(err error) Code {
 	var encrypted *pdf.EncryptedError
 	switch {
-	case errors.As(err, &limit):
+	case isLimit(err):
 		return CodeBudget
 	case errors.As(err, &encrypted):
 		return CodeEncrypted
@@ -320,8 +325,7 @@ func (v *verifier) oldSignatures(end int64) ([]found, error) {
 			return list, nil
 		}
 	}
-	var limit *pdf.LimitError
-	if isFault(err) && !errors.As(err, &limit) {
+	if isFault(err) && !isLimit(err) {
 		return nil, nil
 	}
 	return nil, err

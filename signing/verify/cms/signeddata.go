@@ -6,11 +6,14 @@
 package cms
 
 import (
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
 	"math/big"
+	"math/bits"
 
 	"golang.org/x/crypto/cryptobyte"
 	casn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -144,7 +147,7 @@ func (sd *SignedData) readCertificates(certs cryptobyte.String) error {
 			continue
 		}
 		cert, err := x509.ParseCertificate(raw)
-		if err != nil || tooLarge(cert) {
+		if err != nil || TooLarge(cert) {
 			sd.Unreadable++
 			continue
 		}
@@ -153,12 +156,28 @@ func (sd *SignedData) readCertificates(certs cryptobyte.String) error {
 	return nil
 }
 
-// maxRSABits is where checking one signature still takes milliseconds; the time grows with the square.
-const maxRSABits = 16384
+// maxRSABits is where checking one signature still takes a millisecond; the time grows with the square, and with the bits of
+// the exponent.
+const maxRSABits = 8192
 
-func tooLarge(cert *x509.Certificate) bool {
+// Weight is how long checking a signature with a key takes, as a multiple of what RSA takes with 4096 bits and the usual exponent.
+func Weight(public crypto.PublicKey) int {
+	switch k := public.(type) {
+	case *rsa.PublicKey:
+		const usual = 4096 * 4096 * 17
+		return 1 + k.N.BitLen()*k.N.BitLen()*bits.Len(uint(k.E))/(usual+1)
+	case *ecdsa.PublicKey:
+		if k.Params().BitSize > 256 {
+			return 4
+		}
+	}
+	return 1
+}
+
+// TooLarge reports whether a key is so large that no signature is checked with it.
+func TooLarge(cert *x509.Certificate) bool {
 	key, ok := cert.PublicKey.(*rsa.PublicKey)
-	return ok && key.N.BitLen() > maxRSABits
+	return ok && (key.N.BitLen() > maxRSABits || Weight(key) > 4)
 }
 
 func (sd *SignedData) readSigners(infos cryptobyte.String) error {
