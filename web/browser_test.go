@@ -56,7 +56,7 @@ func newBrowser(t *testing.T) *browser {
 	t.Cleanup(stop)
 	ctx, end := chromedp.NewContext(allocator)
 	t.Cleanup(end)
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 8*time.Minute)
 	t.Cleanup(cancel)
 	b := &browser{t: t, ctx: ctx}
 	messages := chromedp.Console(ctx)
@@ -233,9 +233,7 @@ func TestAPersonLogsInAndOutUnderANameWithoutTLS(t *testing.T) {
 		t.Fatal(eval[string](b, "document.body.textContent"))
 	}
 	b.do(chromedp.Click(chromedp.CSS(".out button")), chromedp.WaitNotPresent(chromedp.CSS(".out")))
-	if title := eval[string](b, "document.title"); !strings.Contains(title, "dealseal is") {
-		t.Errorf("logged out, the page is %q", title)
-	}
+	b.await("document.title.includes('dealseal is')") // it says so once its head is there
 }
 
 // A browser keeps its cookies from pages that another site leads to, and follows no form to another site.

@@ -184,7 +184,7 @@ func TestAChangeOfTheStageWakes(t *testing.T) {
 	}
 	select {
 	case <-e.connected:
-	default:
+	case <-time.After(time.Minute):
 		t.Error("it does not say that it is connected")
 	}
 	e.SetAmount(early, "7")
