@@ -50,7 +50,7 @@ func loopbackTLS(t *testing.T) (pair *tls.Certificate, leaf, root *x509.Certific
 func TestPinnedKeysHoldACRMAndATSA(t *testing.T) {
 	t.Parallel()
 	pair, leaf, root := loopbackTLS(t)
-	w := newWorld(t, worldOptions{crms: []deal.Kind{deal.HubSpot}, attempts: 1000, tls: pair})
+	w := newWorld(t, worldOptions{crms: []deal.Kind{deal.HubSpot}, attempts: tireless, tls: pair})
 	must(t, os.WriteFile(w.path("web-root.pem"), pki.PEM(root), 0o600))
 	const stranger = "sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 	c := w.crms[0].(*hubspotCRM)
