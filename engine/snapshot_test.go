@@ -159,6 +159,8 @@ func TestARestoredStateSealsNoInferredEntryAgain(t *testing.T) {
 			w.clock.advance(time.Hour)
 
 			d = w.daemonIn(backup).infers()
+			w.clock.advance(time.Minute)
+			must(t, w.org.Update(record, map[string]any{"Name": "edited"})) // its stamp is younger than the restored state
 			fresh := d.poll()
 			d.finish()
 			w.clock.advance(time.Minute)

@@ -30,11 +30,14 @@ func (t *txn) infer(n deal.Noticing) (stays map[deal.Ref]deal.Stay, entries []de
 	var watches []activatedWatch
 	for _, rule := range slices.Sorted(maps.Keys(n.Watches)) {
 		w := n.Watches[rule]
+		if !w.Snapshot {
+			continue
+		}
 		a, found, err := t.activation(n.Account, w)
 		if err != nil {
 			return nil, nil, err
 		}
-		if w.Snapshot && found {
+		if found {
 			watches = append(watches, activatedWatch{w, a})
 		}
 	}
