@@ -129,7 +129,7 @@ func (s *Store) writeStaged(name string, key *dataKey, write func(io.Writer) err
 
 // encrypt writes what write writes to w, encrypted, and returns the hashes of the plain bytes.
 func encrypt(w io.Writer, key *dataKey, write func(io.Writer) error) (deal.FileFact, error) {
-	enc, err := age.Encrypt(w, key.identity.Recipient())
+	enc, err := age.Encrypt(w, key)
 	if err != nil {
 		return deal.FileFact{}, err
 	}
@@ -241,7 +241,7 @@ func openFile(stored *os.File, key *dataKey, name string, want deal.FileFact) (_
 	if err != nil {
 		return nil, fmt.Errorf("stored document %s: %w", name, err)
 	}
-	plain, size, err := age.DecryptReaderAt(stored, info.Size(), key.identity)
+	plain, size, err := age.DecryptReaderAt(stored, info.Size(), key)
 	if err != nil {
 		return nil, &MismatchError{Name: name, Reason: "it cannot be decrypted: it is damaged or belongs to another transaction"}
 	}

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"filippo.io/age"
@@ -88,10 +89,61 @@ func newAEAD(key []byte) cipher.AEAD {
 	return aead
 }
 
-// dataKey protects one sealing: an age identity for its files, and what is derived from it for its rows.
+// dataKey protects one sealing: an age identity for its files, and what is derived from it for its rows. It is the recipient
+// and the identity of these files itself, for it remembers the keys of those that it has met: a contract is read back four
+// times on its way, and each agreement on a key costs as much as hashing 200 kB. What is on the disk is read all the same:
+// a header is authenticated with the key of its file, and one that is not the same to the byte is agreed on anew.
 type dataKey struct {
 	identity *age.X25519Identity
 	rows     []byte
+
+	mu    sync.Mutex
+	files map[string][]byte // by how they were wrapped
+}
+
+// maxFileKeys is how many keys of files are remembered: more than a deal has files. They are all forgotten when there would be more.
+const maxFileKeys = 32
+
+// Wrap implements age.Recipient.
+func (k *dataKey) Wrap(fileKey []byte) ([]*age.Stanza, error) {
+	stanzas, err := k.identity.Recipient().Wrap(fileKey)
+	if err == nil {
+		k.remember(stanzas, fileKey)
+	}
+	return stanzas, err
+}
+
+// Unwrap implements age.Identity.
+func (k *dataKey) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
+	k.mu.Lock()
+	known := k.files[asWrapped(stanzas)]
+	k.mu.Unlock()
+	if known != nil {
+		return bytes.Clone(known), nil
+	}
+	fileKey, err := k.identity.Unwrap(stanzas)
+	if err == nil {
+		k.remember(stanzas, fileKey)
+	}
+	return fileKey, err
+}
+
+func (k *dataKey) remember(stanzas []*age.Stanza, fileKey []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.files == nil || len(k.files) >= maxFileKeys {
+		k.files = map[string][]byte{}
+	}
+	k.files[asWrapped(stanzas)] = bytes.Clone(fileKey)
+}
+
+// asWrapped is all that a file says of its key.
+func asWrapped(stanzas []*age.Stanza) string {
+	var b strings.Builder
+	for _, s := range stanzas {
+		fmt.Fprintf(&b, "%q %q %x\n", s.Type, s.Args, s.Body)
+	}
+	return b.String()
 }
 
 func newDataKey() (*dataKey, error) {

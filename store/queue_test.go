@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -67,6 +68,33 @@ func wallStore(t *testing.T) *Store {
 	s := open(t, options(t.TempDir(), nil))
 	activate(t, s, acme, ruleA)
 	return s
+}
+
+func TestTheStatementThatTakesJobsIsPlannedOnce(t *testing.T) {
+	s := wallStore(t)
+	ran := make(chan deal.Job, 10)
+	stop := work(t, s, Workers{Tenants: []deal.TenantID{acme}}, func(_ context.Context, j deal.Job) deal.Outcome {
+		ran <- j
+		return deal.Outcome{}
+	})
+	notice(t, s, change("006A", "h1"))
+	receive(t, ran, "a job")
+	stop()
+	conn, err := s.write.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.Raw(func(driver any) error {
+		for query := range driver.(*compiledConn).idle {
+			if strings.Contains(query, "JobGetAvailable") && strings.Contains(query, "LIMIT ?") && !strings.Contains(plannedOnce(query), "LIMIT ?") {
+				return nil
+			}
+		}
+		return errors.New("there is none, or its limit is looked for as it stands")
+	}); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestAJobRunsOnceForEveryEntryAndTellsItsRecord(t *testing.T) {
