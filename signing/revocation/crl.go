@@ -1,6 +1,8 @@
 package revocation
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
@@ -15,7 +17,11 @@ import (
 // another's name are refused: what they do not say proves nothing. Errors are *FormatError.
 func ParseCRL(der []byte, cert, issuer *x509.Certificate) (*Evidence, error) {
 	bad := func(format string, args ...any) error { return &FormatError{CRL, fmt.Sprintf(format, args...)} }
-	list, err := x509.ParseRevocationList(der)
+	parts, err := splitList(der)
+	if err != nil {
+		return nil, bad("cannot be read: %v", err)
+	}
+	list, err := parts.parse(nil)
 	if err != nil {
 		return nil, bad("cannot be read: %v", err)
 	}
@@ -39,18 +45,148 @@ func ParseCRL(der []byte, cert, issuer *x509.Certificate) (*Evidence, error) {
 			}
 		}
 	}
+	own, err := parts.entriesOf(cert)
+	if err != nil {
+		return nil, bad("%v", err)
+	}
+	if own == nil {
+		return e, nil
+	}
+	if list, err = parts.parse(own); err != nil {
+		return nil, bad("cannot be read: %v", err)
+	}
 	for _, entry := range list.RevokedCertificateEntries {
-		for _, x := range entry.Extensions {
-			if x.Id.Equal(oidCRLIssuer) {
-				return nil, bad("has entries of other issuers")
-			}
-		}
 		// removeFromCRL (8) ends a hold (RFC 5280, section 5.3.1); in a complete list it stands for nothing.
 		if entry.SerialNumber.Cmp(cert.SerialNumber) == 0 && entry.ReasonCode != 8 {
 			e.Revoked, e.RevokedAt, e.Reason = true, entry.RevocationTime, entry.ReasonCode
 		}
 	}
 	return e, nil
+}
+
+// listParts are the bytes of a CertificateList (RFC 5280, section 5.1), as far as they are needed to read it without its
+// entries: there may be a million, of which one counts.
+type listParts struct {
+	signed                []byte // tbsCertList, whole
+	before, entries, rest []byte // of what is in it: up to the entries, what is in these, and what is behind them
+	behind                []byte // algorithm and signature
+}
+
+var errList = fmt.Errorf("it is not the DER that RFC 5280 describes")
+
+func splitList(der []byte) (p listParts, err error) {
+	in := cryptobyte.String(der)
+	var whole, signed, inner, entries cryptobyte.String
+	if !in.ReadASN1(&whole, casn1.SEQUENCE) || !in.Empty() || !whole.ReadASN1Element(&signed, casn1.SEQUENCE) {
+		return p, errList
+	}
+	p.signed, p.behind = signed, whole
+	if !signed.ReadASN1(&inner, casn1.SEQUENCE) {
+		return p, errList
+	}
+	all := []byte(inner)
+	if !inner.SkipOptionalASN1(casn1.INTEGER) || !inner.SkipASN1(casn1.SEQUENCE) || !inner.SkipASN1(casn1.SEQUENCE) || !skipTime(&inner) ||
+		inner.PeekASN1Tag(casn1.UTCTime) && !skipTime(&inner) || inner.PeekASN1Tag(casn1.GeneralizedTime) && !skipTime(&inner) {
+		return p, errList
+	}
+	p.before = all[:len(all)-len(inner)]
+	var present bool
+	if !inner.ReadOptionalASN1(&entries, &present, casn1.SEQUENCE) {
+		return p, errList
+	}
+	p.entries, p.rest = entries, inner
+	return p, nil
+}
+
+func skipTime(in *cryptobyte.String) bool {
+	return in.PeekASN1Tag(casn1.UTCTime) && in.SkipASN1(casn1.UTCTime) || in.SkipASN1(casn1.GeneralizedTime)
+}
+
+// parse reads the list as if it had those entries and no others. Its signature is that of the whole list.
+func (p listParts) parse(entries []byte) (*x509.RevocationList, error) {
+	var b cryptobyte.Builder
+	b.AddASN1(casn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1(casn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			b.AddBytes(p.before)
+			if entries != nil {
+				b.AddASN1(casn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddBytes(entries) })
+			}
+			b.AddBytes(p.rest)
+		})
+		b.AddBytes(p.behind)
+	})
+	der, err := b.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	list, err := x509.ParseRevocationList(der)
+	if err == nil {
+		list.RawTBSRevocationList = p.signed
+	}
+	return list, err
+}
+
+// maxOwnEntries is how many entries a list may have for one certificate.
+const maxOwnEntries = 16
+
+// entriesOf returns the entries about a certificate, one behind the other; nil if there are none. Those of others are read as
+// far as to know that they are.
+func (p listParts) entriesOf(cert *x509.Certificate) (own []byte, err error) {
+	var b cryptobyte.Builder
+	b.AddASN1BigInt(cert.SerialNumber)
+	wanted, err := b.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	n := 0
+	for in := cryptobyte.String(p.entries); !in.Empty(); {
+		var element, entry, serial, extensions cryptobyte.String
+		if !in.ReadASN1Element(&element, casn1.SEQUENCE) {
+			return nil, errList
+		}
+		whole := element
+		var present bool
+		if !element.ReadASN1(&entry, casn1.SEQUENCE) || !entry.ReadASN1Element(&serial, casn1.INTEGER) || !shortest(serial) || !skipTime(&entry) ||
+			!entry.ReadOptionalASN1(&extensions, &present, casn1.SEQUENCE) || !entry.Empty() {
+			return nil, errList
+		}
+		if indirect, err := namesIssuer(extensions); indirect || err != nil {
+			return nil, cmp.Or(err, errIndirect)
+		}
+		if bytes.Equal(serial, wanted) {
+			if n++; n > maxOwnEntries {
+				return nil, fmt.Errorf("has more than %d entries for the certificate", maxOwnEntries)
+			}
+			own = append(own, whole...)
+		}
+	}
+	return own, nil
+}
+
+var errIndirect = fmt.Errorf("has entries of other issuers")
+
+// shortest reports whether an INTEGER is encoded as DER demands: the same number in another form would be passed over.
+func shortest(element cryptobyte.String) bool {
+	var content cryptobyte.String
+	if !element.ReadASN1(&content, casn1.INTEGER) || len(content) == 0 {
+		return false
+	}
+	return len(content) == 1 || content[0] != 0 && content[0] != 0xff || (content[0] == 0) == (content[1] >= 0x80)
+}
+
+// namesIssuer looks through the extensions of an entry for the one that says whose certificate it is about.
+func namesIssuer(extensions cryptobyte.String) (bool, error) {
+	for !extensions.Empty() {
+		var extension cryptobyte.String
+		var oid asn1.ObjectIdentifier
+		if !extensions.ReadASN1(&extension, casn1.SEQUENCE) || !extension.ReadASN1ObjectIdentifier(&oid) {
+			return false, errList
+		}
+		if oid.Equal(oidCRLIssuer) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func checkListExtension(oid asn1.ObjectIdentifier, critical bool, value []byte, cert *x509.Certificate) error {

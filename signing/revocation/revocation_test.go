@@ -7,6 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -19,10 +20,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/cryptobyte"
+	casn1 "golang.org/x/crypto/cryptobyte/asn1"
 	"golang.org/x/crypto/ocsp"
 
 	"github.com/dealseal/dealseal/mocks/hostile"
@@ -485,6 +489,100 @@ func FuzzParseOCSP(f *testing.F) {
 	})
 }
 
+// TestAListOfAMillionCostsNoMoreThanItsBytes looks for the last entry, for one that is not there, and in one that nobody has signed.
+func TestAListOfAMillionCostsNoMoreThanItsBytes(t *testing.T) {
+	a := serve(t, pki.Options{})
+	cert, issuer, now := a.Signer.Certificate, a.Issuing, time.Now().UTC().Truncate(time.Second)
+	var entries cryptobyte.Builder
+	entry := func(serial *big.Int) {
+		entries.AddASN1(casn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			b.AddASN1BigInt(serial)
+			b.AddASN1UTCTime(now)
+		})
+	}
+	for i := range int64(1_000_000) {
+		entry(big.NewInt(1<<40 + i))
+	}
+	without := entries.BytesOrPanic()
+	entry(cert.SerialNumber)
+	empty, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: now, NextUpdate: now.Add(time.Hour)}, issuer.Certificate, issuer.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts, err := splitList(empty)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// list has the entries and, if it is signed, the signature that goes with them.
+	list := func(entries []byte, signed bool) []byte {
+		tbs := der(t, asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: slices.Concat(parts.before, der(t, asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: entries}), parts.rest)})
+		behind := parts.behind
+		if signed {
+			var algorithm asn1.RawValue
+			if _, err := asn1.Unmarshal(behind, &algorithm); err != nil {
+				t.Fatal(err)
+			}
+			sum := sha256.Sum256(tbs)
+			value, err := issuer.Key.Sign(rand.Reader, sum[:], crypto.SHA256)
+			if err != nil {
+				t.Fatal(err)
+			}
+			behind = slices.Concat(algorithm.FullBytes, der(t, asn1.BitString{Bytes: value, BitLength: 8 * len(value)}))
+		}
+		return der(t, asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: slices.Concat(tbs, behind)})
+	}
+	for name, c := range map[string]struct {
+		der     []byte
+		revoked bool
+		says    string
+	}{
+		"the last one":             {der: list(entries.BytesOrPanic(), true), revoked: true},
+		"none":                     {der: list(without, true)},
+		"nobody has signed":        {der: list(without, false), says: "not signed by the issuer"},
+		"many times":               {der: list(bytes.Repeat(entries.BytesOrPanic()[len(without):], 100_000), true), says: "more than 16 entries"},
+		"a number in another form": {der: list(append(bytes.Clone(without), 0x30, 0x13, 2, 2, 0, 1, 23, 13, '2', '6', '0', '1', '0', '1', '0', '0', '0', '0', '0', '0', 'Z'), true), says: "not the DER"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hostile.Budget(t)
+			e, err := ParseCRL(c.der, cert, issuer.Certificate)
+			switch {
+			case c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)):
+				t.Errorf("%v, want %q", err, c.says)
+			case c.says == "" && (err != nil || e.Revoked != c.revoked):
+				t.Errorf("%+v, %v", e, err)
+			}
+		})
+	}
+}
+
+// sameEntries compares what is found in a list with what crypto/x509 reads, where that reads all of it.
+func sameEntries(t *testing.T, der []byte, cert *x509.Certificate) {
+	t.Helper()
+	all, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return
+	}
+	parts, err := splitList(der)
+	if err != nil {
+		return // crypto/x509 is less strict, and refused is on the safe side
+	}
+	own, err := parts.entriesOf(cert)
+	if err != nil {
+		return
+	}
+	short, err := parts.parse(own)
+	if err != nil {
+		return
+	}
+	if !bytes.Equal(short.RawTBSRevocationList, all.RawTBSRevocationList) || !bytes.Equal(short.Signature, all.Signature) || !short.ThisUpdate.Equal(all.ThisUpdate) {
+		t.Fatal("the list is another one without the entries of others")
+	}
+	others := slices.DeleteFunc(slices.Clone(all.RevokedCertificateEntries), func(e x509.RevocationListEntry) bool { return e.SerialNumber.Cmp(cert.SerialNumber) == 0 })
+	if len(short.RevokedCertificateEntries)+len(others) != len(all.RevokedCertificateEntries) {
+		t.Errorf("%d entries were found, and %d of %d are others'", len(short.RevokedCertificateEntries), len(others), len(all.RevokedCertificateEntries))
+	}
+}
+
 func FuzzParseCRL(f *testing.F) {
 	cert, issuer, _, list := fixed(f)
 	f.Add(list)
@@ -497,6 +595,7 @@ func FuzzParseCRL(f *testing.F) {
 			t.Errorf("damage made good evidence: %+v", e)
 		}
 		_ = checkScope(der, cert) // refused or not
+		sameEntries(t, der, cert)
 	})
 }
 
