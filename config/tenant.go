@@ -260,6 +260,9 @@ type WriteBack struct {
 	Drift Drift `yaml:"drift"`
 	// FollowUp is told when the deal has had no outcome for too long, and is cleared when it has one. Default: never.
 	FollowUp *FollowUp `yaml:"follow_up"`
+	// Timeline are the statuses of which a short note is left on the record's timeline, once each time that the deal comes to one
+	// (docs/timeline.md). Default: none.
+	Timeline []string `yaml:"timeline"`
 }
 
 // FollowUp says how long is too long (docs/followup.md).
@@ -377,6 +380,9 @@ func (r Rule) StartTime() (time.Time, error) {
 var idForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 var statusKeys = []string{"queued", "awaiting_signature", "signed", "refused", "action_required", "failed", "held"}
+
+// timelineKeys are the statuses that the timeline of a record may tell.
+var timelineKeys = []string{"awaiting_signature", "signed", "refused", "action_required", "failed", "held"}
 
 // moveKeys are the statuses of which a rule may say where the record goes.
 var moveKeys = []string{"signed", "refused", "action_required", "failed", "held"}
@@ -530,6 +536,14 @@ func (c *Config) checkRule(t *Tenant, path string, r Rule) (errs []error) {
 		}
 		if others := slices.DeleteFunc(r.WriteBack.Names(), func(n string) bool { return n != f.Field }); f.Field != "" && len(others) > 1 {
 			fail("write_back.follow_up.field", "write_back.follow_up.field is %s, which write_back uses for something else: it needs a date/time field of its own", f.Field)
+		}
+	}
+	for i, key := range r.WriteBack.Timeline {
+		switch {
+		case !slices.Contains(timelineKeys, key):
+			fail(fmt.Sprintf("write_back.timeline.%d", i), "there are notes for %s, and not for %q%s", strings.Join(timelineKeys, ", "), key, Nearest(key, slices.Clone(timelineKeys)))
+		case slices.Contains(r.WriteBack.Timeline[:i], key):
+			fail(fmt.Sprintf("write_back.timeline.%d", i), "%s is listed twice", key)
 		}
 	}
 	for key := range r.WriteBack.Status.Values {

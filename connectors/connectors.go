@@ -201,6 +201,12 @@ type Tasker interface {
 	Task(ctx context.Context, ref deal.Ref, t deal.Task) (id string, err error)
 }
 
+// Noter is the ability to put notes on the timeline of a record.
+type Noter interface {
+	// Note makes the note, once per mark (deal.Note.Mark), as Tasker.Task does with tasks.
+	Note(ctx context.Context, ref deal.Ref, n deal.Note) (id string, err error)
+}
+
 // Completer is the ability to let a workflow of the CRM go on that waits for what becomes of a deal.
 type Completer interface {
 	// Complete says what became of it. IsNoCallback when the CRM does not know the workflow: it was told before, has gone on by

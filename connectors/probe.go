@@ -42,6 +42,8 @@ type Probe struct {
 	Filters []FilterField
 	// Moves are the stages that records are moved to.
 	Moves []ProbedMove
+	// Timeline: records are given notes.
+	Timeline bool
 	// Workflows: those of the CRM that wait for a deal are told of it.
 	Workflows bool
 }

@@ -21,6 +21,8 @@ type Errand struct {
 	Fate    ErrandFate `json:"fate,omitempty"`
 	Outcome string     `json:"outcome,omitempty"`
 	Ended   time.Time  `json:"ended,omitzero"`
+	// Asked is when a note was asked for of which it is not known what became.
+	Asked time.Time `json:"asked,omitzero"`
 }
 
 // ErrandKind says what an errand does.
@@ -29,6 +31,7 @@ type ErrandKind string
 // The kinds of errands.
 const (
 	ErrandMove ErrandKind = "move" // the record goes to another stage
+	ErrandNote ErrandKind = "note" // the record's timeline says what became of the deal
 )
 
 // ErrandFate is how an errand has ended.
@@ -54,12 +57,12 @@ type Move struct {
 // MoveStatuses are those of which a rule may say where the record goes, in the order of a deal's life.
 var MoveStatuses = []Status{StatusSigned, StatusRefused, StatusActionRequired, StatusFailed, StatusHeld}
 
-// MovedBy is the status that a change of a sealing has brought about and of which its plan says where the record goes then; empty
-// for none. A deal is moved once it is done, not when its contract has only just come to the record. What the guard holds, the
-// CRM hears nothing of.
-func MovedBy(p Plan, before, after Status, s *Sealing, wasDone bool) Status {
+// Reached is the status that a change of a sealing has brought about, as far as something may be to be done because of it; empty
+// for none. Signed is reached once the deal is done, not when its contract has only just come to the record. What the guard
+// holds, the CRM hears nothing of.
+func Reached(before, after Status, s *Sealing, wasDone bool) Status {
 	switch {
-	case len(p.Moves) == 0 || s.Facts.Guarded:
+	case s.Facts.Guarded:
 		return ""
 	case after == StatusSigned:
 		if s.Step != Done || wasDone {
@@ -68,13 +71,13 @@ func MovedBy(p Plan, before, after Status, s *Sealing, wasDone bool) Status {
 	case before == after:
 		return ""
 	}
-	if p.Moves[after] == "" {
-		return ""
-	}
 	return after
 }
 
 // String says for people what it is to do.
 func (e Errand) String() string {
+	if e.Kind == ErrandNote {
+		return fmt.Sprintf("note on the record's timeline that the deal is %s", e.Status)
+	}
 	return fmt.Sprintf("move the record to stage %q, because it is %s", e.Stage, e.Status)
 }

@@ -222,9 +222,11 @@ type Plan struct {
 	// FollowUp is how long the deal may have no outcome before its record and others are told of that; zero for ever.
 	FollowUp time.Duration `json:"follow_up,omitempty"`
 	// Moves are the stages that the record is moved to when it comes to a status. Of those that are not in it nothing is moved.
-	Moves   map[Status]string `json:"moves,omitempty"`
-	IfLeft  string            `json:"if_left"`  // hold | void | seal
-	ReEntry string            `json:"re_entry"` // hold | seal
+	Moves map[Status]string `json:"moves,omitempty"`
+	// Timeline are the statuses that are noted on the record's timeline.
+	Timeline []Status `json:"timeline,omitempty"`
+	IfLeft   string   `json:"if_left"`  // hold | void | seal
+	ReEntry  string   `json:"re_entry"` // hold | seal
 	// AuditTrail is the hash of the bundle that the deal's audit trail is made with, to be attached beside the contract;
 	// empty for none.
 	AuditTrail string `json:"audit_trail,omitempty"`

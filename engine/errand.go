@@ -19,22 +19,29 @@ func (e *Engine) errandJob(ctx context.Context, s *deal.Sealing) deal.Outcome {
 	if err != nil {
 		return e.laterErrand(ctx, s, deal.Errand{Made: e.Now()}, err)
 	}
+	var out deal.Outcome
 	for _, errand := range all {
 		if errand.Fate != "" {
 			continue
 		}
 		ctx := logged(ctx, slog.String("errand", string(errand.Kind)))
-		if err := e.errand(ctx, s, errand, all); err != nil {
-			return e.laterErrand(ctx, s, errand, err)
+		if err := e.errand(ctx, s, &errand, all); err != nil { // none waits for the others
+			if later := e.laterErrand(ctx, s, errand, err); out.Again == 0 || later.Again < out.Again {
+				out = later
+			}
 		}
 	}
-	return deal.Outcome{}
+	return out
 }
 
 // laterErrand takes note of why an errand was not done, and says when it is tried again: the more rarely the longer it lasts.
 func (e *Engine) laterErrand(ctx context.Context, s *deal.Sealing, errand deal.Errand, cause error) deal.Outcome {
 	if ctx.Err() != nil {
 		return deal.Outcome{}
+	}
+	var waits *taskWaitsError
+	if errors.As(cause, &waits) {
+		return deal.Outcome{Again: max(waits.left, time.Second)}
 	}
 	wait := max(min(max(e.Now().Sub(errand.Made)/2, 2*time.Second), time.Hour), deal.RetryAfter(cause))
 	if deal.IsPermanent(cause) {
@@ -50,20 +57,25 @@ func (e *Engine) laterErrand(ctx context.Context, s *deal.Sealing, errand deal.E
 	return deal.Outcome{Again: wait}
 }
 
-// errand does one of them, unless something else became of the deal meanwhile, or its record speaks of a newer one.
-func (e *Engine) errand(ctx context.Context, s *deal.Sealing, errand deal.Errand, all []deal.Errand) error {
+// errand does one of them. A record is not moved if something else became of the deal meanwhile, or if it speaks of a newer one;
+// its timeline has room for all.
+func (e *Engine) errand(ctx context.Context, s *deal.Sealing, errand *deal.Errand, all []deal.Errand) error {
 	st, err := e.Ledger.Receipt(ctx, s.Tx)
 	if err != nil {
 		return err
 	}
-	if deal.Shown(s.Step, s.Condition, s.Reason) != errand.Status || st.Owner != s.Tx {
-		return e.endErrand(ctx, errand, deal.ErrandOvertaken, "something else became of the deal, or its record speaks of a newer one")
+	if errand.Kind == deal.ErrandMove && (deal.Shown(s.Step, s.Condition, s.Reason) != errand.Status || st.Owner != s.Tx) {
+		return e.endErrand(ctx, *errand, deal.ErrandOvertaken, "something else became of the deal, or its record speaks of a newer one")
 	}
 	t, err := e.tenant(ctx, s)
 	if err != nil {
 		return err
 	}
-	if err := e.Ledger.BeginErrand(ctx, errand); err != nil {
+	wait := e.lateAnswer(s, errand.Asked)
+	if errand.Kind == deal.ErrandNote && wait.asks {
+		errand.Asked = e.Now()
+	}
+	if err := e.Ledger.BeginErrand(ctx, *errand); err != nil {
 		if errors.Is(err, deal.ErrStale) {
 			return nil
 		}
@@ -71,7 +83,37 @@ func (e *Engine) errand(ctx context.Context, s *deal.Sealing, errand deal.Errand
 	}
 	ctx, cancel := context.WithTimeout(ctx, crmLimit)
 	defer cancel()
-	return e.move(ctx, t, s, errand, homes(s, all))
+	if errand.Kind == deal.ErrandNote {
+		return e.note(ctx, t, s, errand, all, wait)
+	}
+	return e.move(ctx, t, s, *errand, homes(s, all))
+}
+
+// note puts on the record's timeline what became of the deal. As with tasks, one that may still be made by an earlier request is
+// only looked for.
+func (e *Engine) note(ctx context.Context, t *Tenant, s *deal.Sealing, errand *deal.Errand, all []deal.Errand, wait lateAnswer) error {
+	noter, able := t.CRM.(connectors.Noter)
+	if !able {
+		return e.endErrand(ctx, *errand, deal.ErrandRefused, "the connector cannot put notes on records")
+	}
+	n := deal.NoteOf(s, *errand, all)
+	n.OnlyLook = wait.onlyLook
+	id, err := noter.Note(ctx, s.Change.Ref, n)
+	switch {
+	case errors.Is(err, deal.ErrGone):
+		return e.endErrand(ctx, *errand, deal.ErrandOvertaken, "the record is gone")
+	case err != nil && deal.IsPermanent(err) && !connectors.IsLogin(err):
+		why, cure := connectors.Explain(err)
+		return e.endErrand(ctx, *errand, deal.ErrandRefused, fmt.Sprintf("that the deal is %s could not be noted: %s; %s", errand.Status, why, cure))
+	case err != nil:
+		if !n.OnlyLook && deal.Unsettled(err) == 0 && ctx.Err() == nil {
+			errand.Asked = time.Time{} // nothing was made, and nothing will be
+		}
+		return fmt.Errorf("note that the deal is %s: %w", errand.Status, err)
+	case id == "":
+		return &taskWaitsError{wait.left}
+	}
+	return e.endErrand(ctx, *errand, deal.ErrandDone, fmt.Sprintf("the record's timeline says that the deal is %s: note %s", errand.Status, id))
 }
 
 func (e *Engine) endErrand(ctx context.Context, errand deal.Errand, fate deal.ErrandFate, outcome string) error {

@@ -379,6 +379,7 @@ func ProbeOf(rules []Rule) connectors.Probe {
 				ask.Moves = append(ask.Moves, connectors.ProbedMove{Watch: r.Watch, Status: status, To: to})
 			}
 		}
+		ask.Timeline = ask.Timeline || len(r.Plan.Timeline) > 0
 		for _, f := range r.Filter.Fields() {
 			ask.Filters = append(ask.Filters, connectors.FilterField{Rule: r.Watch.Rule, FilterField: f})
 		}

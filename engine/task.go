@@ -23,14 +23,9 @@ func (e *Engine) task(ctx context.Context, t *Tenant, s *deal.Sealing, asked tim
 	if !able || !wanted {
 		return nil
 	}
-	if epoch := e.Ledger.Epoch(); epoch.After(asked) && (s.Change.Earliest().Before(epoch) || s.Noticed.Before(epoch)) {
-		asked = epoch // until then the state that a backup has replaced may have asked for it
-	}
-	left := asked.Add(lateWrite).Sub(e.Now())
-	task.OnlyLook = left > 0
-	ahead := left > lateWrite // the clock was set back: the wait begins now
-	left = min(left, lateWrite)
-	if !task.OnlyLook || ahead {
+	wait := e.lateAnswer(s, asked)
+	task.OnlyLook = wait.onlyLook
+	if wait.asks {
 		if err := e.Ledger.Tasking(ctx, s.Tx, true); err != nil {
 			return err
 		}
@@ -45,18 +40,33 @@ func (e *Engine) task(ctx context.Context, t *Tenant, s *deal.Sealing, asked tim
 		}
 		return fmt.Errorf("make a task for the record's owner: %w", err)
 	case id == "":
-		return &taskWaitsError{left}
+		return &taskWaitsError{wait.left}
 	default:
 		e.Log.InfoContext(ctx, "the owner of the record has a task", "task", id, "number", task.Number)
 	}
 	return nil
 }
 
+// lateAnswer says what may be done while an earlier request may still make what is wanted.
+type lateAnswer struct {
+	onlyLook bool          // look for it, and make none
+	asks     bool          // write down that it is asked for now: it is, or the clock was set back and the wait begins now
+	left     time.Duration // for how long
+}
+
+func (e *Engine) lateAnswer(s *deal.Sealing, asked time.Time) lateAnswer {
+	if epoch := e.Ledger.Epoch(); epoch.After(asked) && (s.Change.Earliest().Before(epoch) || s.Noticed.Before(epoch)) {
+		asked = epoch // until then the state that a backup has replaced may have asked for it
+	}
+	left := asked.Add(lateWrite).Sub(e.Now())
+	return lateAnswer{onlyLook: left > 0, asks: left <= 0 || left > lateWrite, left: min(left, lateWrite)}
+}
+
 // taskWaitsError is no trouble: the CRM may still make a task that was asked for.
 type taskWaitsError struct{ left time.Duration }
 
 func (e *taskWaitsError) Error() string {
-	return "a task about the record was asked for, and may still be made"
+	return "something about the record was asked for, and may still be made"
 }
 
 // RetryAfter is when that is over.

@@ -3,32 +3,47 @@ package store
 import (
 	"context"
 	"database/sql"
+	"slices"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
 )
 
-// errands makes those that follow from a change of a sealing. What was to be done because of what became of it before is
-// overtaken.
+// errands makes those that follow from a change of a sealing. Where its record was to go because of what became of it before
+// is overtaken; what is to be noted of that has been so all the same.
 func (t *txn) errands(r *row, sl *deal.Sealing) error {
 	before, after := deal.Shown(r.step, r.condition, r.reason), deal.Shown(sl.Step, sl.Condition, sl.Reason)
-	status := deal.MovedBy(sl.Plan, before, after, sl, r.step == deal.Done)
-	if status == "" {
+	status := deal.Reached(before, after, sl, r.step == deal.Done)
+	stage, noted := sl.Plan.Moves[status], slices.Contains(sl.Plan.Timeline, status)
+	if stage != "" {
+		if err := t.exec(overtakeErrands+` AND kind = $4`, sl.Tx, deal.ErrandOvertaken, t.now.UnixMilli(), deal.ErrandMove); err != nil {
+			return err
+		}
+		if err := t.errand(sl, deal.ErrandMove, status, stage); err != nil {
+			return err
+		}
+	}
+	if noted {
+		if err := t.errand(sl, deal.ErrandNote, status, ""); err != nil {
+			return err
+		}
+	}
+	if stage == "" && !noted {
 		return nil
-	}
-	if err := t.overtake(sl.Tx); err != nil {
-		return err
-	}
-	if err := t.exec(`INSERT INTO errands (tx, tenant, kind, status, stage, made, tries, problem, fate, outcome, ended) VALUES ($1, $2, $3, $4, $5, $6, 0, '', '', '', 0)`,
-		sl.Tx, sl.Tenant, deal.ErrandMove, status, sl.Plan.Moves[status], t.now.UnixMilli()); err != nil {
-		return err
 	}
 	return t.want(deal.JobErrand, string(sl.Tx), sl.Tenant, t.now)
 }
 
+func (t *txn) errand(sl *deal.Sealing, kind deal.ErrandKind, status deal.Status, stage string) error {
+	return t.exec(`INSERT INTO errands (tx, tenant, kind, status, stage, made, tries, problem, fate, outcome, ended) VALUES ($1, $2, $3, $4, $5, $6, 0, '', '', '', 0)`,
+		sl.Tx, sl.Tenant, kind, status, stage, t.now.UnixMilli())
+}
+
+const overtakeErrands = `UPDATE errands SET fate = $2, ended = $3 WHERE tx = $1 AND fate = ''`
+
 // overtake ends the errands of a deal that are still to be done.
 func (t *txn) overtake(tx deal.TxID) error {
-	return t.exec(`UPDATE errands SET fate = $2, ended = $3 WHERE tx = $1 AND fate = ''`, tx, deal.ErrandOvertaken, t.now.UnixMilli())
+	return t.exec(overtakeErrands, tx, deal.ErrandOvertaken, t.now.UnixMilli())
 }
 
 // Errands returns all of a deal, oldest first.
@@ -43,20 +58,20 @@ func (s *Store) Errands(ctx context.Context, tx deal.TxID) (all []deal.Errand, e
 func (t *txn) errandsOf(tx deal.TxID) (all []deal.Errand, err error) {
 	err = t.each(func(r *sql.Rows) error {
 		e := deal.Errand{Tx: tx}
-		var made, ended int64
-		err := r.Scan(&e.ID, &e.Kind, &e.Status, &e.Stage, &made, &e.Tries, &e.Problem, &e.Fate, &e.Outcome, &ended)
-		e.Made, e.Ended = fromMillis(made), fromMillis(ended)
+		var made, ended, asked int64
+		err := r.Scan(&e.ID, &e.Kind, &e.Status, &e.Stage, &made, &e.Tries, &e.Problem, &e.Fate, &e.Outcome, &ended, &asked)
+		e.Made, e.Ended, e.Asked = fromMillis(made), fromMillis(ended), fromMillis(asked)
 		all = append(all, e)
 		return err
-	}, `SELECT id, kind, status, stage, made, tries, problem, fate, outcome, ended FROM errands WHERE tx = $1 ORDER BY id`, tx)
+	}, `SELECT id, kind, status, stage, made, tries, problem, fate, outcome, ended, asked FROM errands WHERE tx = $1 ORDER BY id`, tx)
 	return all, err
 }
 
-// BeginErrand commits that an errand is about to be tried. deal.ErrStale when it is not to be done any more.
+// BeginErrand commits that an errand is about to be tried, and e.Asked. deal.ErrStale when it is not to be done any more.
 func (s *Store) BeginErrand(ctx context.Context, e deal.Errand) error {
 	return s.update(ctx, "commit/errand", func(t *txn) error {
 		var tenant deal.TenantID
-		open, err := t.get([]any{&tenant}, `UPDATE errands SET tries = tries + 1 WHERE id = $1 AND fate = '' RETURNING tenant`, e.ID)
+		open, err := t.get([]any{&tenant}, `UPDATE errands SET tries = tries + 1, asked = $2 WHERE id = $1 AND fate = '' RETURNING tenant`, e.ID, millis(e.Asked))
 		switch {
 		case err != nil:
 			return err
@@ -69,15 +84,15 @@ func (s *Store) BeginErrand(ctx context.Context, e deal.Errand) error {
 	})
 }
 
-// EndErrand commits what came of a try: e.Fate and e.Outcome, or, while it is still to be done, e.Problem. What has ended
+// EndErrand commits what came of a try: e.Fate and e.Outcome, or, while it is still to be done, e.Problem and e.Asked. What has ended
 // already stays as it is.
 func (s *Store) EndErrand(ctx context.Context, e deal.Errand) error {
 	return s.update(ctx, "commit/errand", func(t *txn) error {
 		if e.Fate == "" {
-			return t.exec(`UPDATE errands SET problem = $2 WHERE id = $1 AND fate = ''`, e.ID, e.Problem)
+			return t.exec(`UPDATE errands SET problem = $2, asked = $3 WHERE id = $1 AND fate = ''`, e.ID, e.Problem, millis(e.Asked))
 		}
 		var tenant deal.TenantID
-		open, err := t.get([]any{&tenant}, `UPDATE errands SET fate = $2, outcome = $3, problem = '', ended = $4 WHERE id = $1 AND fate = '' RETURNING tenant`,
+		open, err := t.get([]any{&tenant}, `UPDATE errands SET fate = $2, outcome = $3, problem = '', ended = $4, asked = 0 WHERE id = $1 AND fate = '' RETURNING tenant`,
 			e.ID, e.Fate, e.Outcome, t.now.UnixMilli())
 		if err != nil || !open {
 			return err

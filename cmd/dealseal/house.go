@@ -292,6 +292,9 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 	if f := r.WriteBack.FollowUp; f != nil {
 		p.FollowUp, p.WriteBack.FollowUp = f.After, f.Field
 	}
+	for _, status := range r.WriteBack.Timeline {
+		p.Timeline = append(p.Timeline, deal.Status(status))
+	}
 	if w := file.Tasks; w.Owner {
 		p.WriteBack.Task = &deal.TaskWords{Subject: w.Subject, Days: w.Due}
 	}

@@ -37,6 +37,8 @@ type matrixRow struct {
 	Moves map[deal.Status]string `json:"moves,omitempty"`
 	// FollowUp is how long a deal may have no outcome before that is told.
 	FollowUp string `json:"follow_up,omitempty"`
+	// Timeline are the statuses that are noted on the record's timeline.
+	Timeline []deal.Status `json:"timeline,omitempty"`
 }
 
 // matrixCommand prints the configuration as the table that a house decides about: which stage makes which document, sealed
@@ -54,7 +56,7 @@ func matrixCommand(_ context.Context, c *call) error {
 		return printJSON(c.stdout, rows)
 	}
 	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "TENANT\tOBJECT\tSTAGE\tFOUND BY\tRULE\tDOCUMENT\tFIELDS\tSEALED\tWRITTEN BACK\tIF LEFT\tRE-ENTRY\tMOVED TO\tFOLLOWED UP")
+	fmt.Fprintln(w, "TENANT\tOBJECT\tSTAGE\tFOUND BY\tRULE\tDOCUMENT\tFIELDS\tSEALED\tWRITTEN BACK\tIF LEFT\tRE-ENTRY\tMOVED TO\tFOLLOWED UP\tNOTED")
 	for _, r := range rows {
 		stage := r.Stage
 		if r.Pipeline != "" {
@@ -63,8 +65,8 @@ func matrixCommand(_ context.Context, c *call) error {
 		if r.Filter != "" {
 			stage += " where " + r.Filter
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s, %s with %s\t%s\t%s\t%s\t%s\t%s\n", r.Tenant, r.Object, stage, r.Detect, r.Rule, r.Document, len(r.Fields), r.Seal, r.Level, r.Key,
-			strings.Join(r.WriteBack, ", "), r.IfLeft, r.ReEntry, movesInWords(r.Moves), cmp.Or(r.FollowUp, "-"))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s, %s with %s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Tenant, r.Object, stage, r.Detect, r.Rule, r.Document, len(r.Fields), r.Seal, r.Level, r.Key,
+			strings.Join(r.WriteBack, ", "), r.IfLeft, r.ReEntry, movesInWords(r.Moves), cmp.Or(r.FollowUp, "-"), notesInWords(r.Timeline))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -88,6 +90,14 @@ func movesInWords(moves map[deal.Status]string) string {
 		if stage := moves[status]; stage != "" {
 			words = append(words, fmt.Sprintf("%s once %s", stage, status))
 		}
+	}
+	return cmp.Or(strings.Join(words, ", "), "-")
+}
+
+func notesInWords(statuses []deal.Status) string {
+	var words []string
+	for _, s := range statuses {
+		words = append(words, string(s))
 	}
 	return cmp.Or(strings.Join(words, ", "), "-")
 }
@@ -118,7 +128,7 @@ func rowOf(t tenant, i int, profile signing.Profile) matrixRow {
 	file, plan := t.file.Rules[i], t.rules[i].Plan
 	row := matrixRow{Tenant: t.file.Tenant.ID, CRM: t.file.CRM.Kind, Object: file.Object, Pipeline: file.When.Pipeline, Stage: file.When.Stage, Filter: file.When.Filter, Detect: file.Detect, Rule: file.ID,
 		Document: file.Document.Template, Fields: append([]string{}, plan.Fields...), Seal: file.Seal, Key: profile.Key, Level: string(profile.Level),
-		WriteBack: plan.WriteBack.Fields(), IfLeft: file.IfLeft, ReEntry: file.ReEntry, Moves: plan.Moves}
+		WriteBack: plan.WriteBack.Fields(), IfLeft: file.IfLeft, ReEntry: file.ReEntry, Moves: plan.Moves, Timeline: plan.Timeline}
 	if plan.FollowUp > 0 {
 		row.FollowUp = fmt.Sprintf("after %gh", plan.FollowUp.Hours())
 	}

@@ -66,6 +66,8 @@ var cases = []testCase{
 
 	{"TaskIsMadeOnceForTheOwner", testTask},
 	{"TaskWhoseReplyIsLostIsNotRepeated", testTaskReplyLost},
+	{"NoteIsMadeOnceOnTheTimeline", testNote},
+	{"NoteWhoseReplyIsLostIsNotRepeated", testNoteReplyLost},
 
 	{"ProbeOfWhatFitsFindsNothing", testProbeOfWhatFits},
 	{"ProbeNamesStagesThatDoNotExist", testProbeOfStages},

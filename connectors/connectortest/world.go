@@ -61,6 +61,8 @@ type World interface {
 	Files(id string) []StoredFile
 	Field(id, name string) string
 
+	// Timeline lists the notes of deal.Note on the deal's timeline, oldest first: whole texts.
+	Timeline(id string) []string
 	// Tasks lists the tasks about the deal, oldest first.
 	Tasks(id string) []StoredTask
 
@@ -137,6 +139,7 @@ const (
 	UploadCall Call = "upload" // storing a file's bytes
 	LinkCall   Call = "link"   // connecting a stored file with the deal, where that is a call of its own
 	TaskCall   Call = "task"   // making a task
+	NoteCall   Call = "note"   // making a note
 	WriteCall  Call = "write"  // setting fields of the record
 )
 

@@ -178,10 +178,7 @@ func (c *Connector) linkAll(ctx context.Context, dealID string, tx deal.TxID, st
 			}
 			continue
 		}
-		fresh = append(fresh, noteInput{Properties: s.noteProperties(tx), Associations: []map[string]any{{
-			"to":    map[string]string{"id": dealID},
-			"types": []map[string]any{{"associationCategory": "HUBSPOT_DEFINED", "associationTypeId": noteToDeal}},
-		}}})
+		fresh = append(fresh, noteInput{Properties: s.noteProperties(tx), Associations: []map[string]any{association(dealID, noteToDeal)}})
 	}
 	if len(fresh) == 0 {
 		return nil

@@ -58,6 +58,9 @@ func (c *Connector) attempts(p connectors.Probe) []attempt {
 	if p.Tasks() {
 		list = append(list, read("tasks", connectors.AspectAccess, "tasks of owners cannot be read"), write(c.objects("tasks"), connectors.AspectAccess, "owners cannot be given tasks"))
 	}
+	if p.Timeline {
+		list = append(list, read("contacts", connectors.AspectAccess, "notes cannot be put on the timelines of contacts"))
+	}
 	if s, err := parseSelection(p.Read); err == nil { // a path that is none is a problem that Probe reports
 		types := slices.Sorted(maps.Keys(s.lists))
 		if len(s.company) > 0 {

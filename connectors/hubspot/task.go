@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/dealseal/dealseal/deal"
@@ -37,7 +36,7 @@ func (c *Connector) task(ctx context.Context, record string, t deal.Task) (strin
 	if err != nil {
 		return "", err
 	}
-	if id, err := c.madeTask(ctx, idsOf(ends), t.Mark()); err != nil || id != "" || t.OnlyLook {
+	if id, err := c.marked(ctx, "tasks", "hs_task_subject", idsOf(ends), t.Mark()); err != nil || id != "" || t.OnlyLook {
 		return id, err
 	}
 	properties := map[string]string{"hs_timestamp": stampOf(t.Due), "hs_task_subject": t.Title(), "hs_task_body": htmlText.Replace(t.Body),
@@ -60,34 +59,10 @@ func (c *Connector) task(ctx context.Context, record string, t deal.Task) (strin
 	return made.ID, nil
 }
 
-// mostTasks is how many tasks of a deal are looked through. What was made before is looked for within hours of making it, and
-// IDs grow: so many people and workflows do not give a deal meanwhile.
-const mostTasks = 10 * objectBatch
-
-// madeTask finds the task with a mark among the newest of a deal, which are read by the hundred.
-func (c *Connector) madeTask(ctx context.Context, ids []string, mark string) (string, error) {
-	slices.Reverse(ids)
-	for batch := range slices.Chunk(ids[:min(len(ids), mostTasks)], objectBatch) {
-		tasks, err := c.readObjects(ctx, "tasks", batch, []string{"hs_task_subject"})
-		if err != nil {
-			return "", err
-		}
-		for _, o := range tasks {
-			if strings.HasSuffix(value(o.Properties, "hs_task_subject"), mark) {
-				return o.ID, nil
-			}
-		}
-	}
-	return "", nil
-}
-
 // htmlText makes plain text of what HubSpot takes for HTML.
 var htmlText = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "\n", "<br>")
 
 // taskInput is a task with its association to the deal.
 func taskInput(properties map[string]string, dealID string) map[string]any {
-	return map[string]any{"properties": properties, "associations": []map[string]any{{
-		"to":    map[string]string{"id": dealID},
-		"types": []map[string]any{{"associationCategory": "HUBSPOT_DEFINED", "associationTypeId": taskToDeal}},
-	}}}
+	return map[string]any{"properties": properties, "associations": []map[string]any{association(dealID, taskToDeal)}}
 }

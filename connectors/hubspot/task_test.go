@@ -35,9 +35,9 @@ func TestATaskIsLookedForAmongTheNewest(t *testing.T) {
 		}
 		return n
 	}
-	others(2 * mostTasks)
-	if n := reads(); n != mostTasks/objectBatch {
-		t.Errorf("%d calls read tasks of a deal that has none of ours, want %d", n, mostTasks/objectBatch)
+	others(2 * mostMarked)
+	if n := reads(); n != mostMarked/objectBatch {
+		t.Errorf("%d calls read tasks of a deal that has none of ours, want %d", n, mostMarked/objectBatch)
 	}
 	others(objectBatch)
 	if n := reads(); n != 2 {
@@ -45,7 +45,7 @@ func TestATaskIsLookedForAmongTheNewest(t *testing.T) {
 	}
 	tasks, err := w.portal.Tasks(id)
 	w.must(err)
-	if n := len(tasks); n != 2*mostTasks+objectBatch+1 {
+	if n := len(tasks); n != 2*mostMarked+objectBatch+1 {
 		t.Errorf("the deal has %d tasks, want one of ours", n)
 	}
 }

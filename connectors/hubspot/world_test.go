@@ -392,6 +392,17 @@ func (w *world) Files(id string) []connectortest.StoredFile {
 	return list
 }
 
+func (w *world) Timeline(id string) (notes []string) {
+	all, err := w.portal.Notes(id)
+	w.must(err)
+	for _, n := range all {
+		if len(n.AttachmentIDs) == 0 {
+			notes = append(notes, n.Body)
+		}
+	}
+	return notes
+}
+
 func (w *world) Tasks(id string) (tasks []connectortest.StoredTask) {
 	all, err := w.portal.Tasks(id)
 	w.must(err)
@@ -415,6 +426,7 @@ var where = map[connectortest.Call]mock.Fault{
 	connectortest.UploadCall: {Kind: mock.KindUpload},
 	connectortest.LinkCall:   {Kind: mock.KindNote},
 	connectortest.TaskCall:   {Kind: mock.KindTask},
+	connectortest.NoteCall:   {Kind: mock.KindNote},
 	connectortest.WriteCall:  {Kind: mock.KindPatch, Path: "/deals/"},
 }
 

@@ -51,18 +51,18 @@ func (c *Connector) Surplus(ctx context.Context, _ connectors.Probe) ([]connecto
 	return []connectors.Problem{{Aspect: connectors.AspectScopes, Warning: true, What: "the integration user may do more than dealseal needs: " + strings.Join(more, ", "), Cure: cure}}, true, nil
 }
 
-// taskMisfit says why owners could not be given tasks.
-func (c *Connector) taskMisfit(ctx context.Context) ([]connectors.Problem, error) {
-	const cure = `give the integration user the permission "Edit Tasks" and access to the fields, or take tasks.owner out`
+// taskMisfit says why tasks could not be made, and of what option. They need more fields than those that all have.
+func (c *Connector) taskMisfit(ctx context.Context, what, option string, more ...string) ([]connectors.Problem, error) {
+	cure := `give the integration user the permission "Edit Tasks" and access to the fields, or take ` + option + ` out`
 	o, err := c.schema.object(ctx, "Task", anything)
 	switch {
 	case isMisfit(err):
-		return []connectors.Problem{{Aspect: connectors.AspectAccess, Warning: true, What: "owners of records cannot be given tasks: " + cureOf(err), Cure: cure}}, nil
+		return []connectors.Problem{{Aspect: connectors.AspectAccess, Warning: true, What: what + ": " + cureOf(err), Cure: cure}}, nil
 	case err != nil:
 		return nil, err
 	}
 	var missing []string
-	for _, name := range []string{"WhatId", "OwnerId", "Subject", "Description", "ActivityDate", "Status", "Priority"} {
+	for _, name := range append(more, "WhatId", "Subject", "Description", "ActivityDate", "Status", "Priority") {
 		if !o.fields[name].Createable {
 			missing = append(missing, name)
 		}
@@ -70,5 +70,5 @@ func (c *Connector) taskMisfit(ctx context.Context) ([]connectors.Problem, error
 	if missing == nil {
 		return nil, nil
 	}
-	return []connectors.Problem{{Aspect: connectors.AspectAccess, Warning: true, What: "owners of records cannot be given tasks: a Task cannot be made with the fields " + strings.Join(missing, ", "), Cure: cure}}, nil
+	return []connectors.Problem{{Aspect: connectors.AspectAccess, Warning: true, What: what + ": a Task cannot be made with the fields " + strings.Join(missing, ", "), Cure: cure}}, nil
 }

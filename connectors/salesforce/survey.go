@@ -23,7 +23,12 @@ func (c *Connector) Survey(ctx context.Context, p connectors.Probe) ([]connector
 	problems, err := c.survey(ctx, kindsOf(p))
 	if err == nil && p.Tasks() {
 		var more []connectors.Problem
-		more, err = c.taskMisfit(ctx)
+		more, err = c.taskMisfit(ctx, "owners of records cannot be given tasks", "tasks.owner", "OwnerId")
+		problems = append(problems, more...)
+	}
+	if err == nil && p.Timeline {
+		var more []connectors.Problem
+		more, err = c.taskMisfit(ctx, "records cannot be given notes", "write_back.timeline")
 		problems = append(problems, more...)
 	}
 	if err != nil {

@@ -329,6 +329,15 @@ func (w *world) Files(id string) []connectortest.StoredFile {
 	return files
 }
 
+func (w *world) Timeline(id string) (notes []string) {
+	for _, task := range w.org.Records("Task") {
+		if f, ok := w.org.Record(task); ok && f["WhatId"] == id && f["Status"] == "Completed" {
+			notes = append(notes, fmt.Sprint(f["Subject"], "\n", f["Description"]))
+		}
+	}
+	return notes
+}
+
 func (w *world) Tasks(id string) (tasks []connectortest.StoredTask) {
 	for _, task := range w.org.Records("Task") {
 		if fields, ok := w.org.Record(task); ok && fields["WhatId"] == id {
@@ -358,6 +367,7 @@ func (w *world) where(call connectortest.Call) (f mock.Fault, ok bool) {
 		connectortest.UploadCall: {Kind: mock.KindUpload},
 		connectortest.WriteCall:  {Kind: mock.KindUpdate},
 		connectortest.TaskCall:   {Kind: mock.KindCreate},
+		connectortest.NoteCall:   {Kind: mock.KindCreate},
 	}[call]
 	return f, ok
 }
