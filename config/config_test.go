@@ -207,6 +207,8 @@ func TestWrongConfigurationsSayWhereAndWhatIsRight(t *testing.T) {
 		{"a limit of many", goodMain, []string{goodTenant + "guard: {per_day: many}\n"}, []string{"a.yaml:11", "guard.per_day", "or off"}},
 		{"a limit that a tenant has not", goodMain, []string{goodTenant + "guard: {first_run: 3}\n"}, []string{"a.yaml:11", `unknown key "guard.first_run"`}},
 		{"follow-up too soon", goodMain, []string{strings.Replace(goodTenant, "Status__c}}", "Status__c}, follow_up: {after: 10m}}", 1)}, []string{"a.yaml:10", "1h to 365d"}},
+		{"note of no status", goodMain, []string{strings.Replace(goodTenant, "Status__c}}", "Status__c}, timeline: [signed, hold]}", 1)}, []string{"a.yaml:10", "there are notes for", `did you mean "held"`}},
+		{"note twice", goodMain, []string{strings.Replace(goodTenant, "Status__c}}", "Status__c}, timeline: [held, held]}", 1)}, []string{"a.yaml:10", "held is listed twice"}},
 		{"follow-up over the status", goodMain, []string{strings.Replace(goodTenant, "Status__c}}", "Status__c}, follow_up: {field: Status__c}}", 1)}, []string{"a.yaml:10", "a date/time field of its own"}},
 		{"move for no status", goodMain, []string{strings.Replace(goodTenant, "    seal:", "    move: {sigend: X}\n    seal:", 1)}, []string{"a.yaml:", `not for "sigend"`, `did you mean "signed"`}},
 		{"move to nowhere", goodMain, []string{strings.Replace(goodTenant, "    seal:", "    move: {signed: ''}\n    seal:", 1)}, []string{"move.signed is empty"}},

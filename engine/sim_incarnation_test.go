@@ -173,8 +173,16 @@ func (in *incarnation) tenants() ([]Tenant, error) {
 	}, nil
 }
 
+const followUpInHubSpot = "dealseal_follow_up"
+
 func (w *simWorld) plan() deal.Plan {
 	p := deal.Plan{TenantName: "Acme Ltd", TimeZone: "Europe/Paris", Rule: ruleID, Attachment: "quote*.pdf", IfLeft: w.script.IfLeft, ReEntry: w.script.ReEntry}
+	if w.script.Notes {
+		p.Timeline = []deal.Status{deal.StatusSigned, deal.StatusHeld, deal.StatusFailed, deal.StatusActionRequired}
+	}
+	if w.script.FollowUps {
+		p.FollowUp = 45 * time.Minute
+	}
 	withProfile(signing.Profile{Level: w.script.Level, OnDowngrade: w.script.Downgrade, Dual: true})(&p)
 	return p
 }
@@ -213,6 +221,9 @@ func (w *simWorld) ruleOf(crm deal.Kind, p deal.Plan, pipeline string) Rule {
 	_, object := w.account(crm)
 	if w.script.Tasks {
 		p.WriteBack.Task = &deal.TaskWords{}
+	}
+	if w.script.FollowUps {
+		p.WriteBack.FollowUp = map[deal.Kind]string{deal.Salesforce: fieldFollowUp, deal.HubSpot: followUpInHubSpot}[crm]
 	}
 	r := Rule{Watch: deal.Watch{Rule: p.Rule, Object: object, Pipeline: pipeline, Stage: p.Stage}, StartFrom: w.start.Add(-12 * time.Hour), Plan: p}
 	if w.script.Filtered {
@@ -472,7 +483,9 @@ func (l simLedger) BeginErrand(ctx context.Context, e deal.Errand) error {
 
 func (l simLedger) FollowUps(ctx context.Context) (n int, err error) {
 	err = l.in.commit(func() error {
-		n, err = l.Store.FollowUps(ctx)
+		if n, err = l.Store.FollowUps(ctx); n > 0 {
+			l.in.untold()
+		}
 		return err
 	})
 	return n, err

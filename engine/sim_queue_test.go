@@ -192,6 +192,15 @@ func (in *incarnation) took(s *deal.Sealing) {
 	}
 }
 
+// untold has the records told that show something older than the ledger holds.
+func (in *incarnation) untold() {
+	for _, s := range in.everything() {
+		if st, err := in.store.Receipt(context.Background(), s.Tx); err == nil && st.Due() {
+			in.queue.want(deal.Job{Kind: deal.JobTell, Tx: st.Owner}, time.Time{})
+		}
+	}
+}
+
 // toDo is what is to be done because of what the ledger holds of a transaction, and when.
 func (in *incarnation) toDo(s *deal.Sealing) map[deal.Job]time.Time {
 	jobs := map[deal.Job]time.Time{}
@@ -201,7 +210,7 @@ func (in *incarnation) toDo(s *deal.Sealing) map[deal.Job]time.Time {
 	if st, err := in.store.Receipt(context.Background(), s.Tx); err == nil && st.Due() {
 		jobs[deal.Job{Kind: deal.JobTell, Tx: st.Owner}] = time.Time{}
 	}
-	if in.w.script.Moves && in.hasErrands(s.Tx) {
+	if (in.w.script.Moves || in.w.script.Notes) && in.hasErrands(s.Tx) {
 		jobs[deal.Job{Kind: deal.JobErrand, Tx: s.Tx}] = time.Time{}
 	}
 	return jobs

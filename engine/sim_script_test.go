@@ -38,6 +38,8 @@ type House struct {
 	Level           pades.Level      // of one seed in four it is B-LTA
 	Skew            [2]time.Duration // of each CRM's clock
 	Moves           bool             // of one seed in three records are moved when their deals are done or held
+	Notes           bool             // of one seed in four timelines tell what becomes of deals
+	FollowUps       bool             // of one seed in two records show that nothing comes of a deal
 }
 
 // simEvent is one thing that happens. Its fields mean what its verb makes of them.
@@ -115,7 +117,7 @@ func newScript(seed uint64) simScript {
 		Downgrade: pick(a, signing.Hold, signing.Hold, signing.AcceptAndFlag, signing.Fail),
 		Skew:      [2]time.Duration{a.skew(), a.skew()},
 	}}
-	s.Moves = seed%3 == 2
+	s.Moves, s.Notes, s.FollowUps = seed%3 == 2, seed%4 == 1, seed%4 < 2
 	s.Level = pades.BT
 	if seed%4 == 0 {
 		s.Level = pades.BLTA
@@ -139,6 +141,9 @@ func newScript(seed uint64) simScript {
 		a.tasks()
 	}
 	a.requests()
+	if s.Notes {
+		a.notes()
+	}
 	slices.SortStableFunc(a.events, func(x, y simEvent) int { return int(x.At - y.At) })
 	s.Events = a.events
 	return s
@@ -309,15 +314,22 @@ func (a *author) impatience() {
 }
 
 // tasks writes calls that fail when a task is made, and moments after which nobody knows whether it was.
-func (a *author) tasks() {
+func (a *author) tasks() { a.activities(portal.KindTask, "task") }
+
+// notes are tasks in Salesforce.
+func (a *author) notes() { a.activities(portal.KindNote, "note") }
+
+// activities have those that are being made fail, or their answers lost.
+func (a *author) activities(inHubSpot portal.Kind, call string) {
 	for _, crm := range []deal.Kind{deal.Salesforce, deal.HubSpot} {
-		kind := string(mock.KindCreate)
+		kind, severed := string(mock.KindCreate), "task"
 		effect := string(pick(a, mock.CutBefore, mock.CutAfter, mock.UnavailableAfter, mock.TruncatedJSON, mock.LockRow, mock.Slow))
 		if crm == deal.HubSpot {
-			kind, effect = string(portal.KindTask), string(pick(a, portal.EffectReset, portal.EffectResetCommitted, portal.EffectTimeoutCommitted, portal.EffectTruncated, portal.EffectSlow))
+			severed = call
+			kind, effect = string(inHubSpot), string(pick(a, portal.EffectReset, portal.EffectResetCommitted, portal.EffectTimeoutCommitted, portal.EffectTruncated, portal.EffectSlow))
 		}
 		a.add(simEvent{At: a.within(troubleTime), Verb: doFault, CRM: crm, Call: kind, What: effect, With: 1 + a.IntN(4), For: time.Second + a.within(lateWrite)})
-		a.add(simEvent{At: a.within(troubleTime), Verb: doSever, CRM: crm, Call: "task", What: pick(a, "dies", "deaf"), For: time.Second + a.within(3*time.Minute)})
+		a.add(simEvent{At: a.within(troubleTime), Verb: doSever, CRM: crm, Call: severed, What: pick(a, "dies", "deaf"), For: time.Second + a.within(3*time.Minute)})
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
@@ -35,19 +36,20 @@ func (w *simWorld) judge() {
 	w.oneContractEach(in)
 	w.oneTaskEach(in)
 	w.errandsAreDone(in)
+	w.timelinesTell(in)
 	w.auditHolds(in)
 }
 
 // errandsAreDone: nothing is left to be done, and where people have put a record last, there it is, unless that is where the
 // daemon may move it from. HubSpot carries out what nobody waits for any more, after what people have done since.
 func (w *simWorld) errandsAreDone(in *incarnation) {
-	if !w.script.Moves {
-		return
-	}
 	for _, s := range in.everything() {
 		if in.hasErrands(s.Tx) && !w.isGone(s) {
 			w.violation("%s has something left to be done in the CRM", s.Tx)
 		}
+	}
+	if !w.script.Moves {
+		return
 	}
 	for crm, deals := range w.deals {
 		for _, d := range deals {
@@ -227,9 +229,30 @@ func (w *simWorld) oneContractEach(in *incarnation) {
 	}
 }
 
-var taskOf = regexp.MustCompile(`\[dealseal ([a-z2-7]{26})/\d+\]`)
+// timelinesTell: what the ledger says to be on a timeline is there.
+func (w *simWorld) timelinesTell(in *incarnation) {
+	for _, s := range in.everything() {
+		crm, _ := s.Account.Split()
+		all, err := in.store.Errands(context.Background(), s.Tx)
+		if err != nil {
+			w.violation("the errands of %s: %v", s.Tx, err)
+		}
+		for _, e := range all {
+			if e.Kind != deal.ErrandNote || e.Fate != deal.ErrandDone || w.isGone(s) {
+				continue
+			}
+			mark := deal.NoteOf(&deal.Sealing{Tx: s.Tx}, e, all).Mark()
+			if !slices.ContainsFunc(w.activitiesOf(crm, w.dealByID(s.Ref.ID)), func(text string) bool { return strings.Contains(text, mark) }) {
+				w.violation("the record of %s has no note %s", s.Tx, mark)
+			}
+		}
+	}
+}
 
-// oneTaskEach: no owner has two tasks for one time that a deal has waited, and none for a deal of another record.
+var taskOf = regexp.MustCompile(`\[dealseal ([a-z2-7]{26})/(?:[a-z_]+/)?\d+\]`)
+
+// oneTaskEach: no record has two tasks for one time that a deal has waited, or two notes of one event, and none of a deal of another
+// record.
 func (w *simWorld) oneTaskEach(in *incarnation) {
 	for crm, deals := range w.deals {
 		for _, d := range deals {
@@ -237,7 +260,7 @@ func (w *simWorld) oneTaskEach(in *incarnation) {
 				continue
 			}
 			seen := map[string]bool{}
-			for _, subject := range w.tasksOf(crm, d) {
+			for _, subject := range w.activitiesOf(crm, d) {
 				m := taskOf.FindStringSubmatch(subject)
 				if m == nil || seen[m[0]] {
 					w.violation("%s has the task %q, and had it before: %t", d.id, subject, m != nil)
@@ -252,7 +275,8 @@ func (w *simWorld) oneTaskEach(in *incarnation) {
 	}
 }
 
-func (w *simWorld) tasksOf(crm deal.Kind, d *simDeal) (subjects []string) {
+// activitiesOf are the texts of our tasks and notes.
+func (w *simWorld) activitiesOf(crm deal.Kind, d *simDeal) (subjects []string) {
 	if crm == deal.HubSpot {
 		tasks, err := w.portal.Tasks(d.id)
 		if err != nil {
@@ -260,6 +284,15 @@ func (w *simWorld) tasksOf(crm deal.Kind, d *simDeal) (subjects []string) {
 		}
 		for _, task := range tasks {
 			subjects = append(subjects, task["hs_task_subject"])
+		}
+		notes, err := w.portal.Notes(d.id)
+		if err != nil {
+			w.violation("the notes of %s: %v", d.id, err)
+		}
+		for _, n := range notes {
+			if strings.Contains(n.Body, "[dealseal ") { // others carry files
+				subjects = append(subjects, n.Body)
+			}
 		}
 		return subjects
 	}
@@ -338,6 +371,21 @@ func (w *simWorld) recordsTellTheTruth(in *incarnation) {
 		if want := wordOf(crm, status); !ok || a.Tx != s.Tx || a.Status != status || word != want || a.Sequence != st.Sequence {
 			w.violation("the record of %s shows %q and %s of %s with sequence %d, want %s with sequence %d", s.Tx, word, a.Status, a.Tx, a.Sequence, status, st.Sequence)
 		}
+		w.followUpIsShown(in, s, crm, d)
+	}
+}
+
+// followUpIsShown: the record says since when nothing has come of a deal, while that is so.
+func (w *simWorld) followUpIsShown(in *incarnation, of store.Summary, crm deal.Kind, d *simDeal) {
+	s, err := in.store.Load(context.Background(), of.Tx)
+	if err != nil {
+		w.violation("%s: %v", of.Tx, err)
+		return
+	}
+	due := w.script.FollowUps && deal.Shown(s.Step, s.Condition, s.Reason).Undecided()
+	shown := w.field(crm, d, fieldFollowUp, followUpInHubSpot)
+	if due == s.Facts.FollowUp.IsZero() || due != (shown != "") {
+		w.violation("%s waits for an outcome: %t, since %s, and its record shows %q", of.Tx, due, s.Facts.FollowUp, shown)
 	}
 }
 

@@ -109,6 +109,7 @@ func intake(ctx context.Context, s *Store) (deal.TxID, error) {
 		return "", err
 	}
 	entry, p := change("006A", "h1"), moving()
+	p.Timeline = []deal.Status{deal.StatusSigned, deal.StatusHeld}
 	p.FollowUp, p.WriteBack.FollowUp = time.Nanosecond, "Follow_Up__c"
 	n := deal.Noticing{Tenant: acme, Account: org, Previous: c, Plans: map[string]deal.Plan{ruleA: p},
 		Watches: map[string]deal.Watch{ruleA: watch(ruleA)},

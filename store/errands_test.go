@@ -1,6 +1,8 @@
 package store
 
 import (
+	"strings"
+	"fmt"
 	"context"
 	"errors"
 	"testing"
@@ -155,6 +157,43 @@ func TestAnErrandIsForgottenByNoRestartAndEndsWithTheErasedDeal(t *testing.T) {
 	}
 	if e := errandsOf(t, s, sl.Tx)[0]; e.Fate != deal.ErrandOvertaken {
 		t.Errorf("of an erased deal it is %+v", e)
+	}
+}
+
+// TestWhatIsNotedIsNotOvertaken: a deal has been held even if it goes on before that is noted. What was asked for is known until it
+// ends.
+func TestWhatIsNotedIsNotOvertaken(t *testing.T) {
+	s, c := newStore(t)
+	n := page(t, s, change("006A", "h1"))
+	p := moving()
+	p.Timeline = []deal.Status{deal.StatusFailed, deal.StatusHeld}
+	n.Plans = map[string]deal.Plan{ruleA: p}
+	fresh, err := s.Notice(t.Context(), n)
+	if err != nil || len(fresh) != 1 {
+		t.Fatalf("%v, %v", fresh, err)
+	}
+	sl := load(t, s, fresh[0])
+	for _, condition := range []deal.Condition{deal.Held, deal.Running, deal.Held, deal.Dead} {
+		sl.Condition = condition
+		advance(t, s, sl, "so")
+	}
+	var got []string
+	for _, e := range errandsOf(t, s, sl.Tx) {
+		got = append(got, strings.TrimSpace(fmt.Sprint(e.Kind, e.Status, " ", e.Fate)))
+	}
+	if diff := cmp.Diff([]string{"moveheld overtaken", "noteheld", "moveheld", "noteheld", "notefailed"}, got); diff != "" {
+		t.Fatalf("want (-), got (+):\n%s", diff)
+	}
+	e := errandsOf(t, s, sl.Tx)[1]
+	for _, asked := range []time.Time{c.now, {}, c.now} {
+		e.Asked = asked
+		if err := errors.Join(s.BeginErrand(t.Context(), e), s.EndErrand(t.Context(), e)); err != nil || !errandsOf(t, s, sl.Tx)[1].Asked.Equal(asked) {
+			t.Errorf("it is %+v, want one asked for at %s: %v", errandsOf(t, s, sl.Tx)[1], asked, err)
+		}
+	}
+	e.Fate = deal.ErrandDone
+	if err := s.EndErrand(t.Context(), e); err != nil || !errandsOf(t, s, sl.Tx)[1].Asked.IsZero() {
+		t.Errorf("once it is done it is %+v: %v", errandsOf(t, s, sl.Tx)[1], err)
 	}
 }
 

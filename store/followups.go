@@ -39,14 +39,23 @@ func (t *txn) follow(r *row, sl *deal.Sealing) error {
 	return t.exec(`DELETE FROM follow_ups WHERE tx = $1`, sl.Tx)
 }
 
+const (
+	followUpsQuery      = `SELECT tx FROM follow_ups WHERE due <= $1 ORDER BY due LIMIT $2`
+	followUpsAheadQuery = `SELECT tx FROM follow_ups WHERE since > $1 ORDER BY since LIMIT $2` // the clock was set back since
+)
+
 // FollowUps takes note of the deals that have had no outcome for as long as their plans let them: in one transaction each is
 // told to whoever listens, and to its record where that has a field for it. It returns how many. One that somebody works on
 // at this moment is left to the next look.
 func (s *Store) FollowUps(ctx context.Context) (n int, err error) {
 	var due []deal.TxID
 	err = s.view(ctx, func(t *txn) error {
-		due, err = column[deal.TxID](t, `SELECT tx FROM follow_ups WHERE due <= $1 OR since > $2 ORDER BY due LIMIT $3`,
-			t.now.UnixMilli(), t.now.Add(farFuture).UnixMilli(), followUpsAtOnce)
+		due, err = column[deal.TxID](t, followUpsQuery, t.now.UnixMilli(), followUpsAtOnce)
+		if err != nil || len(due) == followUpsAtOnce {
+			return err
+		}
+		ahead, err := column[deal.TxID](t, followUpsAheadQuery, t.now.Add(farFuture).UnixMilli(), followUpsAtOnce-len(due))
+		due = append(due, ahead...)
 		return err
 	})
 	if err != nil {

@@ -44,6 +44,22 @@ func TestTheMatrixSaysWhereRecordsGo(t *testing.T) {
 	}
 }
 
+func TestTheTimelineIsOfTheRuleThatAsksForOne(t *testing.T) {
+	t.Parallel()
+	for extra, want := range map[string]string{"": "-", ", timeline: [signed, held]": "signed, held"} {
+		p := newPatient(t, deal.HubSpot, func(p *patientHouse) {
+			p.tenant["status: {field: dealseal_status}"] = "status: {field: dealseal_status}" + extra
+		})
+		h, err := loadHouse(p.path("dealseal.yaml"))
+		must(t, err)
+		rows, err := h.matrix("")
+		must(t, err)
+		if got := notesInWords(h.tenants[0].rules[0].Plan.Timeline); got != want || notesInWords(rows[0].Timeline) != want {
+			t.Errorf("%q notes %q, and the matrix says %q", extra, got, notesInWords(rows[0].Timeline))
+		}
+	}
+}
+
 func TestAFollowUpIsOfTheRuleThatAsksForOne(t *testing.T) {
 	t.Parallel()
 	for extra, want := range map[string]string{"": "-", ", follow_up: {}": "after 168h", ", follow_up: {after: 36h, field: DealSeal_Follow_Up__c}": "after 36h"} {
