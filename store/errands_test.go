@@ -1,10 +1,10 @@
 package store
 
 import (
-	"strings"
-	"fmt"
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
