@@ -380,7 +380,7 @@ func TestSpoiltSigningGivesItsFindingAndTheCure(t *testing.T) {
 		p.config["timeout: 1m"] = "timeout: 1s"
 	}
 	days := func(n int) func(*patientHouse) {
-		return func(p *patientHouse) { p.leaf.NotAfter = time.Now().AddDate(0, 0, n).Add(time.Hour) }
+		return func(p *patientHouse) { p.leaf.NotAfter = time.Now().Add(time.Duration(n)*24*time.Hour + time.Hour) }
 	}
 	const house, tsa = "house", "TSA" // stands for its address
 	for name, tc := range map[string]struct {

@@ -31,7 +31,7 @@ func TestSecretsThatStayTheSameForTooLongAreShown(t *testing.T) {
 	}
 	missing, err := secret.ParseRef("file:/nowhere/at/all")
 	must(t, err)
-	old := now.AddDate(0, 0, -100)
+	old := now.Add(-100 * 24 * time.Hour)
 	file := &config.Tenant{Push: []config.Push{{Source: config.PushHubSpot, Secrets: []secret.Ref{ref("kept", "a", now), missing}}}, Webhooks: []config.Webhook{{Secret: ref("hook", "b", old)}},
 		Vendors: []config.Vendor{{Token: ref("vendor", "e", old)}}}
 	file.Tenant.ID = "contoso"
