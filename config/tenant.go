@@ -52,8 +52,8 @@ type Identity struct {
 	Name string `yaml:"name"`
 	// Environment is production or sandbox, and the CRM must agree. Required.
 	Environment string `yaml:"environment"`
-	// TestMark runs across every page of what is made from templates in a sandbox: words of at most 60 characters, or "off".
-	// Files that people have attached are sealed as they are. Default in a sandbox "TEST – not a contract".
+	// TestMark runs across every page of what is sealed in a sandbox: words of at most 60 characters, or "off". A file that people
+	// have attached and that is signed already cannot be marked, and is held. Default in a sandbox "TEST – not a contract".
 	TestMark string `yaml:"test_mark"`
 	// TimeZone is an IANA name, for dates in documents. Default UTC.
 	TimeZone string `yaml:"time_zone"`

@@ -212,7 +212,7 @@ type Plan struct {
 	// Delegated is set when a vendor does the signing; then Template, Bundle and Attachment are empty, and of the profile only
 	// the level counts.
 	Delegated *Delegated `json:"delegated,omitempty"`
-	// Mark runs across every page of what is made from a template: the account is none for contracts. Empty for none.
+	// Mark runs across every page of what is sealed: the account is none for contracts. Empty for none.
 	Mark string `json:"mark,omitempty"`
 	// Fields are the CRM paths to read.
 	Fields []string `json:"fields,omitempty"`

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/documents"
+	"github.com/dealseal/dealseal/signing/pades"
 )
 
 // render stages the unsigned document: rendered from the template, or fetched from the record.
@@ -115,7 +116,29 @@ func (r *run) fromRecord(ctx context.Context) (deal.FileFact, error) {
 	if err == nil && string(head) != "%PDF-" {
 		err = deal.Hold("the file on the record is not a PDF: replace it and release the deal")
 	}
-	return fact, err
+	if err != nil || s.Plan.Mark == "" {
+		return fact, err
+	}
+	fact, err = r.marked(ctx, fact)
+	return fact, asHoldForSource(s, err)
+}
+
+// marked puts the mark of the plan on each page of the staged document. What is staged in the end is the document with it: a
+// try that is cut off is begun with the file on the record again.
+func (r *run) marked(ctx context.Context, plain deal.FileFact) (deal.FileFact, error) {
+	doc, closer, err := r.Files.OpenStaged(ctx, r.s.Tx, fileUnsigned, plain)
+	if err != nil {
+		return deal.FileFact{}, err
+	}
+	defer closer.Close()
+	tail, err := pades.Mark(doc, r.s.Plan.Mark)
+	if err != nil {
+		return deal.FileFact{}, err
+	}
+	return r.Files.Stage(ctx, r.s.Tx, fileUnsigned, func(w io.Writer) error {
+		_, err := io.Copy(w, io.NewSectionReader(pades.Appended{Document: doc, Tail: tail}, 0, doc.Size()+int64(len(tail))))
+		return err
+	})
 }
 
 // beginning keeps the first five bytes that are written to it.

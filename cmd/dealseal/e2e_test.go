@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -97,6 +98,11 @@ func TestDealsOfEveryKindAreSealedAttachedAndShown(t *testing.T) {
 	for _, m := range deals {
 		mustUseTheKey(t, awaitDone(t, s.ops, m.record), 1)
 	}
+	c := s.crms[0]
+	sealed := markedContract(t, s, deals[2].c, deals[2].record)
+	signed := c.open(sale{quote: sealed}) // as if somebody had attached what is signed already
+	c.move(signed, ruleMemo)
+	mustUseTheKey(t, awaitHeld(t, s.ops, signed, 1, "signed already"), 0)
 	auditIsWhole(t, s.ops, nil)
 	s.daemon.stop(t)
 	state := s.openState(t)
@@ -106,6 +112,28 @@ func TestDealsOfEveryKindAreSealedAttachedAndShown(t *testing.T) {
 			t.Errorf("%s: %+v", m.record, o)
 		}
 	}
+}
+
+// markedContract returns the contract on a record of a sandbox that was made from an attachment: the attachment is its first
+// revision, and its page says that it is a test.
+func markedContract(t *testing.T, s *stage, c crm, record string) []byte {
+	t.Helper()
+	for _, f := range c.files(record) {
+		if !f.contract() {
+			continue
+		}
+		if !bytes.HasPrefix(f.content, quotation(1)) {
+			t.Error("the contract does not begin with what was attached")
+		}
+		path := s.path("marked.pdf")
+		must(t, os.WriteFile(path, f.content, 0o600))
+		text := string(tool(t, os.Environ(), "pdftotext", "-raw", path, "-"))
+		mustContain(t, "the page", text, "Quotation 1")
+		mustContain(t, "the page", strings.Join(strings.Fields(text), ""), "TEST–notacontract")
+		return f.content
+	}
+	t.Fatal("there is no contract on ", record)
+	return nil
 }
 
 func TestADroppedDealIsNeverSealed(t *testing.T) {

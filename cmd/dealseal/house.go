@@ -280,8 +280,13 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 		WriteBack: deal.WriteBack{TransactionID: r.WriteBack.TransactionID, Status: r.WriteBack.Status.Field, Words: words,
 			SignedAt: r.WriteBack.SignedAt, URL: r.WriteBack.URL, Audit: r.WriteBack.Audit, Drift: r.WriteBack.Drift.Field, DriftText: r.WriteBack.Drift.Text},
 	}
-	if p.Attachment == "" && r.Delegated == nil || r.AuditTrail != "none" {
+	if r.Delegated == nil || r.AuditTrail != "none" {
 		p.Mark = file.Tenant.Mark()
+	}
+	if p.Attachment != "" && p.Mark != "" {
+		if err := pades.CheckMark(p.Mark); err != nil {
+			return engine.Rule{}, file.At("tenant.test_mark", "tenant.test_mark cannot be written across attachments, as rule %q needs it (%v): take other words, or set it to %q", r.ID, err, config.Unmarked)
+		}
 	}
 	for status, stage := range r.Move {
 		if p.Moves == nil {
