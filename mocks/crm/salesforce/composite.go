@@ -328,6 +328,9 @@ var step = regexp.MustCompile(`\.([A-Za-z0-9_]+)|\[(\d+)\]`)
 // resolveReferences puts values of earlier replies, escaped for their place,
 // into a text; one that cannot be found stays as it is.
 func resolveReferences(text string, results map[string]any, escape func(string) string) string {
+	if !strings.Contains(text, "@{") { // a file, most often
+		return text
+	}
 	return reference.ReplaceAllStringFunc(text, func(match string) string {
 		m := reference.FindStringSubmatch(match)
 		v := results[m[1]]

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -150,7 +151,9 @@ func (o *Org) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if compressible(r, rep) {
 		h.Set("Content-Encoding", "gzip")
 		w.WriteHeader(rep.status)
-		z := gzip.NewWriter(w)
+		z := compressors.Get().(*gzip.Writer)
+		defer compressors.Put(z)
+		z.Reset(w)
 		_, _ = z.Write(rep.body) // a reader that has gone is its own problem
 		_ = z.Close()
 		return
@@ -158,6 +161,9 @@ func (o *Org) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(rep.status)
 	_, _ = w.Write(rep.body)
 }
+
+// compressors are used again: making one takes longer than compressing a reply does.
+var compressors = sync.Pool{New: func() any { return gzip.NewWriter(nil) }}
 
 // cutDuring promises the whole body, sends half of it and closes the connection;
 // of a reply without a body nothing comes. It does not return.
