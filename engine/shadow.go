@@ -279,14 +279,14 @@ func (r *rehearsing) judge() {
 
 // readRecords tries filters and documents, the newest first: of them the record says most.
 func (r *rehearsing) readRecords(ctx context.Context) {
-	byRecord := map[string][]*ShadowDeal{}
+	byRecord := map[deal.Ref][]*ShadowDeal{} // IDs are unique within an object only
 	var order []deal.Ref
 	for i := len(r.out.Deals) - 1; i >= 0; i-- {
 		d := &r.out.Deals[i]
-		if byRecord[d.Ref.ID] == nil {
+		if byRecord[d.Ref] == nil {
 			order = append(order, d.Ref)
 		}
-		byRecord[d.Ref.ID] = append(byRecord[d.Ref.ID], d)
+		byRecord[d.Ref] = append(byRecord[d.Ref], d)
 	}
 	before := r.tally.Calls()
 	var mu sync.Mutex
@@ -297,7 +297,7 @@ func (r *rehearsing) readRecords(ctx context.Context) {
 			r.out.Cut = cmp.Or(r.out.Cut, fmt.Sprintf("%s before all records were read: %d are left, the oldest", why, len(order)-i))
 			break
 		}
-		fields := r.fieldsOf(byRecord[ref.ID])
+		fields := r.fieldsOf(byRecord[ref])
 		g.Go(func() error {
 			limited, cancel := context.WithTimeout(ctx, crmLimit)
 			defer cancel()
@@ -305,7 +305,7 @@ func (r *rehearsing) readRecords(ctx context.Context) {
 			mu.Lock()
 			defer mu.Unlock()
 			r.readings++
-			for _, d := range byRecord[ref.ID] {
+			for _, d := range byRecord[ref] {
 				r.try(d, rec, err)
 			}
 			return nil

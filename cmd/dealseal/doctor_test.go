@@ -286,7 +286,7 @@ func clock(off time.Duration) func() time.Time {
 // enoughScopes are those that dealseal asks for.
 func enoughScopes() []string {
 	return slices.DeleteFunc(hubspot.AllScopes(), func(s string) bool {
-		return slices.Contains([]string{"crm.schemas.deals.write", "crm.objects.companies.write", "crm.objects.line_items.write", "automation"}, s)
+		return slices.Contains([]string{"crm.schemas.deals.write", "crm.objects.companies.write", "crm.objects.line_items.write", "automation"}, s) || strings.Contains(s, ".quotes.")
 	})
 }
 

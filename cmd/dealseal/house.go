@@ -264,6 +264,14 @@ func (h *house) rule(file *config.Tenant, i int) (engine.Rule, error) {
 	if known := objectsOf(deal.Kind(file.CRM.Kind)); !slices.Contains(known, r.Object) {
 		return engine.Rule{}, file.At(path+".object", "object %q cannot be watched%s; those that can are %s", r.Object, config.Nearest(r.Object, known), strings.Join(known, ", "))
 	}
+	if deal.Kind(file.CRM.Kind) == deal.HubSpot && !hubspot.Movable(r.Object) {
+		if r.When.Pipeline != "" {
+			return engine.Rule{}, file.At(path+".when.pipeline", "%s are in no pipeline: leave when.pipeline out", r.Object)
+		}
+		if len(r.Move) > 0 {
+			return engine.Rule{}, file.At(path+".move", "dealseal moves no %s, since that would publish or recall them: leave move out, and have a workflow of HubSpot act on the status that dealseal writes", r.Object)
+		}
+	}
 	profile, err := h.profileOf(r)
 	if err != nil {
 		return engine.Rule{}, file.At(path+".seal", "%v", err)

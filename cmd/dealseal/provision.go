@@ -264,7 +264,11 @@ func (c *call) writeFolder() error {
 				to.Action = h.cfg.Listen.URL + s.Path
 			}
 		}
-		files, err = hubspot.Project(c.tenant, to)
+		var watches []deal.Watch
+		for _, r := range t.rules {
+			watches = append(watches, r.Watch)
+		}
+		files, err = hubspot.Project(c.tenant, to, watches)
 		next = "hs project upload, then install the app and use its token"
 	}
 	if err != nil {

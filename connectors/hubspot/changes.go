@@ -33,27 +33,27 @@ const (
 // aliases, however old they are; the value that the merge itself wrote is no entry. When a deal enters a stage and is
 // merged, before it is polled, with one that entered the same stage earlier, the two cannot be told apart from one entry.
 func (c *Connector) Changes(ctx context.Context, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
-	return c.changes(ctx, c.seen, after, watches)
+	return c.changes(ctx, true, after, watches)
 }
 
 // Entries implements connectors.Historian. A deal that entered a stage at some time has changed then or since: search finds
 // it whatever has become of it, and there is no sooner end than that of the list.
 func (c *Connector) Entries(ctx context.Context, from, to time.Time, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
-	page, err := c.changes(ctx, newSeen(c.cfg.LookBack), after, connectors.NotBefore(from, watches))
+	page, err := c.changes(ctx, false, after, connectors.NotBefore(from, watches))
 	page.Entries = slices.DeleteFunc(page.Entries, func(e deal.Change) bool { return !e.At.Before(to) })
 	return page, err
 }
 
-func (c *Connector) changes(ctx context.Context, seen *seen, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
+func (c *Connector) changes(ctx context.Context, poll bool, after deal.Cursor, watches []deal.Watch) (deal.Page, error) {
 	if len(watches) == 0 {
 		return deal.Page{Next: after}, nil
 	}
 	for _, w := range watches {
-		if w.Object != Object {
-			return deal.Page{}, fmt.Errorf("hubspot: rule %s: %w", w.Rule, refuse("object %q cannot be watched: only %s have stages here", w.Object, Object))
+		if _, err := c.on(w.Object); err != nil {
+			return deal.Page{}, fmt.Errorf("hubspot: rule %s: %w", w.Rule, err)
 		}
 	}
-	page, err := c.readPage(ctx, seen, after, watches)
+	page, err := c.readRound(ctx, poll, after, watches)
 	if err != nil {
 		return deal.Page{}, fmt.Errorf("hubspot: read the stage history: %w", err)
 	}
@@ -95,21 +95,34 @@ func (c *Connector) readPage(ctx context.Context, seen *seen, after deal.Cursor,
 // do: they are read with their histories, as Changes reads those that the index names. A deal that was merged into another
 // has no history any more; that other one is found by Changes.
 func (c *Connector) EntriesOf(ctx context.Context, refs []deal.Ref, watches []deal.Watch) (deal.Page, error) {
-	var ids []int64
-	for _, ref := range refs {
-		if id, ok := parseID(ref.ID); ok && ref.Object == Object && !slices.Contains(ids, id) {
-			ids = append(ids, id)
-		}
-	}
 	if err := c.mayBegin(ctx); err != nil {
 		return deal.Page{}, err
 	}
-	var page deal.Page
+	var all deal.Page
+	for _, on := range c.all(watches) {
+		page, err := on.entriesOf(ctx, refs, on.kind.of(watches))
+		if err != nil {
+			return deal.Page{}, err
+		}
+		all.Entries, all.Quarantined = append(all.Entries, page.Entries...), append(all.Quarantined, page.Quarantined...)
+	}
+	slices.SortStableFunc(all.Entries, func(x, y deal.Change) int { return x.At.Compare(y.At) })
+	return all, nil
+}
+
+// entriesOf is EntriesOf for the records of one object.
+func (c *Connector) entriesOf(ctx context.Context, refs []deal.Ref, watches []deal.Watch) (page deal.Page, err error) {
+	var ids []int64
+	for _, ref := range refs {
+		if id, ok := parseID(ref.ID); ok && ref.Object == c.kind.name && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
 	by := byStage(watches)
 	for batch := range slices.Chunk(ids, historyBatch) {
 		found, _, err := c.histories(ctx, batch)
 		if err != nil {
-			return deal.Page{}, fmt.Errorf("hubspot: read the stage history of %d deals: %w", len(batch), err)
+			return deal.Page{}, fmt.Errorf("hubspot: read the stage history of %d %s: %w", len(batch), c.kind.name, err)
 		}
 		for _, id := range batch {
 			if h := found[id]; h != nil {
@@ -121,7 +134,6 @@ func (c *Connector) EntriesOf(ctx context.Context, refs []deal.Ref, watches []de
 			}
 		}
 	}
-	slices.SortStableFunc(page.Entries, func(x, y deal.Change) int { return x.At.Compare(y.At) })
 	return page, nil
 }
 
@@ -172,13 +184,16 @@ func searchBody(s scan) map[string]any {
 }
 
 func (c *Connector) searchChanged(ctx context.Context, s scan) (changedList, error) {
-	r, err := c.send(ctx, http.MethodPost, c.objects(Object)+"/search", search, searchBody(s))
+	r, err := c.send(ctx, http.MethodPost, c.objects(c.kind.name)+"/search", search, searchBody(s))
 	if err != nil {
 		return changedList{}, err
 	}
 	list, err := parseSearch(r.body, s.last)
 	if err != nil {
 		return changedList{}, err
+	}
+	for i := range list.quarantined {
+		list.quarantined[i].Ref.Object = c.kind.name
 	}
 	list.date = r.date
 	return list, nil
@@ -206,7 +221,7 @@ func parseSearch(body []byte, last int64) (changedList, error) {
 		switch {
 		case !ok:
 			list.quarantined = append(list.quarantined, deal.Quarantine{
-				Ref: deal.Ref{Object: Object}, Row: rowName(raw), Reason: "search: a row has no ID that can be read",
+				Row: rowName(raw), Reason: "search: a row has no ID that can be read",
 			})
 			continue
 		case row.id <= last:
@@ -283,7 +298,7 @@ func (b *builder) unread(batch []changed) []int64 {
 		switch b.seen.of(row.id, row.modified, b.now) {
 		case toRead:
 			if b.seen.changed() {
-				b.page.Changed = append(b.page.Changed, deal.Ref{Object: Object, ID: strconv.FormatInt(row.id, 10)})
+				b.page.Changed = append(b.page.Changed, deal.Ref{Object: b.connector.kind.name, ID: strconv.FormatInt(row.id, 10)})
 			}
 			now = append(now, row.id)
 		case isDue:
@@ -388,8 +403,8 @@ func (c *Connector) histories(ctx context.Context, ids []int64) (map[int64]*hist
 	for i, id := range ids {
 		inputs[i] = map[string]string{"id": strconv.FormatInt(id, 10)}
 	}
-	r, err := c.send(ctx, http.MethodPost, c.objects(Object)+"/batch/read", withToken, map[string]any{
-		"inputs": inputs, "properties": []string{"pipeline", "hs_merged_object_ids", modifiedProperty}, "propertiesWithHistory": historyProperties,
+	r, err := c.send(ctx, http.MethodPost, c.objects(c.kind.name)+"/batch/read", withToken, map[string]any{
+		"inputs": inputs, "properties": append(c.kind.histories()[1:], mergedProperty, modifiedProperty), "propertiesWithHistory": c.kind.histories(),
 	})
 	if err != nil {
 		return nil, time.Time{}, err
@@ -400,7 +415,7 @@ func (c *Connector) histories(ctx context.Context, ids []int64) (map[int64]*hist
 	}
 	found := map[int64]*history{}
 	for _, raw := range results {
-		h, err := parseHistory(raw)
+		h, err := c.kind.parseHistory(raw)
 		if err != nil {
 			return nil, time.Time{}, err
 		}

@@ -127,5 +127,8 @@ func (c *Connector) lookAhead(ctx context.Context, wanted selection) {
 			return []associated{chosenCompany(all)}
 		})
 	}
+	if len(wanted.parent) > 0 {
+		list(Object, wanted.parent, func(all []associated) []associated { return all[:min(len(all), 1)] })
+	}
 	g.Wait()
 }

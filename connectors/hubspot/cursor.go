@@ -75,16 +75,22 @@ func (c *Connector) resume(after deal.Cursor, p position, watches []deal.Watch) 
 			from: *p.From, asOf: p.AsOf, newest: p.Newest, last: p.Last, within: p.Within, returned: p.Returned, watches: key,
 		}
 	}
-	from := watches[0].Since
-	for _, w := range watches[1:] {
-		if w.Since.Before(from) {
-			from = w.Since
-		}
-	}
+	from := earliest(watches)
 	if early := after.Since.Add(-c.cfg.LookBack); !after.Since.IsZero() && early.After(from) {
 		from = early
 	}
 	return scan{from: from.UTC(), watches: key}
+}
+
+// earliest is the first time that any watch is for.
+func earliest(watches []deal.Watch) time.Time {
+	first := watches[0].Since
+	for _, w := range watches[1:] {
+		if w.Since.Before(first) {
+			first = w.Since
+		}
+	}
+	return first
 }
 
 // pause stores a scan that has more to read. Since stays where it was: nothing is returned for good before the end.

@@ -53,13 +53,14 @@ func (c *Connector) stat(ctx context.Context, place place) (*deal.RecordFile, er
 //
 // The URL of the attachment is the deal's page: private files have no page of their own.
 func (c *Connector) Attach(ctx context.Context, ref deal.Ref, tx deal.TxID, role deal.Role, f deal.File) (deal.Attachment, error) {
-	if err := checkRef(ref); err != nil {
+	on, err := c.to(ref)
+	if err != nil {
 		return deal.Attachment{}, fmt.Errorf("hubspot: attach %s: %w", role, err)
 	}
 	if _, known := words[role]; !known || !isHash(f.SHA256) {
 		return deal.Attachment{}, fmt.Errorf("hubspot: attach %s to %s: %w", role, ref, refuse("the role is unknown or the file has no SHA-256"))
 	}
-	all, err := c.attachAll(ctx, ref.ID, tx, []connectors.Piece{{Role: role, File: f}})
+	all, err := on.attachAll(ctx, ref.ID, tx, []connectors.Piece{{Role: role, File: f}})
 	if err != nil {
 		return deal.Attachment{}, fmt.Errorf("hubspot: attach %s to %s: %w", role, ref, err)
 	}
@@ -68,7 +69,8 @@ func (c *Connector) Attach(ctx context.Context, ref deal.Ref, tx deal.TxID, role
 
 // AttachAll implements connectors.Bundler: the deal is looked at once, and the notes are made in one call.
 func (c *Connector) AttachAll(ctx context.Context, ref deal.Ref, tx deal.TxID, pieces []connectors.Piece) ([]deal.Attachment, error) {
-	if err := checkRef(ref); err != nil {
+	on, err := c.to(ref)
+	if err != nil {
 		return nil, fmt.Errorf("hubspot: attach: %w", err)
 	}
 	for _, p := range pieces {
@@ -76,7 +78,7 @@ func (c *Connector) AttachAll(ctx context.Context, ref deal.Ref, tx deal.TxID, p
 			return nil, fmt.Errorf("hubspot: attach %s to %s: %w", p.Role, ref, refuse("the role is unknown or the file has no SHA-256"))
 		}
 	}
-	all, err := c.attachAll(ctx, ref.ID, tx, pieces)
+	all, err := on.attachAll(ctx, ref.ID, tx, pieces)
 	if err != nil {
 		return nil, fmt.Errorf("hubspot: attach to %s: %w", ref, err)
 	}
@@ -105,7 +107,7 @@ func (c *Connector) attachAll(ctx context.Context, id string, tx deal.TxID, piec
 		return nil, err
 	}
 	for i := range attachments {
-		attachments[i].URL = account.page(today)
+		attachments[i].URL = account.page(c.kind, today)
 	}
 	return attachments, c.linkAll(ctx, today, tx, stored)
 }
@@ -139,7 +141,7 @@ func (c *Connector) lookForFiles(ctx context.Context, id string, pieces []connec
 	if err != nil {
 		return "", nil, err
 	}
-	c.told.saw(id, d)
+	c.told.saw(id, d, value(d.Properties, c.kind.stage))
 	notes, err = c.notes(ctx, d)
 	return d.ID, notes, err
 }

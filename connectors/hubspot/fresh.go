@@ -250,9 +250,6 @@ func (f *fresh) done(id string) {
 	maps.DeleteFunc(f.belongings, func(key belongingKey, _ belonging) bool { return key.deal == id })
 }
 
-// historyProperties are those by which entries are judged.
-var historyProperties = []string{"dealstage", "pipeline"}
-
 // historyAhead reads the history of one deal, and in the same call what a record of it is read with: a deal that has
 // entered a stage is about to be read. found is false where this cannot be done, and the history is to be read by itself.
 func (c *Connector) historyAhead(ctx context.Context, id int64) (h *history, date time.Time, found bool, err error) {
@@ -260,14 +257,14 @@ func (c *Connector) historyAhead(ctx context.Context, id int64) (h *history, dat
 	if len(types) == 0 {
 		return nil, time.Time{}, false, nil
 	}
-	properties = sortedSet(slices.Concat(always, []string{"pipeline"}, properties))
+	properties = sortedSet(slices.Concat(c.kind.always(), c.kind.histories(), properties))
 	name := strconv.FormatInt(id, 10)
-	d, body, err := c.askDealAnd(ctx, name, properties, types, historyProperties)
+	d, body, err := c.askDealAnd(ctx, name, properties, types, c.kind.histories())
 	switch {
 	case errors.Is(err, deal.ErrGone) || err == nil && d.ID != name: // deleted, or merged into another that is listed itself
 		return nil, d.date, true, nil
 	case err == nil:
-		h, err = parseHistory(body)
+		h, err = c.kind.parseHistory(body)
 	}
 	switch {
 	case err != nil && (mayBeOnes(err) || connectors.IsLogin(err)):

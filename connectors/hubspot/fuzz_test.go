@@ -56,7 +56,7 @@ func FuzzHistory(f *testing.F) {
 		if len(body) > maxFuzz {
 			return
 		}
-		h, err := parseHistory(body)
+		h, err := deals.parseHistory(body)
 		if err != nil {
 			return
 		}

@@ -19,6 +19,7 @@ const stampForm = "2006-01-02T15:04:05.000Z"
 
 // history is a deal with what its stage and its pipeline were, oldest first.
 type history struct {
+	kind      kind
 	id        int64
 	aliases   []string
 	pipeline  string // now
@@ -39,25 +40,26 @@ type version struct {
 }
 
 // parseHistory reads one deal of a batch. A version that cannot be read keeps its place and its reason.
-func parseHistory(raw json.RawMessage) (*history, error) {
+func (k kind) parseHistory(raw json.RawMessage) (*history, error) {
 	var said struct {
 		ID         string                       `json:"id"`
 		Properties map[string]*string           `json:"properties"`
 		History    map[string][]json.RawMessage `json:"propertiesWithHistory"`
 	}
 	if err := json.Unmarshal(raw, &said); err != nil {
-		return nil, malformed("a deal of the batch is none")
+		return nil, malformed("a %s of the batch is none", k.one)
 	}
 	id, ok := parseID(said.ID)
 	if !ok {
-		return nil, malformed("a deal of the batch has no ID")
+		return nil, malformed("a %s of the batch has no ID", k.one)
 	}
 	return &history{
+		kind:      k,
 		id:        id,
-		aliases:   splitIDs(value(said.Properties, "hs_merged_object_ids")),
+		aliases:   splitIDs(value(said.Properties, mergedProperty)),
 		pipeline:  value(said.Properties, "pipeline"),
 		modified:  value(said.Properties, modifiedProperty),
-		stages:    parseVersions(said.History["dealstage"]),
+		stages:    parseVersions(said.History[k.stage]),
 		pipelines: parseVersions(said.History["pipeline"]),
 	}, nil
 }
@@ -130,10 +132,10 @@ func parseVersion(raw json.RawMessage) version {
 // judge finds the entries into watched stages, oldest first, and what a person must look at. Entries from before notBefore
 // were returned long ago, unless the deal was merged and has got the entries of others.
 func (h *history) judge(by map[string][]deal.Watch, notBefore time.Time) (entries []deal.Change, quarantined []deal.Quarantine) {
-	ref := deal.Ref{Object: Object, ID: strconv.FormatInt(h.id, 10)}
+	ref := deal.Ref{Object: h.kind.name, ID: strconv.FormatInt(h.id, 10)}
 	for i, v := range h.stages {
 		if v.value == "" && v.err != nil {
-			quarantined = append(quarantined, v.quarantine(ref))
+			quarantined = append(quarantined, v.quarantine(ref, h.kind.stage))
 			continue
 		}
 		watches := by[v.value]
@@ -141,7 +143,7 @@ func (h *history) judge(by map[string][]deal.Watch, notBefore time.Time) (entrie
 			continue
 		}
 		if v.err != nil {
-			quarantined = append(quarantined, v.quarantine(ref))
+			quarantined = append(quarantined, v.quarantine(ref, h.kind.stage))
 			continue
 		}
 		if len(h.aliases) == 0 && v.at.Before(notBefore) {
@@ -159,9 +161,9 @@ func (h *history) judge(by map[string][]deal.Watch, notBefore time.Time) (entrie
 	return entries, quarantined
 }
 
-func (v version) quarantine(ref deal.Ref) deal.Quarantine {
+func (v version) quarantine(ref deal.Ref, stage string) deal.Quarantine {
 	return deal.Quarantine{
-		Ref: ref, Row: fmt.Sprintf("%s/dealstage/%d", ref.ID, v.number), Reason: "history of dealstage: " + v.err.Error(), At: v.at,
+		Ref: ref, Row: fmt.Sprintf("%s/%s/%d", ref.ID, stage, v.number), Reason: "history of " + stage + ": " + v.err.Error(), At: v.at,
 	}
 }
 

@@ -23,12 +23,6 @@ import (
 	"github.com/dealseal/dealseal/deal"
 )
 
-// Objects are the names of the objects that rules may watch.
-func Objects() []string { return []string{Object} }
-
-// Object is the only object whose stage changes can be watched, and part of the name of each of its records.
-const Object = "deals"
-
 var (
 	_ connectors.CRM      = (*Connector)(nil)
 	_ connectors.Bundler  = (*Connector)(nil)
@@ -45,8 +39,11 @@ var (
 )
 
 // Connector is one HubSpot account (portal). It is safe for concurrent use. What it remembers between calls only saves
-// calls: a restart loses nothing.
+// calls: a restart loses nothing. What it does itself it does for deals; quotes is its twin for quotes, which shares the way
+// to the account and nothing that is remembered of records.
 type Connector struct {
+	kind     kind
+	quotes   *Connector // nil in the twin
 	cfg      Config
 	log      *slog.Logger
 	observer *connectors.Observer
@@ -64,7 +61,13 @@ type Connector struct {
 	updates   connectors.Line[update, written]
 	newNotes  connectors.Line[[]noteInput, noteStamp]
 	uploads   *uploads
+	types     sync.Map // of associations, by the name of the other end
 
+	itself *itself
+}
+
+// itself is what HubSpot has said of the account.
+type itself struct {
 	mu      sync.Mutex
 	account *account // nil until HubSpot was asked
 }
@@ -99,19 +102,24 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 		deps.Transport = NewTransport()
 	}
 	c := &Connector{
-		cfg:   cfg,
-		log:   cmp.Or(deps.Log, slog.New(slog.DiscardHandler)),
-		seen:  newSeen(cfg.LookBack),
-		turns: newTurns(),
-		told:  newTold(),
-		fresh: newFresh(),
-
-		uploads: newUploads(),
+		cfg:    cfg,
+		log:    cmp.Or(deps.Log, slog.New(slog.DiscardHandler)),
+		itself: &itself{},
 	}
 	c.observer = &connectors.Observer{Next: deps.Transport, Endpoint: endpoint(cfg.BaseURL), Log: c.log}
 	c.wire = newWire(cfg, c.observer, c.log)
 	c.wire.session = newSession(c.newTokens(deps.Memory))
 	c.schema = newSchema(c.describe)
+	c.remember(deals)
+	c.quotes = &Connector{cfg: c.cfg, log: c.log, observer: c.observer, wire: c.wire, schema: c.schema, itself: c.itself}
+	c.quotes.remember(quotes)
+	return c, nil
+}
+
+// remember begins to remember records of an object.
+func (c *Connector) remember(k kind) {
+	c.kind = k
+	c.seen, c.turns, c.told, c.fresh, c.uploads = newSeen(c.cfg.LookBack), newTurns(), newTold(), newFresh(), newUploads()
 	c.slow, c.late = connectors.NewUnsettled(c.settle()), connectors.NewUnsettled(c.settleLate())
 	c.deals.Most, c.deals.Together = objectBatch, c.askDeals
 	c.belonging.Most, c.belonging.Together = objectBatch, c.askObjects
@@ -119,7 +127,6 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 	c.newNotes.Most, c.newNotes.Together = objectBatch/2, c.makeNotes
 	c.newNotes.Gather = c.uploads.wait
 	c.updates.Gather = c.waitForUpdates
-	return c, nil
 }
 
 // Retire implements connectors.Retirer.
@@ -136,9 +143,9 @@ type account struct {
 	zone     *time.Location
 }
 
-// page is HubSpot's own page of a deal.
-func (a *account) page(id string) string {
-	return "https://" + a.uiDomain + "/contacts/" + a.ID + "/record/0-3/" + id
+// page is HubSpot's own page of a record.
+func (a *account) page(k kind, id string) string {
+	return "https://" + a.uiDomain + "/contacts/" + a.ID + "/record/" + k.typeID + "/" + id
 }
 
 // Identity implements connectors.CRM. It is one call and always made, so that it proves the login and reads the clock.
@@ -182,18 +189,18 @@ func (c *Connector) askAccount(ctx context.Context) (*account, error) {
 	if zone, err := time.LoadLocation(said.TimeZone); err == nil {
 		a.zone = zone
 	}
-	c.mu.Lock()
-	c.account = a
-	c.mu.Unlock()
+	c.itself.mu.Lock()
+	c.itself.account = a
+	c.itself.mu.Unlock()
 	c.wire.setZone(a.zone)
 	return a, nil
 }
 
 // knownAccount asks once.
 func (c *Connector) knownAccount(ctx context.Context) (*account, error) {
-	c.mu.Lock()
-	a := c.account
-	c.mu.Unlock()
+	c.itself.mu.Lock()
+	a := c.itself.account
+	c.itself.mu.Unlock()
 	if a != nil {
 		return a, nil
 	}

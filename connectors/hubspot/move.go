@@ -11,8 +11,12 @@ import (
 // Move implements connectors.Mover. HubSpot has no conditional write: whoever moves the deal in the moment between look and
 // write is overruled. Deals that are moved at the same time share the calls.
 func (c *Connector) Move(ctx context.Context, ref deal.Ref, m deal.Move) (stage string, err error) {
-	if err = checkRef(ref); err == nil {
-		stage, err = c.move(ctx, ref.ID, m)
+	on, err := c.to(ref)
+	if err == nil && !on.kind.movable {
+		err = refuse("%s are not moved by dealseal: leave move out of the rule", on.kind.name)
+	}
+	if err == nil {
+		stage, err = on.move(ctx, ref.ID, m)
 	}
 	if err != nil {
 		return "", fmt.Errorf("hubspot: move %s: %w", ref, err)
@@ -33,19 +37,19 @@ func (c *Connector) move(ctx context.Context, id string, m deal.Move) (string, e
 	if err != nil {
 		return "", err
 	}
-	stage := value(d.Properties, "dealstage")
+	stage := value(d.Properties, c.kind.stage)
 	if stage == m.To || !slices.Contains(m.From, stage) {
 		return stage, nil
 	}
 	if !m.Since.IsZero() {
-		page, err := c.EntriesOf(ctx, []deal.Ref{{Object: Object, ID: d.ID}}, []deal.Watch{{Object: Object, Stage: m.To, Since: m.Since}})
+		page, err := c.entriesOf(ctx, []deal.Ref{{Object: c.kind.name, ID: d.ID}}, []deal.Watch{{Object: c.kind.name, Stage: m.To, Since: m.Since}})
 		if err != nil || len(page.Entries) > 0 {
 			return stage, err
 		}
 	}
 	c.told.forgetShown(id)
 	c.fresh.forget(d.ID)
-	answer, err := c.updates.Ask(ctx, "", update{d.ID, map[string]string{"dealstage": m.To}})
+	answer, err := c.updates.Ask(ctx, "", update{d.ID, map[string]string{c.kind.stage: m.To}})
 	_, err = asked(ctx, answer, err)
 	c.slow.Note("move "+id, err)
 	if err != nil {

@@ -113,7 +113,7 @@ func (c *Connector) files(ctx context.Context, asked string, d dealData, page st
 	c.told.sawNotes(asked, d.at, notes)
 	ids, marked := attachments(notes)
 	if len(ids) > maxFiles {
-		return nil, refuse("the deal carries more than %d files", maxFiles)
+		return nil, refuse("the %s carries more than %d files", c.kind.one, maxFiles)
 	}
 	found := make([]*deal.RecordFile, len(ids))
 	g, ctx := errgroup.WithContext(ctx)
@@ -171,6 +171,10 @@ var words = map[deal.Role]string{
 // them already. There is no idempotency key: after an outcome that is not clear the notes are read again.
 func (c *Connector) linkAll(ctx context.Context, dealID string, tx deal.TxID, stored []storedFile) error {
 	var fresh []noteInput
+	typ, err := c.noteType(ctx)
+	if err != nil {
+		return fmt.Errorf("put the file on the %s: %w", c.kind.one, err)
+	}
 	for _, s := range stored {
 		if s.note != nil {
 			if err := c.mend(ctx, dealID, tx, s); err != nil {
@@ -178,7 +182,7 @@ func (c *Connector) linkAll(ctx context.Context, dealID string, tx deal.TxID, st
 			}
 			continue
 		}
-		fresh = append(fresh, noteInput{Properties: s.noteProperties(tx), Associations: []map[string]any{association(dealID, noteToDeal)}})
+		fresh = append(fresh, noteInput{Properties: s.noteProperties(tx), Associations: []map[string]any{association(dealID, typ)}})
 	}
 	if len(fresh) == 0 {
 		return nil
@@ -219,7 +223,7 @@ func (c *Connector) linked(ctx context.Context, dealID string, tx deal.TxID, sto
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("put the file on the deal: %w", c.later(err))
+		return fmt.Errorf("put the file on the %s: %w", c.kind.one, c.later(err))
 	}
 	return nil
 }

@@ -50,9 +50,6 @@ func (c *Connector) pipelines(ctx context.Context) ([]pipeline, error) {
 
 // stageMisfit says why a watch can find nothing; what is empty when it can.
 func stageMisfit(w deal.Watch, pipelines []pipeline) (what, cure string) {
-	if w.Object != Object {
-		return fmt.Sprintf("object %q cannot be watched", w.Object), "only " + Object + " have stages here: watch those"
-	}
 	within := pipelines
 	if w.Pipeline != "" {
 		within = slices.DeleteFunc(slices.Clone(pipelines), func(p pipeline) bool { return p.ID != w.Pipeline })

@@ -1,6 +1,7 @@
 package hubspot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,11 @@ import (
 // Probe implements connectors.Prober. It costs one call for the pipelines, one for each type of record that has a part in
 // the paths, and one more for each property that HubSpot does not list.
 func (c *Connector) Probe(ctx context.Context, p connectors.Probe) ([]connectors.Problem, error) {
-	problems, err := c.probe(ctx, p)
+	on, err := c.on(cmp.Or(p.Object, Object))
+	if err != nil {
+		return nil, fmt.Errorf("hubspot: compare the configuration with the account: %w", err)
+	}
+	problems, err := on.probe(ctx, p)
 	if err != nil {
 		return nil, fmt.Errorf("hubspot: compare the configuration with the account: %w", err)
 	}
@@ -25,20 +30,9 @@ func (c *Connector) Probe(ctx context.Context, p connectors.Probe) ([]connectors
 }
 
 func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors.Problem, error) {
-	var problems []connectors.Problem
-	pipelines, err := c.pipelines(ctx)
+	problems, err := c.stageMisfits(ctx, p)
 	if err != nil {
-		return nil, fmt.Errorf("list the pipelines: %w", err)
-	}
-	for _, w := range p.Watches {
-		if what, cure := stageMisfit(w, pipelines); what != "" {
-			problems = append(problems, connectors.Problem{Rule: w.Rule, Aspect: connectors.AspectStage, What: what, Cure: cure})
-		}
-	}
-	for _, m := range p.Moves {
-		if what, cure := moveMisfit(m.Watch, m.To, pipelines); what != "" {
-			problems = append(problems, m.Misfit(what, cure))
-		}
+		return nil, err
 	}
 	d := &dictionary{connector: c, types: map[string]map[string]property{}}
 	for _, path := range p.Read {
@@ -73,10 +67,62 @@ func (c *Connector) probe(ctx context.Context, p connectors.Probe) ([]connectors
 	return problems, nil
 }
 
+// stageMisfits says of each rule why it can find nothing, or move nothing.
+func (c *Connector) stageMisfits(ctx context.Context, p connectors.Probe) (problems []connectors.Problem, err error) {
+	of, pipelines, err := c.stageMisfit(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range p.Watches {
+		what, cure := fmt.Sprintf("object %q cannot be watched", w.Object), "those that can are "+strings.Join(Objects(), " and ")
+		if w.Object == c.kind.name {
+			what, cure = of(w)
+		}
+		if what != "" {
+			problems = append(problems, connectors.Problem{Rule: w.Rule, Aspect: connectors.AspectStage, What: what, Cure: cure})
+		}
+	}
+	if !c.kind.movable {
+		return problems, nil // a rule that moves them is refused before
+	}
+	for _, m := range p.Moves {
+		if what, cure := moveMisfit(m.Watch, m.To, pipelines); what != "" {
+			problems = append(problems, m.Misfit(what, cure))
+		}
+	}
+	return problems, nil
+}
+
+// stageMisfit asks which stages there are. of says why a watch can find nothing among them.
+func (c *Connector) stageMisfit(ctx context.Context) (of func(deal.Watch) (what, cure string), there []pipeline, err error) {
+	if c.kind.pipelines {
+		if there, err = c.pipelines(ctx); err != nil {
+			return nil, nil, fmt.Errorf("list the pipelines: %w", err)
+		}
+		return func(w deal.Watch) (what, cure string) { return stageMisfit(w, there) }, there, nil
+	}
+	statuses, err := c.statuses(ctx)
+	if what, cure := hidden("the statuses of "+c.kind.name, err); what != "" {
+		return func(deal.Watch) (string, string) { return what, cure }, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("list the statuses of %s: %w", c.kind.name, err)
+	}
+	return func(w deal.Watch) (what, cure string) { return statusMisfit(w, c.kind, statuses) }, nil, nil
+}
+
 // Resolve implements connectors.Resolver. It costs one call.
 func (c *Connector) Resolve(ctx context.Context, w deal.Watch) (deal.Watch, error) {
-	if w.Object != Object {
-		return w, nil
+	on, err := c.on(w.Object)
+	if err != nil {
+		return w, nil // Probe says so
+	}
+	if !on.kind.pipelines {
+		there, err := on.statuses(ctx)
+		if err != nil {
+			return w, fmt.Errorf("hubspot: look for the status: %w", err)
+		}
+		return resolveStatus(w, there), nil
 	}
 	pipelines, err := c.pipelines(ctx)
 	if err != nil {
@@ -135,12 +181,12 @@ func (d *dictionary) find(ctx context.Context, objectType, name string) (p prope
 
 // pathMisfit says why a path cannot be read; what is empty when it can. p is the property, if the path leads to one.
 func (d *dictionary) pathMisfit(ctx context.Context, path string) (p property, what, cure string, err error) {
-	s, err := parseSelection([]string{path})
+	s, err := d.connector.kind.parseSelection([]string{path})
 	var e *Error
 	if errors.As(err, &e) {
 		return p, e.cure, "correct it in the template or in the rule's fields", nil
 	}
-	objectType, name := s.only()
+	objectType, name := s.only(d.connector.kind)
 	if objectType == "" {
 		what, cure, err = d.ownerMisfit(ctx)
 		return p, what, cure, err
@@ -159,9 +205,9 @@ var filterTypes = map[deal.FilterType][]string{
 
 // filterMisfit says why the filter of a rule could not be judged.
 func (d *dictionary) filterMisfit(ctx context.Context, f connectors.FilterField) ([]connectors.Problem, error) {
-	s, err := parseSelection([]string{f.Path})
+	s, err := d.connector.kind.parseSelection([]string{f.Path})
 	if err == nil && len(s.lists) > 0 {
-		return []connectors.Problem{f.Misfit(fmt.Sprintf("%q leads to a list of other records", f.Path), "compare a property of the deal, of its company or of its owner")}, nil
+		return []connectors.Problem{f.Misfit(fmt.Sprintf("%q leads to a list of other records", f.Path), fmt.Sprintf("compare a property of the %s, of its company or of its owner", d.connector.kind.one))}, nil
 	}
 	p, what, cure, err := d.pathMisfit(ctx, f.Path)
 	if err != nil {
@@ -197,12 +243,14 @@ func hidden(of string, err error) (what, cure string) {
 }
 
 // only returns the property of a selection that was made of one path; it is none when the path is that of an owner.
-func (s selection) only() (objectType, name string) {
+func (s selection) only(k kind) (objectType, name string) {
 	switch {
 	case len(s.deal) > 0:
-		return Object, s.deal[0]
+		return k.name, s.deal[0]
 	case len(s.company) > 0:
 		return "companies", s.company[0]
+	case len(s.parent) > 0:
+		return Object, s.parent[0]
 	}
 	for list, properties := range s.lists {
 		return list, properties[0]
@@ -238,7 +286,7 @@ func targets(w deal.WriteBack) []target {
 
 // targetMisfit says why a receipt could not be written; what is empty when it could.
 func (d *dictionary) targetMisfit(ctx context.Context, t target) (what, cure string, err error) {
-	p, what, cure, err := d.find(ctx, Object, t.property)
+	p, what, cure, err := d.find(ctx, d.connector.kind.name, t.property)
 	if what != "" || err != nil {
 		return what, cure, err
 	}

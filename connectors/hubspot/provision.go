@@ -33,7 +33,8 @@ type newOption struct {
 	Hidden      bool   `json:"hidden"`
 }
 
-// Lacking implements connectors.Provisioner. Making needs the scope crm.schemas.deals.write, which nothing else does.
+// Lacking implements connectors.Provisioner. Making needs the scope crm.schemas.deals.write, or that of
+// quotes, which nothing else does.
 func (c *Connector) Lacking(ctx context.Context, written []connectors.Written) ([]connectors.Provision, error) {
 	list, err := c.lacking(ctx, written)
 	if err != nil {
@@ -43,8 +44,24 @@ func (c *Connector) Lacking(ctx context.Context, written []connectors.Written) (
 }
 
 func (c *Connector) lacking(ctx context.Context, written []connectors.Written) (list []connectors.Provision, err error) {
+	for _, on := range []*Connector{c, c.quotes} {
+		its := slices.DeleteFunc(slices.Clone(written), func(w connectors.Written) bool { return w.Object != on.kind.name })
+		if len(its) == 0 {
+			continue
+		}
+		lacks, err := on.lackingHere(ctx, its)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, lacks...)
+	}
+	return list, nil
+}
+
+// lackingHere is lacking for the write-backs of one object.
+func (c *Connector) lackingHere(ctx context.Context, written []connectors.Written) (list []connectors.Provision, err error) {
 	d := &dictionary{connector: c, types: map[string]map[string]property{}}
-	known, err := d.list(ctx, Object)
+	known, err := d.list(ctx, c.kind.name)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +92,7 @@ func (c *Connector) lacking(ctx context.Context, written []connectors.Written) (
 const propertyOf = "property "
 
 func (c *Connector) properties() string {
-	return "/crm/properties/" + c.cfg.APIVersion + "/" + Object
+	return "/crm/properties/" + c.cfg.APIVersion + "/" + c.kind.name
 }
 
 // hasGroup reports whether the group is there; one that cannot be seen is made, which is no harm where it exists.
@@ -143,7 +160,7 @@ func (c *Connector) mending(p property, t target, what, cure string) connectors.
 	}
 	return connectors.Provision{What: fmt.Sprintf("options of %s: %s", p.Name, what), Make: func(ctx context.Context) error {
 		// HubSpot replaces the list as a whole: it is read once more, so that no option is lost that was added meanwhile.
-		now, err := c.definition(ctx, Object, p.Name)
+		now, err := c.definition(ctx, c.kind.name, p.Name)
 		if err != nil {
 			return fmt.Errorf("hubspot: %w", err)
 		}

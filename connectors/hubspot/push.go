@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -72,31 +73,33 @@ func readEvent(raw json.RawMessage, portal string) deal.PushedEvent {
 	if json.Unmarshal(raw, &e) != nil {
 		return deal.PushedEvent{}
 	}
-	kind := cmp.Or(e.SubscriptionType, e.EventType)
-	of, what, _ := strings.Cut(kind, ".")
+	typ := cmp.Or(e.SubscriptionType, e.EventType)
+	of, what, _ := strings.Cut(typ, ".")
 	id := cmp.Or(e.NewObjectID, e.ObjectID)
-	if of != "deal" && (of != "object" || e.ObjectTypeID != dealType) || id == "" {
+	i := slices.IndexFunc(kinds, func(k kind) bool { return of == k.one || of == "object" && e.ObjectTypeID == k.typeID })
+	if i < 0 || id == "" {
 		return deal.PushedEvent{}
 	}
-	out := deal.PushedEvent{Ref: deal.Ref{Object: Object, ID: string(id)}}
+	k := kinds[i]
+	out := deal.PushedEvent{Ref: deal.Ref{Object: k.name, ID: string(id)}}
 	if portal != "" && e.PortalID != "" && string(e.PortalID) != portal {
 		return out
 	}
 	switch what {
 	case "propertyChange":
-		out.Wakes = e.PropertyName == "dealstage" || e.PropertyName == "pipeline"
+		out.Wakes = slices.Contains(k.histories(), e.PropertyName)
 	case "creation", "merge", "restore":
 		out.Wakes = true
 	}
 	if e.OccurredAt != "" && out.Wakes {
 		// Without the number of the attempt: it tells of the same thing each time. The ID alone is not unique.
-		out.Key = fmt.Sprintf("%s %s %s %s %s %s", e.PortalID, kind, id, e.PropertyName, e.OccurredAt, e.EventID)
+		out.Key = fmt.Sprintf("%s %s %s %s %s %s", e.PortalID, typ, id, e.PropertyName, e.OccurredAt, e.EventID)
+		if k.name != Object && of == "object" {
+			out.Key += " " + e.ObjectTypeID // IDs are unique within an object only
+		}
 	}
 	return out
 }
-
-// dealType is the number of the type of deals.
-const dealType = "0-3"
 
 // ReadWorkflow reads what a workflow's action "Send a webhook" posts, whose fields are up to whoever made the workflow: the
 // deal's ID is looked for under the names that HubSpot gives it.

@@ -39,38 +39,30 @@ type object struct {
 	CreatedAt  string             `json:"createdAt"`
 }
 
-// Record implements connectors.CRM. All values are text, as HubSpot gives them. A path is a property of the deal
+// Record implements connectors.CRM. All values are text, as HubSpot gives them. A path is a property of the deal or quote
 // ("dealname") or of what belongs to it:
 //
 //   - "company.name": the primary company, or the one with the lowest ID
 //   - "contacts.email": the contacts, those with a label first, by label, then by ID
 //   - "line_items.price": the line items, by hs_position_on_quote, then by ID
-//   - "owner.email", "owner.firstName", "owner.lastName", "owner.id", "owner.userId": the owner of the deal
+//   - "deal.dealname": of a quote, the deal that it belongs to, or the one with the lowest ID
+//   - "owner.email", "owner.firstName", "owner.lastName", "owner.id", "owner.userId": the owner of the record
 //
 // An ID that was merged away leads to the deal that took over.
 func (c *Connector) Record(ctx context.Context, ref deal.Ref, fields []string) (deal.Record, error) {
-	if err := checkRef(ref); err != nil {
+	on, err := c.to(ref)
+	if err != nil {
 		return deal.Record{}, fmt.Errorf("hubspot: read record: %w", err)
 	}
-	record, err := c.readRecord(ctx, ref, fields)
+	record, err := on.readRecord(ctx, ref, fields)
 	if err != nil {
 		return deal.Record{}, fmt.Errorf("hubspot: read %s: %w", ref, err)
 	}
 	return record, nil
 }
 
-func checkRef(ref deal.Ref) error {
-	if ref.Object != Object {
-		return refuse("object %q is not known here: only %s are", ref.Object, Object)
-	}
-	if _, ok := parseID(ref.ID); !ok {
-		return refuse("%q is no ID of a deal: it is a number", ref.ID)
-	}
-	return nil
-}
-
 func (c *Connector) readRecord(ctx context.Context, ref deal.Ref, fields []string) (deal.Record, error) {
-	wanted, err := parseSelection(fields)
+	wanted, err := c.kind.parseSelection(fields)
 	if err != nil {
 		return deal.Record{}, err
 	}
@@ -83,13 +75,13 @@ func (c *Connector) readRecord(ctx context.Context, ref deal.Ref, fields []strin
 	if err != nil {
 		return deal.Record{}, err
 	}
-	c.told.saw(ref.ID, d)
+	c.told.saw(ref.ID, d, value(d.Properties, c.kind.stage))
 	record := deal.Record{
-		Ref: deal.Ref{Object: Object, ID: d.ID}, Aliases: splitIDs(value(d.Properties, "hs_merged_object_ids")),
-		Stage: value(d.Properties, "dealstage"), URL: account.page(d.ID),
+		Ref: deal.Ref{Object: c.kind.name, ID: d.ID}, Aliases: splitIDs(value(d.Properties, mergedProperty)),
+		Stage: value(d.Properties, c.kind.stage), URL: account.page(c.kind, d.ID),
 	}
 	if record.Modified, err = parseTime(d.modified()); err != nil {
-		return deal.Record{}, malformed("the deal has no hs_lastmodifieddate")
+		return deal.Record{}, malformed("the %s has no hs_lastmodifieddate", c.kind.one)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
@@ -97,7 +89,7 @@ func (c *Connector) readRecord(ctx context.Context, ref deal.Ref, fields []strin
 		return err
 	})
 	g.Go(func() (err error) {
-		record.Files, err = c.files(ctx, ref.ID, d, account.page(d.ID))
+		record.Files, err = c.files(ctx, ref.ID, d, account.page(c.kind, d.ID))
 		return err
 	})
 	if err := g.Wait(); err != nil {
@@ -127,20 +119,20 @@ func (c *Connector) takeOrRead(ctx context.Context, id string, wanted selection,
 // read through a batch, which takes only the ID of today.
 func (c *Connector) readDeal(ctx context.Context, id string, properties []string) (object, time.Time, error) {
 	list := strings.Join(properties, ",")
-	inURL := strings.Join(always, ",")
+	inURL := strings.Join(c.kind.always(), ",")
 	if len(list) <= maxQuery {
 		inURL += "," + list
 	}
 	var d object
-	r, err := c.getJSON(ctx, c.objects(Object)+"/"+id, url.Values{"properties": {strings.Trim(inURL, ",")}}, &d)
+	r, err := c.getJSON(ctx, c.objects(c.kind.name)+"/"+id, url.Values{"properties": {strings.Trim(inURL, ",")}}, &d)
 	if err != nil {
 		return object{}, time.Time{}, gone(err)
 	}
 	if _, ok := parseID(d.ID); !ok {
-		return object{}, time.Time{}, malformed("the deal has no ID")
+		return object{}, time.Time{}, malformed("the %s has no ID", c.kind.one)
 	}
 	if len(list) > maxQuery {
-		more, err := c.readObjects(ctx, Object, []string{d.ID}, properties)
+		more, err := c.readObjects(ctx, c.kind.name, []string{d.ID}, properties)
 		if err != nil {
 			return object{}, time.Time{}, err
 		}
@@ -209,7 +201,7 @@ func (c *Connector) associations(ctx context.Context, id, objectType string) ([]
 	query := url.Values{"limit": {strconv.Itoa(associationRows)}}
 	for range associationPages {
 		var page associationPage
-		if _, err := c.getJSON(ctx, c.objects(Object)+"/"+id+"/associations/"+objectType, query, &page); err != nil {
+		if _, err := c.getJSON(ctx, c.objects(c.kind.name)+"/"+id+"/associations/"+objectType, query, &page); err != nil {
 			return nil, fmt.Errorf("list the %s: %w", objectType, gone(err))
 		}
 		for _, row := range page.Results {
@@ -225,7 +217,7 @@ func (c *Connector) associations(ctx context.Context, id, objectType string) ([]
 		}
 		query.Set("after", page.Paging.Next.After)
 	}
-	return nil, refuse("the deal has more than %d %s", associationRows*associationPages, objectType)
+	return nil, refuse("the %s has more than %d %s", c.kind.one, associationRows*associationPages, objectType)
 }
 
 type associationPage struct {
@@ -269,7 +261,7 @@ func (r associationRow) read() (associated, error) {
 // fields only.
 func (c *Connector) values(ctx context.Context, d dealData, wanted selection) (map[string]any, error) {
 	values := map[string]any{}
-	if err := c.pick(ctx, values, Object, d.Properties, wanted.deal); err != nil {
+	if err := c.pick(ctx, values, c.kind.name, d.Properties, wanted.deal); err != nil {
 		return nil, err
 	}
 	var mu sync.Mutex
@@ -291,6 +283,15 @@ func (c *Connector) values(ctx context.Context, d dealData, wanted selection) (m
 			company, err := c.company(ctx, d, wanted.company)
 			if company != nil {
 				set("company", company)
+			}
+			return err
+		})
+	}
+	if len(wanted.parent) > 0 {
+		g.Go(func() error {
+			parent, err := c.parent(ctx, d, wanted.parent)
+			if parent != nil {
+				set("deal", parent)
 			}
 			return err
 		})
@@ -423,6 +424,20 @@ func (c *Connector) company(ctx context.Context, d dealData, properties []string
 // chosenCompany is the one of a deal's companies that its paths mean.
 func chosenCompany(ends []associated) associated {
 	return ends[max(0, slices.IndexFunc(ends, func(a associated) bool { return a.primary }))]
+}
+
+// parent reads the deal of a quote.
+func (c *Connector) parent(ctx context.Context, d dealData, properties []string) (map[string]any, error) {
+	ends, err := c.endsOf(ctx, d, Object)
+	if err != nil || len(ends) == 0 {
+		return nil, err
+	}
+	found, err := c.belongingTo(ctx, d, Object, []string{ends[0].id}, properties)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	parent := map[string]any{}
+	return parent, c.pick(ctx, parent, Object, found[0].Properties, properties)
 }
 
 // owner reads a person by the ID of an owner, which is no user's ID. Someone who has left is archived.

@@ -26,11 +26,10 @@ func (c *Connector) Surplus(ctx context.Context, p connectors.Probe) ([]connecto
 	if err != nil {
 		return nil, false, fmt.Errorf("hubspot: see which scopes the app has: %w", err)
 	}
-	return surplus(granted, p.Workflows), true, nil
+	return surplus(granted, scopesFor(kindsOf(p)), p.Workflows), true, nil
 }
 
-func surplus(granted []string, workflows bool) (problems []connectors.Problem) {
-	needed := leastScopes
+func surplus(granted, needed []string, workflows bool) (problems []connectors.Problem) {
 	if workflows {
 		needed = append(slices.Clone(needed), AutomationScope)
 		if !slices.Contains(granted, AutomationScope) {

@@ -29,28 +29,29 @@ var ownerFields = []string{"email", "firstName", "id", "lastName", "userId"}
 // selection is what a reading asks for, each list sorted and without repetition.
 type selection struct {
 	deal, company, owner []string
+	parent               []string            // of the deal that a quote belongs to
 	lists                map[string][]string // contacts, line_items
 }
 
 // parseSelection reads dotted paths.
-func parseSelection(paths []string) (selection, error) {
+func (k kind) parseSelection(paths []string) (selection, error) {
 	if len(paths) > maxFields {
 		return selection{}, refuse("%d fields are mapped, at most %d can be", len(paths), maxFields)
 	}
 	s := selection{lists: map[string][]string{}}
 	for _, path := range paths {
-		if err := s.add(path); err != nil {
+		if err := s.add(k, path); err != nil {
 			return selection{}, err
 		}
 	}
-	s.deal, s.company, s.owner = sortedSet(s.deal), sortedSet(s.company), sortedSet(s.owner)
+	s.deal, s.company, s.owner, s.parent = sortedSet(s.deal), sortedSet(s.company), sortedSet(s.owner), sortedSet(s.parent)
 	for name, list := range s.lists {
 		s.lists[name] = sortedSet(list)
 	}
 	return s, nil
 }
 
-func (s *selection) add(path string) error {
+func (s *selection) add(k kind, path string) error {
 	of, name, dotted := strings.Cut(path, ".")
 	if !dotted {
 		of, name = "", path
@@ -70,7 +71,15 @@ func (s *selection) add(path string) error {
 			return refuse("%q: an owner has only %s", path, strings.Join(ownerFields, ", "))
 		}
 		s.owner = append(s.owner, name)
+	case "deal":
+		if !k.parents {
+			return refuse("%q: the record is the deal itself: write %s", path, name)
+		}
+		s.parent = append(s.parent, name)
 	default:
+		if k.parents {
+			return refuse("%q: a %s has deal, company, contacts, line_items and owner, but no %q", path, k.one, of)
+		}
 		return refuse("%q: a deal has company, contacts, line_items and owner, but no %q", path, of)
 	}
 	return nil
@@ -94,6 +103,9 @@ func (s selection) types() []string {
 	types := slices.Sorted(maps.Keys(s.lists))
 	if len(s.company) > 0 {
 		types = append(types, "companies")
+	}
+	if len(s.parent) > 0 {
+		types = append(types, Object)
 	}
 	return append(types, "notes")
 }

@@ -47,24 +47,30 @@ func (c *Connector) attempts(p connectors.Probe) []attempt {
 		return attempt{http.MethodPatch, path + "/" + nowhere, nil, map[string]any{"properties": map[string]string{}}, aspect, of}
 	}
 	files := "/files/" + c.cfg.APIVersion + "/files"
-	list := []attempt{
-		read(Object, connectors.AspectAccess, "deals cannot be read"),
-		write(c.objects(Object), connectors.AspectAccess, "fields cannot be written to deals"),
+	var list []attempt
+	for _, k := range kindsOf(p) {
+		list = append(list, read(k.name, connectors.AspectAccess, k.name+" cannot be read"),
+			write(c.objects(k.name), connectors.AspectAccess, "fields cannot be written to "+k.name))
+	}
+	list = append(list,
 		read("notes", connectors.AspectFiles, "the notes that carry files cannot be read"),
 		write(c.objects("notes"), connectors.AspectFiles, "the notes that carry files cannot be made"),
-		{http.MethodGet, files + "/search", one, nil, connectors.AspectFiles, "files cannot be read"},
-		{http.MethodPatch, files + "/" + nowhere, nil, struct{}{}, connectors.AspectFiles, "files cannot be uploaded"},
-	}
+		attempt{http.MethodGet, files + "/search", one, nil, connectors.AspectFiles, "files cannot be read"},
+		attempt{http.MethodPatch, files + "/" + nowhere, nil, struct{}{}, connectors.AspectFiles, "files cannot be uploaded"},
+	)
 	if p.Tasks() {
 		list = append(list, read("tasks", connectors.AspectAccess, "tasks of owners cannot be read"), write(c.objects("tasks"), connectors.AspectAccess, "owners cannot be given tasks"))
 	}
 	if p.Timeline {
 		list = append(list, read("contacts", connectors.AspectAccess, "notes cannot be put on the timelines of contacts"))
 	}
-	if s, err := parseSelection(p.Read); err == nil { // a path that is none is a problem that Probe reports
+	if s, err := quotes.parseSelection(p.Read); err == nil { // which have all paths of deals, and more; a path that is none is a problem that Probe reports
 		types := slices.Sorted(maps.Keys(s.lists))
 		if len(s.company) > 0 {
 			types = append(types, "companies")
+		}
+		if len(s.parent) > 0 {
+			types = append(types, Object)
 		}
 		for _, t := range types {
 			list = append(list, read(t, connectors.AspectRead, t+" cannot be read"))
@@ -101,18 +107,19 @@ func (c *Connector) try(ctx context.Context, a attempt) error {
 
 // Recent implements connectors.Sampler.
 func (c *Connector) Recent(ctx context.Context, object string, n int) ([]deal.Ref, error) {
-	if object != Object {
-		return nil, fmt.Errorf("hubspot: find the latest records: %w", refuse("object %q is not supported: dealseal seals for %s only", object, Object))
-	}
-	refs, err := c.recent(ctx, n)
+	on, err := c.on(object)
 	if err != nil {
-		return nil, fmt.Errorf("hubspot: find the latest deals: %w", err)
+		return nil, fmt.Errorf("hubspot: find the latest records: %w", err)
+	}
+	refs, err := on.recent(ctx, n)
+	if err != nil {
+		return nil, fmt.Errorf("hubspot: find the latest %s: %w", object, err)
 	}
 	return refs, nil
 }
 
 func (c *Connector) recent(ctx context.Context, n int) ([]deal.Ref, error) {
-	r, err := c.send(ctx, http.MethodPost, c.objects(Object)+"/search", search, map[string]any{
+	r, err := c.send(ctx, http.MethodPost, c.objects(c.kind.name)+"/search", search, map[string]any{
 		"sorts": []map[string]string{{"propertyName": "hs_lastmodifieddate", "direction": "DESCENDING"}}, "limit": n, "properties": []string{"hs_object_id"},
 	})
 	if err != nil {
@@ -128,7 +135,7 @@ func (c *Connector) recent(ctx context.Context, n int) ([]deal.Ref, error) {
 	}
 	var refs []deal.Ref
 	for _, row := range said.Results[:min(n, len(said.Results))] {
-		refs = append(refs, deal.Ref{Object: Object, ID: row.ID})
+		refs = append(refs, deal.Ref{Object: c.kind.name, ID: row.ID})
 	}
 	return refs, nil
 }

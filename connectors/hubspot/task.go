@@ -15,8 +15,9 @@ const taskToDeal = 216
 // Task implements connectors.Tasker. It looks through the deal's tasks by their associations, because the search lags, and
 // makes the task with its association in one call.
 func (c *Connector) Task(ctx context.Context, ref deal.Ref, t deal.Task) (id string, err error) {
-	if err = checkRef(ref); err == nil {
-		id, err = c.task(ctx, ref.ID, t)
+	on, err := c.to(ref)
+	if err == nil {
+		id, err = on.task(ctx, ref.ID, t)
 	}
 	if err != nil {
 		return "", fmt.Errorf("hubspot: make a task about %s: %w", ref, err)
@@ -44,8 +45,12 @@ func (c *Connector) task(ctx context.Context, record string, t deal.Task) (strin
 	if owner := value(d.Properties, ownerProperty); owner != "" {
 		properties[ownerProperty] = owner
 	}
+	typ, err := c.taskType(ctx)
+	if err != nil {
+		return "", err
+	}
 	var made object
-	r, err := c.send(ctx, http.MethodPost, c.objects("tasks"), withToken, taskInput(properties, d.ID))
+	r, err := c.send(ctx, http.MethodPost, c.objects("tasks"), withToken, taskInput(properties, d.ID, typ))
 	if err == nil {
 		err = r.decode(&made)
 	}
@@ -62,7 +67,7 @@ func (c *Connector) task(ctx context.Context, record string, t deal.Task) (strin
 // htmlText makes plain text of what HubSpot takes for HTML.
 var htmlText = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "\n", "<br>")
 
-// taskInput is a task with its association to the deal.
-func taskInput(properties map[string]string, dealID string) map[string]any {
-	return map[string]any{"properties": properties, "associations": []map[string]any{association(dealID, taskToDeal)}}
+// taskInput is a task with its association to the record.
+func taskInput(properties map[string]string, id string, typ int) map[string]any {
+	return map[string]any{"properties": properties, "associations": []map[string]any{association(id, typ)}}
 }

@@ -19,8 +19,9 @@ const mostContacts = 10
 // Note implements connectors.Noter: the note stands on the timelines of the deal and of its contacts. As Task does it looks through
 // the associations of the deal, and makes the note with its associations in one call.
 func (c *Connector) Note(ctx context.Context, ref deal.Ref, n deal.Note) (id string, err error) {
-	if err = checkRef(ref); err == nil {
-		id, err = c.timelineNote(ctx, ref.ID, n)
+	on, err := c.to(ref)
+	if err == nil {
+		id, err = on.timelineNote(ctx, ref.ID, n)
 	}
 	if err != nil {
 		return "", fmt.Errorf("hubspot: put a note on %s: %w", ref, err)
@@ -47,9 +48,13 @@ func (c *Connector) timelineNote(ctx context.Context, record string, n deal.Note
 	if err != nil {
 		return "", err
 	}
+	typ, err := c.noteType(ctx)
+	if err != nil {
+		return "", err
+	}
 	return c.makeNote(ctx, record, noteInput{
 		Properties:   map[string]string{"hs_timestamp": stampOf(n.At), "hs_note_body": htmlText.Replace(n.Title() + "\n" + n.Body)},
-		Associations: append([]map[string]any{association(d.ID, noteToDeal)}, noteContacts(contacts)...),
+		Associations: append([]map[string]any{association(d.ID, typ)}, noteContacts(contacts)...),
 	}, d.ID)
 }
 

@@ -30,10 +30,10 @@ type dealData struct {
 	ends map[string][]associated
 }
 
-// always are the properties of a deal that are read with it.
-var always = []string{"dealstage", modifiedProperty, "hs_merged_object_ids"}
-
-const modifiedProperty = "hs_lastmodifieddate"
+const (
+	modifiedProperty = "hs_lastmodifieddate"
+	mergedProperty   = "hs_merged_object_ids"
+)
 
 // modified is the stamp of the state that was read.
 func (d dealData) modified() string { return value(d.Properties, modifiedProperty) }
@@ -53,7 +53,7 @@ func (c *Connector) readWith(ctx context.Context, id string, properties, types [
 // askDeals answers readWith. One deal is one call; many are one for the deals and one for each type, if that is fewer.
 func (c *Connector) askDeals(ctx context.Context, group string, ids []string) []connectors.Answer[dealData] {
 	list, of, _ := strings.Cut(group, " ")
-	properties := slices.Concat(always, splitList(list))
+	properties := slices.Concat(c.kind.always(), splitList(list))
 	types := splitList(of)
 	return allOrEach(ctx, ids, mayBeOnes, func(ctx context.Context, ids []string) ([]connectors.Answer[dealData], error) {
 		if len(ids) <= 1+len(types) {
@@ -108,7 +108,7 @@ func (c *Connector) askDealAnd(ctx context.Context, id string, properties, types
 		query.Set("propertiesWithHistory", strings.Join(histories, ","))
 	}
 	at := time.Now() // before it was read
-	r, err := c.getJSON(ctx, c.objects(Object)+"/"+id, query, &body)
+	r, err := c.getJSON(ctx, c.objects(c.kind.name)+"/"+id, query, &body)
 	if err != nil {
 		return dealData{}, nil, gone(err)
 	}
@@ -117,10 +117,10 @@ func (c *Connector) askDealAnd(ctx context.Context, id string, properties, types
 		Associations map[string]inlineAssociations `json:"associations"`
 	}
 	if json.Unmarshal(body, &said) != nil {
-		return dealData{}, nil, malformed("it is no deal")
+		return dealData{}, nil, malformed("it is no %s", c.kind.one)
 	}
 	if _, ok := parseID(said.ID); !ok {
-		return dealData{}, nil, malformed("the deal has no ID")
+		return dealData{}, nil, malformed("the %s has no ID", c.kind.one)
 	}
 	d = dealData{object: said.object, date: r.date, at: at}
 	d.ends, err = inlineEnds(said.Associations, types)
@@ -175,7 +175,7 @@ func inlineEnds(said map[string]inlineAssociations, types []string) (map[string]
 // askAllDeals reads several deals, by their IDs of today, and what belongs to them.
 func (c *Connector) askAllDeals(ctx context.Context, ids, properties, types []string) (map[string]dealData, error) {
 	at := time.Now()
-	objects, date, err := c.readBatch(ctx, Object, ids, properties)
+	objects, date, err := c.readBatch(ctx, c.kind.name, ids, properties)
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +213,7 @@ func (c *Connector) allAssociations(ctx context.Context, ids []string, objectTyp
 	for i, id := range ids {
 		inputs[i] = map[string]string{"id": id}
 	}
-	r, err := c.send(ctx, http.MethodPost, "/crm/associations/"+c.cfg.APIVersion+"/"+Object+"/"+objectType+"/batch/read", withToken, map[string]any{"inputs": inputs})
+	r, err := c.send(ctx, http.MethodPost, "/crm/associations/"+c.cfg.APIVersion+"/"+c.kind.name+"/"+objectType+"/batch/read", withToken, map[string]any{"inputs": inputs})
 	if err != nil {
 		return nil, fmt.Errorf("list the %s: %w", objectType, err)
 	}
@@ -346,7 +346,7 @@ func (c *Connector) writeAll(ctx context.Context, _ string, updates []update) []
 			answers[0].Value, answers[0].Err = c.writeOne(ctx, updates[0])
 			return answers, nil
 		}
-		r, err := c.send(ctx, http.MethodPost, c.objects(Object)+"/batch/update", withToken, map[string]any{"inputs": updates})
+		r, err := c.send(ctx, http.MethodPost, c.objects(c.kind.name)+"/batch/update", withToken, map[string]any{"inputs": updates})
 		if err != nil {
 			return nil, err
 		}
@@ -366,7 +366,7 @@ func (c *Connector) writeAll(ctx context.Context, _ string, updates []update) []
 }
 
 func (c *Connector) writeOne(ctx context.Context, u update) (written, error) {
-	answer, err := c.send(ctx, http.MethodPatch, c.objects(Object)+"/"+u.ID, withToken, map[string]any{"properties": u.Properties})
+	answer, err := c.send(ctx, http.MethodPatch, c.objects(c.kind.name)+"/"+u.ID, withToken, map[string]any{"properties": u.Properties})
 	if err != nil {
 		return written{}, err
 	}
@@ -545,10 +545,10 @@ type look struct {
 const lookLife = 2 * time.Second
 
 // saw takes in what a deal showed.
-func (t *told) saw(asked string, d dealData) {
+func (t *told) saw(asked string, d dealData, stage string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	l := look{id: d.ID, properties: map[string]*string{}, stage: value(d.Properties, "dealstage"), date: d.date, at: d.at}
+	l := look{id: d.ID, properties: map[string]*string{}, stage: stage, date: d.date, at: d.at}
 	for name := range t.properties {
 		if v, ok := d.Properties[name]; ok {
 			l.properties[name] = v

@@ -19,10 +19,11 @@ const maxText = 65_536
 // that cannot be one of ours is overwritten (see connectors.HoldsBack). An empty value clears a property. One PATCH is
 // applied as a whole or not at all.
 func (c *Connector) WriteBack(ctx context.Context, ref deal.Ref, r deal.Receipt) error {
-	if err := checkRef(ref); err != nil {
+	on, err := c.to(ref)
+	if err != nil {
 		return fmt.Errorf("hubspot: write receipt: %w", err)
 	}
-	if err := c.writeBack(ctx, ref.ID, r); err != nil {
+	if err := on.writeBack(ctx, ref.ID, r); err != nil {
 		return fmt.Errorf("hubspot: write receipt to %s: %w", ref, err)
 	}
 	return nil
@@ -94,7 +95,7 @@ func (c *Connector) patchDeal(ctx context.Context, today, id string, r deal.Rece
 	answer, err := c.updates.Ask(ctx, "", update{today, values})
 	w, err := asked(ctx, answer, err)
 	stamp := value(w.Properties, modifiedProperty)
-	if stage == "" || value(w.Properties, "dealstage") != stage {
+	if stage == "" || value(w.Properties, c.kind.stage) != stage {
 		stamp = "" // somebody else was there
 	}
 	wrote(stamp, w.date)

@@ -42,6 +42,14 @@ func hubspotDefined() []assocType {
 		{"deals", "companies", 5, 6, "Primary", false},
 		{"deals", "companies", 341, 342, "", true},
 		{"deals", "line_items", 19, 20, "", true},
+		{"quotes", "deals", 64, 63, "", true},
+		{"quotes", "contacts", 69, 70, "", true},
+		{"quotes", "contacts", 702, 703, "Contact signer", false},
+		{"quotes", "companies", 71, 72, "", true},
+		{"quotes", "line_items", 67, 68, "", true},
+		// HubSpot publishes no numbers for these: whoever needs one asks for it. They are this portal's own.
+		{"notes", "quotes", 9146, 9147, "", true},
+		{"tasks", "quotes", 9148, 9149, "", true},
 		{"contacts", "companies", 1, 2, "Primary", false},
 		{"contacts", "companies", 279, 280, "", true},
 	} {

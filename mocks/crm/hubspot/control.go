@@ -334,14 +334,19 @@ func (p *Portal) IDs(objectType string) ([]string, error) {
 }
 
 // Notes lists a deal's notes by ascending ID.
-func (p *Portal) Notes(dealID string) ([]Note, error) {
+func (p *Portal) Notes(dealID string) ([]Note, error) { return p.NotesOf("deals", dealID) }
+
+// NotesOf lists the notes of a record of any type by ascending ID.
+func (p *Portal) NotesOf(objectType, id string) ([]Note, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.notes(dealID)
+	return p.notesOf(objectType, id)
 }
 
-func (p *Portal) notes(dealID string) ([]Note, error) {
-	deal, err := p.recordOf("deals", dealID)
+func (p *Portal) notes(dealID string) ([]Note, error) { return p.notesOf("deals", dealID) }
+
+func (p *Portal) notesOf(objectType, id string) ([]Note, error) {
+	deal, err := p.recordOf(objectType, id)
 	if err != nil {
 		return nil, err
 	}
@@ -457,9 +462,14 @@ func (p *Portal) SpoilFile(id string, content []byte) error {
 
 // AddFile attaches a file to a deal as a person would: a note that carries it.
 func (p *Portal) AddFile(dealID, name string, content []byte) (fileID string, err error) {
+	return p.AddFileTo("deals", dealID, name, content)
+}
+
+// AddFileTo is AddFile for a record of any type that notes can be put on.
+func (p *Portal) AddFileTo(objectType, id, name string, content []byte) (fileID string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	deal, err := p.recordOf("deals", dealID)
+	deal, err := p.recordOf(objectType, id)
 	if err != nil {
 		return "", err
 	}

@@ -31,8 +31,8 @@ type OAuthApp struct {
 
 // AllScopes lists the scopes that the portal's routes ask for.
 func AllScopes() []string {
-	out := []string{"oauth", "crm.objects.owners.read", "crm.schemas.deals.read", "crm.schemas.deals.write", "files", "automation"}
-	for _, name := range []string{"deals", "contacts", "companies", "line_items"} {
+	out := []string{"oauth", "crm.objects.owners.read", "crm.schemas.deals.read", "crm.schemas.deals.write", "crm.schemas.quotes.read", "crm.schemas.quotes.write", "files", "automation"}
+	for _, name := range []string{"deals", "quotes", "contacts", "companies", "line_items"} {
 		out = append(out, "crm.objects."+name+".read", "crm.objects."+name+".write")
 	}
 	return out
@@ -107,9 +107,9 @@ func (c *call) scopes(need access) [][]string {
 	case objectRead, objectWrite:
 		return c.objectScopes(need)
 	case schemaRead:
-		return [][]string{{"crm.schemas.deals.read", "crm.objects.deals.read"}}
+		return [][]string{{c.schemaScope() + ".read", "crm.objects." + strings.TrimPrefix(c.schemaScope(), "crm.schemas.") + ".read"}}
 	case schemaWrite:
-		return [][]string{{"crm.schemas.deals.write"}}
+		return [][]string{{c.schemaScope() + ".write"}}
 	case ownersRead:
 		return [][]string{{"crm.objects.owners.read"}}
 	case filesRead:
@@ -120,6 +120,14 @@ func (c *call) scopes(need access) [][]string {
 		return [][]string{{"automation"}}
 	}
 	return nil
+}
+
+// schemaScope is what lets an app see and make properties: quotes have one of their own, all else is asked for as of deals.
+func (c *call) schemaScope() string {
+	if t := c.p.objects[c.r.PathValue("type")]; t != nil && t.plural == "quotes" {
+		return "crm.schemas.quotes"
+	}
+	return "crm.schemas.deals"
 }
 
 func (c *call) objectScopes(need access) [][]string {

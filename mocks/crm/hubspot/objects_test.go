@@ -292,3 +292,26 @@ func TestAListIsReadPageByPage(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// IDs are unique within a type only: the first deal and the first quote have the same one.
+func TestAQuoteIsARecordOfItsOwn(t *testing.T) {
+	p := start(t, nil)
+	d := p.deal(map[string]string{"dealname": "x", "dealstage": "contractsent", "hubspot_owner_id": "7"})
+	id, err := p.Create("quotes", map[string]string{"hs_title": "y", "hs_status": "DRAFT"})
+	p.ok(err)
+	p.ok(p.Associate("quotes", id, "deals", d, ""))
+	line, err := p.Create("line_items", map[string]string{"amount": "12.50"})
+	p.ok(err)
+	p.ok(p.Associate("quotes", id, "line_items", line, ""))
+	p.must(200, "PATCH", "/crm/objects/2026-03/quotes/"+id, `{"properties":{"hs_status":"APPROVED"}}`)
+	got := p.must(200, "GET", "/crm/objects/2026-03/0-14/"+id+"?properties=hs_title,hs_quote_amount,hubspot_owner_id&propertiesWithHistory=hs_status", "")
+	if id != d || got.text("properties", "hs_quote_amount") != "12.50" || got.text("properties", "hubspot_owner_id") != "7" || got.text("properties", "dealname") != "" {
+		t.Errorf("quote %s beside deal %s: %v", id, d, got.object)
+	}
+	if n := len(got.path("propertiesWithHistory", "hs_status").([]any)); n != 2 {
+		t.Errorf("the status has %d versions, want 2", n)
+	}
+	for body, want := range map[string]int{`{"properties":{"hs_status":"WON"}}`: 400, `{"properties":{"hs_quote_amount":"1"}}`: 400} {
+		p.must(want, "PATCH", "/crm/objects/2026-03/quotes/"+id, body)
+	}
+}

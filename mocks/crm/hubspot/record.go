@@ -3,6 +3,7 @@ package hubspot
 import (
 	"fmt"
 	"maps"
+	"math/big"
 	"slices"
 	"strings"
 	"time"
@@ -212,6 +213,9 @@ func (p *Portal) apply(r *record, values map[string]string, by Source, at time.T
 		if name == "dealstage" && r.typ.plural == "deals" {
 			p.enteredStage(r, before, v, at)
 		}
+		if name == "hs_status" && r.typ.plural == "quotes" {
+			p.enteredStatus(r, at)
+		}
 	}
 	p.touch(r, at)
 }
@@ -234,6 +238,24 @@ func (p *Portal) enteredStage(r *record, before, after string, at time.Time) {
 	}
 	r.set("hs_is_closed", closed, at, calculated)
 	r.set("hs_is_closed_won", won, at, calculated)
+}
+
+// enteredStatus calculates what a quote takes from its records when its state is set: its amount and its owner.
+func (p *Portal) enteredStatus(r *record, at time.Time) {
+	calculated := Source{Type: "CALCULATED"}
+	amount := new(big.Rat)
+	for _, l := range p.linked(r.end(), p.objects["line_items"]) {
+		if line, ok := new(big.Rat).SetString(l.to.typ.records[l.to.id].value("amount")); ok {
+			amount.Add(amount, line)
+		}
+	}
+	r.set("hs_quote_amount", amount.FloatString(2), at, calculated)
+	owner := r.value("hs_quote_owner_id")
+	for _, l := range p.linked(r.end(), p.objects["deals"]) {
+		owner = orDefault(l.to.typ.records[l.to.id].value("hubspot_owner_id"), owner)
+	}
+	r.set("hubspot_owner_id", owner, at, calculated)
+	r.set("hs_quote_number", at.Format("20060102-")+formatID(r.id), at, calculated)
 }
 
 // touch moves the time of the last change and tells the search index.

@@ -70,8 +70,8 @@ const (
 	anyToken                  // any valid token
 	objectRead                // crm.objects.<type>.read of every type in the path
 	objectWrite               // crm.objects.<type>.write
-	schemaRead                // crm.schemas.deals.read, or reading the objects
-	schemaWrite               // crm.schemas.deals.write
+	schemaRead                // crm.schemas.deals.read or that of quotes, or reading the objects
+	schemaWrite               // crm.schemas.deals.write or that of quotes
 	ownersRead
 	filesRead
 	filesWrite

@@ -95,6 +95,16 @@ func newObjectTypes() ([]*objectType, map[string]*objectType) {
 			options(field("dealtype", "enumeration", "radio"), "newbusiness", "existingbusiness"),
 			readOnly(field("hs_is_closed", "bool", "booleancheckbox")), readOnly(field("hs_is_closed_won", "bool", "booleancheckbox")),
 			readOnly(external(field("hs_merged_object_ids", "enumeration", "checkbox")))),
+		newObjectType("0-14", "quotes", "quote", "quotes", 7891000, // the IDs of deals: they are unique within a type only
+			"hs_createdate", "hs_lastmodifieddate",
+			[]string{"hs_title", "hs_expiration_date", "hs_public_url_key", "hs_status"},
+			field("hs_title", "string", "text"), field("hs_expiration_date", "datetime", "date"), quoteStatus(),
+			field("hs_language", "string", "text"), external(field("hs_currency", "enumeration", "select")), field("hs_terms", "string", "html"),
+			field("hs_comments", "string", "html"), field("hs_esign_enabled", "bool", "booleancheckbox"),
+			readOnly(field("hs_quote_amount", "number", "number")), readOnly(field("hs_quote_number", "string", "text")),
+			readOnly(field("hs_quote_link", "string", "text")), readOnly(field("hs_pdf_download_link", "string", "text")),
+			readOnly(field("hs_public_url_key", "string", "text")), external(field("hs_quote_owner_id", "enumeration", "select")),
+			readOnly(external(field("hubspot_owner_id", "enumeration", "select"))), readOnly(external(field("hs_merged_object_ids", "enumeration", "checkbox")))),
 		newObjectType("0-1", "contacts", "contact", "contacts", 200, "createdate", "lastmodifieddate",
 			[]string{"email", "firstname", "lastname"},
 			unique(field("email", "string", "text")), field("firstname", "string", "text"), field("lastname", "string", "text"),
@@ -146,6 +156,15 @@ func newObjectType(id, plural, singular, scope string, base int64, created, modi
 		t.properties[f.Name] = f
 	}
 	return t
+}
+
+// quoteStatus is the state of a quote. Options are shown to people by labels that are nothing like their values.
+func quoteStatus() Property {
+	f := field("hs_status", "enumeration", "select")
+	for i, o := range [][2]string{{"DRAFT", "Draft"}, {"APPROVAL_NOT_NEEDED", "Published"}, {"PENDING_APPROVAL", "Pending approval"}, {"APPROVED", "Approved"}, {"REJECTED", "Changes requested"}} {
+		f.Options = append(f.Options, PropertyOption{Value: o[0], Label: o[1], DisplayOrder: i})
+	}
+	return f
 }
 
 func field(name, typ, fieldType string) Property {

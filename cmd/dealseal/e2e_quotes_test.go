@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dealseal/dealseal/deal"
+	"github.com/dealseal/dealseal/mocks/crm/hubspot"
+	"github.com/dealseal/dealseal/store"
+)
+
+// quoteRule makes the contract of a quote; what the order form takes of a deal comes from elsewhere.
+const quoteRule = `  - {id: quote-out, object: quotes, when: {stage: APPROVED, filter: "hs_quote_amount > 1000"}, document: {template: order-form@1, fields: {
+      subject: hs_title, currency: hs_currency, effective_date: {date: hs_expiration_date}, contact.title: deal.dealname,
+      total: {sum: lines.amount, equals: hs_quote_amount}}}, seal: normal, write_back: %s}
+`
+
+// quoteWorld is a HubSpot account whose quotes have the properties of receipts, with a rule for quotes beside those for deals.
+func quoteWorld(t *testing.T) (*world, *hubspotCRM, func(rule string)) {
+	w := newWorld(t, worldOptions{crms: []deal.Kind{deal.HubSpot}})
+	c := w.crms[0].(*hubspotCRM)
+	file := w.path("tenants/" + c.tenant() + ".yaml")
+	usual, err := os.ReadFile(file)
+	must(t, err)
+	write := func(rule string) { must(t, os.WriteFile(file, append(bytes.Clone(usual), rule...), 0o600)) }
+	write(fmt.Sprintf(quoteRule, c.writeBack()))
+	return w, c, write
+}
+
+// openQuote makes a draft of a quote for a deal.
+func (c *hubspotCRM) openQuote(of string, price string) string {
+	c.t.Helper()
+	id, err := c.portal.Create("quotes", map[string]string{"hs_title": hiddenSubject, "hs_status": "DRAFT", "hs_expiration_date": "2026-12-31T00:00:00Z", "hs_currency": "EUR"})
+	must(c.t, err)
+	add := func(objectType string, properties map[string]string) {
+		other, err := c.portal.Create(objectType, properties)
+		must(c.t, err)
+		must(c.t, c.portal.Associate("quotes", id, objectType, other, ""))
+	}
+	add("companies", map[string]string{"name": hiddenCustomer, "city": "Gotham"})
+	add("contacts", map[string]string{"firstname": hiddenPerson, "email": "quote-" + id + hiddenMail})
+	add("line_items", map[string]string{"name": hiddenGoods, "quantity": "1", "price": price, "amount": price})
+	must(c.t, c.portal.Associate("quotes", id, "deals", of, ""))
+	return id
+}
+
+func (c *hubspotCRM) addQuoteProperties() {
+	c.t.Helper()
+	for _, f := range hubspot.WriteBackProperties() {
+		f.GroupName = "quoteinformation"
+		must(c.t, c.portal.AddProperty("quotes", f))
+	}
+}
+
+func (c *hubspotCRM) setQuote(id, property, value string) {
+	c.t.Helper()
+	must(c.t, c.portal.Update("quotes", id, map[string]string{property: value}))
+}
+
+// quoteContracts is how many contracts the notes of a quote carry.
+func (c *hubspotCRM) quoteContracts(id string) (n int) {
+	c.t.Helper()
+	notes, err := c.portal.NotesOf("quotes", id)
+	must(c.t, err)
+	for _, note := range notes {
+		for _, file := range note.AttachmentIDs {
+			f, err := c.portal.FileByID(file)
+			must(c.t, err)
+			if (stored{f.Path, f.Content}).contract() {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// sealedAs waits until the record of an object and an ID is sealed.
+func sealedAs(t *testing.T, ops operations, ref deal.Ref) *store.Story {
+	t.Helper()
+	var found store.Summary
+	eventually(t, ref.String()+" is sealed", func() (bool, string) {
+		for _, s := range sealings(t, ops, ref.ID) {
+			if s.Ref == ref {
+				found = s
+				return isDone(s), fmt.Sprintf("%s, %s: %s", s.Step, s.Condition, s.Reason)
+			}
+		}
+		return false, "it was not noticed"
+	})
+	return storyOf(t, ops, found.Tx)
+}
+
+// IDs of HubSpot are unique within an object only: here the deal and its quote have the same one.
+func TestAQuoteAndTheDealOfTheSameIDAreSealedOnceEach(t *testing.T) {
+	t.Parallel()
+	w, c, _ := quoteWorld(t)
+	if stdout, _, code := w.run(t, "doctor"); code == exitOK || !strings.Contains(unwrapped(stdout), `quotes have no property "dealseal_transaction_id"`) {
+		t.Errorf("exit code %d of quotes that lack the properties:\n%s", code, stdout)
+	}
+	c.addQuoteProperties()
+	s := w.begin(t)
+	id := c.open(sale{})
+	big, small := c.openQuote(id, "1234.50"), c.openQuote(id, "1.00")
+	if big != id {
+		t.Fatalf("the quote is %s and the deal %s: they should have the same ID", big, id)
+	}
+	for _, quote := range []string{small, big} {
+		c.setQuote(quote, "hs_status", "APPROVED")
+	}
+	c.move(id, ruleContract)
+	ofDeal := sealedAs(t, s.ops, deal.Ref{Object: "deals", ID: id})
+	ofQuote := sealedAs(t, s.ops, deal.Ref{Object: "quotes", ID: big})
+	if n := len(sealings(t, s.ops, id)); n != 2 || ofDeal.Sealing.Tx == ofQuote.Sealing.Tx {
+		t.Errorf("%d transactions of the deal and the quote", n)
+	}
+	mustUseTheKey(t, ofDeal, intents(ofQuote, "sign"))
+	mustBear(t, c, id, 1)
+	if n := c.quoteContracts(big); n != 1 {
+		t.Errorf("the quote bears %d contracts", n)
+	}
+	if n, txs := c.quoteContracts(small), sealings(t, s.ops, small); n > 0 || len(txs) > 0 {
+		t.Errorf("a quote that the filter leaves out has %d contracts and %d transactions", n, len(txs))
+	}
+	for object, tx := range map[string]deal.TxID{"deals": ofDeal.Sealing.Tx, "quotes": ofQuote.Sealing.Tx} {
+		r, err := c.portal.RecordOf(object, id)
+		must(t, err)
+		if r.Properties["dealseal_transaction_id"] != string(tx) || r.Properties["dealseal_status"] != "signed" {
+			t.Errorf("of %s the record shows %q, %q; want %s", object, r.Properties["dealseal_transaction_id"], r.Properties["dealseal_status"], tx)
+		}
+	}
+	i := slices.IndexFunc(sealings(t, s.ops, id), func(m store.Summary) bool { return m.Tx == ofQuote.Sealing.Tx })
+	if url := sealings(t, s.ops, id)[i].RecordURL; !strings.HasSuffix(url, "/record/0-14/"+big) {
+		t.Errorf("the page of the quote is said to be %s", url)
+	}
+	if stdout, stderr, code := s.run(t, "matrix"); code != exitOK || !strings.Contains(stdout, "quotes ") {
+		t.Errorf("the matrix does not show the quotes: exit %d\n%s%s", code, stdout, stderr)
+	}
+	s.daemon.stop(t)
+}
+
+func TestARuleForQuotesIsRefusedForWhatCannotBe(t *testing.T) {
+	t.Parallel()
+	w, c, write := quoteWorld(t)
+	c.addQuoteProperties()
+	rule := fmt.Sprintf(quoteRule, c.writeBack())
+	for name, tc := range map[string]struct {
+		old, new, command string
+		want              []string
+	}{
+		"no such object":    {"object: quotes", "object: Quote", "check", []string{`"Quote" cannot be watched`, `"quotes"`}},
+		"a pipeline":        {"stage: APPROVED", "pipeline: default, stage: APPROVED", "check", []string{"when.pipeline", "quotes are in no pipeline"}},
+		"a move":            {"seal: normal", "move: {signed: REJECTED}, seal: normal", "check", []string{"dealseal moves no quotes"}},
+		"no such status":    {"stage: APPROVED", "stage: WON", "doctor", []string{`no status "WON" of quotes`, "DRAFT, APPROVAL_NOT_NEEDED, PENDING_APPROVAL, APPROVED, REJECTED"}},
+		"a status misspelt": {"stage: APPROVED", "stage: APROVED", "doctor", []string{`did you mean "APPROVED"`}},
+		"no such field":     {"deal.dealname", "deal.nonsense", "doctor", []string{`deals have no property "nonsense"`}},
+	} {
+		if !strings.Contains(rule, tc.old) {
+			t.Fatalf("%s: the rule has no %q", name, tc.old)
+		}
+		write(strings.Replace(rule, tc.old, tc.new, 1))
+		stdout, stderr, code := w.run(t, tc.command)
+		for _, want := range tc.want {
+			if code == exitOK || !strings.Contains(unwrapped(stdout+stderr), want) {
+				t.Errorf("%s: exit %d, without %q:\n%s%s", name, code, want, stdout, stderr)
+			}
+		}
+	}
+}
+
+// unwrapped is text without the line breaks that make it fit a terminal.
+func unwrapped(text string) string { return strings.Join(strings.Fields(text), " ") }
