@@ -75,6 +75,10 @@ test-store:
 torture: deps renderer ## Kill the daemon at random moments, under load and amid deliveries, and count what is lost and doubled (KILLS=1000 SEED=7)
 	@KILLS=$(KILLS) SEED=$(SEED) go test -count=1 -timeout 3h -run '^TestTorture' -v ./cmd/dealseal
 
+.PHONY: large
+large: deps renderer ## Seal, archive and attach a PDF of 18 MB and then one that is larger by MORE (480) MB, in each CRM: memory must not follow the size
+	@MORE=$(or $(MORE),480) go test -count=1 -timeout 3h -run '^TestAContractIsSealedKept' -v ./cmd/dealseal
+
 .PHONY: guard
 guard: deps renderer ## Move DEALS (10000) deals in one second in each CRM: the guard holds them; released, all are sealed, within memory and the CRM's allowance
 	@DEALS=$(or $(DEALS),10000) go test -count=1 -timeout 3h -run '^TestAMassUpdate' -v ./cmd/dealseal

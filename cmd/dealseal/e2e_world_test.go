@@ -73,6 +73,7 @@ type world struct {
 	crms      []crm
 	now       func() time.Time
 	day, rate int             // of Salesforce and HubSpot, as in worldOptions
+	largest   int64           // file of HubSpot, as there
 	secrets   []string        // that no file and no log may hold
 	login     *rsa.PrivateKey // of all Salesforce tenants
 	webhooks  string          // further lines of each tenant file
@@ -108,6 +109,8 @@ type worldOptions struct {
 	salesforceDay int
 	// hubspotRate is how many calls in ten seconds HubSpot allows, and are made; 0 is as many as there are.
 	hubspotRate int
+	// hubspotFile is how large a file HubSpot takes, in bytes; 0 is what it takes anyway.
+	hubspotFile int64
 	// webhooks are further lines of each tenant file.
 	webhooks string
 	// house are further lines of dealseal.yaml.
@@ -150,7 +153,7 @@ func newWorld(t *testing.T, o worldOptions) *world {
 		}
 		os.RemoveAll(dir)
 	})
-	w := &world{t: t, dir: dir, stateDir: filepath.Join(dir, "state"), config: filepath.Join(dir, "dealseal.yaml"), binary: o.binary, tokens: map[string]bool{}, tls: o.tls, now: o.now, day: cmp.Or(o.salesforceDay, 10_000_000), rate: cmp.Or(o.hubspotRate, 100_000)}
+	w := &world{t: t, dir: dir, stateDir: filepath.Join(dir, "state"), config: filepath.Join(dir, "dealseal.yaml"), binary: o.binary, tokens: map[string]bool{}, tls: o.tls, now: o.now, day: cmp.Or(o.salesforceDay, 10_000_000), rate: cmp.Or(o.hubspotRate, 100_000), largest: o.hubspotFile}
 	if w.binary == "" {
 		w.binary, err = os.Executable()
 		must(t, err)
@@ -694,7 +697,7 @@ func newHubSpot(w *world, o tenantOptions) *hubspotCRM {
 	if w.rate < 100_000 {
 		wide.TenSecondly = w.rate
 	}
-	options := hubspot.Options{PortalID: int64(62515 + len(w.crms)), AccountType: "SANDBOX", Limits: wide,
+	options := hubspot.Options{PortalID: int64(62515 + len(w.crms)), AccountType: "SANDBOX", Limits: wide, MaxFileSize: w.largest,
 		Now: func() time.Time { return w.clock().Add(-time.Duration(c.ago.Load())) }}
 	if value := "pat-eu1-" + rand.Text(); !o.oauth {
 		options.Tokens = []hubspot.Token{{Value: value, Scopes: o.scopes}}
