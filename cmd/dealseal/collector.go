@@ -22,7 +22,7 @@ const (
 	// collectorSeldom is GOGC meanwhile, at most: what lives is a few dozen megabytes, since documents travel in files.
 	collectorSeldom = 400
 	// collectorGarbage is how many bytes of garbage GOGC may then come to, and collectorLeast what it is set to at least: Go's own.
-	collectorGarbage = 96 << 20
+	collectorGarbage = 64 << 20
 	collectorLeast   = 100
 )
 
