@@ -116,9 +116,15 @@ func TestACursorOfDealsAloneGoesOnWithQuotes(t *testing.T) {
 }
 
 func TestDealsArePolledWhileQuotesCannotBeSeen(t *testing.T) {
+	for _, effect := range []mock.Effect{mock.EffectForbidden, mock.EffectValidation} {
+		t.Run(string(effect), func(t *testing.T) { dealsWithoutQuotes(t, effect) })
+	}
+}
+
+func dealsWithoutQuotes(t *testing.T, effect mock.Effect) {
 	w := newWorld(t, FlowToken)
 	r, known := both(t, w), map[string]bool{}
-	_, err := w.portal.SetFault(mock.Fault{Kind: mock.KindSearch, Path: "/quotes/", Effect: mock.EffectForbidden})
+	_, err := w.portal.SetFault(mock.Fault{Kind: mock.KindSearch, Path: "/quotes/", Effect: effect})
 	w.must(err)
 	for range 2 {
 		w.Advance(time.Hour)

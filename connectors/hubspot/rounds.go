@@ -107,8 +107,18 @@ func (c *Connector) readRound(ctx context.Context, poll bool, after deal.Cursor,
 	return all, nil
 }
 
-// isHidden reports whether HubSpot does not show the app an object.
+// isHidden reports whether HubSpot does not show the app an object: by a right that is missing, or because the account does
+// not have it.
 func isHidden(err error) bool {
 	var e *Error
-	return errors.As(err, &e) && e.Status == http.StatusForbidden
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Status {
+	case http.StatusForbidden:
+		return true
+	case http.StatusBadRequest, http.StatusNotFound:
+		return deal.IsPermanent(err)
+	}
+	return false
 }
