@@ -125,6 +125,8 @@ func TestWhoeverSignsIsAnsweredAndWakesOnceAndOthersLearnNothing(t *testing.T) {
 		{"what cannot be understood", "/timed", "certyneo", "secret of acme", "", nil, 400, "", ""},
 		{"too large", "/timed", "certyneo", "secret of acme", strings.Repeat("x", 101), nil, 413, "", ""},
 		{"too large, as it turns out", "/timed", "certyneo", "secret of acme", strings.Repeat("x", 101), func(r *http.Request) { r.ContentLength = -1 }, 413, "", ""},
+		{"far too large", "/timed", "certyneo", "secret of acme", strings.Repeat("x", 10<<20), nil, 413, "", ""},
+		{"far too large, as it turns out", "/timed", "certyneo", "secret of acme", strings.Repeat("x", 10<<20), func(r *http.Request) { r.ContentLength = -1 }, 413, "", ""},
 		{"compressed", "/timed", "certyneo", "secret of acme", "5", func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") }, 415, "", ""},
 		{"from its address", "/unsigned", "", "", "6", nil, 200, yes, "acme 6"},
 		{"from elsewhere", "/unsigned", "", "", "7", func(r *http.Request) { r.RemoteAddr = "198.51.100.1:1" }, 401, "", ""},
@@ -161,7 +163,7 @@ func TestWhoeverSignsIsAnsweredAndWakesOnceAndOthersLearnNothing(t *testing.T) {
 	for _, p := range box.refused {
 		counts[string(p.Tenant)+" "+string(p.Verdict)] += p.N
 	}
-	for want, n := range map[string]int{" refused: forged": 2, " refused: unsigned": 1, " refused: stale": 1, "acme refused: stranger": 2, "acme refused: malformed": 4} {
+	for want, n := range map[string]int{" refused: forged": 2, " refused: unsigned": 1, " refused: stale": 1, "acme refused: stranger": 2, "acme refused: malformed": 6} {
 		if counts[want] != n {
 			t.Errorf("%d are logged as %q, want %d: %v", counts[want], want, n, counts)
 		}

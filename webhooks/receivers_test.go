@@ -38,12 +38,16 @@ func attempts(t *testing.T) (all []attempt) {
 		"standard-webhooks": {standardSecretOf("the older of the two secrets"), standardSecretOf("the newer of the two secrets"), standardSecretOf("the secret of somebody else")},
 		"asymmetric":        {private(), private(), private()},
 		"sdf":               {"the older of the two secrets", "the newer of the two secrets", "the secret of somebody else"},
+		"custom":            {"the older of the two secrets", "the newer of the two secrets", "the secret of somebody else"},
 		"certyneo":          {"the older of the two secrets", "the newer of the two secrets", "the secret of somebody else"},
 	} {
 		older, newer, foreign := secrets[0], secrets[1], secrets[2]
 		add := func(name string, want bool, own string, at time.Time, change func(h map[string]string, body string) string) {
 			e := endpointWith(t, strings.Replace(dialect, "asymmetric", "standard-webhooks", 1), newer, older)
 			e.Asymmetric = dialect == "asymmetric"
+			if dialect == "custom" { // as the example of the documentation
+				e.Headers, e.Signed = map[string]string{"X-Signature-256": "sha256={signature}", "X-Timestamp": "{timestamp_ms}"}, "{timestamp_ms}.{body}"
+			}
 			header, body := signed(t, e, 0, at)
 			known, err := e.Shown(secret.New([]byte(own)))
 			if err != nil {
@@ -65,8 +69,10 @@ func attempts(t *testing.T) (all []attempt) {
 		add("a byte less", false, older, now, func(_ map[string]string, b string) string { return b[:len(b)-1] })
 		add("a byte order mark", false, older, now, func(_ map[string]string, b string) string { return "\ufeff" + b })
 		add("no header", false, older, now, func(h map[string]string, b string) string { clear(h); return b })
-		if dialect != "sdf" { // whose signature knows no time, and has room for one secret
+		if dialect != "sdf" && dialect != "custom" { // which have room for one secret
 			add("the newer secret", true, newer, now, nil)
+		}
+		if dialect != "sdf" { // whose signature knows no time
 			// Five minutes are the limit, and the receivers may come to it late.
 			add("three minutes old", true, older, now.Add(-3*time.Minute), nil)
 			add("six minutes old", false, older, now.Add(-6*time.Minute), nil)
@@ -93,12 +99,12 @@ func snippet(t *testing.T, language string) string {
 // drivers feed a snippet with attempts on standard input and print, for each, whether it verifies.
 var drivers = map[string]struct{ file, code, command string }{
 	"js": {"verify.js", `
-const dialects = { standard, asymmetric, sdf, certyneo };
+const dialects = { standard, asymmetric, sdf, certyneo, custom };
 const all = JSON.parse(require("node:fs").readFileSync(0, "utf8"));
 console.log(JSON.stringify(all.map((a) => dialects[a.dialect](a.headers, Buffer.from(a.body), a.secret))));`, "node"},
 	"python": {"verify.py", `
 import json, sys
-dialects = {"standard": standard, "asymmetric": asymmetric, "sdf": sdf, "certyneo": certyneo}
+dialects = {"standard": standard, "asymmetric": asymmetric, "sdf": sdf, "certyneo": certyneo, "custom": custom}
 print(json.dumps([dialects[a["dialect"]](a["headers"], a["body"].encode(), a["secret"]) for a in json.load(sys.stdin)]))`, "python3"},
 	"php": {"verify.php", `
 $out = [];
@@ -123,7 +129,7 @@ func main() {
 	if err := json.NewDecoder(os.Stdin).Decode(&all); err != nil {
 		panic(err)
 	}
-	dialects := map[string]func(http.Header, []byte, string) bool{"standard": standard, "asymmetric": asymmetric, "sdf": sdf, "certyneo": certyneo}
+	dialects := map[string]func(http.Header, []byte, string) bool{"standard": standard, "asymmetric": asymmetric, "sdf": sdf, "certyneo": certyneo, "custom": custom}
 	out := []bool{}
 	for _, a := range all {
 		h := http.Header{}

@@ -815,6 +815,43 @@ func TestWhatIsSentIsTakenToTheLetter(t *testing.T) {
 	}
 }
 
+// endless counts what is read of a body that is far too large.
+type endless struct{ left, read int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	if e.left == 0 {
+		return 0, io.EOF
+	}
+	n := min(len(p), e.left)
+	e.left, e.read = e.left-n, e.read+n
+	for i := range p[:n] {
+		p[i] = ' '
+	}
+	return n, nil
+}
+
+// TestABodyThatIsFarTooLargeIsNotReadToItsEnd however its length is given, nor at all of whoever has no token.
+func TestABodyThatIsFarTooLargeIsNotReadToItsEnd(t *testing.T) {
+	t.Parallel()
+	c := newCounter(t)
+	for _, one := range []struct {
+		what, token    string
+		length         int64
+		status, atMost int
+	}{
+		{"10 MB, as it says", "admin", 10 << 20, http.StatusRequestEntityTooLarge, 0},
+		{"10 MB, as it turns out", "admin", -1, http.StatusRequestEntityTooLarge, 64<<10 + 1},
+		{"10 MB of a stranger", "", 10 << 20, http.StatusUnauthorized, 0},
+		{"10 MB of a stranger, as it would turn out", "", -1, http.StatusUnauthorized, 0},
+	} {
+		body := &endless{left: 10 << 20}
+		got := c.askOf(c.api, "POST", "/v1/webhooks", one.token, "", func(r *http.Request) { r.Body, r.ContentLength = io.NopCloser(body), one.length })
+		if got.Code != one.status || body.read > one.atMost || strings.Contains(got.Body.String(), "  ") {
+			t.Errorf("%s: answered %d after %d bytes: %s", one.what, got.Code, body.read, got.Body)
+		}
+	}
+}
+
 // TestAReceiverFetchesThePublicKeysThatCount, both while one takes the place of the other.
 func TestAReceiverFetchesThePublicKeysThatCount(t *testing.T) {
 	t.Parallel()

@@ -86,6 +86,42 @@ func listenerFinding(c *certificate, now time.Time) doctor.Finding {
 	return doctor.Passed(checkListener, "its certificate is good until %s", leaf.NotAfter.Format(time.DateOnly))
 }
 
+// examineCallers looks at what the certificates that a proxy names have to chain to.
+func (x *examiner) examineCallers() doctor.Examination {
+	const path = "api.proxies.client_ca"
+	return examination(doctor.Machine, checkListener, path, machineLimit, func(_ context.Context, report func(doctor.Finding)) {
+		report(authoritiesFinding(checkListener, relativeTo(x.cfg.File, x.cfg.API.Proxies.ClientCA), "then restart", time.Now()).On(path))
+	})
+}
+
+// authoritiesFinding says how long those that have issued callers' certificates are good. When the last is over everybody is turned
+// away; before that, whoever has a certificate of the one that is.
+func authoritiesFinding(check, file, then string, now time.Time) doctor.Finding {
+	all, err := readCertificates(file)
+	if err != nil {
+		return failed(check, err, "mend "+file+", "+then)
+	}
+	good, first := 0, all[0]
+	for _, c := range all {
+		if !now.Before(c.NotBefore) && !now.After(c.NotAfter) {
+			good++
+		}
+		if c.NotAfter.Before(first.NotAfter) {
+			first = c
+		}
+	}
+	cure := "put its successor into " + file + ", beside it while callers have certificates of both, " + then
+	switch {
+	case good == 0:
+		return doctor.Failed(check, cure, "none of the certificates in %s is good now, the first until %s: every caller is turned away", file, first.NotAfter.Format(time.RFC3339))
+	case now.After(first.NotAfter):
+		return doctor.Warned(check, "take it out of "+file+", "+then, "%s has ended at %s: callers with a certificate of it are turned away", first.Subject, first.NotAfter.Format(time.RFC3339))
+	case endsSoon(first.NotBefore, first.NotAfter, now):
+		return doctor.Warned(check, cure, "%s ends at %s", first.Subject, first.NotAfter.Format(time.RFC3339))
+	}
+	return doctor.Passed(check, "callers' certificates have an issuer until %s", first.NotAfter.Format(time.DateOnly))
+}
+
 // examineTokens looks for programs that will soon be turned away.
 func (x *examiner) examineTokens() doctor.Examination {
 	return examination(doctor.Machine, checkToken, "", machineLimit, func(ctx context.Context, report func(doctor.Finding)) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"os"
@@ -66,4 +67,45 @@ func TestTheDoctorNamesTheCertificateOfAListenerBeforeItEnds(t *testing.T) {
 	if f := listenerFinding(c, end.Add(-50*24*time.Hour)); f.Result != doctor.Failure {
 		t.Errorf("without its file: %+v", f)
 	}
+}
+
+func TestTheDoctorNamesWhoIssuesCallersCertificatesBeforeTheyEnd(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	put := func(all ...tls.Certificate) {
+		var text []byte
+		for _, c := range all {
+			text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})...)
+		}
+		must(t, os.WriteFile(file, text, 0o600))
+	}
+	day := 24 * time.Hour
+	short, long := clientCertificate(t, 100*day), clientCertificate(t, 300*day)
+	check := func(what string, left time.Duration, want doctor.Result, says string) {
+		t.Helper()
+		f := authoritiesFinding(checkListener, file, "then restart", short.Leaf.NotAfter.Add(-left))
+		if f.Result != want || !strings.Contains(f.What, says) {
+			t.Errorf("%s, with %s left: %+v", what, left, f)
+		}
+	}
+	put(short)
+	check("the only one", 50*day, doctor.Pass, "until")
+	check("the only one", 13*day, doctor.Warning, "ends at")
+	check("the only one", -time.Hour, doctor.Failure, "every caller")
+	put(long, short)
+	check("with a successor", 50*day, doctor.Pass, short.Leaf.NotAfter.Format(time.DateOnly))
+	check("with a successor", 13*day, doctor.Warning, "ends at")
+	check("with a successor", -time.Hour, doctor.Warning, "has ended")
+	check("with a successor", -250*day, doctor.Failure, "every caller")
+	x := &examiner{house: &house{cfg: &config.Config{File: filepath.Join(filepath.Dir(file), "dealseal.yaml"), API: config.API{Proxies: &config.Proxies{ClientCA: "ca.pem"}}}}}
+	var found []doctor.Finding
+	for _, e := range x.examinations() {
+		if e.Subject == "api.proxies.client_ca" {
+			e.Run(t.Context(), func(f doctor.Finding) { found = append(found, f) })
+		}
+	}
+	if len(found) != 1 || found[0].Result != doctor.Pass || found[0].Subject != "api.proxies.client_ca" {
+		t.Errorf("as it is configured: %+v", found)
+	}
+	must(t, os.WriteFile(file, nil, 0o600))
+	check("without any", 50*day, doctor.Failure, "no PEM certificate")
 }

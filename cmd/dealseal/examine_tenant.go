@@ -101,9 +101,13 @@ func (x *examiner) examineGuard(ctx context.Context, t tenant, report func(docto
 	}
 }
 
-// pushes reports secrets of senders that cannot be read: what they sign would be refused, or asked for again and again.
+// pushes reports secrets of senders that cannot be read: what they sign would be refused, or asked for again and again. It reports
+// as well who issues their certificates, and is over.
 func (v *visit) pushes() {
 	for i, s := range v.senders {
+		if file := v.file.Push[i].ClientCA; file != "" {
+			v.report(authoritiesFinding(checkPush, relativeTo(v.file.File, file), "then dealseal reload", time.Now()).On(s.Source + " client_ca"))
+		}
 		if errs := v.live[i].unreadable(); errs != nil {
 			v.report(failed(checkPush, errors.Join(errs...), "mend push.secrets in "+v.file.File+", or take the secret out").On(s.Source))
 			continue

@@ -210,6 +210,9 @@ func (x *examiner) examinations() (all []doctor.Examination) {
 	for _, path := range slices.Sorted(maps.Keys(x.listeners())) {
 		all = append(all, x.examineListener(path, x.listeners()[path]))
 	}
+	if x.cfg.API.Proxies != nil {
+		all = append(all, x.examineCallers())
+	}
 	if x.tokens != nil {
 		all = append(all, x.examineTokens())
 	}
