@@ -113,3 +113,17 @@ func TestTasksThatMayNotBeMadeAreSaidWhereTheyAreWanted(t *testing.T) {
 		t.Errorf("%+v", problems)
 	}
 }
+
+func TestNotesThatMayNotBeMadeAreSaidWhereTheyAreWanted(t *testing.T) {
+	w := allScopesBut(t, "crm.objects.contacts.read")
+	for _, wanted := range []bool{false, true} {
+		problems, err := w.connector(quiet()).Survey(t.Context(), connectors.Probe{Timeline: wanted})
+		w.must(err)
+		said := slices.ContainsFunc(problems, func(p connectors.Problem) bool {
+			return strings.Contains(p.What, "timelines of contacts") && strings.Contains(p.What, "crm.objects.contacts.read")
+		})
+		if said != wanted {
+			t.Errorf("notes wanted %t: %+v", wanted, problems)
+		}
+	}
+}

@@ -94,6 +94,21 @@ func TestTasksThatCannotBeMadeAreSaidWhereTheyAreWanted(t *testing.T) {
 	}
 }
 
+func TestNotesThatCannotBeMadeAreSaidWhereTheyAreWanted(t *testing.T) {
+	w := newWorld(t, "")
+	w.CreateDeals(2, "Prospecting")
+	w.org.DenyEdit("Task.Description")
+	for _, wanted := range []bool{false, true} {
+		problems, err := w.connector(nil).Survey(t.Context(), connectors.Probe{Timeline: wanted})
+		if err != nil || (len(problems) > 0) != wanted {
+			t.Fatalf("notes wanted %t: %+v, %v", wanted, problems, err)
+		}
+		if wanted {
+			expectProblem(t, problems, "cannot be given notes", "Description", "write_back.timeline")
+		}
+	}
+}
+
 func TestActivatedOrdersTakeAPermission(t *testing.T) {
 	w := newWorld(t, "")
 	w.kind = kinds[3] // whose user is permitted nothing
