@@ -35,7 +35,7 @@ func TestJudgesOfOthersAcceptWhatTheDaemonSealedAndRefuseItWithOneOtherByte(t *t
 				judged++
 				e := evidenceOf(t, f.content)
 				bench.judge(t, f.content, e)
-				mustBeMarked(t, f.content, rule == ruleContract) // both accounts are sandboxes
+				mustBeMarked(t, f.content) // both accounts are sandboxes
 				if rule == ruleQuote {
 					bench.mustRefuseOtherBytes(t, f.content, e)
 				}
@@ -47,16 +47,16 @@ func TestJudgesOfOthersAcceptWhatTheDaemonSealedAndRefuseItWithOneOtherByte(t *t
 	})
 }
 
-// mustBeMarked wants on every page what a sandbox's documents say, or on none of a file that people have attached.
-func mustBeMarked(t *testing.T, sealed []byte, made bool) {
+// mustBeMarked wants on every page what a sandbox's documents say.
+func mustBeMarked(t *testing.T, sealed []byte) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "sealed.pdf")
 	must(t, os.WriteFile(file, sealed, 0o600))
 	text := tool(t, os.Environ(), "pdftotext", "-raw", file, "-")
 	pages := strings.Count(string(text), "\f") // ends each
 	marks := strings.Count(strings.Join(strings.Fields(string(text)), ""), "TEST–notacontract")
-	if want := map[bool]int{true: pages}[made]; pages == 0 || marks != want {
-		t.Errorf("%d of %d pages say that they are no contract, want %d", marks, pages, want)
+	if pages == 0 || marks != pages {
+		t.Errorf("%d of %d pages say that they are no contract", marks, pages)
 	}
 }
 
@@ -66,7 +66,7 @@ func (b *bench) mustRefuseOtherBytes(t *testing.T, sealed []byte, e evidence) {
 	page := bytes.Index(sealed, []byte("Quotation 1"))
 	table := bytes.LastIndex(sealed, []byte("startxref\n")) + len("startxref\n")
 	value := bytes.Index(e.cms, e.value) + len(e.value) - 1 // the last byte of it
-	inHex := bytes.Index(bytes.ToLower(sealed), []byte(hex.EncodeToString(e.cms))) + 2*value
+	inHex := bytes.Index(sealed, []byte(hex.EncodeToString(e.cms))) + 2*value
 	with := func(change func(*evidence)) evidence {
 		other := e
 		change(&other)
