@@ -133,9 +133,9 @@ lint: ## gofmt, go vet, staticcheck
 	go tool -modfile=go.tool.mod staticcheck ./...
 
 .PHONY: wycheproof
-wycheproof: ## Both signature verifiers against the vectors of Project Wycheproof (fetched once through the Go proxy)
+wycheproof: ## Both signature verifiers, and what proves a webhook, against the vectors of Project Wycheproof (fetched once through the Go proxy)
 	WYCHEPROOF="$$(go mod download -modfile=go.wycheproof.mod -json github.com/c2sp/wycheproof | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')" \
-		go test -count=1 -tags wycheproof -run '^TestWycheproof$$' -v ./signing/verify/cms
+		go test -count=1 -tags wycheproof -run '^TestWycheproof$$' -v ./signing/verify/cms ./webhooks
 
 .PHONY: fuzz
 TIME ?= 20s
