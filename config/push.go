@@ -21,7 +21,7 @@ type Push struct {
 	//	hubspot-action       a HubSpot workflow's custom action, which waits for the sealed contract
 	//	salesforce-outbound  an Outbound Message
 	//	salesforce-flow      an HTTP callout of a Flow
-	//	opportunity          {"opportunityId": …, "data": …}, also at {listen.url}/webhook/opportunity
+	//	opportunity          {"opportunityId": …, "data": …}, also at {listen.url}/webhook/opportunity, and with client_ca at /ingest
 	Source string `yaml:"source"`
 	// Dialect is how requests are signed ("dealseal check" lists those that there are). Default: hubspot for HubSpot's sources,
 	// x-signature for opportunity. An Outbound Message is never signed.

@@ -304,7 +304,7 @@ func (in *Ingress) recognise(r *http.Request, senders []*Sender, body []byte) (s
 }
 
 // gravities say which of several refusals tells most about a request.
-var gravities = []webhooks.Refusal{webhooks.Stranger, webhooks.Unsigned, webhooks.Malformed, webhooks.Stale, webhooks.Forged}
+var gravities = []webhooks.Refusal{webhooks.Stranger, webhooks.Another, webhooks.Unsigned, webhooks.Malformed, webhooks.Stale, webhooks.Forged}
 
 // gravity is the highest for what is our own trouble: then its sender is to come again.
 func gravity(err error) int {
@@ -366,7 +366,7 @@ func (o Origin) admits(r *http.Request) error {
 			return nil
 		}
 	}
-	return webhooks.Refuse(webhooks.Stranger, "its client certificate is for somebody else")
+	return webhooks.Refuse(webhooks.Another, "its client certificate is for somebody else")
 }
 
 // turnAway answers without saying why.
@@ -379,8 +379,11 @@ func (in *Ingress) turnAway(w http.ResponseWriter, s *Sender, err error, shared 
 	}
 	in.refuse(s, refused.Refusal, shared)
 	status := http.StatusUnauthorized
-	if refused.Refusal == webhooks.Malformed || refused.Refusal == webhooks.Stale {
+	switch refused.Refusal {
+	case webhooks.Malformed, webhooks.Stale:
 		status = http.StatusBadRequest
+	case webhooks.Another:
+		status = http.StatusForbidden
 	}
 	w.WriteHeader(status)
 }

@@ -49,6 +49,7 @@ const (
 	Forged    Refusal = "forged"    // no live key has made this signature
 	Replayed  Refusal = "replayed"  // it was taken before
 	Stranger  Refusal = "stranger"  // it does not come from where it may come from
+	Another   Refusal = "another"   // whom its certificate proves it to be may not post here
 )
 
 // RefusedError says why a request is refused. Its text names headers and never what stands in them.

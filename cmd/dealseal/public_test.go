@@ -98,8 +98,10 @@ func newOutside(t *testing.T, minimum string, senderRoots *x509.CertPool) *outsi
 	sender := &web.Sender{Tenant: "acme", Source: config.PushOutbound, Path: "/webhooks/acme/salesforce-outbound", MaxBody: 1 << 10, Answer: accepted,
 		Origin: web.Origin{Roots: senderRoots, Names: []string{"proxy.salesforce.com"}},
 		Read:   func([]byte, deal.Account) (web.Pushed, error) { return web.Pushed{}, nil }}
+	shared := *sender
+	shared.Source, shared.Path = config.PushOpportunity, "/webhooks/acme/opportunity"
 	h := &house{cfg: &config.Config{File: filepath.Join(o.dir, "dealseal.yaml"), Listen: config.Listen{Public: "127.0.0.1:0", URL: "https://" + publicHost,
-		TLS: &config.TLS{Certificate: "chain.pem", Key: key, MinVersion: minimum}}}, tenants: []tenant{{senders: []*web.Sender{sender}}}}
+		TLS: &config.TLS{Certificate: "chain.pem", Key: key, MinVersion: minimum}}}, tenants: []tenant{{senders: []*web.Sender{sender, &shared}}}}
 	h.senders = bySenderPath(h.tenants)
 	d := &service{house: h, log: slog.New(slog.DiscardHandler)}
 	d.residents.settle(&residence{house: h})
@@ -137,13 +139,18 @@ func (o *outside) write(name string, content []byte) {
 	must(o.t, os.Rename(path+".new", path))
 }
 
-// post sends one request over a connection of its own.
 func (o *outside) post(c *tls.Config) (*http.Response, error) {
+	o.t.Helper()
+	return o.postTo("/webhooks/acme/salesforce-outbound", c)
+}
+
+// postTo sends one request over a connection of its own.
+func (o *outside) postTo(path string, c *tls.Config) (*http.Response, error) {
 	o.t.Helper()
 	c.RootCAs, c.ServerName = certPool(o.root), publicHost
 	transport := &http.Transport{TLSClientConfig: c, DisableKeepAlives: true}
 	defer transport.CloseIdleConnections()
-	resp, err := (&http.Client{Transport: transport, Timeout: patience}).Post("https://"+o.service.public.Addr().String()+"/webhooks/acme/salesforce-outbound", "text/xml", strings.NewReader("<x/>"))
+	resp, err := (&http.Client{Transport: transport, Timeout: patience}).Post("https://"+o.service.public.Addr().String()+path, "text/xml", strings.NewReader("<x/>"))
 	if err != nil {
 		return nil, err
 	}
@@ -167,9 +174,16 @@ func TestTheListenerKnowsASenderByItsCertificate(t *testing.T) {
 	}{
 		{"theirs", []tls.Certificate{issue(t, theirs, "proxy.salesforce.com").pair()}, http.StatusAccepted},
 		{"none", nil, http.StatusUnauthorized},
-		{"one of their root, for somebody else", []tls.Certificate{issue(t, theirs, "example.com").pair()}, http.StatusUnauthorized},
+		{"one of their root, for somebody else", []tls.Certificate{issue(t, theirs, "example.com").pair()}, http.StatusForbidden},
 		{"one with their name, of another root", []tls.Certificate{issue(t, strangers, "proxy.salesforce.com").pair()}, http.StatusUnauthorized},
 	} {
+		for _, path := range []string{"/webhooks/acme/opportunity", ingestPath} {
+			resp, err := o.postTo(path, &tls.Config{Certificates: c.shown})
+			must(t, err)
+			if resp.StatusCode != c.status {
+				t.Errorf("%s, %s: answered %d, want %d", path, c.what, resp.StatusCode, c.status)
+			}
+		}
 		resp, err := o.post(&tls.Config{Certificates: c.shown})
 		must(t, err)
 		if resp.StatusCode != c.status {
@@ -179,7 +193,7 @@ func TestTheListenerKnowsASenderByItsCertificate(t *testing.T) {
 			t.Errorf("%s: TLS %x, headers %v", c.what, resp.TLS.Version, resp.Header)
 		}
 	}
-	if n := o.inbox.n.Load(); n != 1 {
+	if n := o.inbox.n.Load(); n != 3 {
 		t.Errorf("%d pushes were kept", n)
 	}
 	if _, err := o.post(&tls.Config{MaxVersion: tls.VersionTLS12}); err == nil {

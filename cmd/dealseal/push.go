@@ -27,6 +27,9 @@ import (
 // is whose tenant it is for.
 const sharedPath = "/webhook/opportunity"
 
+// ingestPath is the one of the second description, for those who prove by a client certificate who they are.
+const ingestPath = "/ingest"
+
 // Most bytes of a body. A hundred events of HubSpot have some 40 kB; an Outbound Message has as many fields as somebody has
 // chosen.
 const (
@@ -133,6 +136,9 @@ func bySenderPath(tenants []tenant) map[string][]*web.Sender {
 			m[s.Path] = append(m[s.Path], s)
 			if s.Source == config.PushOpportunity {
 				m[sharedPath] = append(m[sharedPath], s)
+				if s.Origin.Roots != nil {
+					m[ingestPath] = append(m[ingestPath], s)
+				}
 			}
 		}
 	}
