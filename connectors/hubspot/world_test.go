@@ -42,7 +42,7 @@ func TestConnectorKeepsTheContractWithOAuth(t *testing.T) {
 
 func TestSimulationOfThreeDays(t *testing.T) {
 	secrets := secretsOf(t)
-	connectortest.Days(t, 20, func(t *testing.T) connectortest.World { return newSimulatedWorld(t, secrets) })
+	connectortest.Days(t, 100, func(t *testing.T) connectortest.World { return newSimulatedWorld(t, secrets) })
 }
 
 // TestConnectorKeepsTheContractOfTheNextVersion runs the cases that read batches, which 2026-09 answers differently.

@@ -36,7 +36,7 @@ func TestConnectorKeepsTheContract(t *testing.T) {
 
 func TestSimulationOfThreeDays(t *testing.T) {
 	secret := secretFile(t, testSecret)
-	connectortest.Days(t, 20, func(t *testing.T) connectortest.World { return newSimulatedWorld(t, kinds[0], secret) })
+	connectortest.Days(t, 100, func(t *testing.T) connectortest.World { return newSimulatedWorld(t, kinds[0], secret) })
 }
 
 func TestSimulationOfThreeDaysOfOrders(t *testing.T) {
