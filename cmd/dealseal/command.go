@@ -142,12 +142,15 @@ func commands() []command {
 				fs.StringVar(&o.enrol.clientKey, "client-key", "", "of enrol: a `reference` to its key, such as file:/PATH")
 				fs.StringVar(&o.subject, "subject", "", "of a csr or enrol: the `name` to be certified, such as \"CN=House Seal,O=House Ltd,C=GB\" (default: that of the key's newest certificate)")
 			})},
-		{name: "webhooks", args: "[list | add TENANT/NAME URL|- --why REASON | remove|enable|disable|rotate ENDPOINT --why REASON | test ENDPOINT | deliveries [ENDPOINT] | attempts DELIVERY | redeliver DELIVERY|ENDPOINT [--failed | --since TIME] --why REASON | events [TYPE] | secret]", summary: "show where events are delivered to and what became of them, add endpoints, give them other secrets, try them, and deliver once more", run: webhooksCommand,
+		{name: "webhooks", args: "[list | add TENANT/NAME URL|- --why REASON | remove|enable|disable|rotate ENDPOINT --why REASON | test ENDPOINT | deliveries [ENDPOINT] | attempts DELIVERY | redeliver DELIVERY|ENDPOINT [--failed | --since TIME] --why REASON | events [TYPE] | secret | debug DIALECT HEADERS BODY --secret REF]", summary: "show where events are delivered to and what became of them, add endpoints, give them other secrets, try them, deliver once more, and say why the signature of a received request does not fit", run: webhooksCommand,
 			flags: with(asJSON, why, key, func(fs *flag.FlagSet, o *options) {
 				fs.StringVar(&o.hooks.dialect, "dialect", "", "of an added endpoint: standard-webhooks, sdf, certyneo (default: standard-webhooks)")
 				fs.StringVar(&o.hooks.format, "format", "", "of an added endpoint: native, sdf, certyneo, certyneo-crm (default: that of the dialect)")
 				fs.StringVar(&o.hooks.events, "events", "", "of an added endpoint: `names` with commas between them, such as document.signed,envelope.* (default: all)")
 				fs.StringVar(&o.hooks.secret, "secret", "", "a `reference` to a secret of your choice, such as file:/PATH (default: one is made, and shown)")
+				fs.StringVar(&o.hooks.publicKey, "public-key", "", "of debug: a PEM `file` with the sender's public keys")
+				fs.StringVar(&o.hooks.url, "url", "", "of debug: the `address` that the sender was told, where the dialect signs it")
+				fs.StringVar(&o.hooks.at, "at", "", "of debug: the `time` at which the request came (default: now)")
 				fs.BoolVar(&o.hooks.asymmetric, "asymmetric", false, "of an added endpoint: sign with Ed25519; the receiver is given a public key")
 				fs.BoolVar(&o.hooks.callbacks, "callbacks", false, "of an added endpoint: it is told only of what programs ask for with a callback_url at its address or below it")
 				fs.BoolVar(&o.hooks.title, "title", false, "of an added endpoint: tell the name of the contract's file, which may hold names of people")

@@ -25,6 +25,7 @@ import (
 // hookOptions are the flags of webhooks alone.
 type hookOptions struct {
 	dialect, format, events, secret, event, state, since string
+	publicKey, url, at                                   string // of debug
 	asymmetric, title, callbacks, failed                 bool
 }
 
@@ -56,7 +57,7 @@ type hookAnswer struct {
 	Took    time.Duration `json:"took,omitempty"`
 }
 
-const hookUsage = "list, add TENANT/NAME URL, remove ENDPOINT, enable ENDPOINT, disable ENDPOINT, rotate ENDPOINT, test ENDPOINT, deliveries [ENDPOINT], attempts DELIVERY, redeliver DELIVERY, redeliver ENDPOINT --failed or --since TIME, events [TYPE], or secret"
+const hookUsage = "list, add TENANT/NAME URL, remove ENDPOINT, enable ENDPOINT, disable ENDPOINT, rotate ENDPOINT, test ENDPOINT, deliveries [ENDPOINT], attempts DELIVERY, redeliver DELIVERY, redeliver ENDPOINT --failed or --since TIME, events [TYPE], secret, or debug DIALECT HEADERS BODY"
 
 // webhooksCommand shows the endpoints of webhooks, or decides about one.
 func webhooksCommand(ctx context.Context, c *call) error {
@@ -75,6 +76,8 @@ func webhooksCommand(ctx context.Context, c *call) error {
 		return listDeliveries(ctx, c, args)
 	case verb == "attempts" && len(args) == 1:
 		return listAttempts(ctx, c, args[0])
+	case verb == "debug" && len(args) == 3:
+		return debugHook(c, args[0], args[1], args[2])
 	case verb == "add" && len(args) == 2:
 		return addHook(ctx, c, args[0], args[1])
 	case slices.Contains([]string{"remove", "enable", "disable", "rotate", "test", "redeliver"}, verb) && len(args) == 1:
