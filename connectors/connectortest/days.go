@@ -215,6 +215,9 @@ func (d *days) strike(h happening) {
 	case watchesIt:
 		since := d.w.Now().Add(-h.Late).UTC()
 		d.ledger.watch("addendum", d.w.Traits().Third, since)
+		for i := range d.old { // a state from before the rule began has it begin anew
+			d.old[i] = d.old[i].Rewind(since)
+		}
 		for _, s := range d.byID { // what had ended before the rule began need not be noticed for it
 			switch {
 			case s.gone, s.spoilt:
