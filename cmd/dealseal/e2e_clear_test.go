@@ -31,9 +31,13 @@ func TestNothingSecretOrPersonalIsInTheClear(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{hsm: true})
 	w.logEverything()
+	for _, c := range w.crms {
+		w.rewrite(t, "tenants/"+c.tenant()+".yaml", "write_back: {", "write_back: {timeline: [signed, held], ")
+	}
 	d := w.start(t)
 	s := &stage{world: w, daemon: d, ops: w.control(t, w.stateDir)}
 	var stamped []string
+	held := map[crm]string{}
 	for _, c := range s.crms {
 		enter := func(rule string, sl sale) string {
 			r := c.open(sl)
@@ -42,7 +46,12 @@ func TestNothingSecretOrPersonalIsInTheClear(t *testing.T) {
 		}
 		awaitDone(t, s.ops, enter(ruleContract, sale{}))
 		awaitDone(t, s.ops, enter(ruleQuote, sale{quote: quotation(1)}))
-		awaitHeld(t, s.ops, enter(ruleContract, sale{nobody: true}), 1, "customer")
+		held[c] = enter(ruleContract, sale{nobody: true})
+		awaitHeld(t, s.ops, held[c], 1, "customer")
+		eventually(t, "its timeline tells", func() (bool, string) {
+			told := timelineOf(t, c, held[c])
+			return strings.Contains(told, "/held/1]"), told
+		})
 		c.failReads()
 		await(t, s.ops, enter(ruleContract, sale{}), 1, "in trouble", func(m store.Summary) bool {
 			return m.Condition == deal.Dead || m.Condition == deal.Retrying // a missing scope is waited for
@@ -62,6 +71,9 @@ func TestNothingSecretOrPersonalIsInTheClear(t *testing.T) {
 	found := &finder{t: t, needles: s.needles()}
 	found.file("metrics", []byte(s.daemon.get(t, "/metrics")))
 	found.pages(s)
+	for c, record := range held {
+		found.file("timeline", []byte(timelineOf(t, c, record)))
+	}
 	must(t, filepath.WalkDir(s.stateDir, func(path string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // of a deal that goes on meanwhile
@@ -78,7 +90,7 @@ func TestNothingSecretOrPersonalIsInTheClear(t *testing.T) {
 	}))
 	found.commands(s)
 	found.processes(s)
-	for _, part := range []string{"/archive/", "/staging/", "/dealseal.db", "page /deals/", "backup", "doctor", "explain", "worker hsm-agent", "worker render-worker"} {
+	for _, part := range []string{"/archive/", "/staging/", "/dealseal.db", "timeline", "page /deals/", "backup", "doctor", "explain", "worker hsm-agent", "worker render-worker"} {
 		if !found.seen(part) {
 			t.Errorf("no file of %s was searched", part)
 		}
@@ -102,6 +114,26 @@ func TestNothingSecretOrPersonalIsInTheClear(t *testing.T) {
 	if len(stamped) == 0 || len(s.daemon.log()) == 0 {
 		t.Error("there was nothing to search")
 	}
+}
+
+// timelineOf is what notes say on the timeline of a record.
+func timelineOf(t *testing.T, c crm, record string) (text string) {
+	t.Helper()
+	switch c := c.(type) {
+	case *hubspotCRM:
+		notes, err := c.portal.Notes(record)
+		must(t, err)
+		for _, n := range notes {
+			text += n.Body + "\n"
+		}
+	case *salesforceCRM:
+		for _, id := range c.org.Records("Task") {
+			if f, ok := c.org.Record(id); ok && f["WhatId"] == record {
+				text += fmt.Sprint(f["Subject"], "\n", f["Description"], "\n")
+			}
+		}
+	}
+	return text
 }
 
 // logEverything sets the log to debug.
