@@ -36,7 +36,8 @@ func (d *Dialect) Diagnose(r Request, keys Keys, now time.Time) (Diagnosis, erro
 	}
 	out := Diagnosis{Refused: refused}
 	then := now
-	if c, err := d.headers.read(r.Header); err == nil && d.unit > 0 {
+	c, unread := d.headers.read(r.Header)
+	if unread == nil && d.unit > 0 {
 		if at, err := parseStamp(c.stamp, d.unit); err == nil {
 			then = at
 		}
@@ -49,8 +50,11 @@ func (d *Dialect) Diagnose(r Request, keys Keys, now time.Time) (Diagnosis, erro
 	case proves(d, r, keys):
 		out.Cause = "the signature is right: only the time is not, so a clock is wrong, or the request was kept back or is an old one"
 		return out, nil
-	case refused.Refusal == Unsigned || refused.Refusal == Malformed:
+	case unread != nil:
 		out.Cause = d.otherHeaders(r)
+		return out, nil
+	case refused.Refusal == Malformed:
+		out.Cause = d.otherUnit(c.stamp)
 		return out, nil
 	}
 	for _, v := range bodies(r.Body) {
@@ -74,6 +78,17 @@ func (d *Dialect) Diagnose(r Request, keys Keys, now time.Time) (Diagnosis, erro
 		}
 	}
 	return out, nil
+}
+
+// otherUnit says that a time is written in another unit than the dialect's.
+func (d *Dialect) otherUnit(stamp string) string {
+	words := map[time.Duration]string{time.Second: "seconds", time.Millisecond: "milliseconds"}
+	for unit, word := range words {
+		if _, err := parseStamp(stamp, unit); err == nil && unit != d.unit {
+			return "the time is in " + word + ", and the dialect has " + words[d.unit]
+		}
+	}
+	return ""
 }
 
 // otherHeaders names the dialects whose headers a request has.

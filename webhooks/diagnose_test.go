@@ -41,6 +41,7 @@ func TestADiagnosisNamesWhatHasHappenedToARequest(t *testing.T) {
 		"only the time is not":                {dialect: "certyneo", late: time.Hour},
 		"as dialect x-signature-dotted says":  {dialect: "x-signature-dotted"},
 		"those of dialect certyneo":           {dialect: "certyneo"},
+		"the time is in milliseconds":         {dialect: "x-signature-dotted"},
 	} {
 		d := Find(c.dialect)
 		of := func(pattern string) []byte {
@@ -67,6 +68,8 @@ func TestADiagnosisNamesWhatHasHappenedToARequest(t *testing.T) {
 		switch cause {
 		case "as dialect x-signature-dotted says":
 			judge = Find("x-signature")
+		case "the time is in milliseconds":
+			r.Header.Set("X-Timestamp", r.Header.Get("X-Timestamp")+"000")
 		case "those of dialect certyneo":
 			judge = Find("sdf")
 		}

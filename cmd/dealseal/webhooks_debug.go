@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,9 @@ func debugHook(c *call, dialect, headersFile, bodyFile string) error {
 	if d == nil {
 		return usagef("dialect %q is not known%s", dialect, config.Nearest(dialect, webhooks.Names()))
 	}
+	if strings.HasPrefix(d.Name, "hubspot") && c.hooks.url == "" {
+		return usagef("HubSpot signs the address: name it as HubSpot has it, with --url")
+	}
 	keys, err := c.debugKeys()
 	if err != nil {
 		return err
@@ -56,17 +60,31 @@ func debugHook(c *call, dialect, headersFile, bodyFile string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(c.stdout, "dialect %s: %s\nthe body has %d bytes\n", d.Name, d.Says, len(body))
-	if found.Refused == nil {
-		fmt.Fprintf(c.stdout, "taken: the signature fits, and the time with it\n")
+	said := debugged{Dialect: d.Name, Bytes: len(body), Taken: found.Refused == nil, Cause: found.Cause}
+	if !said.Taken {
+		said.Refused = found.Refused.Error()
+		said.Cause = cmp.Or(said.Cause, "none of what commonly happens explains it: compare the secret, and have the very bytes signed that are sent")
+		err = &exitError{exitFailed}
+	}
+	if c.json {
+		return errors.Join(printJSON(c.stdout, said), err)
+	}
+	fmt.Fprintf(c.stdout, "dialect %s: %s\nthe body has %d bytes\n", d.Name, d.Says, said.Bytes)
+	if said.Taken {
+		fmt.Fprintln(c.stdout, "taken: the signature fits, and the time with it")
 		return nil
 	}
-	fmt.Fprintf(c.stdout, "refused: %v\n", found.Refused)
-	if found.Cause == "" {
-		found.Cause = "none of what commonly happens explains it: compare the secret, and have the very bytes signed that are sent"
-	}
-	fmt.Fprintf(c.stdout, "cause: %s\n", found.Cause)
-	return &exitError{exitFailed}
+	fmt.Fprintf(c.stdout, "refused: %s\ncause: %s\n", said.Refused, said.Cause)
+	return err
+}
+
+// debugged is what is said of a request.
+type debugged struct {
+	Dialect string `json:"dialect"`
+	Bytes   int    `json:"bytes"` // of the body
+	Taken   bool   `json:"taken"`
+	Refused string `json:"refused,omitempty"`
+	Cause   string `json:"cause,omitempty"`
 }
 
 // debugKeys are what the request is to be verified with.
@@ -107,11 +125,12 @@ func readUpTo(name string, most int64) ([]byte, error) {
 	return b, err
 }
 
-// parseHeaders reads headers as they are written in HTTP/1.1 or by curl -D: one in a line. A request line before them is passed
-// over.
+// parseHeaders reads headers as they are written in HTTP/1.1 or by curl -D: one in a line. A request or status line
+// before them is passed over.
 func parseHeaders(text []byte) (http.Header, error) {
 	first, rest, _ := bytes.Cut(text, []byte("\n"))
-	if words := strings.Fields(string(first)); len(words) == 3 && strings.HasPrefix(words[2], "HTTP/") {
+	words := strings.Fields(string(first))
+	if len(words) == 3 && strings.HasPrefix(words[2], "HTTP/") || len(words) > 1 && strings.HasPrefix(words[0], "HTTP/") {
 		text = rest
 	}
 	text = append(bytes.TrimRight(text, "\r\n"), "\r\n\r\n"...)
