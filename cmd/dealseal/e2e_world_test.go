@@ -876,7 +876,9 @@ func (c *hubspotCRM) fault(f hubspot.Fault) {
 }
 
 func (c *hubspotCRM) refuseUpdates() {
-	c.fault(hubspot.Fault{Kind: hubspot.KindPatch, Effect: hubspot.EffectValidation, Property: "dealseal_status"})
+	for _, kind := range []hubspot.Kind{hubspot.KindPatch, hubspot.KindBatchUpdate} { // two records may be told in one call
+		c.fault(hubspot.Fault{Kind: kind, Effect: hubspot.EffectValidation, Property: "dealseal_status"})
+	}
 }
 
 func (c *hubspotCRM) failReads() {
