@@ -50,7 +50,7 @@ func (e *Engine) task(ctx context.Context, t *Tenant, s *deal.Sealing, asked tim
 // lateAnswer says what may be done while an earlier request may still make what is wanted.
 type lateAnswer struct {
 	onlyLook bool          // look for it, and make none
-	asks     bool          // write down that it is asked for now: it is, or the clock was set back and the wait begins now
+	asks     bool          // the moment at which it is asked for is to be stored first: also when the clock was set back, since the wait begins with it
 	left     time.Duration // for how long
 }
 

@@ -53,7 +53,7 @@ func TestWhoeverIsSlowIsCutOff(t *testing.T) {
 				writer.Go(func() {
 					_, err := io.WriteString(conn, c.begins)
 					for err == nil && c.trickle {
-						time.Sleep(time.Second) // of the bubble's clock
+						time.Sleep(time.Second) // of the bubble's clock, so nobody waits: a byte each second is what a slow sender does
 						_, err = io.WriteString(conn, "x")
 					}
 				})
