@@ -36,7 +36,7 @@ type Vendor interface {
 // followStep is between gathered and sealed for deals whose contract a vendor has people sign: it takes the place of making and
 // sealing one. No key of ours is anywhere near.
 var followStep = step{name: "follow", from: deal.Gathered, do: (*run).follow, asks: true,
-	begins: []string{"follow", "fetch"}, calls: []string{"record", "document"}, advances: []string{"fetched"}}
+	begins: []string{"follow", "fetch"}, calls: []string{"record", "document"}, advances: []string{"told", "fetched"}}
 
 // DelegatedPoints lists the places of that step at which a crash must lose and double nothing, as Points does of the others.
 func DelegatedPoints() []string { return pointsOf([]step{followStep}) }
@@ -80,12 +80,13 @@ func (r *run) follow(ctx context.Context) error {
 	if err := r.mayFollow(ctx, env); err != nil {
 		return err
 	}
-	s.Facts.Envelope = env.ID
 	told, err := r.Envelopes.VendorTold(ctx, env)
 	if err != nil {
 		return err
 	}
-	s.Facts.Heard = len(told)
+	if err := r.passOn(ctx, env, told); err != nil {
+		return err
+	}
 	newest, known := deal.Newest(told)
 	switch newest.News {
 	case deal.EnvelopeCompleted:
@@ -104,6 +105,35 @@ func (r *run) follow(ctx context.Context) error {
 		return r.await(&awaitError{what: fmt.Sprintf("%s has told nothing of envelope %s yet", d.Vendor, env.ID)})
 	}
 	return r.await(&awaitError{what: fmt.Sprintf("%s has envelope %s, which is %s", d.Vendor, env.ID, newest.News)})
+}
+
+// passedOn are the news of a vendor that others are told as they are. What ends an envelope, and what is signed, they are told by
+// what that leads to here.
+var passedOn = map[deal.EnvelopeNews]string{deal.EnvelopeSent: "envelope.sent", deal.EnvelopeViewed: "recipient.viewed", deal.EnvelopeSigned: "recipient.signed"}
+
+// passOn takes note of what the vendor has told, and commits the events of what is new in it before anything comes of it: so
+// each is told once, in the order in which the vendor told it, whatever becomes of the step. The record shows the same as before.
+func (r *run) passOn(ctx context.Context, env deal.Envelope, told []deal.VendorEvent) error {
+	s := r.s
+	if s.Facts.Envelope != env.ID {
+		s.Facts.Envelope, s.Facts.Heard = env.ID, 0
+	}
+	var events []deal.Event
+	for _, e := range told[min(s.Facts.Heard, len(told)):] {
+		if kind, passes := passedOn[e.News]; passes {
+			events = append(events, deal.Event{Type: kind, Data: map[string]string{"vendor": env.Vendor, "envelope": env.ID, "at": e.At.UTC().Format("2006-01-02T15:04:05.000Z")}})
+		}
+	}
+	if s.Facts.Heard = len(told); events == nil {
+		return nil
+	}
+	const p = "follow.advance.told"
+	r.hook(p + "/before")
+	if err := r.advanceAndBegin(ctx, deal.Entry{Who: "daemon", What: "passed-on", Why: "what " + env.Vendor + " has told of its envelope", Events: events}); err != nil {
+		return err
+	}
+	r.hook(p + "/after")
+	return nil
 }
 
 // vendor is that of the plan, as it is configured now.

@@ -186,6 +186,7 @@ func TestADelegatedDealPassesEveryPointOfItsStep(t *testing.T) {
 	if diff := cmp.Diff(grouped(DelegatedPoints(), ""), grouped(passed, "")); diff != "" {
 		t.Errorf("points passed (-table +passed):\n%s", diff)
 	}
+	w.wantTold(d, tx, "envelope.created", "envelope.sent", "recipient.viewed", "recipient.signed", "document.signed", "document.validated", "document.attached", "envelope.completed")
 	if files := w.org.Files(record); len(files) != 2 || files[1].Versions[0].Name != "Order of "+canary+".pdf" {
 		t.Errorf("the record has %d files, the last of them not named after the envelope", len(files))
 	}
@@ -204,6 +205,7 @@ func TestACrashOfADelegatedDealLosesAndDoublesNothing(t *testing.T) {
 			d := w.daemonAt(dir, pades.BB)
 			record, tx := w.sent(d, "env_1")
 			must(t, w.vendor.Sign("env_1", document("", 1)))
+			w.tell(d, "env_1", "signed", "")
 			w.tell(d, "env_1", "completed", "")
 			d.Hook = func(p string) {
 				if p == point {
@@ -224,8 +226,55 @@ func TestACrashOfADelegatedDealLosesAndDoublesNothing(t *testing.T) {
 			w.tell(d, "env_1", "completed", "") // the vendor got no answer
 			d.finish()
 			w.wantDelegated(d, d.load(tx), record, "env_1")
+			w.wantTold(d, tx, "envelope.created", "recipient.signed", "document.signed", "document.validated", "document.attached", "envelope.completed")
 		})
 	}
+}
+
+// wantTold is what others were told of a deal, in its order.
+func (w *delegating) wantTold(d *daemon, tx deal.TxID, want ...string) {
+	w.t.Helper()
+	var told []string
+	for _, e := range d.story(tx).Outbox {
+		told = append(told, e.Type)
+	}
+	if diff := cmp.Diff(want, told); diff != "" {
+		w.t.Errorf("others are told (-want +told):\n%s", diff)
+	}
+}
+
+// TestOthersAreToldOnceWhatTheVendorTells, as it comes, whatever the deal makes of it, and nothing of the envelope that its record
+// named before. The record shows the same all the time.
+func TestOthersAreToldOnceWhatTheVendorTells(t *testing.T) {
+	t.Parallel()
+	w := newDelegating(t)
+	d := w.daemonHere(pades.BB)
+	w.vendor.Send("env_0", "")
+	w.tell(d, "env_0", "sent", "")
+	record, tx := w.sent(d, "env_1")
+	d.tell()
+	shown := w.shown(record, fieldAudit)
+	w.tell(d, "env_1", "sent", "")
+	woken(d)
+	w.tell(d, "env_1", "viewed", "")
+	w.tell(d, "env_1", "viewed", "") // by another one
+	woken(d)
+	woken(d)
+	w.wantTold(d, tx, "envelope.created", "envelope.sent", "recipient.viewed", "recipient.viewed")
+	d.tell()
+	w.wantShown(record, "Awaiting Signature")
+	if now := w.shown(record, fieldAudit); now != shown {
+		t.Errorf("the record was told %s after %s", now, shown)
+	}
+	last := d.story(tx).Outbox[3]
+	if at, err := time.Parse(time.RFC3339Nano, last.Data["at"]); err != nil || w.now().Sub(at) > time.Minute || last.Data["vendor"] != "certyneo" || last.Data["envelope"] != "env_1" || len(last.Data) != 3 {
+		t.Errorf("the last one says %v, %v", last.Data, err)
+	}
+	// What comes with an end is told before it.
+	w.tell(d, "env_1", "signed", "")
+	w.tell(d, "env_1", "declined", "the Quittengelee is too sour")
+	woken(d)
+	w.wantTold(d, tx, "envelope.created", "envelope.sent", "recipient.viewed", "recipient.viewed", "recipient.signed", "envelope.declined")
 }
 
 func TestAnEndAtTheVendorEndsTheDealUntilItIsSignedAfterAll(t *testing.T) {

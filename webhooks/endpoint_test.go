@@ -168,6 +168,9 @@ func TestFormatsOfOthersHaveTheirNamesAndFields(t *testing.T) {
 	event.Data = map[string]string{"url": "https://crm.example/file"}
 	validated := Sample(mustKnow(t, "document.validated"), "acme", noon)
 	created := Sample(mustKnow(t, "envelope.created"), "acme", noon)
+	declined, expired := Sample(mustKnow(t, "envelope.declined"), "acme", noon), Sample(mustKnow(t, "envelope.expired"), "acme", noon)
+	signed := Sample(mustKnow(t, "recipient.signed"), "acme", noon)
+	signed.Data = map[string]string{"vendor": "certyneo", "envelope": "env_1", "at": "2026-11-30T11:59:00.000Z"}
 	for _, c := range []struct {
 		format, want string
 		event        Event
@@ -175,6 +178,10 @@ func TestFormatsOfOthersHaveTheirNamesAndFields(t *testing.T) {
 		{"sdf", `{"event":"document.uploaded","id":"ID","timestamp":"2026-11-30T12:00:00.000Z","tenant_id":"acme","data":{"document_id":"test","document_type":"test@1","status":"uploaded"}}`, created},
 		{"sdf", `{"event":"document.validated","id":"ID","timestamp":"2026-11-30T12:00:00.000Z","tenant_id":"acme","data":{"document_id":"test","document_type":"test@1","status":"success"}}`, validated},
 		{"certyneo", `{"event":"envelope.completed","id":"ID","envelope_id":"test","occurred_at":"2026-11-30T12:00:00.000Z","data":{"completed_at":"2026-11-30T12:00:00.000Z","created_at":"2026-11-30T12:00:00.000Z","proof_pdf_url":"https://crm.example/file","sequence":1,"signers":[],"status":"completed"}}`, event},
+		{"certyneo", `{"event":"envelope.declined","id":"ID","envelope_id":"test","occurred_at":"2026-11-30T12:00:00.000Z","data":{"created_at":"2026-11-30T12:00:00.000Z","decline_reason":"test","reason":"test","sequence":1,"status":"declined"}}`, declined},
+		{"certyneo-crm", `{"event":"document.refused","id":"ID","envelope_id":"test","occurred_at":"2026-11-30T12:00:00.000Z","data":{"created_at":"2026-11-30T12:00:00.000Z","decline_reason":"test","reason":"test","sequence":1,"status":"refused"}}`, declined},
+		{"certyneo", `{"event":"envelope.expired","id":"ID","envelope_id":"test","occurred_at":"2026-11-30T12:00:00.000Z","data":{"created_at":"2026-11-30T12:00:00.000Z","missing_signers":[],"reason":"test","sequence":1,"status":"expired"}}`, expired},
+		{"certyneo", `{"event":"recipient.signed","id":"ID","envelope_id":"test","occurred_at":"2026-11-30T12:00:00.000Z","data":{"at":"2026-11-30T11:59:00.000Z","created_at":"2026-11-30T12:00:00.000Z","envelope":"env_1","sequence":1,"status":"signed","vendor":"certyneo"}}`, signed},
 		{"certyneo-crm", `{"event":"document.completed","id":"ID","envelope_id":"test","occurred_at":"2026-11-30T12:00:00.000Z","data":{"completed_at":"2026-11-30T12:00:00.000Z","created_at":"2026-11-30T12:00:00.000Z","proof_pdf_url":"https://crm.example/file","sequence":1,"signers":[],"status":"completed"}}`, event},
 	} {
 		f, err := formatOf(c.format)
@@ -206,13 +213,13 @@ func TestSubscriptionsAreByTheNamesOfTheFormat(t *testing.T) {
 		events []string
 		want   []string
 	}{
-		{"native", nil, []string{"envelope.created", "crm.drift_detected", "document.signed", "document.validated", "document.attached", "envelope.completed", "document.held", "envelope.follow_up_due", "document.failed", "document.resumed", "envelope.voided", "envelope.declined", "envelope.expired", "document.differs", "document.agrees", "document.deleted",
+		{"native", nil, []string{"envelope.created", "envelope.sent", "recipient.viewed", "recipient.signed", "crm.drift_detected", "document.signed", "document.validated", "document.attached", "envelope.completed", "document.held", "envelope.follow_up_due", "document.failed", "document.resumed", "envelope.voided", "envelope.declined", "envelope.expired", "document.differs", "document.agrees", "document.deleted",
 			"crm.writeback_failed", "crm.login_refused", "crm.login_restored", "guard.held", "tenant.paused", "tenant.resumed", "certificate.expiring", "certificate.renewed", "certificate.revoked", "key.limit_reached", "template.published", "template.retired"}},
-		{"native", []string{"envelope.*", "document.signed"}, []string{"envelope.created", "document.signed", "envelope.completed", "envelope.follow_up_due", "envelope.voided", "envelope.declined", "envelope.expired"}},
+		{"native", []string{"envelope.*", "document.signed"}, []string{"envelope.created", "envelope.sent", "document.signed", "envelope.completed", "envelope.follow_up_due", "envelope.voided", "envelope.declined", "envelope.expired"}},
 		{"sdf", nil, []string{"envelope.created", "document.signed", "document.validated", "document.deleted"}},
 		{"sdf", []string{"document.uploaded"}, []string{"envelope.created"}},
-		{"certyneo", []string{"*"}, []string{"envelope.created", "envelope.completed", "envelope.voided", "envelope.declined", "envelope.expired"}},
-		{"certyneo-crm", []string{"document.signed", "document.viewed"}, []string{"document.signed"}},
+		{"certyneo", []string{"*"}, []string{"envelope.created", "envelope.sent", "recipient.viewed", "recipient.signed", "envelope.completed", "envelope.voided", "envelope.declined", "envelope.expired"}},
+		{"certyneo-crm", []string{"document.signed", "document.viewed"}, []string{"recipient.viewed", "recipient.signed", "document.signed"}},
 	} {
 		e := Endpoint{Format: c.format, Events: c.events}
 		var got []string

@@ -53,6 +53,9 @@ var (
 	fieldAlgorithm = Field{Name: "algorithm", Summary: "of the seal's key, such as ECDSA-P256 or RSA-3072"}
 	fieldLevel     = Field{Name: "level", Summary: "what the verifier found", OneOf: []string{"B-B", "B-T", "B-LT", "B-LTA"}}
 	fieldVerdict   = Field{Name: "verdict", Summary: "of the verifier", OneOf: []string{"VALID", "INDETERMINATE", "INVALID"}}
+	fieldVendor    = Field{Name: "vendor", Summary: "who has it signed, by its name in the configuration", OneOf: []string{"certyneo", "sdf"}}
+	fieldEnvelope  = Field{Name: "envelope", Summary: "the vendor's ID of the envelope"}
+	fieldThen      = Field{Name: "at", Summary: "when, in UTC and by the vendor's clock"}
 	fieldURL       = Field{Name: "url", Summary: "the CRM's own page of the file: whoever opens it logs in there"}
 )
 
@@ -82,6 +85,9 @@ var (
 // Catalogue are all events: in the order of a deal's way, then what is about no deal, then what only operators are told.
 var Catalogue = []EventType{
 	ofDeal("envelope.created", "a record entered the stage of a rule and was taken in"),
+	ofDeal("envelope.sent", "the vendor that is to have it signed has sent it to those who sign", fieldVendor, fieldEnvelope, fieldThen),
+	ofDeal("recipient.viewed", "one of those who are to sign at the vendor has opened it", fieldVendor, fieldEnvelope, fieldThen),
+	ofDeal("recipient.signed", "one of those who are to sign at the vendor has signed", fieldVendor, fieldEnvelope, fieldThen),
 	ofDeal("crm.drift_detected", "the record was edited before it was sealed: it is read anew"),
 	ofDeal("document.signed", "the contract has its seal", fieldSHA256, fieldAlgorithm),
 	ofDeal("document.validated", "the sealed contract was verified, before anybody is given it", fieldVerdict, fieldLevel),

@@ -18,8 +18,7 @@ type Format struct {
 	body  func(e Event, name string) any
 }
 
-// Formats are those that there are. Names that have no event of ours yet come with other signers; an endpoint may ask for
-// them already.
+// Formats are those that there are.
 var Formats = []Format{
 	{Name: "native", body: nativeBody},
 	{Name: "sdf", body: sdfBody, names: map[string]string{
@@ -157,7 +156,12 @@ func certyneoBody(e Event, name string) any {
 	if e.Title != "" {
 		data["title"] = e.Title
 	}
-	if e.Type == "envelope.completed" {
+	switch e.Type {
+	case "envelope.declined":
+		data["decline_reason"] = e.Data["reason"]
+	case "envelope.expired": // the vendor's list has addresses of people, and is not kept
+		data["missing_signers"] = []string{}
+	case "envelope.completed":
 		data["completed_at"], data["signers"], data["proof_pdf_url"] = written(e.At), []string{}, e.Data["url"]
 		delete(data, "url")
 	}
