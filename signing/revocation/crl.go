@@ -2,7 +2,6 @@ package revocation
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
@@ -150,8 +149,8 @@ func (p listParts) entriesOf(cert *x509.Certificate) (own []byte, err error) {
 			!entry.ReadOptionalASN1(&extensions, &present, casn1.SEQUENCE) || !entry.Empty() {
 			return nil, errList
 		}
-		if indirect, err := namesIssuer(extensions); indirect || err != nil {
-			return nil, cmp.Or(err, errIndirect)
+		if err := checkEntryExtensions(extensions); err != nil {
+			return nil, err
 		}
 		if bytes.Equal(serial, wanted) {
 			if n++; n > maxOwnEntries {
@@ -174,19 +173,22 @@ func shortest(element cryptobyte.String) bool {
 	return len(content) == 1 || content[0] != 0 && content[0] != 0xff || (content[0] == 0) == (content[1] >= 0x80)
 }
 
-// namesIssuer looks through the extensions of an entry for the one that says whose certificate it is about.
-func namesIssuer(extensions cryptobyte.String) (bool, error) {
+// checkEntryExtensions refuses entries that say whose certificate they are about, and those with a critical extension whose meaning
+// is not known here: a list with such an entry says nothing of any certificate (RFC 5280, section 5.3).
+func checkEntryExtensions(extensions cryptobyte.String) error {
 	for !extensions.Empty() {
-		var extension cryptobyte.String
-		var oid asn1.ObjectIdentifier
-		if !extensions.ReadASN1(&extension, casn1.SEQUENCE) || !extension.ReadASN1ObjectIdentifier(&oid) {
-			return false, errList
+		oid, critical, _, ok := readExtension(&extensions)
+		if !ok {
+			return errList
 		}
-		if oid.Equal(oidCRLIssuer) {
-			return true, nil
+		switch {
+		case oid.Equal(oidCRLIssuer):
+			return errIndirect
+		case critical && !oid.Equal(oidReason) && !oid.Equal(oidInvalidity):
+			return fmt.Errorf("has an entry with the critical extension %s, whose meaning is not known here", oid)
 		}
 	}
-	return false, nil
+	return nil
 }
 
 func checkListExtension(oid asn1.ObjectIdentifier, critical bool, value []byte, cert *x509.Certificate) error {

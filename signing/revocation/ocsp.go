@@ -171,8 +171,8 @@ var hashes = map[string]crypto.Hash{
 	"1.3.14.3.2.26": crypto.SHA1, "2.16.840.1.101.3.4.2.1": crypto.SHA256, "2.16.840.1.101.3.4.2.2": crypto.SHA384, "2.16.840.1.101.3.4.2.3": crypto.SHA512,
 }
 
-// readNonce looks through the extensions of the response.
-func readNonce(data cryptobyte.String) ([]byte, error) {
+// readNonce looks through the extensions of the response. One that is critical has to be known (RFC 6960, section 4.4).
+func readNonce(data cryptobyte.String) (nonce []byte, err error) {
 	var extensions, list cryptobyte.String
 	var present bool
 	if !data.ReadOptionalASN1(&extensions, &present, explicit(1)) || !data.Empty() {
@@ -185,22 +185,20 @@ func readNonce(data cryptobyte.String) ([]byte, error) {
 		return nil, errForm
 	}
 	for !list.Empty() {
-		var extension, value cryptobyte.String
-		var oid asn1.ObjectIdentifier
-		var critical bool
-		if !list.ReadASN1(&extension, casn1.SEQUENCE) || !extension.ReadASN1ObjectIdentifier(&oid) ||
-			!extension.ReadOptionalASN1Boolean(&critical, casn1.BOOLEAN, false) || !extension.ReadASN1(&value, casn1.OCTET_STRING) {
+		oid, critical, value, ok := readExtension(&list)
+		if !ok {
 			return nil, errForm
 		}
-		if oid.Equal(oidNonce) {
-			var nonce []byte
+		switch {
+		case oid.Equal(oidNonce) && nonce == nil:
 			if !value.ReadASN1Bytes(&nonce, casn1.OCTET_STRING) {
 				return nil, errForm
 			}
-			return nonce, nil
+		case critical:
+			return nil, fmt.Errorf("it has the critical extension %s, whose meaning is not known here", oid)
 		}
 	}
-	return nil, nil
+	return nonce, nil
 }
 
 func explicit(n uint8) casn1.Tag { return casn1.Tag(n).ContextSpecific().Constructed() }

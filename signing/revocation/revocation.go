@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
+	casn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // Kind tells the two sorts of evidence apart.
@@ -58,6 +59,8 @@ var (
 	oidCRLIssuer  = asn1.ObjectIdentifier{2, 5, 29, 29}                  // certificate issuer of an entry (RFC 5280, 5.3.3)
 	oidCutoff     = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 6} // id-pkix-ocsp-archive-cutoff (RFC 6960, 4.4.4)
 	oidExpired    = asn1.ObjectIdentifier{2, 5, 29, 60}                  // expired certificates on the list (ITU-T X.509)
+	oidReason     = asn1.ObjectIdentifier{2, 5, 29, 21}                  // reason of an entry (RFC 5280, 5.3.1)
+	oidInvalidity = asn1.ObjectIdentifier{2, 5, 29, 24}                  // since when an entry's key may be known to others (RFC 5280, 5.3.2)
 	oidCRLNumber  = asn1.ObjectIdentifier{2, 5, 29, 20}
 	oidCRLAuthKey = asn1.ObjectIdentifier{2, 5, 29, 35}
 )
@@ -138,4 +141,12 @@ func rememberedSince(value []byte) (at time.Time, err error) {
 		return at, errors.New("says since when it remembers certificates that ended in a way that cannot be read")
 	}
 	return at, nil
+}
+
+// readExtension reads an Extension (RFC 5280, section 4.1) up to its value.
+func readExtension(list *cryptobyte.String) (oid asn1.ObjectIdentifier, critical bool, value cryptobyte.String, ok bool) {
+	var one cryptobyte.String
+	ok = list.ReadASN1(&one, casn1.SEQUENCE) && one.ReadASN1ObjectIdentifier(&oid) &&
+		(!one.PeekASN1Tag(casn1.BOOLEAN) || one.ReadASN1Boolean(&critical)) && one.ReadASN1(&value, casn1.OCTET_STRING) && one.Empty()
+	return oid, critical, value, ok
 }

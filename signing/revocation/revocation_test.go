@@ -261,6 +261,27 @@ func TestAnswersOfTheWrongPeopleOrAboutOthersAreRefused(t *testing.T) {
 	}
 }
 
+// TestWhatIsCriticalInAnAnswerHasToBeKnown looks at the extensions of a response, which package ocsp passes over.
+func TestWhatIsCriticalInAnAnswerHasToBeKnown(t *testing.T) {
+	unknown := asn1.ObjectIdentifier{1, 2, 3}
+	nonce := pkix.Extension{Id: oidNonce, Value: der(t, []byte("nonce"))}
+	for name, c := range map[string]struct {
+		list []pkix.Extension
+		ok   bool
+	}{
+		"a nonce":                           {[]pkix.Extension{nonce}, true},
+		"one that may be passed over":       {[]pkix.Extension{{Id: unknown, Value: []byte{5, 0}}, nonce}, true},
+		"a critical one before the nonce":   {[]pkix.Extension{{Id: unknown, Critical: true, Value: []byte{5, 0}}, nonce}, false},
+		"a critical one behind the nonce":   {[]pkix.Extension{nonce, {Id: unknown, Critical: true, Value: []byte{5, 0}}}, false},
+		"a nonce that has to be understood": {[]pkix.Extension{{Id: oidNonce, Critical: true, Value: nonce.Value}}, true},
+	} {
+		got, err := readNonce(der(t, asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 1, IsCompound: true, Bytes: der(t, c.list)}))
+		if (err == nil) != c.ok || c.ok && string(got) != "nonce" || !c.ok && !strings.Contains(err.Error(), "1.2.3") {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
 func TestListsThatDoNotSayEnoughAreRefused(t *testing.T) {
 	a, other := serve(t, pki.Options{}), serve(t, pki.Options{})
 	cert, issuer := a.Signer.Certificate, a.Issuing
@@ -276,9 +297,10 @@ func TestListsThatDoNotSayEnoughAreRefused(t *testing.T) {
 		return []pkix.Extension{{Id: oidScope, Critical: true, Value: der(t, parts)}}
 	}
 	for name, c := range map[string]struct {
-		by   *pki.Identity
-		more []pkix.Extension
-		want string // empty: it is good
+		by    *pki.Identity
+		more  []pkix.Extension
+		entry []pkix.Extension // of the entry of another certificate
+		want  string           // empty: it is good
 	}{
 		"a plain list":                 {by: issuer},
 		"a list of this point":         {by: issuer, more: scope(point(cert.CRLDistributionPoints[0]))},
@@ -291,10 +313,17 @@ func TestListsThatDoNotSayEnoughAreRefused(t *testing.T) {
 		"a scope that cannot be read":  {by: issuer, more: []pkix.Extension{{Id: oidScope, Critical: true, Value: []byte{0x30}}}, want: "cannot be read"},
 		"changes only":                 {by: issuer, more: []pkix.Extension{{Id: oidDeltaCRL, Critical: true, Value: []byte{2, 1, 1}}}, want: "changes only"},
 		"a critical unknown extension": {by: issuer, more: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}}}, want: "1.2.3"},
-		"a list of another authority":  {by: other.Issuing, want: "not signed by the issuer"},
-		"a list of the root":           {by: a.Root, want: "another issuer"},
+		"an entry with what is known": {by: issuer, entry: []pkix.Extension{{Id: oidInvalidity, Critical: true, Value: der(t, time.Now().UTC())},
+			{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: []byte{5, 0}}}},
+		"an entry with a critical unknown extension": {by: issuer, entry: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}}}, want: "1.2.3"},
+		"an entry of another issuer":                 {by: issuer, entry: []pkix.Extension{{Id: oidCRLIssuer, Critical: true, Value: []byte{0x30, 0}}}, want: "other issuers"},
+		"a list of another authority":                {by: other.Issuing, want: "not signed by the issuer"},
+		"a list of the root":                         {by: a.Root, want: "another issuer"},
 	} {
 		list := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour), ExtraExtensions: c.more}
+		if c.entry != nil {
+			list.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: big.NewInt(1), RevocationTime: time.Now(), ExtraExtensions: c.entry}}
+		}
 		crl, err := x509.CreateRevocationList(rand.Reader, list, c.by.Certificate, c.by.Key)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)

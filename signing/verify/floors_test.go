@@ -75,6 +75,64 @@ func TestAWeakKeyAboveTheSignerProvesNothing(t *testing.T) {
 	}
 }
 
+// authorityBelow is one that an authority of the test has certified, with its key.
+func authorityBelow(t *testing.T, name string, by *x509.Certificate, key crypto.Signer) (*x509.Certificate, *ecdsa.PrivateKey) {
+	t.Helper()
+	own := newKey(t)
+	return issue(t, own.Public(), by, key, func(c *x509.Certificate) {
+		c.Subject.CommonName, c.IsCA, c.BasicConstraintsValid, c.KeyUsage = name, true, true, x509.KeyUsageCertSign
+	}), own
+}
+
+// TestNamesakesKeepNoChainFromBeingFound has certificates beside a signature that bear the name of its authority, and are another's.
+func TestNamesakesKeepNoChainFromBeingFound(t *testing.T) {
+	stranger, rootKey := authority(), newKey(t)
+	self := &x509.Certificate{Subject: pkix.Name{CommonName: "Root"}}
+	root := issue(t, rootKey.Public(), self, rootKey, func(c *x509.Certificate) {
+		c.Subject, c.IsCA, c.BasicConstraintsValid, c.KeyUsage = self.Subject, true, true, x509.KeyUsageCertSign
+	})
+	upper, upperKey := authorityBelow(t, "Upper", root, rootKey)
+	lower, lowerKey := authorityBelow(t, "Lower", upper, upperKey)
+	own := newKey(t)
+	signer := issue(t, own.Public(), lower, lowerKey, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature })
+	wrong, wrongKey := authorityBelow(t, "Upper", stranger.Root.Certificate, stranger.Root.Key)
+	var namesakes []*x509.Certificate
+	var added pades.Validation
+	for range 70 {
+		c, _ := authorityBelow(t, "Lower", wrong, wrongKey)
+		namesakes, added.Certs = append(namesakes, c), append(added.Certs, c.Raw)
+	}
+	with := func(chain ...*x509.Certificate) sealing {
+		return sealing{key: own, chain: append([]*x509.Certificate{signer}, chain...)}
+	}
+	trusted := verify.Options{Roots: []*x509.Certificate{root}}
+	operators := trusted
+	operators.Intermediates = []*x509.Certificate{lower, upper}
+	for name, c := range map[string]struct {
+		doc     []byte
+		options verify.Options
+	}{
+		"the operator names its authorities":        {storing(t, seal(t, contract(), with(namesakes[:60]...)), added), operators},
+		"the signature has its authorities":         {storing(t, seal(t, contract(), with(lower, upper)), added), trusted},
+		"another signature has the wrong authority": {seal(t, seal(t, contract(), with(namesakes[0], wrong)), with(lower, upper)), trusted},
+		"another signature has the right authority": {seal(t, seal(t, contract(), with(lower, upper)), with(namesakes[0], wrong)), trusted},
+		"a document time-stamp covers its authorities": {storing(t, update(t, archived(t, storing(t, seal(t, contract(), with()), pades.Validation{Certs: [][]byte{lower.Raw, upper.Raw}}), stranger), dropStore(t)), added),
+			verify.Options{Roots: []*x509.Certificate{root, stranger.Root.Certificate}}},
+		"the signature has them in another sequence": {seal(t, contract(), with(append(slices.Clone(namesakes[:10]), upper, lower)...)), trusted},
+	} {
+		good := 0
+		r := check(t, c.doc, c.options)
+		for i := range r.Signatures {
+			if r.Signatures[i].Kind == verify.KindSignature && r.Signatures[i].Verdict == verify.Valid {
+				good++
+			}
+		}
+		if good == 0 {
+			t.Errorf("%s: no signature is valid: %s", name, explain(r))
+		}
+	}
+}
+
 // TestACertificationThatSaysNothingKnownPermitsNothing: a reader that takes 7 for more than 3 permits everything.
 func TestACertificationThatSaysNothingKnownPermitsNothing(t *testing.T) {
 	a := authority()

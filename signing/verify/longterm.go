@@ -86,15 +86,16 @@ func newSecurity() *security {
 
 func (s *security) empty() bool { return len(s.certs)+len(s.evidence) == 0 }
 
-// readStores reads the stores of all revisions that count: that of now, and those that are proven by a document time-stamp, whatever became of them.
+// readStores reads the stores of all revisions that count: those that are proven by a document time-stamp, whatever became of them, and that of now,
+// to which anybody may have added.
 func (v *verifier) readStores() error {
-	ends := []int64{v.file.Size()}
+	var ends []int64
 	for _, c := range v.checks {
 		if c.sound && c.Kind == KindDocumentTimestamp {
 			ends = append(ends, c.covers.end)
 		}
 	}
-	for _, end := range ends {
+	for _, end := range append(ends, v.file.Size()) {
 		s, err := v.storeOf(end)
 		if err != nil {
 			return err

@@ -21,6 +21,7 @@ type trust struct {
 	tries           int // pieces of evidence that may still be tried on certificates
 	work            int // that chains may still take, in checks of one signature with RSA-4096
 	refused         map[refusedKey]error
+	sums            map[*x509.Certificate][sha256.Size]byte
 }
 
 type chainKey struct {
@@ -29,18 +30,19 @@ type chainKey struct {
 	usage x509.ExtKeyUsage
 }
 
-// refusedKey is a chain that was not found: at other times it may be.
+// refusedKey is a chain that was not found: at other times it may be, and among other certificates.
 type refusedKey struct {
 	chainKey
 	at    time.Time
-	among int // how many certificates could have been in it
+	among [sha256.Size]byte // the certificates that could have been in it
 }
 
-// The budget of a document for chains: how much work in all, for how many certificates that could stand above one, and how many
-// signatures crypto/x509 checks at most in one search.
+// The budget of a document for chains: how much work in all, for how many certificates that could stand above one, how many of them
+// by the same name, and how many signatures crypto/x509 checks at most in one search.
 const (
 	maxChainWork   = 1600
 	maxCandidates  = 64
+	maxNamesakes   = 16
 	maxChainChecks = 100
 )
 
@@ -55,18 +57,28 @@ func newTrust(o Options) *trust {
 	return &trust{
 		roots: poolOf(o.Roots), tsaRoots: poolOf(o.TSARoots), intermediates: o.Intermediates, all: newSecurity(),
 		known: map[chainKey][][]*x509.Certificate{}, evidence: map[evidenceKey]evidenceResult{}, tries: maxEvidenceTries,
-		work: maxChainWork, refused: map[refusedKey]error{},
+		work: maxChainWork, refused: map[refusedKey]error{}, sums: map[*x509.Certificate][sha256.Size]byte{},
 	}
+}
+
+// sum is the SHA-256 of a certificate, which may have a megabyte and be asked for with each signature; once.
+func (t *trust) sum(c *x509.Certificate) [sha256.Size]byte {
+	sum, known := t.sums[c]
+	if !known {
+		sum = sha256.Sum256(c.Raw)
+		t.sums[c] = sum
+	}
+	return sum
 }
 
 // chains leads a certificate to trusted roots, all of it valid at that time and none of its keys below the floor.
 func (t *trust) chains(cert *x509.Certificate, embedded []*x509.Certificate, roots *x509.CertPool, at time.Time, usage x509.ExtKeyUsage) ([][]*x509.Certificate, error) {
-	key := chainKey{sha256.Sum256(cert.Raw), roots, usage}
+	key := chainKey{t.sum(cert), roots, usage}
 	if known := validAt(t.known[key], at); len(known) > 0 {
 		return known, nil
 	}
-	above := candidates(cert, slices.Concat(embedded, t.all.certs, t.intermediates))
-	miss := refusedKey{key, at, len(above)}
+	above := t.candidates(cert, slices.Concat(t.intermediates, embedded, t.all.certs))
+	miss := refusedKey{key, at, t.sumOf(above)}
 	if err := t.refused[miss]; err != nil {
 		return nil, err
 	}
@@ -98,24 +110,46 @@ func (t *trust) build(cert *x509.Certificate, above []*x509.Certificate, roots *
 	return strong, nil
 }
 
-// candidates are those that could stand above a certificate by their names, the nearest first: what else a document carries
-// costs a search nothing.
-func candidates(cert *x509.Certificate, all []*x509.Certificate) (above []*x509.Certificate) {
+// candidates are those that could stand above a certificate by their names: what else a document carries costs a search nothing.
+// Whoever adds to a document may add any number by the name of an authority, so that of each name the first few count, and the
+// issuers of the first of them come before those of the next.
+func (t *trust) candidates(cert *x509.Certificate, all []*x509.Certificate) (above []*x509.Certificate) {
 	byName := map[string][]*x509.Certificate{}
 	for _, c := range all {
 		byName[string(c.RawSubject)] = append(byName[string(c.RawSubject)], c)
 	}
-	for next, last := 0, cert; ; next++ {
-		above = append(above, byName[string(last.RawIssuer)]...)
-		delete(byName, string(last.RawIssuer))
-		if len(above) >= maxCandidates {
-			return above[:maxCandidates]
+	seen := map[[sha256.Size]byte]bool{}
+	var climb func(from *x509.Certificate)
+	climb = func(from *x509.Certificate) {
+		namesakes := byName[string(from.RawIssuer)]
+		delete(byName, string(from.RawIssuer))
+		first := len(above)
+		for _, c := range namesakes {
+			if len(above) == maxCandidates || len(above)-first == maxNamesakes {
+				break
+			}
+			if sum := t.sum(c); !seen[sum] {
+				seen[sum] = true
+				above = append(above, c)
+			}
 		}
-		if next == len(above) {
-			return above
+		for _, c := range above[first:len(above):len(above)] {
+			climb(c)
 		}
-		last = above[next]
 	}
+	climb(cert)
+	return above
+}
+
+// sumOf tells sets of certificates apart, and their order.
+func (t *trust) sumOf(certs []*x509.Certificate) (sum [sha256.Size]byte) {
+	h := sha256.New()
+	for _, c := range certs {
+		one := t.sum(c)
+		h.Write(one[:])
+	}
+	h.Sum(sum[:0])
+	return sum
 }
 
 // searchWork is what a search may take: each certificate may be tried below each other one.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
@@ -32,6 +33,9 @@ const (
 	longestForwarded = 8 << 10
 	// mostBetween is how many certificates are read of a chain.
 	mostBetween = 5
+	// largestRSA is what TLS takes of whoever connects by itself, in bits: what a proxy forwards is checked with these keys, and the time
+	// grows with the square.
+	largestRSA = 8192
 	// mostRefusals bounds how many kinds of refused certificates are counted between two entries of the audit log.
 	mostRefusals = 1000
 )
@@ -198,6 +202,9 @@ func parsed(header string, der []byte) (*x509.Certificate, error) {
 	c, err := x509.ParseCertificate(der)
 	if err != nil {
 		return nil, fmt.Errorf("%s holds no X.509 certificate", header) // what the parser says may hold a name
+	}
+	if key, ok := c.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > largestRSA {
+		return nil, fmt.Errorf("%s holds an RSA key of more than %d bits", header, largestRSA)
 	}
 	return c, nil
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -53,6 +54,22 @@ func issue(t testing.TB, by *issued, change func(*x509.Certificate)) *issued {
 	return made
 }
 
+// withRSA is a certificate for an RSA key of so many bits that nobody has.
+func withRSA(t testing.TB, by *issued, bits int) *issued {
+	t.Helper()
+	modulus := new(big.Int).Lsh(big.NewInt(1), uint(bits))
+	c := &x509.Certificate{SerialNumber: big.NewInt(8), Subject: by.Subject, NotBefore: by.NotBefore, NotAfter: by.NotAfter, IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, c, by.Certificate, &rsa.PublicKey{N: modulus.Sub(modulus, big.NewInt(1)), E: 65537}, by.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &issued{Certificate: made}
+}
+
 func ca(c *x509.Certificate) { c.IsCA, c.ExtKeyUsage = true, nil }
 
 func escaped(certs ...*issued) string {
@@ -74,6 +91,7 @@ func TestAForwardedCertificateIsReadInBothForms(t *testing.T) {
 	early := issue(t, root, func(c *x509.Certificate) { c.NotBefore = atTheTime.Add(time.Minute) })
 	server := issue(t, root, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
 	stranger := issue(t, nil, nil)
+	usual, huge := withRSA(t, root, largestRSA), withRSA(t, root, largestRSA+8)
 	roots := x509.NewCertPool()
 	roots.AddCert(root.Certificate)
 	const ok = http.StatusOK
@@ -121,6 +139,10 @@ func TestAForwardedCertificateIsReadInBothForms(t *testing.T) {
 		"nothing":                    {HeaderDER, []string{"::"}, nil, 400, nil},
 		"one colon":                  {HeaderDER, []string{":"}, nil, 400, nil},
 		"PEM in the header for DER":  {HeaderDER, []string{escaped(client)}, nil, 400, nil},
+		"a key as large as in TLS":   {HeaderDER, []string{sequence(deep)}, []string{sequence(usual) + "," + sequence(between)}, ok, deep},
+		"a larger key":               {HeaderDER, []string{sequence(huge)}, nil, 400, nil},
+		"a larger key in a chain":    {HeaderDER, []string{sequence(deep)}, []string{sequence(huge) + "," + sequence(between)}, 400, nil},
+		"a larger key in PEM":        {HeaderPEM, []string{escaped(huge)}, nil, 400, nil},
 		"a chain that belongs to no": {HeaderDER, nil, []string{sequence(client)}, ok, nil},
 	} {
 		h := http.Header{c.header: c.values, headerChain: c.chain}
