@@ -133,6 +133,9 @@ type Page struct {
 	// Refused are objects whose histories cannot be read while those of others can. Next passes over nothing of theirs: once they
 	// can be read again, they are read from where they were left.
 	Refused []RefusedObject
+	// Unread are objects of which not every record was seen once so far, on the last page of a round: what was read of the others
+	// is all there is, and the next round goes on with these, too.
+	Unread []string
 	// More is true when the connector knows that more is waiting, so the caller should not sleep first.
 	More bool
 }

@@ -107,8 +107,10 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 	for _, o := range page.Refused {
 		p.refused = append(slices.DeleteFunc(p.refused, func(was deal.RefusedObject) bool { return was.Object == o.Object }), o)
 	}
-	if p.more = page.More; page.More {
+	if page.More || len(page.Unread) > 0 {
 		p.state.Lag = p.Now().Sub(page.Next.Since)
+	}
+	if p.more = page.More; page.More {
 		return true, nil
 	}
 	refused := p.refused
@@ -116,7 +118,7 @@ func (p *poller) once(ctx context.Context) (more bool, err error) {
 	if len(refused) > 0 {
 		return false, &withoutObjectsError{refused}
 	}
-	return false, nil
+	return len(page.Unread) > 0, nil
 }
 
 // withoutObjectsError is a poll that has succeeded but for some objects, whose histories the CRM does not let us read.

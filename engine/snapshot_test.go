@@ -222,6 +222,72 @@ func TestAPassSaysOfWhichRulesItFindsNoMissedEntries(t *testing.T) {
 	}
 }
 
+// While a large object is read for the first time deals of others are noticed and sealed, over a restart; the object's own wait until
+// all of it was seen where that is the question, and what enters meanwhile is proven to.
+func TestOtherObjectsDoNotWaitForAFirstReading(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	rules := func(d *daemon) *daemon {
+		d.infers()
+		memo := w.rule()
+		memo.StartFrom = w.clock.Now()
+		d.Tenants[0].Rules = append(d.Tenants[0].Rules, memo)
+		d.Tenants[0].Guard = deal.Guard{Rules: map[string]deal.RuleGuard{"memo": {FirstRun: 20}, "order": {FirstRun: 20}}}
+		d.pollers = []*poller{d.newPoller(&d.Tenants[0])}
+		return d
+	}
+	order := w.order(orderDraft)
+	account := w.id(w.org.CreateAccount(map[string]any{"Name": canary}))
+	for range 2600 { // more than a turn
+		w.id(w.org.Create("Order", map[string]any{"AccountId": account, "EffectiveDate": "2026-12-01", "Status": orderActive}))
+	}
+	w.clock.advance(time.Hour)
+	d := rules(w.daemon())
+	page := func() bool {
+		t.Helper()
+		d.init()
+		more, err := d.pollers[0].once(t.Context())
+		must(t, err)
+		d.pollers[0].note(t.Context(), err)
+		return more
+	}
+	page()
+	w.turn(order, orderActive) // it was read before
+	won := w.won()
+	pages := 1
+	for ; len(d.all()) == 0; pages++ {
+		if !page() {
+			t.Fatalf("the reading has ended with page %d, and the deal was not noticed", pages)
+		}
+		if pages == 3 { // a death in the middle
+			dir := d.dir
+			d.close()
+			d = rules(w.daemonIn(dir))
+		}
+	}
+	d.finish()
+	if tx, _ := d.next(); tx != "" {
+		t.Errorf("%s still waits", tx)
+	}
+	w.wantContracts(won, 1)
+	w.wantContracts(order, 0)
+	if polls, err := d.store.Polls(t.Context()); err != nil || len(polls) != 1 || polls[0].Lag == 0 {
+		t.Errorf("that the reading goes on is not told: %+v, %v", polls, err)
+	}
+	for page() {
+		if pages++; pages > 20 {
+			t.Fatal("the reading has no end")
+		}
+	}
+	d.finish()
+	w.wantContracts(order, 1)
+	w.wantUses(2)
+	for tx := range d.all() {
+		d.wantDone(d.load(tx))
+	}
+	d.wantNothingNew("all was seen")
+}
+
 // The filter is asked once, when the entry is inferred.
 func TestAFilterLeavesOutInferredEntries(t *testing.T) {
 	t.Parallel()

@@ -191,7 +191,8 @@ func (t *txn) beginFirstRun(tenant deal.TenantID, rule string) error {
 }
 
 // endFirstRuns ends the first runs of the rules that a page was read with, if it is the last of them: what was held until
-// all was counted goes on, unless it was too much. That is at most as many deals as first_run allows.
+// all was counted goes on, unless it was too much. That is at most as many deals as first_run allows. A rule whose object was not
+// read as a whole waits for that.
 func (t *txn) endFirstRuns(n deal.Noticing) error {
 	if n.Page.More {
 		return nil
@@ -201,7 +202,7 @@ func (t *txn) endFirstRuns(n deal.Noticing) error {
 		return err
 	}
 	for _, rule := range running {
-		if _, watched := n.Watches[rule]; !watched {
+		if w, watched := n.Watches[rule]; !watched || slices.Contains(n.Page.Unread, w.Object) {
 			continue
 		}
 		if err := t.exec(`UPDATE guards SET first = 0 WHERE tenant = $1 AND rule = $2`, n.Tenant, rule); err != nil {

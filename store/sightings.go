@@ -108,7 +108,7 @@ func (t *txn) see(n deal.Noticing) error {
 		return nil
 	}
 	for _, w := range n.Watches {
-		if !w.Snapshot {
+		if !w.Snapshot || slices.Contains(n.Page.Unread, w.Object) {
 			continue
 		}
 		if err := t.exec(`UPDATE activations SET seen = 1 WHERE account = $1 AND rule = $2 AND object = $3 AND pipeline = $4 AND stage = $5 AND seen = 0`,

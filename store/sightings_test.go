@@ -143,6 +143,41 @@ func TestWhatMayHaveEnteredBeforeTheRuleIsUnproven(t *testing.T) {
 	}
 }
 
+// The first reading of an object may take many rounds, in which others come to their end: what it finds is not taken for proven by what
+// is still to be seen, and its first run is not over.
+func TestAFirstReadingIsNotOverBeforeAllIsSeen(t *testing.T) {
+	s, _ := newStore(t)
+	l := newLookout(t, s, acme, map[string]string{"order": "Activated"})
+	take := func(unread []string, next int, seen ...deal.Sighting) deal.Sealing {
+		t.Helper()
+		n := l.page(minute(next), seen...)
+		n.Page.Unread, n.Guard = unread, deal.Guard{Rules: map[string]deal.RuleGuard{"order": {FirstRun: 5}}}
+		fresh, err := s.Notice(t.Context(), n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(fresh) == 0 {
+			return deal.Sealing{}
+		}
+		return *load(t, s, fresh[0])
+	}
+	order1, order2 := order("one", "Draft", -99, -60), order("two", "Draft", -99, -60)
+	take([]string{"Order"}, -5, order1, order2)
+	order1.Stage, order1.Stamp = "Activated", minute(3)
+	one := take([]string{"Order"}, -5, order1)
+	if !one.Change.Inferred.Unproven || one.Condition != deal.Held {
+		t.Errorf("before all was seen it is %+v and %s", one.Change.Inferred, one.Condition)
+	}
+	take([]string{"Quote"}, -5)
+	order2.Stage, order2.Stamp = "Activated", minute(4)
+	if two := take(nil, 6, order2); two.Change.Inferred.Unproven || two.Condition != deal.Running {
+		t.Errorf("after that it is %+v and %s", two.Change.Inferred, two.Condition)
+	}
+	if is := load(t, s, one.Tx); is.Condition != deal.Running {
+		t.Errorf("the first run is over, and what it has found is %s: %s", is.Condition, is.Reason)
+	}
+}
+
 // A rule that is taken out and put back finds what has entered meanwhile, as it would in a history, although another rule has
 // had the object polled. A stage that was edited begins anew.
 func TestARuleThatIsPutBackFindsWhatHasEnteredMeanwhile(t *testing.T) {

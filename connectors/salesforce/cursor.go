@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -38,23 +39,31 @@ type scan struct {
 	// object is whole, which says that each of its records has been seen. Only that is stored.
 	inferred, whole []string
 	changedFrom     time.Time
+	// places are where the first readings of inferred objects go on, which take turns with what else is watched: pages is how many
+	// this one has read.
+	places map[string]position
+	pages  int
 	// ended: it has reached its end, and is kept for what the next one has to make up for.
 	ended bool
 }
 
 // start is where the history begins that is being read.
 func (s scan) start() time.Time {
+	from := s.from
 	if slices.Contains(s.inferred, s.kind.name) {
-		if slices.Contains(s.whole, s.kind.name) {
-			return s.changedFrom
+		if s.isFirst() {
+			return time.Time{}
 		}
-		return time.Time{}
+		from = s.changedFrom
 	}
-	if s.ahead.Before(s.from) || slices.Contains(s.behind, s.kind.name) {
-		return s.from
+	if s.ahead.Before(from) || slices.Contains(s.behind, s.kind.name) {
+		return from
 	}
 	return s.ahead
 }
+
+// isFirst reports whether not every record of the inferred object was seen so far.
+func (s scan) isFirst() bool { return !slices.Contains(s.whole, s.kind.name) }
 
 // position orders the rows of the history: by stamp, then by ID.
 type position struct {
@@ -76,11 +85,34 @@ type scanState struct {
 	Behind  []string `json:"behind,omitempty"`
 	Refused []string `json:"refused,omitempty"`
 	Whole   []string `json:"whole,omitempty"`
+
+	Places map[string]storedPosition `json:"places,omitempty"`
+	Pages  int                       `json:"pages,omitempty"`
+}
+
+// storedPosition is the stored form of a position.
+type storedPosition struct {
+	At string `json:"at"`
+	ID string `json:"id"`
+}
+
+func (p storedPosition) position() (at position, err error) {
+	if at.at, err = time.Parse(queryTime, p.At); err != nil {
+		return at, errors.New("has a time that cannot be read")
+	}
+	at.id, err = CanonicalID(p.ID)
+	return at, err
 }
 
 // state stores the scan for deal.Cursor.
 func (s scan) state() string {
-	stored := scanState{From: s.from.Format(queryTime), At: s.last.at.Format(queryTime), ID: s.last.id, Watches: s.watches, Ended: s.ended, Behind: s.behind, Refused: s.refused, Whole: s.whole}
+	stored := scanState{From: s.from.Format(queryTime), At: s.last.at.Format(queryTime), ID: s.last.id, Watches: s.watches, Ended: s.ended, Behind: s.behind, Refused: s.refused, Whole: s.whole, Pages: s.pages}
+	for object, at := range s.places {
+		if stored.Places == nil {
+			stored.Places = map[string]storedPosition{}
+		}
+		stored.Places[object] = storedPosition{at.at.UTC().Format(queryTime), at.id}
+	}
 	if !s.ahead.IsZero() {
 		stored.Ahead = s.ahead.Format(queryTime)
 	}
@@ -103,7 +135,7 @@ func parseState(text string) (scan, error) {
 	if err := json.Unmarshal([]byte(text), &stored); err != nil {
 		return scan{}, errors.New("is no JSON of this connector")
 	}
-	s := scan{watches: stored.Watches, ended: stored.Ended, behind: append([]string(nil), stored.Behind...), refused: append([]string(nil), stored.Refused...), whole: append([]string(nil), stored.Whole...)}
+	s := scan{watches: stored.Watches, ended: stored.Ended, behind: append([]string(nil), stored.Behind...), refused: append([]string(nil), stored.Refused...), whole: append([]string(nil), stored.Whole...), pages: stored.Pages}
 	var errs [4]error
 	s.from, errs[0] = time.Parse(queryTime, stored.From)
 	s.last.at, errs[1] = time.Parse(queryTime, stored.At)
@@ -117,6 +149,14 @@ func parseState(text string) (scan, error) {
 		return scan{}, errors.New("has a time that cannot be read")
 	}
 	var err error
+	for object, p := range stored.Places {
+		if s.places == nil {
+			s.places = map[string]position{}
+		}
+		if s.places[object], err = p.position(); err != nil {
+			return scan{}, err
+		}
+	}
 	if s.kind, err = kindNamed(cmp.Or(stored.Object, Object)); err != nil {
 		return scan{}, err
 	}
@@ -133,6 +173,7 @@ func parseState(text string) (scan, error) {
 func (c *Connector) resume(after deal.Cursor, watches []deal.Watch) scan {
 	key := connectors.WatchesKey(watches)
 	var inferred, whole []string
+	var places map[string]position
 	for _, k := range kinds {
 		if isSnapshot(k, watches) {
 			inferred = append(inferred, k.name)
@@ -153,13 +194,15 @@ func (c *Connector) resume(after deal.Cursor, watches []deal.Watch) scan {
 		}
 		if err == nil && s.ended { // whoever stops watching an object sees no more of it, and begins anew
 			whole = slices.DeleteFunc(s.whole, func(object string) bool { return !slices.Contains(inferred, object) })
+			places = s.places
+			maps.DeleteFunc(places, func(object string, _ position) bool { return !slices.Contains(inferred, object) })
 		}
 	}
 	from := earliest(watches)
 	if overlapping := after.Since.Add(-c.cfg.Overlap); !after.Since.IsZero() && overlapping.After(from) {
 		from = overlapping
 	}
-	s := scan{from: from.UTC(), watches: key, ahead: before.ahead, behind: before.behind, inferred: inferred, whole: whole, changedFrom: changedFrom}
+	s := scan{from: from.UTC(), watches: key, ahead: before.ahead, behind: before.behind, inferred: inferred, whole: whole, changedFrom: changedFrom, places: places}
 	s.turn(watches)
 	return s
 }
@@ -180,7 +223,7 @@ func (s *scan) turn(watches []deal.Watch) bool {
 	next := slices.IndexFunc(kinds, func(k kind) bool { return k.name == s.kind.name }) + 1
 	for _, k := range kinds[next:] {
 		if len(of(k, watches)) > 0 {
-			s.kind, s.last = k, position{}
+			s.kind, s.last, s.pages = k, s.places[k.name], 0
 			return true
 		}
 	}
@@ -197,10 +240,10 @@ func (s scan) pause(after deal.Cursor) deal.Cursor {
 }
 
 // finish stores a scan that has reached the end. Without a Date header the newest stamp that was seen serves. While a
-// history is refused the cursor stays where that began, so that whatever loses the state only has more read again. So it is with
-// which objects are whole.
+// history is refused, or a first reading goes on, the cursor stays where that began, so that whatever loses the state only has more
+// read again. So it is with which objects are whole.
 func (s scan) finish(after deal.Cursor, overlap time.Duration) deal.Cursor {
-	if len(s.refused) > 0 {
+	if len(s.refused)+len(s.places) > 0 {
 		ahead := s.asOf
 		if ahead.IsZero() {
 			ahead = s.last.at
@@ -208,7 +251,7 @@ func (s scan) finish(after deal.Cursor, overlap time.Duration) deal.Cursor {
 		if ahead = ahead.Add(-overlap); ahead.After(s.ahead) {
 			s.ahead = ahead
 		}
-		s.behind, s.refused, s.last, s.asOf, s.ended = s.refused, nil, position{}, time.Time{}, true
+		s.behind, s.refused, s.last, s.pages, s.asOf, s.ended = s.refused, nil, position{}, 0, time.Time{}, true
 		return s.pause(after)
 	}
 	next := deal.Cursor{Since: after.Since}

@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -88,7 +90,7 @@ func (c *Connector) readPage(ctx context.Context, to time.Time, after deal.Curso
 		page.Changed, page.Refused = changed, refused
 		if !more {
 			if more = s.turn(watches); !more {
-				page.Next = s.finish(after, c.cfg.Overlap)
+				page.Next, page.Unread = s.finish(after, c.cfg.Overlap), slices.Sorted(maps.Keys(s.places))
 				c.listed.end(to)
 				return page, nil
 			}

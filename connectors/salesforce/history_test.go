@@ -192,7 +192,8 @@ func TestDamagedStateReadsTheWindowAgain(t *testing.T) {
 func FuzzCursorState(f *testing.F) {
 	good := scan{kind: kinds[3], from: t20, asOf: t20.Add(time.Hour), last: position{t20, "008000000000001AAA"}, watches: "0123456789abcdef"}
 	behind := scan{kind: kinds[0], from: t20, ahead: t20.Add(time.Hour), behind: []string{"Order"}, ended: true, watches: "0123456789abcdef"}
-	for _, seed := range []string{"", "{}", good.state(), behind.state(), `{"from":"x"}`, `{"from":"2026-11-20T20:00:00.000Z","at":"2026-11-20T20:00:00.000Z","id":"' OR Id != '"}`} {
+	first := scan{kind: kinds[0], from: t20, ahead: t20.Add(time.Hour), places: map[string]position{"Order": {t20, "801000000000001AAA"}}, pages: 3, watches: "0123456789abcdef"}
+	for _, seed := range []string{"", "{}", good.state(), behind.state(), first.state(), `{"from":"x"}`, `{"from":"2026-11-20T20:00:00.000Z","at":"2026-11-20T20:00:00.000Z","id":"' OR Id != '"}`} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

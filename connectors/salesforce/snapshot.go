@@ -14,7 +14,11 @@ import (
 
 // Quotes, contracts and orders whose history nobody keeps can still be looked at: each poll reads the records that were changed,
 // and the ledger compares their stages with those that it has seen before. Which records were in the stage before a rule began
-// can only be told by having seen all of them, so that the first reading of an object is of all its records.
+// can only be told by having seen all of them, so that the first reading of an object is of all its records. It takes turns with
+// the other objects, of which nothing has to wait for a million orders.
+
+// firstPages is how many pages a first reading has at a turn.
+const firstPages = 5
 
 // isSnapshot reports whether the entries of an object are inferred: all watches of one agree.
 func isSnapshot(k kind, watches []deal.Watch) bool {
@@ -57,10 +61,28 @@ func (c *Connector) readSightings(ctx context.Context, s *scan) (page deal.Page,
 	if more && s.last == start {
 		return page, false, unplaced(len(rows))
 	}
-	if !more && !slices.Contains(s.whole, s.kind.name) {
+	if !s.isFirst() {
+		return page, more, nil
+	}
+	s.pages++
+	switch {
+	case !more:
 		s.whole = append(s.whole, s.kind.name)
+		delete(s.places, s.kind.name)
+	case s.pages >= firstPages && s.last.at.Before(s.asOf.Add(-c.cfg.Overlap)):
+		s.rest()
+		more = false
 	}
 	return page, more, nil
+}
+
+// rest ends the turn of a first reading. It goes on behind its last row, which is good only where nothing is shown late any more:
+// whoever has come nearer to the present reads on to the end.
+func (s *scan) rest() {
+	if s.places == nil {
+		s.places = map[string]position{}
+	}
+	s.places[s.kind.name] = s.last
 }
 
 func sightingsQuery(s scan) string {

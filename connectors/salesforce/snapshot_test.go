@@ -101,6 +101,69 @@ func TestTheFirstReadingIsOfAllRecordsAndTheNextOfThoseThatWereChanged(t *testin
 	}
 }
 
+// What else is watched does not wait for the first reading of a large object, which goes on over restarts and misses nothing that is
+// changed meanwhile. Where rows may still be shown late it reads on.
+func TestAFirstReadingTakesTurns(t *testing.T) {
+	w := newWorldOf(t, kinds[3], "")
+	w.org.Track("Order.Status", false)
+	w.org.FreezeStamp(w.Now())
+	const turn, rest = firstPages * pageRows, 100
+	ids := w.CreateDeals(turn+rest, "Draft")
+	won, err := w.org.CreateOpportunity(nil)
+	w.must(err)
+	w.org.FreezeStamp(time.Time{})
+	w.Advance(time.Second)
+	if n, _ := newLookout(w).poll(); n != turn+rest {
+		t.Fatalf("of what was changed just now %d records are read, want all", n)
+	}
+
+	w.Advance(time.Hour)
+	l := newLookout(w)
+	l.watches = append(l.watches, watch(w.Now())...)
+	began, turns := w.Now(), 0
+	read := map[string]int{}
+	var found []string
+	for unread := []string{"Order"}; len(unread) > 0; turns++ {
+		for more := true; more; {
+			page, _ := l.look()
+			more, unread = page.More, page.Unread
+			for _, x := range page.Sightings {
+				read[x.Ref.ID]++
+			}
+			for _, x := range page.Entries {
+				found = append(found, x.Ref.ID)
+				if turns != 1 || len(read) != turn {
+					t.Errorf("an opportunity is found in turn %d, behind %d orders", turns, len(read))
+				}
+			}
+			if more && len(unread) > 0 {
+				t.Error("it is said before the end of a round what is unread")
+			}
+		}
+		if turns == 0 {
+			if len(unread) == 0 || l.cursor.Since.After(began) {
+				t.Fatalf("after a turn of %d records the cursor is %s", len(read), l.cursor)
+			}
+			w.Move(ids[0], "Activated") // it was read before
+			w.must(w.org.MoveStage(won, "Closed Won"))
+			w.Advance(time.Second)
+		}
+		l.c = w.connector(nil)
+	}
+	if turns != 2 || len(found) != 1 || len(read) != turn+rest || read[ids[0]] != 2 || l.stays[ids[0]].Stage != "Activated" {
+		t.Errorf("after %d turns %v are found, and %d orders read, %s %d times", turns, found, len(read), ids[0], read[ids[0]])
+	}
+	w.Advance(time.Hour)
+	if n, _ := l.poll(); n != 1 {
+		t.Errorf("of what was changed within the overlap %d records are read again", n)
+	}
+	w.Advance(time.Hour)
+	before := len(w.org.Requests())
+	if n, _ := l.poll(); n != 0 || len(w.org.Requests())-before != 2 {
+		t.Errorf("an idle poll reads %d records with %d calls", n, len(w.org.Requests())-before)
+	}
+}
+
 // Orders move at random, some within one second, replies are lost, and the connector begins anew: an entry follows from each move
 // that a poll can see, and from nothing else.
 func TestNoStayThatAPollCanSeeIsMissed(t *testing.T) {
