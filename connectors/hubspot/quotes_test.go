@@ -115,6 +115,20 @@ func TestACursorOfDealsAloneGoesOnWithQuotes(t *testing.T) {
 	}
 }
 
+// How far a reading has come is told by the time of its cursor, also in the midst of the first one.
+func TestTheFirstReadingOfTwoObjectsBeginsWithTheirRules(t *testing.T) {
+	w := newWorld(t, FlowToken)
+	r := both(t, w)
+	start := w.Now()
+	w.Advance(time.Minute)
+	_, err := w.portal.CreateDeal(map[string]string{"dealstage": "contractsent"})
+	w.must(err)
+	page := r.page()
+	if len(page.Entries) != 1 || !page.More || !page.Next.Since.Equal(start) {
+		t.Errorf("%d entries, more: %v; all is said to be read until %s, and the rules begin at %s", len(page.Entries), page.More, page.Next.Since, start)
+	}
+}
+
 func TestDealsArePolledWhileQuotesCannotBeSeen(t *testing.T) {
 	for _, effect := range []mock.Effect{mock.EffectForbidden, mock.EffectValidation} {
 		t.Run(string(effect), func(t *testing.T) { dealsWithoutQuotes(t, effect) })

@@ -68,7 +68,11 @@ func (c *Connector) readRound(ctx context.Context, poll bool, after deal.Cursor,
 	r, isRound := parseRound(after)
 	of := map[string]deal.Cursor{}
 	for _, on := range objects {
-		of[on.kind.name] = r.cursorOf(on.kind, after, isRound, on.kind.of(watches))
+		own := r.cursorOf(on.kind, after, isRound, on.kind.of(watches))
+		if own.Since.IsZero() { // never read; not left at zero while others are, so that a rule with an earlier date can still move it back
+			own.Since = earliest(on.kind.of(watches))
+		}
+		of[on.kind.name] = own
 	}
 	r.Of = of
 	first := max(0, slices.IndexFunc(objects, func(on *Connector) bool { return on.kind.name == r.Next }))
@@ -81,9 +85,6 @@ func (c *Connector) readRound(ctx context.Context, poll bool, after deal.Cursor,
 		}
 		page, err := on.readPage(ctx, memory, r.Of[name], on.kind.of(watches))
 		if poll && isHidden(err) && len(all.Refused) < len(objects)-1 {
-			if own := r.Of[name]; own.Since.IsZero() { // so that a rule with an earlier date can still move the cursor back
-				r.Of[name] = deal.Cursor{Since: earliest(on.kind.of(watches))}
-			}
 			all.Refused = append(all.Refused, deal.RefusedObject{Object: name, Why: err})
 			continue
 		}
