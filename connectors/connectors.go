@@ -125,7 +125,7 @@ type Historian interface {
 type Direct interface {
 	// EntriesOf returns the entries of the records, exactly as Changes would when it came to them: the same occurrences and
 	// aliases, and only those that are not older than the Since of their watch. Records that do not exist, or that are none of
-	// this CRM, have no entries. The page has no Next. At most 100 records.
+	// this CRM, have no entries; of an object that is Refused nothing is known. The page has no Next. At most 100 records.
 	EntriesOf(ctx context.Context, refs []deal.Ref, watches []deal.Watch) (deal.Page, error)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -32,13 +33,13 @@ const (
 )
 
 // lookedAt takes note for which sealings workflows wait that have named the records. A record of which something could not
-// be understood is looked at again: the workflow may be about just that.
+// be understood, or not be seen, is looked at again: the workflow may be about just that.
 func (p *poller) lookedAt(ctx context.Context, refs []deal.Ref, page deal.Page) error {
 	if p.Callbacks == nil {
 		return nil
 	}
 	for _, ref := range refs {
-		if isQuarantined(page, ref) {
+		if isQuarantined(page, ref) || isRefused(page, ref) {
 			continue
 		}
 		n, err := p.Callbacks.LookedAt(ctx, p.tenant.ID, p.account.AccountID(), ref, p.asked)
@@ -60,6 +61,10 @@ func isQuarantined(page deal.Page, ref deal.Ref) bool {
 		}
 	}
 	return false
+}
+
+func isRefused(page deal.Page, ref deal.Ref) bool {
+	return slices.ContainsFunc(page.Refused, func(o deal.RefusedObject) bool { return o.Object == ref.Object })
 }
 
 // call has workflows answered soon.

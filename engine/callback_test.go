@@ -55,9 +55,10 @@ func newWaiting(t *testing.T, answers ...error) *waiting {
 		t.Errorf("a record that nobody has looked at since the start is not asked for: %v", refs)
 	}
 	p.asked = w.now()
-	must(t, p.lookedAt(t.Context(), []deal.Ref{ref}, deal.Page{Quarantined: []deal.Quarantine{{Ref: ref}}}))
-	if x.story().ID != "" {
-		t.Error("a record that could not be understood counts as looked at")
+	for why, page := range map[string]deal.Page{"be understood": {Quarantined: []deal.Quarantine{{Ref: ref}}}, "be seen": {Refused: []deal.RefusedObject{{Object: ref.Object}}}} {
+		if must(t, p.lookedAt(t.Context(), []deal.Ref{ref}, page)); x.story().ID != "" {
+			t.Errorf("a record that could not %s counts as looked at", why)
+		}
 	}
 	must(t, p.lookedAt(t.Context(), []deal.Ref{ref}, deal.Page{}))
 	x.once(1)

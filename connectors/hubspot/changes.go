@@ -99,8 +99,13 @@ func (c *Connector) EntriesOf(ctx context.Context, refs []deal.Ref, watches []de
 		return deal.Page{}, err
 	}
 	var all deal.Page
-	for _, on := range c.all(watches) {
+	objects := c.all(watches)
+	for _, on := range objects {
 		page, err := on.entriesOf(ctx, refs, on.kind.of(watches))
+		if isHidden(err) && len(all.Refused) < len(objects)-1 { // as of a poll, which says so: it is no trouble of the others
+			all.Refused = append(all.Refused, deal.RefusedObject{Object: on.kind.name, Why: err})
+			continue
+		}
 		if err != nil {
 			return deal.Page{}, err
 		}

@@ -165,6 +165,24 @@ func dealsWithoutQuotes(t *testing.T, effect mock.Effect) {
 	}
 }
 
+// A push names deals and quotes together.
+func TestDealsThatAPushNamesAreReadWhileQuotesCannotBeSeen(t *testing.T) {
+	w := newWorld(t, FlowToken)
+	r := both(t, w)
+	d, err := w.portal.CreateDeal(map[string]string{"dealstage": "contractsent"})
+	w.must(err)
+	refs := []deal.Ref{{Object: Quotes, ID: w.quote("APPROVED")}, {Object: Object, ID: d}}
+	_, err = w.portal.SetFault(mock.Fault{Kind: mock.KindBatchRead, Path: "/quotes/", Effect: mock.EffectForbidden})
+	w.must(err)
+	page, err := r.c.EntriesOf(t.Context(), refs, r.watches)
+	if err != nil || len(page.Entries) != 1 || len(page.Refused) != 1 || page.Refused[0].Object != Quotes {
+		t.Errorf("%d entries were found, and refused: %v (%v)", len(page.Entries), page.Refused, err)
+	}
+	if _, err := r.c.EntriesOf(t.Context(), refs, r.watches[1:]); !isHidden(err) {
+		t.Errorf("where rules watch nothing else it is said that %v", err)
+	}
+}
+
 func TestAQuoteIsReadWrittenAndGivenFiles(t *testing.T) {
 	w := newWorld(t, FlowToken)
 	for _, f := range mock.WriteBackProperties() {
