@@ -35,10 +35,6 @@ func (s *server) download(w http.ResponseWriter, r *http.Request, open func(ctx 
 	fail := func(err error) {
 		s.page(func(context.Context, *http.Request) (*frame, error) { return nil, err })(w, r)
 	}
-	if p := s.mustLogIn(r); p != nil {
-		fail(p)
-		return
-	}
 	tx, err := txOf(r)
 	if err != nil {
 		fail(err)

@@ -45,16 +45,6 @@ func (s *server) start(ctx context.Context, r *http.Request) (*frame, error) {
 	return s.status(ctx, r)
 }
 
-// forReaders lets only those with a session see a page.
-func (s *server) forReaders(show func(context.Context, *http.Request) (*frame, error)) http.HandlerFunc {
-	return s.page(func(ctx context.Context, r *http.Request) (*frame, error) {
-		if p := s.mustLogIn(r); p != nil {
-			return nil, p
-		}
-		return show(ctx, r)
-	})
-}
-
 // mustLogIn is what those without a session get. A link on another site, such as the CRM, leads here without the cookie,
 // which browsers send only for what was clicked on our own pages.
 func (s *server) mustLogIn(r *http.Request) *problem {

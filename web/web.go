@@ -13,6 +13,7 @@
 package web
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"time"
@@ -74,46 +75,81 @@ func New(o Options) http.Handler {
 	}
 	s := &server{Options: o}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", s.page(s.start))
-	mux.HandleFunc("GET /login", s.page(s.askLogin))
-	mux.HandleFunc("POST /login", s.login)
-	mux.HandleFunc("POST /logout", s.logout)
-	if o.SignIn != nil {
-		mux.HandleFunc("GET /sign-in", s.beginSignIn)
-		mux.HandleFunc("GET "+signin.Back, s.signedIn)
-		mux.HandleFunc("GET /logged-out", s.page(s.loggedOut))
+	for _, d := range s.doors() {
+		mux.HandleFunc(d.pattern, s.keep(d))
 	}
-	mux.HandleFunc("GET /deals", s.forReaders(s.list))
-	mux.HandleFunc("GET /deals/{tx}", s.forReaders(s.deal))
-	mux.HandleFunc("GET /deals/{tx}/fields", s.forRole(role.Contracts, s.forReaders(s.fields)))
-	mux.HandleFunc("GET /deals/{tx}/files/{name...}", s.forRole(role.Contracts, s.file))
-	mux.HandleFunc("GET /deals/{tx}/proof", s.forRole(role.Audit, s.proof))
-	mux.HandleFunc("GET /tenants/{tenant}", s.forReaders(s.tenant))
-	mux.HandleFunc("GET /guard/{tenant}", s.forReaders(s.guarded))
-	mux.HandleFunc("GET /guard/{tenant}/{rule}", s.forReaders(s.guarded))
-	if o.Deeds != nil {
-		mux.HandleFunc("POST /tenants/{tenant}/turn", s.turn)
-		mux.HandleFunc("POST /guard/{tenant}", s.decideGuarded)
-		mux.HandleFunc("POST /guard/{tenant}/{rule}", s.decideGuarded)
-		mux.HandleFunc("POST /deals/{tx}/decide", s.decide)
-	}
-	if o.Hooks != nil {
-		mux.HandleFunc("GET /webhooks", s.forReaders(s.hooks))
-		mux.HandleFunc("GET /webhooks/deliveries/{id}", s.forReaders(s.attempts))
-		if o.Deeds != nil {
-			mux.HandleFunc("POST /webhooks/deliveries/{id}/redeliver", s.redeliver)
-		}
-	}
-	mux.HandleFunc("GET /", s.page(s.nowhere))
-	mux.HandleFunc("GET /assets/{file}", func(w http.ResponseWriter, r *http.Request) {
-		http.ServeFileFS(w, r, assets, "assets/"+r.PathValue("file"))
-	})
-	mux.HandleFunc("GET /healthz", healthy)
-	mux.HandleFunc("GET /readyz", s.ready)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{
-		// What could be collected is worth more than none: the rest is logged, and missing in the answer.
-		ErrorHandling: promhttp.ContinueOnError,
-		ErrorLog:      slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
-	}))
 	return guard(o.Hosts, http.NewCrossOriginProtection().Handler(s.recognise(mux)))
+}
+
+// door is one that the admin port answers at.
+type door struct {
+	pattern string
+	// needs is what the role of whoever asks has to have; role.Anyone: not even a session is needed.
+	needs  role.Permission
+	behind http.HandlerFunc
+}
+
+// doors are all of them. A test goes through each as everybody: a new one has to say there whom it is for.
+func (s *server) doors() []door {
+	all := []door{
+		{"GET /{$}", role.Anyone, s.page(s.start)},
+		{"GET /login", role.Anyone, s.page(s.askLogin)},
+		{"POST /login", role.Anyone, s.login},
+		{"POST /logout", role.Anyone, s.logout},
+		{"GET /deals", role.See, s.page(s.list)},
+		{"GET /deals/{tx}", role.See, s.page(s.deal)},
+		{"GET /deals/{tx}/fields", role.Contracts, s.page(s.fields)},
+		{"GET /deals/{tx}/files/{name...}", role.Contracts, s.file},
+		{"GET /deals/{tx}/proof", role.Audit, s.proof},
+		{"GET /tenants/{tenant}", role.See, s.page(s.tenant)},
+		{"GET /guard/{tenant}", role.See, s.page(s.guarded)},
+		{"GET /guard/{tenant}/{rule}", role.See, s.page(s.guarded)},
+		{"GET /", role.Anyone, s.page(s.nowhere)},
+		{"GET /assets/{file}", role.Anyone, func(w http.ResponseWriter, r *http.Request) {
+			http.ServeFileFS(w, r, assets, "assets/"+r.PathValue("file"))
+		}},
+		{"GET /healthz", role.Anyone, healthy},
+		{"GET /readyz", role.Anyone, s.ready},
+		{"GET /metrics", role.Anyone, promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{
+			// What could be collected is worth more than none: the rest is logged, and missing in the answer.
+			ErrorHandling: promhttp.ContinueOnError,
+			ErrorLog:      slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
+		}).ServeHTTP},
+	}
+	if s.SignIn != nil {
+		all = append(all, door{"GET /sign-in", role.Anyone, s.beginSignIn}, door{"GET " + signin.Back, role.Anyone, s.signedIn},
+			door{"GET /logged-out", role.Anyone, s.page(s.loggedOut)})
+	}
+	if s.Hooks != nil {
+		all = append(all, door{"GET /webhooks", role.See, s.page(s.hooks)}, door{"GET /webhooks/deliveries/{id}", role.See, s.page(s.attempts)})
+	}
+	if s.Deeds == nil {
+		return all
+	}
+	all = append(all, door{"POST /tenants/{tenant}/turn", role.Pause, s.turn},
+		door{"POST /guard/{tenant}", role.Decide, s.decideGuarded}, door{"POST /guard/{tenant}/{rule}", role.Decide, s.decideGuarded},
+		door{"POST /deals/{tx}/decide", role.Decide, s.decide}) // which looks what is decided
+	if s.Hooks != nil {
+		all = append(all, door{"POST /webhooks/deliveries/{id}/redeliver", role.TryHooks, s.redeliver})
+	}
+	return all
+}
+
+// keep lets through a door only those whom it is for.
+func (s *server) keep(d door) http.HandlerFunc {
+	if d.needs == role.Anyone {
+		return d.behind
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		p := s.mustLogIn(r)
+		if p == nil {
+			who, _ := reader(r.Context())
+			p = mustMay(who, d.needs)
+		}
+		if p != nil {
+			s.page(func(context.Context, *http.Request) (*frame, error) { return nil, p })(w, r)
+			return
+		}
+		d.behind(w, r)
+	}
 }

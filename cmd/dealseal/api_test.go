@@ -591,6 +591,11 @@ func (c *counter) at(path, tx string) string {
 func TestEachRoleMayWhatItIsMeantTo(t *testing.T) {
 	t.Parallel()
 	c := newCounter(t)
+	for _, role := range deal.TokenRoles {
+		if !slices.Contains(strings.Fields(everyRole), string(role)) {
+			t.Errorf("role %s is in no test", role)
+		}
+	}
 	for _, operation := range c.doc.operations() {
 		w, known := ways[operation]
 		if !known {

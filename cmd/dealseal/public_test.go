@@ -189,7 +189,7 @@ func TestTheListenerKnowsASenderByItsCertificate(t *testing.T) {
 		if resp.StatusCode != c.status {
 			t.Errorf("%s: answered %d, want %d", c.what, resp.StatusCode, c.status)
 		}
-		if resp.TLS.Version != tls.VersionTLS13 || resp.Header.Get("Strict-Transport-Security") == "" {
+		if resp.TLS.Version != tls.VersionTLS13 || resp.Header.Get("Strict-Transport-Security") != "max-age=63072000; includeSubDomains; preload" {
 			t.Errorf("%s: TLS %x, headers %v", c.what, resp.TLS.Version, resp.Header)
 		}
 	}
