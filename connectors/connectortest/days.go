@@ -30,9 +30,11 @@ const stuckAfter = 10 * time.Minute
 // fail in all the ways of Fail, sessions that end, a daemon that dies. Then it asks whether every stage entry was reported
 // as one transaction and no other, what cannot be read named, and whether each transaction's file is on its record once.
 //
+// A world that is [Beside] another has records of both objects moved, each batch of one of them, and rules for both.
+//
 // open makes a world inside the bubble whose clock is the bubble's: Advance sleeps, and the server is reached over a Pipe.
 // The variables DAYS_SEEDS and DAYS_SEED say how many seeds are run, and which is the first ("make days").
-func Days(t *testing.T, seeds int, open func(t *testing.T) World) {
+func Days(t *testing.T, seeds int, open func(t *testing.T, seed int) World) {
 	// Each run leaves a world behind, and collecting the garbage of many small ones costs a sixth of the time.
 	before := debug.SetGCPercent(400)
 	t.Cleanup(func() { debug.SetGCPercent(before) })
@@ -42,7 +44,7 @@ func Days(t *testing.T, seeds int, open func(t *testing.T) World) {
 			t.Parallel()
 			stuck := time.AfterFunc(stuckAfter, func() { panic(fmt.Sprintf("seed %d does not end", seed)) })
 			defer stuck.Stop()
-			synctest.Test(t, func(t *testing.T) { live(t, open(t), seed) })
+			synctest.Test(t, func(t *testing.T) { live(t, open(t, seed), seed) })
 		})
 	}
 }
@@ -59,10 +61,18 @@ func variable(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
+// Beside is a world whose account has records of another object, too, under IDs that may be those of the first. What is done to
+// the network, to sessions and to the clock of the one is done to both.
+type Beside interface {
+	World
+	Beside() World
+}
+
 // days is one run. Its mutex is never held while anything waits: that would stop the bubble's clock.
 type days struct {
 	t     *testing.T
 	w     World
+	all   []World    // w, and the one beside it
 	dice  *rand.Rand // the daemon's alone
 	start time.Time
 	rung  chan struct{}
@@ -73,16 +83,18 @@ type days struct {
 	ledger  *ledger
 	old     []deal.Cursor
 	deals   map[int]*someDeal // by the script's numbers
-	byID    map[string]*someDeal
+	byRef   map[deal.Ref]*someDeal
 	entries []*entry
 	jobs    []*delivery
-	pushed  []string
+	pushed  []deal.Ref
 	down    time.Duration // the daemon is to die for so long; negative: it is not
 	vanish  int           // how many pages it still dies with
 }
 
 // someDeal is a record as its salespeople know it.
 type someDeal struct {
+	w         World
+	ref       deal.Ref
 	id, stage string
 	into      *someDeal // what it was merged into
 	gone      bool
@@ -110,6 +122,7 @@ type entry struct {
 // delivery is what is to be done for a transaction: its file goes onto the record, and the record says so.
 type delivery struct {
 	sealing
+	w        World
 	sequence int64
 	file     deal.File
 	due      time.Time
@@ -117,8 +130,13 @@ type delivery struct {
 }
 
 func live(t *testing.T, w World, seed int) {
-	d := &days{t: t, w: w, start: w.Now(), dice: rand.New(rand.NewPCG(uint64(seed), 0xd1ce)), rung: make(chan struct{}, 1), deals: map[int]*someDeal{}, byID: map[string]*someDeal{}, down: -1}
+	d := &days{t: t, w: w, start: w.Now(), dice: rand.New(rand.NewPCG(uint64(seed), 0xd1ce)), rung: make(chan struct{}, 1), deals: map[int]*someDeal{}, byRef: map[deal.Ref]*someDeal{}, down: -1}
 	d.ledger = newLedger(t, w, w.Connector(quiet()))
+	d.all = []World{w}
+	if b, ok := w.(Beside); ok {
+		d.all = append(d.all, b.Beside())
+		d.ledger.watchOf(d.all[1], "contract-beside", d.all[1].Traits().Stage, d.ledger.watches[0].Since)
+	}
 	over, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -158,27 +176,30 @@ func (d *days) happen(h happening) {
 	d.trace("%s %v %s late=%s %s %s times=%d", h.Verb, h.Deals, h.Stage, h.Late, h.Call, h.Fault, h.Times)
 	switch h.Verb {
 	case opens:
-		ids := d.w.CreateDeals(len(h.Deals), h.Stage)
+		w := d.all[h.Deals[0]%len(d.all)]
+		stage := d.stageOf(w, h.Stage)
+		ids := w.CreateDeals(len(h.Deals), stage)
 		d.mu.Lock()
 		for i, id := range ids {
-			s := &someDeal{id: id}
-			d.deals[h.Deals[i]], d.byID[id] = s, s
-			d.entered(s, h.Stage)
+			s := d.made(w, id)
+			d.deals[h.Deals[i]] = s
+			d.entered(s, stage)
 		}
 		d.mu.Unlock()
 	case moves:
 		d.w.DelayVisibility(h.Late)
 		for _, s := range d.alive(h.Deals) {
-			d.w.Move(s.id, h.Stage)
+			stage := d.stageOf(s.w, h.Stage)
+			s.w.Move(s.id, stage)
 			d.mu.Lock()
-			d.entered(s, h.Stage)
+			d.entered(s, stage)
 			d.mu.Unlock()
 		}
 		d.w.DelayVisibility(0)
 	case edits:
 		for _, s := range d.alive(h.Deals) {
 			s.edits++
-			d.w.SetAmount(s.id, fmt.Sprintf("%d.25", 100+s.edits))
+			s.w.SetAmount(s.id, fmt.Sprintf("%d.25", 100+s.edits))
 		}
 	case spoils, deletes, merges:
 		d.end(h)
@@ -187,7 +208,8 @@ func (d *days) happen(h happening) {
 	case polls:
 		d.push(nil)
 	case fails:
-		if err := d.w.Fail(h.Call, h.Fault, h.Times); err != nil && !errors.Is(err, ErrUnsupported) {
+		w := d.all[int(h.At/time.Second)%len(d.all)]
+		if err := w.Fail(h.Call, h.Fault, h.Times); err != nil && !errors.Is(err, ErrUnsupported) {
 			d.t.Errorf("%+v: %v", h, err)
 		}
 	case heals:
@@ -214,11 +236,13 @@ func (d *days) strike(h happening) {
 		}
 	case watchesIt:
 		since := d.w.Now().Add(-h.Late).UTC()
-		d.ledger.watch("addendum", d.w.Traits().Third, since)
+		for i, w := range d.all {
+			d.ledger.watchOf(w, []string{"addendum", "addendum-beside"}[i], w.Traits().Third, since)
+		}
 		for i := range d.old { // a state from before the rule began has it begin anew
 			d.old[i] = d.old[i].Rewind(since)
 		}
-		for _, s := range d.byID { // what had ended before the rule began need not be noticed for it
+		for _, s := range d.byRef { // what had ended before the rule began need not be noticed for it
 			switch {
 			case s.gone, s.spoilt:
 				d.excuse(s, time.Time{})
@@ -229,6 +253,19 @@ func (d *days) strike(h happening) {
 	default:
 		d.violation("no verb %q", h.Verb)
 	}
+}
+
+// stageOf is the stage of an object that is in the place of one of the script's.
+func (d *days) stageOf(w World, stage string) string {
+	script, its := d.w.Traits(), w.Traits()
+	return map[string]string{script.Stage: its.Stage, script.Other: its.Other, script.Third: its.Third}[stage]
+}
+
+// made remembers a record; the caller holds the mutex.
+func (d *days) made(w World, id string) *someDeal {
+	s := &someDeal{w: w, ref: ref(w, id), id: id}
+	d.byRef[s.ref] = s
+	return s
 }
 
 // entered remembers an entry; the caller holds the mutex.
@@ -256,25 +293,25 @@ func (d *days) alive(numbers []int) (all []*someDeal) {
 // end does what can only be done once to a deal. What nobody has noticed of it before need not be noticed any more.
 func (d *days) end(h happening) {
 	list := d.alive(h.Deals)
-	if len(list) == 0 || h.Verb == merges && len(list) < 2 {
+	if len(list) == 0 || h.Verb == merges && (len(list) < 2 || list[0].w != list[1].w) {
 		return
 	}
 	s := list[0]
 	switch h.Verb {
 	case deletes:
-		d.w.Delete(s.id)
+		s.w.Delete(s.id)
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.excuse(s, time.Time{})
 		s.gone = true
 	case spoils:
-		d.w.Garble(s.id)
+		s.w.Garble(s.id)
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.excuse(s, time.Time{})
 		s.spoilt = true
 	case merges:
-		id, err := d.w.Merge(s.id, list[1].id)
+		id, err := s.w.Merge(s.id, list[1].id)
 		if errors.Is(err, ErrUnsupported) {
 			return
 		}
@@ -286,8 +323,9 @@ func (d *days) end(h happening) {
 		defer d.mu.Unlock()
 		d.excuse(s, time.Time{})
 		d.excuse(list[1], time.Time{})
-		m := &someDeal{id: id, stage: s.stage, merged: true, joined: d.w.Now()}
-		s.into, list[1].into, d.byID[id] = m, m, m
+		m := d.made(s.w, id)
+		m.stage, m.merged, m.joined = s.stage, true, d.w.Now()
+		s.into, list[1].into = m, m
 	}
 }
 
@@ -306,7 +344,9 @@ func (d *days) excuse(s *someDeal, until time.Time) {
 	}
 }
 
-func (e *entry) matches(w deal.Watch) bool { return e.stage == w.Stage && !e.at.Before(w.Since) }
+func (e *entry) matches(w deal.Watch) bool {
+	return e.deal.ref.Object == w.Object && e.stage == w.Stage && !e.at.Before(w.Since)
+}
 
 // place is what an entry is known by from outside: who, for which rule, when.
 type place struct {
@@ -323,9 +363,9 @@ func (d *days) place(s *someDeal, rule string, at time.Time) place {
 func (d *days) reported() map[place]int {
 	n := map[place]int{}
 	for _, f := range d.ledger.fresh {
-		s := d.byID[f.Ref.ID]
+		s := d.byRef[f.Ref]
 		if s == nil {
-			d.violation("an entry of %s, which nobody has made", f.Ref.ID)
+			d.violation("an entry of %s, which nobody has made", f.Ref)
 			continue
 		}
 		n[d.place(s, f.Rule, f.At)]++
@@ -338,7 +378,7 @@ func (d *days) push(numbers []int) {
 	d.mu.Lock()
 	for _, n := range numbers {
 		if s := d.deals[n]; s != nil {
-			d.pushed = append(d.pushed, s.id) // of a merged deal its old name
+			d.pushed = append(d.pushed, s.ref) // of a merged deal its old name
 		}
 	}
 	d.mu.Unlock()
@@ -426,11 +466,7 @@ func (d *days) heed(crm connectors.CRM) bool {
 	if !ok || len(pushed) == 0 {
 		return d.poll(crm)
 	}
-	for some := range slices.Chunk(pushed, 100) {
-		var refs []deal.Ref
-		for _, id := range some {
-			refs = append(refs, ref(d.w, id))
-		}
+	for refs := range slices.Chunk(pushed, 100) {
 		ctx, cancel := context.WithTimeout(d.t.Context(), callLimit)
 		page, err := direct.EntriesOf(ctx, refs, watches)
 		cancel()
@@ -452,9 +488,9 @@ const delivered = 120
 // take takes a page in, and puts what is new of it in line for delivery; the caller holds the mutex.
 func (d *days) take(page deal.Page) {
 	for _, s := range d.ledger.notice(page) {
-		fmt.Fprintf(&d.log, "%12s    new: %s of %s for %s, from %s\n", d.w.Now().Sub(d.start).Round(time.Millisecond), s.tx, s.Ref.ID, s.Rule, s.At.Sub(d.start))
-		if n := len(d.jobs); n < delivered {
-			d.jobs = append(d.jobs, &delivery{sealing: s, sequence: int64(n + 1), file: file(d.t, "contract.pdf", 400+n)})
+		fmt.Fprintf(&d.log, "%12s    new: %s of %s for %s, from %s\n", d.w.Now().Sub(d.start).Round(time.Millisecond), s.tx, s.Ref, s.Rule, s.At.Sub(d.start))
+		if n, of := len(d.jobs), d.byRef[s.Ref]; n < delivered && of != nil {
+			d.jobs = append(d.jobs, &delivery{sealing: s, w: of.w, sequence: int64(n + 1), file: file(d.t, "contract.pdf", 400+n)})
 		}
 	}
 }
@@ -468,11 +504,11 @@ func (d *days) deliver(crm connectors.CRM) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(d.t.Context(), 3*callLimit)
-		err := job(ctx, d.t, d.w, crm, j.Ref.ID, j.file, receipt(d.w, j.tx, j.sequence, deal.StatusSigned))
+		err := job(ctx, d.t, j.w, crm, j.Ref.ID, j.file, receipt(j.w, j.tx, j.sequence, deal.StatusSigned))
 		cancel()
 		d.mu.Lock()
 		j.done = err == nil
-		if errors.Is(err, deal.ErrGone) && d.byID[j.Ref.ID].now().gone {
+		if errors.Is(err, deal.ErrGone) && d.byRef[j.Ref].now().gone {
 			j.done = true
 		}
 		j.due = d.w.Now().Add(max(time.Minute, deal.RetryAfter(err), deal.Unsettled(err)))
@@ -481,7 +517,7 @@ func (d *days) deliver(crm connectors.CRM) {
 		}
 		d.mu.Unlock()
 		if err != nil {
-			d.trace("  deliver %s to %s: %v", j.tx, j.Ref.ID, err)
+			d.trace("  deliver %s to %s: %v", j.tx, j.Ref, err)
 		}
 	}
 }
@@ -537,8 +573,8 @@ func (d *days) judge() {
 func (d *days) unreadable() {
 	named := map[*someDeal]bool{}
 	for _, q := range d.ledger.quarantined {
-		if s := d.byID[q.Ref.ID]; s == nil || !s.spoilt {
-			d.violation("a row of %s is said to be unreadable: %s", q.Ref.ID, q.Reason)
+		if s := d.byRef[q.Ref]; s == nil || !s.spoilt {
+			d.violation("a row of %s is said to be unreadable: %s", q.Ref, q.Reason)
 		} else {
 			named[s] = true
 		}
@@ -557,7 +593,7 @@ func (d *days) unreadable() {
 func (d *days) recordsBearTheirs() {
 	newest, want := map[*someDeal]*delivery{}, map[*someDeal]map[string]int{}
 	for _, j := range d.jobs {
-		s := d.byID[j.Ref.ID].now()
+		s := d.byRef[j.Ref].now()
 		if !j.done {
 			d.violation("%s of %s was not delivered", j.tx, s.id)
 		}
@@ -570,7 +606,7 @@ func (d *days) recordsBearTheirs() {
 		want[s][string(content(int(j.file.Length)))]++
 	}
 	for s, files := range want {
-		for _, f := range d.w.Files(s.id) {
+		for _, f := range s.w.Files(s.id) {
 			files[string(f.Content)]--
 		}
 		for c, n := range files {
@@ -578,7 +614,7 @@ func (d *days) recordsBearTheirs() {
 				d.violation("%s bears %d files too many of %d bytes", s.id, -n, len(c))
 			}
 		}
-		if shown := d.w.Field(s.id, d.w.Traits().WriteBack.TransactionID); shown != string(newest[s].tx) && !s.merged {
+		if shown := s.w.Field(s.id, s.w.Traits().WriteBack.TransactionID); shown != string(newest[s].tx) && !s.merged {
 			d.violation("%s shows %q, and its newest transaction is %s", s.id, shown, newest[s].tx)
 		}
 	}

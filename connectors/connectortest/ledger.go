@@ -53,7 +53,12 @@ func (l *ledger) identity(crm connectors.CRM) deal.Account {
 
 // watch adds a rule and moves the cursor back if the rule looks further back than what was read.
 func (l *ledger) watch(rule, stage string, since time.Time) {
-	traits := l.w.Traits()
+	l.watchOf(l.w, rule, stage, since)
+}
+
+// watchOf is watch for the records of a world that is beside the ledger's.
+func (l *ledger) watchOf(w World, rule, stage string, since time.Time) {
+	traits := w.Traits()
 	l.watches = append(l.watches, deal.Watch{
 		Rule: rule, Object: traits.Object, Pipeline: traits.Pipeline, Stage: stage, Since: since,
 	})

@@ -2,6 +2,7 @@ package connectortest
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -19,11 +20,24 @@ func mover(t *testing.T, crm connectors.CRM) connectors.Mover {
 	return m
 }
 
+func movable(t *testing.T, traits Traits) {
+	t.Helper()
+	if traits.Unmovable {
+		supported(t, fmt.Errorf("moving %s: %w", traits.Object, ErrUnsupported))
+	}
+}
+
 func testMove(t *testing.T, w World) {
 	stages := w.Traits()
 	ids := w.CreateDeals(3, stages.Stage)
 	crm := mover(t, w.Connector(quiet()))
 	to := deal.Move{From: []string{stages.Stage}, To: stages.Other}
+	if stages.Unmovable {
+		if _, err := crm.Move(callContext(t), ref(w, ids[0]), to); !deal.IsPermanent(err) || w.Requests(WriteCall) > 0 {
+			t.Errorf("a record that people alone move was moved by %d writes: %v", w.Requests(WriteCall), err)
+		}
+		return
+	}
 	for range 2 {
 		w.Advance(2 * time.Second)
 		if stage, err := crm.Move(callContext(t), ref(w, ids[0]), to); err != nil || stage != stages.Other {
@@ -59,6 +73,7 @@ func testMove(t *testing.T, w World) {
 
 func testMoveReplyLost(t *testing.T, w World) {
 	stages := w.Traits()
+	movable(t, stages)
 	id := w.CreateDeals(1, stages.Stage)[0]
 	crm := mover(t, w.Connector(quiet()))
 	from, to := stages.Stage, stages.Other
@@ -97,6 +112,7 @@ func testMoveReplyLost(t *testing.T, w World) {
 
 func testProbeOfMoves(t *testing.T, w World) {
 	stages := w.Traits()
+	movable(t, stages)
 	move := func(to string) connectors.Probe {
 		return connectors.Probe{Moves: []connectors.ProbedMove{{Watch: watchOf(w, "a", stages.Other), Status: deal.StatusSigned, To: to}}}
 	}

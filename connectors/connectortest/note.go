@@ -40,7 +40,7 @@ func testNote(t *testing.T, w World) {
 		first = id
 	}
 	if notes := w.Timeline(ids[0]); len(notes) != 1 || !strings.HasPrefix(notes[0], "Contract held [dealseal ") || !strings.Contains(notes[0], "is missing") ||
-		strings.Contains(notes[0], "<b>") && w.Traits().Object == "deals" {
+		strings.Contains(notes[0], "<b>") && w.Traits().HTML {
 		t.Errorf("the timeline is %q", notes)
 	}
 	crm := noter(t, w.Connector(quiet()))

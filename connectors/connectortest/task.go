@@ -34,7 +34,7 @@ func testTask(t *testing.T, w World) {
 		first = id
 	}
 	tasks := w.Tasks(ids[0])
-	if len(tasks) != 1 || !strings.HasPrefix(tasks[0].Subject, "Contract needs attention [dealseal ") || strings.Contains(tasks[0].Body, "<b>") && w.Traits().Object == "deals" ||
+	if len(tasks) != 1 || !strings.HasPrefix(tasks[0].Subject, "Contract needs attention [dealseal ") || strings.Contains(tasks[0].Body, "<b>") && w.Traits().HTML ||
 		!strings.Contains(tasks[0].Body, "is missing") || tasks[0].Owner != w.Field(ids[0], w.Traits().Owner) {
 		t.Errorf("the tasks are %+v", tasks)
 	}

@@ -100,6 +100,12 @@ type Traits struct {
 	// Owner is the field of the deal's owner.
 	Owner string
 
+	// Unmovable says that records are moved by people alone.
+	Unmovable bool
+
+	// HTML says that the texts of notes and tasks are HTML.
+	HTML bool
+
 	// WriteBack names the fields that the mock's administrator has made for dealseal.
 	WriteBack deal.WriteBack
 

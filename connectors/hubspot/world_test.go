@@ -3,6 +3,7 @@ package hubspot
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -40,9 +41,33 @@ func TestConnectorKeepsTheContractWithOAuth(t *testing.T) {
 	connectortest.Run(t, func(t *testing.T) connectortest.World { return newWorld(t, FlowOAuth) })
 }
 
+// TestConnectorKeepsTheContractForQuotes runs the cases with quotes in the place of deals, except for ten thousand of them.
+func TestConnectorKeepsTheContractForQuotes(t *testing.T) {
+	connectortest.RunMatching(t, "^([^T]|T[^e])", func(t *testing.T) connectortest.World {
+		return newWorldOf(t, quotes, FlowToken, func(*mock.Options) {})
+	})
+}
+
+// TestSimulationOfThreeDays has quotes beside the deals, under the same IDs, in every fourth run.
 func TestSimulationOfThreeDays(t *testing.T) {
 	secrets := secretsOf(t)
-	connectortest.Days(t, 100, func(t *testing.T) connectortest.World { return newSimulatedWorld(t, secrets) })
+	connectortest.Days(t, 100, func(t *testing.T, seed int) connectortest.World {
+		w := newSimulatedWorld(t, secrets)
+		if seed%4 == 3 {
+			return withQuotes{w}
+		}
+		return w
+	})
+}
+
+// withQuotes is a world with quotes beside its deals.
+type withQuotes struct{ *world }
+
+func (w withQuotes) Beside() connectortest.World {
+	b := emptyWorld(w.t, w.flow)
+	b.of, b.network, b.portal, b.config, b.memory, b.wires, b.simulated = quotes, w.world, w.portal, w.config, w.memory, w.wires, w.simulated
+	b.addProperties()
+	return b
 }
 
 // TestConnectorKeepsTheContractOfTheNextVersion runs the cases that read batches, which 2026-09 answers differently.
@@ -65,11 +90,14 @@ func TestConnectorKeepsTheContractWithAStaticToken(t *testing.T) {
 type world struct {
 	t      testing.TB
 	flow   string
+	of     kind // whose records the suite is about
 	portal *mock.Portal
 	url    string
 	config Config
 	memory *memory
 	wires  *http.Transport
+	// network is the world whose network this one shares; nil: it has its own.
+	network *world
 	// simulated worlds are in a bubble of testing/synctest, and have its clock.
 	simulated bool
 
@@ -87,7 +115,12 @@ func newWorld(t testing.TB, flow string) *world { return newWorldWith(t, flow, f
 
 // newWorldWith makes a portal that differs from the usual one.
 func newWorldWith(t testing.TB, flow string, differ func(*mock.Options)) *world {
+	return newWorldOf(t, deals, flow, differ)
+}
+
+func newWorldOf(t testing.TB, of kind, flow string, differ func(*mock.Options)) *world {
 	w := emptyWorld(t, flow)
+	w.of = of
 	w.wires = &http.Transport{DisableKeepAlives: true}
 	w.furnish(differ)
 	server := httptest.NewServer(http.HandlerFunc(w.serve))
@@ -114,7 +147,7 @@ func newSimulatedWorld(t testing.TB, s Auth) *world {
 }
 
 func emptyWorld(t testing.TB, flow string) *world {
-	return &world{t: t, flow: flow, memory: newMemory(), now: began, lines: map[string]int{}, empty: map[connectortest.Call]int{}, bearers: map[string]bool{}}
+	return &world{t: t, flow: flow, of: deals, memory: newMemory(), now: began, lines: map[string]int{}, empty: map[connectortest.Call]int{}, bearers: map[string]bool{}}
 }
 
 func (w *world) furnish(differ func(*mock.Options)) {
@@ -126,8 +159,22 @@ func (w *world) furnish(differ func(*mock.Options)) {
 	}
 	differ(&o)
 	w.portal = mock.New(o)
-	for _, p := range mock.WriteBackProperties() {
-		w.must(w.portal.AddProperty("deals", p))
+	w.addProperties()
+}
+
+// agreedAmount is an amount of quotes that people may edit: HubSpot calculates its own.
+const agreedAmount = "agreed_amount"
+
+// addProperties adds what the account's administrator has made for dealseal.
+func (w *world) addProperties() {
+	w.t.Helper()
+	added := mock.WriteBackProperties()
+	if w.of == quotes {
+		added = append(added, mock.Property{Name: agreedAmount, Label: "Agreed amount", Type: "number", FieldType: "number"})
+	}
+	for _, p := range added {
+		p.GroupName = w.of.one + "information"
+		w.must(w.portal.AddProperty(w.of.name, p))
 	}
 }
 
@@ -252,7 +299,7 @@ func (x *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // kindOf sorts a request into the suite's words; AnyCall for what it has none for.
 func kindOf(r *http.Request) connectortest.Call {
 	p := r.URL.Path
-	isDeal := strings.HasPrefix(p, "/crm/objects/") && strings.Contains(p, "/deals/")
+	isDeal := strings.HasPrefix(p, "/crm/objects/") && (strings.Contains(p, "/deals/") || strings.Contains(p, "/quotes/"))
 	switch {
 	case strings.HasPrefix(p, "/oauth/"):
 		return connectortest.LoginCall
@@ -290,7 +337,7 @@ func (w *world) Traits() connectortest.Traits {
 	for _, s := range deal.Statuses {
 		words[s.Status] = string(s.Status)
 	}
-	return connectortest.Traits{
+	traits := connectortest.Traits{
 		Object: "deals", Stage: "contractsent", Other: "appointmentscheduled", Third: "qualifiedtobuy", Pipeline: "default",
 		Amount: "amount", Lines: "line_items", LineName: "name", LineQuantity: "quantity", LinePrice: "price",
 		NoSuchStage: "Contract Sent", NoSuchField: "no_such_property", ReadOnlyTime: "createdate",
@@ -298,12 +345,17 @@ func (w *world) Traits() connectortest.Traits {
 			TransactionID: "dealseal_transaction_id", Status: "dealseal_status", Words: words, SignedAt: "dealseal_signed_at",
 			URL: "dealseal_document_url", Audit: "dealseal_audit",
 		},
-		Owner: ownerProperty,
+		Owner: ownerProperty, HTML: true,
 		NewWriteBack: deal.WriteBack{
 			TransactionID: "fresh_id", Status: "fresh_status", Words: words, SignedAt: "fresh_at", URL: "fresh_link", Audit: "fresh_audit", Drift: "fresh_drift", FollowUp: "fresh_follow_up",
 		},
 		Overlap: 15 * time.Minute, IdleCalls: 1, Secrets: w.secrets(),
 	}
+	if w.of == quotes {
+		traits.Object, traits.Stage, traits.Other, traits.Third, traits.Pipeline = Quotes, "APPROVED", "DRAFT", "PENDING_APPROVAL", ""
+		traits.NoSuchStage, traits.Amount, traits.ReadOnlyTime, traits.Unmovable = "APROVED", agreedAmount, "hs_createdate", true
+	}
+	return traits
 }
 
 // secrets are those of the configuration and every token that was used or kept.
@@ -350,40 +402,52 @@ func (w *world) must(err error) {
 }
 
 func (w *world) CreateDeals(n int, stage string) []string {
-	ids, err := w.portal.CreateDeals(n, func(i int) map[string]string {
+	ids, err := w.portal.CreateMany(w.of.name, n, func(i int) map[string]string {
+		if w.of == quotes {
+			return map[string]string{"hs_title": fmt.Sprintf("Quote %d", i), "hs_status": stage}
+		}
 		return map[string]string{"dealname": fmt.Sprintf("Deal %d", i), "pipeline": "default", "dealstage": stage}
 	})
 	w.must(err)
 	return ids
 }
 
-func (w *world) Move(id, stage string) { w.must(w.portal.MoveStage(id, stage)) }
+func (w *world) Move(id, stage string) { w.set(id, w.of.stage, stage) }
 
-func (w *world) SetAmount(id, amount string) { w.must(w.portal.SetProperty(id, "amount", amount)) }
+func (w *world) SetAmount(id, amount string) { w.set(id, w.Traits().Amount, amount) }
+
+func (w *world) set(id, property, value string) {
+	w.must(w.portal.Update(w.of.name, id, map[string]string{property: value}))
+}
 
 func (w *world) AddLine(id, name, quantity, price string) {
 	w.lines[id]++
-	_, err := w.portal.AddLineItem(id, map[string]string{
+	line, err := w.portal.Create("line_items", map[string]string{
 		"name": name, "quantity": quantity, "price": price, "hs_position_on_quote": strconv.Itoa(w.lines[id]),
 	})
 	w.must(err)
+	w.must(w.portal.Associate(w.of.name, id, "line_items", line, ""))
 }
 
 func (w *world) AddFile(id, name string, content []byte) {
-	_, err := w.portal.AddFile(id, name, content)
+	_, err := w.portal.AddFileTo(w.of.name, id, name, content)
 	w.must(err)
 }
 
-func (w *world) Delete(id string) { w.must(w.portal.Delete(id)) }
+func (w *world) Delete(id string) { w.must(w.portal.DeleteOf(w.of.name, id)) }
 
-func (w *world) Merge(winner, loser string) (string, error) { return w.portal.Merge(winner, loser) }
+func (w *world) Merge(winner, loser string) (string, error) {
+	return w.portal.MergeOf(w.of.name, winner, loser)
+}
 
 func (w *world) DelayVisibility(d time.Duration) { w.portal.SetIndexDelay(mock.Delay{Min: d, Max: d}) }
 
-func (w *world) Garble(id string) { w.must(w.portal.SpoilHistory(id, "dealstage", true)) }
+func (w *world) Garble(id string) {
+	w.must(w.portal.SpoilHistoryOf(w.of.name, id, w.of.stage, true))
+}
 
 func (w *world) Files(id string) []connectortest.StoredFile {
-	files, err := w.portal.Files(id)
+	files, err := w.portal.FilesOf(w.of.name, id)
 	w.must(err)
 	var list []connectortest.StoredFile
 	for _, f := range files {
@@ -393,7 +457,7 @@ func (w *world) Files(id string) []connectortest.StoredFile {
 }
 
 func (w *world) Timeline(id string) (notes []string) {
-	all, err := w.portal.Notes(id)
+	all, err := w.portal.NotesOf(w.of.name, id)
 	w.must(err)
 	for _, n := range all {
 		if len(n.AttachmentIDs) == 0 {
@@ -404,7 +468,7 @@ func (w *world) Timeline(id string) (notes []string) {
 }
 
 func (w *world) Tasks(id string) (tasks []connectortest.StoredTask) {
-	all, err := w.portal.Tasks(id)
+	all, err := w.portal.TasksOf(w.of.name, id)
 	w.must(err)
 	for _, p := range all {
 		tasks = append(tasks, connectortest.StoredTask{ID: p["id"], Subject: p["hs_task_subject"], Body: p["hs_task_body"], Owner: p["hubspot_owner_id"]})
@@ -413,7 +477,7 @@ func (w *world) Tasks(id string) (tasks []connectortest.StoredTask) {
 }
 
 func (w *world) Field(id, name string) string {
-	r, err := w.portal.Record(id)
+	r, err := w.portal.RecordOf(w.of.name, id)
 	w.must(err)
 	return r.Properties[name]
 }
@@ -422,12 +486,23 @@ func (w *world) Field(id, name string) string {
 var where = map[connectortest.Call]mock.Fault{
 	connectortest.LoginCall:  {Kind: mock.KindToken},
 	connectortest.ListCall:   {Kind: mock.KindSearch},
-	connectortest.ReadCall:   {Kind: mock.KindGet, Path: "/deals/"},
+	connectortest.ReadCall:   {Kind: mock.KindGet, Path: ofRecords},
 	connectortest.UploadCall: {Kind: mock.KindUpload},
 	connectortest.LinkCall:   {Kind: mock.KindNote},
 	connectortest.TaskCall:   {Kind: mock.KindTask},
 	connectortest.NoteCall:   {Kind: mock.KindNote},
-	connectortest.WriteCall:  {Kind: mock.KindPatch, Path: "/deals/"},
+	connectortest.WriteCall:  {Kind: mock.KindPatch, Path: ofRecords},
+}
+
+// ofRecords stands for the path of the records that the suite is about.
+const ofRecords = "/records/"
+
+func (w *world) where(call connectortest.Call) mock.Fault {
+	f := where[call]
+	if f.Path == ofRecords {
+		f.Path = "/" + w.of.name + "/"
+	}
+	return f
 }
 
 var effects = map[connectortest.Effect]mock.Fault{
@@ -447,19 +522,20 @@ func (w *world) Fail(call connectortest.Call, effect connectortest.Effect, times
 	if call == connectortest.LoginCall && w.flow == FlowToken {
 		return fmt.Errorf("a static token needs no login: %w", connectortest.ErrUnsupported)
 	}
+	network := cmp.Or(w.network, w)
 	switch effect {
 	case connectortest.Corrupted:
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.corrupt = times
+		network.mu.Lock()
+		defer network.mu.Unlock()
+		network.corrupt = times
 		return nil
 	case connectortest.EmptyError:
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.empty[call] = times
+		network.mu.Lock()
+		defer network.mu.Unlock()
+		network.empty[call] = times
 		return nil
 	}
-	target, fault := where[call], effects[effect]
+	target, fault := w.where(call), effects[effect]
 	fault.Kind, fault.Path, fault.Times = target.Kind, target.Path, max(times, 0)
 	_, err := w.portal.SetFault(fault)
 	return err
@@ -476,7 +552,7 @@ func (w *world) Heal() {
 func (w *world) KillSessions() { w.portal.ExpireTokens() }
 
 func (w *world) Requests(call connectortest.Call) int {
-	target := where[call]
+	target := w.where(call)
 	n := 0
 	for _, r := range w.portal.Requests() {
 		switch {

@@ -36,12 +36,12 @@ func TestConnectorKeepsTheContract(t *testing.T) {
 
 func TestSimulationOfThreeDays(t *testing.T) {
 	secret := secretFile(t, testSecret)
-	connectortest.Days(t, 100, func(t *testing.T) connectortest.World { return newSimulatedWorld(t, kinds[0], secret) })
+	connectortest.Days(t, 100, func(t *testing.T, _ int) connectortest.World { return newSimulatedWorld(t, kinds[0], secret) })
 }
 
 func TestSimulationOfThreeDaysOfOrders(t *testing.T) {
 	secret := secretFile(t, testSecret)
-	connectortest.Days(t, 5, func(t *testing.T) connectortest.World { return newSimulatedWorld(t, kinds[3], secret) })
+	connectortest.Days(t, 5, func(t *testing.T, _ int) connectortest.World { return newSimulatedWorld(t, kinds[3], secret) })
 }
 
 // Of ten thousand deals the history of an Opportunity is proof enough: the case that begins with Te is left out.

@@ -42,7 +42,7 @@ type Note struct {
 
 // Create adds a record of any type as a person would.
 func (p *Portal) Create(objectType string, props map[string]string) (id string, err error) {
-	ids, err := p.createMany(objectType, 1, func(int) map[string]string { return props })
+	ids, err := p.CreateMany(objectType, 1, func(int) map[string]string { return props })
 	if err != nil {
 		return "", err
 	}
@@ -56,10 +56,11 @@ func (p *Portal) CreateDeal(props map[string]string) (id string, err error) {
 
 // CreateDeals adds n deals at one moment, as an import does.
 func (p *Portal) CreateDeals(n int, props func(i int) map[string]string) (ids []string, err error) {
-	return p.createMany("deals", n, props)
+	return p.CreateMany("deals", n, props)
 }
 
-func (p *Portal) createMany(objectType string, n int, props func(int) map[string]string) ([]string, error) {
+// CreateMany is CreateDeals for records of any type.
+func (p *Portal) CreateMany(objectType string, n int, props func(int) map[string]string) ([]string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t, err := p.typeNamed(objectType)
@@ -255,27 +256,35 @@ func (p *Portal) RequireWhen(rule ConditionalRule) error {
 
 // Merge merges the second deal into the first. The result has an ID of its own.
 func (p *Portal) Merge(firstID, secondID string) (newID string, err error) {
+	return p.MergeOf("deals", firstID, secondID)
+}
+
+// MergeOf is Merge for records of any type, as if HubSpot merged them all alike.
+func (p *Portal) MergeOf(objectType, firstID, secondID string) (newID string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	first, err := p.recordOf("deals", firstID)
+	first, err := p.recordOf(objectType, firstID)
 	if err != nil {
 		return "", err
 	}
-	second, err := p.recordOf("deals", secondID)
+	second, err := p.recordOf(objectType, secondID)
 	if err != nil {
 		return "", err
 	}
 	if first == second {
-		return "", errors.New("hubspot: a deal cannot be merged with itself")
+		return "", errors.New("hubspot: a record cannot be merged with itself")
 	}
 	return formatID(p.merge(first, second, inUI(), p.now()).id), nil
 }
 
 // Delete archives a deal.
-func (p *Portal) Delete(dealID string) error {
+func (p *Portal) Delete(dealID string) error { return p.DeleteOf("deals", dealID) }
+
+// DeleteOf archives a record of any type.
+func (p *Portal) DeleteOf(objectType, id string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r, err := p.recordOf("deals", dealID)
+	r, err := p.recordOf(objectType, id)
 	if err != nil {
 		return err
 	}
@@ -343,8 +352,6 @@ func (p *Portal) NotesOf(objectType, id string) ([]Note, error) {
 	return p.notesOf(objectType, id)
 }
 
-func (p *Portal) notes(dealID string) ([]Note, error) { return p.notesOf("deals", dealID) }
-
 func (p *Portal) notesOf(objectType, id string) ([]Note, error) {
 	deal, err := p.recordOf(objectType, id)
 	if err != nil {
@@ -366,9 +373,14 @@ func (p *Portal) notesOf(objectType, id string) ([]Note, error) {
 
 // Tasks lists the properties of a deal's tasks by ascending ID.
 func (p *Portal) Tasks(dealID string) (tasks []map[string]string, err error) {
+	return p.TasksOf("deals", dealID)
+}
+
+// TasksOf is Tasks for a record of any type.
+func (p *Portal) TasksOf(objectType, id string) (tasks []map[string]string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	deal, err := p.recordOf("deals", dealID)
+	deal, err := p.recordOf(objectType, id)
 	if err != nil {
 		return nil, err
 	}
@@ -389,10 +401,13 @@ func (p *Portal) Tasks(dealID string) (tasks []map[string]string, err error) {
 }
 
 // Files lists the files that a deal's notes carry, once for each note that does.
-func (p *Portal) Files(dealID string) ([]File, error) {
+func (p *Portal) Files(dealID string) ([]File, error) { return p.FilesOf("deals", dealID) }
+
+// FilesOf is Files for a record of any type.
+func (p *Portal) FilesOf(objectType, id string) ([]File, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	notes, err := p.notes(dealID)
+	notes, err := p.notesOf(objectType, id)
 	if err != nil {
 		return nil, err
 	}
@@ -532,9 +547,14 @@ func (p *Portal) HoldIndex(dealID string, hold bool) error {
 // SpoilHistory makes the time stamp of the newest entry in a property's history
 // unreadable on the wire, or readable again.
 func (p *Portal) SpoilHistory(dealID, property string, spoilt bool) error {
+	return p.SpoilHistoryOf("deals", dealID, property, spoilt)
+}
+
+// SpoilHistoryOf is SpoilHistory for a record of any type.
+func (p *Portal) SpoilHistoryOf(objectType, id, property string, spoilt bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r, err := p.recordOf("deals", dealID)
+	r, err := p.recordOf(objectType, id)
 	if err != nil {
 		return err
 	}
