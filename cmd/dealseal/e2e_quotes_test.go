@@ -2,11 +2,15 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/mocks/crm/hubspot"
@@ -23,12 +27,20 @@ const quoteRule = `  - {id: quote-out, object: quotes, when: {stage: APPROVED, f
 func quoteWorld(t *testing.T) (*world, *hubspotCRM, func(rule string)) {
 	w := newWorld(t, worldOptions{crms: []deal.Kind{deal.HubSpot}})
 	c := w.crms[0].(*hubspotCRM)
+	return w, c, w.watchQuotes(t, c)
+}
+
+// watchQuotes adds a rule for quotes to those of a tenant; what it returns puts another in its place.
+func (w *world) watchQuotes(t *testing.T, c *hubspotCRM) (write func(rule string)) {
+	t.Helper()
 	file := w.path("tenants/" + c.tenant() + ".yaml")
 	usual, err := os.ReadFile(file)
 	must(t, err)
-	write := func(rule string) { must(t, os.WriteFile(file, append(bytes.Clone(usual), rule...), 0o600)) }
+	write = func(rule string) {
+		must(t, os.WriteFile(file, bytes.Replace(usual, []byte("\nrules:\n"), []byte("\nrules:\n"+rule), 1), 0o600))
+	}
 	write(fmt.Sprintf(quoteRule, c.writeBack()))
-	return w, c, write
+	return write
 }
 
 // openQuote makes a draft of a quote for a deal.
@@ -139,6 +151,46 @@ func TestAQuoteAndTheDealOfTheSameIDAreSealedOnceEach(t *testing.T) {
 	if stdout, stderr, code := s.run(t, "matrix"); code != exitOK || !strings.Contains(stdout, "quotes ") {
 		t.Errorf("the matrix does not show the quotes: exit %d\n%s%s", code, stdout, stderr)
 	}
+	s.daemon.stop(t)
+}
+
+// TestAWebhookOfAQuoteWakesThePoller subscribes as the project says that provision writes, with an index that shows nothing.
+func TestAWebhookOfAQuoteWakesThePoller(t *testing.T) {
+	t.Parallel()
+	secret := rand.Text()
+	w := newPushWorld(t, tenantOptions{id: "contoso", kind: deal.HubSpot, push: func(w *world) string {
+		return fmt.Sprintf("  - {source: hubspot, secrets: [%q]}\n", w.secretFile("app", secret))
+	}})
+	c := w.crms[0].(*hubspotCRM)
+	w.watchQuotes(t, c)
+	c.addQuoteProperties()
+	project := w.path("project")
+	if _, stderr, code := w.run(t, "provision", "--tenant", "contoso", "--project", project, "--url", senderURL+"/webhooks/contoso/hubspot"); code != exitOK {
+		t.Fatalf("exit %d: %s", code, stderr)
+	}
+	definition, err := os.ReadFile(filepath.Join(project, "src/app/webhooks/webhooks-hsmeta.json"))
+	must(t, err)
+	s := w.begin(t)
+	s.awaitPolled(t)
+	must(t, c.portal.DefineWebhooks(definition, hubspot.Webhooks{Secret: secret, Client: s.daemon.sender(t)}))
+	ctx, cancel := context.WithCancel(t.Context())
+	delivered := make(chan struct{})
+	go func() {
+		defer close(delivered)
+		c.portal.Deliver(ctx)
+	}()
+	c.portal.SetIndexDelay(hubspot.Delay{Min: time.Hour, Max: time.Hour})
+	id := c.open(sale{})
+	quote := c.openQuote(id, "1234.50")
+	c.setQuote(quote, "hs_status", "APPROVED")
+	c.move(id, ruleContract)
+	sealedAs(t, s.ops, deal.Ref{Object: "quotes", ID: quote})
+	sealedAs(t, s.ops, deal.Ref{Object: "deals", ID: id})
+	if n := c.quoteContracts(quote); n != 1 {
+		t.Errorf("the quote bears %d contracts", n)
+	}
+	cancel()
+	<-delivered
 	s.daemon.stop(t)
 }
 

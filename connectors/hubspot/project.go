@@ -48,7 +48,7 @@ func Project(tenant string, to Addresses, watches []deal.Watch) (map[string][]by
 		setUp = append(setUp, quoteSetUpScope)
 	}
 	if to.Webhooks != "" {
-		files["src/app/webhooks/webhooks-hsmeta.json"] = webhooks(to.Webhooks)
+		files["src/app/webhooks/webhooks-hsmeta.json"] = webhooks(to.Webhooks, watched)
 	}
 	if to.Action != "" {
 		files["src/app/workflow-actions/dealseal-wait-hsmeta.json"] = action(to.Action)
@@ -69,11 +69,14 @@ func Project(tenant string, to Addresses, watches []deal.Watch) (map[string][]by
 	return out, nil
 }
 
-func webhooks(address string) map[string]any {
+// webhooks subscribes an app to the stages of what rules watch.
+func webhooks(address string, watched []kind) map[string]any {
+	var changes []map[string]any
+	for _, k := range watched {
+		changes = append(changes, map[string]any{"subscriptionType": "object.propertyChange", "objectType": k.one, "propertyName": k.stage, "active": true})
+	}
 	return map[string]any{"uid": "dealseal_webhooks", "type": "webhooks", "config": map[string]any{
-		"settings": map[string]any{"targetUrl": address, "maxConcurrentRequests": 10},
-		"subscriptions": map[string]any{
-			"crmObjects": []map[string]any{{"subscriptionType": "object.propertyChange", "objectType": "deal", "propertyName": "dealstage", "active": true}},
-		},
+		"settings":      map[string]any{"targetUrl": address, "maxConcurrentRequests": 10},
+		"subscriptions": map[string]any{"crmObjects": changes},
 	}}
 }

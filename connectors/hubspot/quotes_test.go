@@ -251,9 +251,16 @@ func TestScopesOfQuotesAreAskedForWhereRulesWatchThem(t *testing.T) {
 	for name, tc := range map[string]struct {
 		watches []deal.Watch
 		want    bool
-	}{"deals alone": {nil, false}, "quotes": {watches, true}} {
-		files, err := Project("acme", Addresses{}, tc.watches)
+		told    []string
+	}{
+		"deals alone": {nil, false, []string{"deal dealstage"}}, "quotes": {watches, true, []string{"quote hs_status"}},
+		"both": {append(watches, deal.Watch{Rule: "d", Object: Object, Stage: "x"}), true, []string{"deal dealstage", "quote hs_status"}},
+	} {
+		files, err := Project("acme", Addresses{Webhooks: "https://seal.example/hooks"}, tc.watches)
 		w.must(err)
+		if told := subscriptions(t, files["src/app/webhooks/webhooks-hsmeta.json"]); !slices.Equal(told, tc.told) {
+			t.Errorf("%s: the app is told of %q, want %q", name, told, tc.told)
+		}
 		var text strings.Builder
 		for _, file := range slices.Sorted(maps.Keys(files)) {
 			text.Write(files[file])
@@ -264,4 +271,23 @@ func TestScopesOfQuotesAreAskedForWhereRulesWatchThem(t *testing.T) {
 			}
 		}
 	}
+}
+
+// subscriptions are the objects and properties that a project's webhooks tell of.
+func subscriptions(t *testing.T, definition []byte) (list []string) {
+	t.Helper()
+	var d struct {
+		Config struct {
+			Subscriptions struct {
+				CRMObjects []struct{ ObjectType, PropertyName string }
+			}
+		}
+	}
+	if err := json.Unmarshal(definition, &d); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range d.Config.Subscriptions.CRMObjects {
+		list = append(list, s.ObjectType+" "+s.PropertyName)
+	}
+	return list
 }

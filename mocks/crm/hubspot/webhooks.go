@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -53,6 +54,8 @@ const mostAttempts = 11
 type webhooks struct {
 	mu       sync.Mutex
 	set      Webhooks
+	of       map[string][]string // the properties that are told of, by the type of their records
+	changes  bool                // tell of changes alone, and not of new records
 	events   []webhookEvent
 	eventID  int64
 	requests int // made so far
@@ -95,7 +98,48 @@ func (p *Portal) SetWebhooks(w Webhooks) error {
 	}
 	p.hooks.mu.Lock()
 	defer p.hooks.mu.Unlock()
-	p.hooks.set = w
+	p.hooks.set, p.hooks.of, p.hooks.changes = w, map[string][]string{"deals": w.Properties}, false
+	return nil
+}
+
+// DefineWebhooks is SetWebhooks with the address and the subscriptions of a project's file (…-hsmeta.json).
+func (p *Portal) DefineWebhooks(definition []byte, w Webhooks) error {
+	var d struct {
+		Type   string
+		Config struct {
+			Settings      struct{ TargetURL string }
+			Subscriptions struct {
+				CRMObjects []struct {
+					SubscriptionType, ObjectType, PropertyName string
+					Active                                     bool
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal(definition, &d); err != nil {
+		return fmt.Errorf("hubspot: the webhooks' definition: %w", err)
+	}
+	of := map[string][]string{}
+	for _, s := range d.Config.Subscriptions.CRMObjects {
+		t := p.objects[s.ObjectType]
+		if t == nil || s.ObjectType != t.singular || s.SubscriptionType != "object.propertyChange" || !s.Active {
+			return fmt.Errorf("hubspot: no subscription to %s of %q", s.SubscriptionType, s.ObjectType)
+		}
+		if _, ok := t.property(s.PropertyName); !ok {
+			return fmt.Errorf("hubspot: %s have no property %q", t.plural, s.PropertyName)
+		}
+		of[t.plural] = append(of[t.plural], s.PropertyName)
+	}
+	if d.Type != "webhooks" || len(of) == 0 {
+		return errors.New("hubspot: it subscribes to nothing")
+	}
+	w.TargetURL, w.Objects = d.Config.Settings.TargetURL, true
+	if err := p.SetWebhooks(w); err != nil {
+		return err
+	}
+	p.hooks.mu.Lock()
+	defer p.hooks.mu.Unlock()
+	p.hooks.of, p.hooks.changes = of, true
 	return nil
 }
 
@@ -106,15 +150,13 @@ func (p *Portal) Deliveries() []Delivery {
 	return slices.Clone(p.hooks.log)
 }
 
-// announce puts an event of a deal into the line. It is called with the portal locked.
+// announce puts an event of a record into the line. It is called with the portal locked.
 func (p *Portal) announce(r *record, what, property, value string, by Source, at time.Time) {
-	if r.typ.plural != "deals" {
-		return
-	}
 	h := &p.hooks
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.set.TargetURL == "" || property != "" && !slices.Contains(h.set.Properties, property) {
+	properties, told := h.of[r.typ.plural]
+	if h.set.TargetURL == "" || !told || what != "propertyChange" && h.changes || property != "" && !slices.Contains(properties, property) {
 		return
 	}
 	h.eventID++
@@ -124,7 +166,7 @@ func (p *Portal) announce(r *record, what, property, value string, by Source, at
 		e.ChangeFlag = "NEW"
 	}
 	if h.set.Objects {
-		e.SubscriptionType, e.ObjectTypeID = "object."+what, "0-3"
+		e.SubscriptionType, e.ObjectTypeID = "object."+what, r.typ.id
 	}
 	h.events = append(h.events, e)
 	select {
