@@ -93,6 +93,8 @@ type Pass struct {
 	Read    bool   `json:"read,omitempty"`
 	// Blind are the rules whose missed entries cannot be looked for, because no history tells of them.
 	Blind []string `json:"blind,omitempty"`
+	// Refused are those whose history the CRM does not let us read, with why.
+	Refused map[string]string `json:"refused,omitempty"`
 	// After is the last finished sealing that was compared.
 	After Finished `json:"after,omitzero"`
 	// Entries and Deals are how many were looked at; Found and Mended how many discrepancies there were.

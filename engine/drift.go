@@ -65,47 +65,61 @@ func (c *changedRecords) next() (ref deal.Ref, ok bool) {
 // editsEvery is how often a CRM is asked what others have edited, where its polls do not tell: one call for each object.
 const editsEvery = 5 * time.Minute
 
-// editsAsked is when that was last done, from when on each object is to be asked about, and why that could not be done.
-type editsAsked struct {
-	at   time.Time
+// editsQuestions are to be asked where no poll waits for the answers. since is when the tenant was first polled.
+type editsQuestions struct {
+	of    []connectors.EditsOf
+	since time.Time
+}
+
+// editsKnown is from when on each object is to be asked about, and why that could not be done the last time.
+type editsKnown struct {
 	from map[string]time.Time
 	said string
 }
 
-// lookForEdits has the records compared that others have edited since. What cannot be asked now is asked the next time.
-func (p *poller) lookForEdits(ctx context.Context) {
-	able, ok := p.tenant.CRM.(connectors.Edits)
-	if !ok || p.Now().Sub(p.edits.at) < editsEvery || p.budget().Share() >= SlowAt {
+// lookForEdits has it asked what others have edited since, if it is time. While the answers before are waited for nothing is asked.
+func (p *poller) lookForEdits() {
+	if p.Now().Sub(p.editsAt) < editsEvery || p.budget().Share() >= SlowAt {
 		return
 	}
-	p.edits.at = p.Now()
+	p.editsAt = p.Now()
+	select {
+	case p.asks <- editsQuestions{editsOf(p.rules), p.account.Clock}:
+	default:
+	}
+}
+
+// askEdits has the records compared that others have edited. What cannot be asked now is asked the next time.
+func (p *poller) askEdits(ctx context.Context, q editsQuestions, known *editsKnown) {
+	able, ok := p.tenant.CRM.(connectors.Edits)
+	if !ok {
+		return
+	}
 	said := ""
-	for _, ask := range editsOf(p.rules) {
-		if err := p.askEdits(ctx, able, ask); err != nil && ctx.Err() == nil {
-			if said = err.Error(); said != p.edits.said {
+	for _, ask := range q.of {
+		if ask.From, ok = known.from[ask.Object]; !ok {
+			ask.From = q.since
+		}
+		next, err := p.askEditsOf(ctx, able, ask)
+		if err == nil {
+			known.from[ask.Object] = next
+		} else if ctx.Err() == nil {
+			if said = err.Error(); said != known.said {
 				p.Log.WarnContext(ctx, "what others have edited could not be seen: this is tried again, and the nightly pass compares all there is", "object", ask.Object, "err", err)
 			}
 		}
 	}
-	p.edits.said = said
+	known.said = said
 }
 
-func (p *poller) askEdits(ctx context.Context, able connectors.Edits, ask connectors.EditsOf) error {
+func (p *poller) askEditsOf(ctx context.Context, able connectors.Edits, ask connectors.EditsOf) (next time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, crmLimit)
 	defer cancel()
-	if ask.From = p.edits.from[ask.Object]; ask.From.IsZero() {
-		ask.From = p.account.Clock
-	}
 	edited, err := able.Edited(ctx, ask)
-	lost := p.changed.add(edited.Refs)
-	if err != nil {
-		return err
-	}
-	p.edits.from[ask.Object] = edited.Next
-	if edited.More || lost > 0 {
+	if lost := p.changed.add(edited.Refs); edited.More || lost > 0 { // with an error, too: what is lost is not shown again
 		p.Log.WarnContext(ctx, "more records were edited than can be compared with their contracts at once: the nightly pass compares them", "object", ask.Object)
 	}
-	return nil
+	return edited.Next, err
 }
 
 // editsOf are the questions that tell of edits of the contracts of rules: those made of templates have values to compare. A
@@ -132,14 +146,18 @@ func editsOf(rules []Rule) (all []connectors.EditsOf) {
 	return all
 }
 
-// compareChanged compares what polls have shown as changed until ctx ends. What cannot be compared now waits for the next poll.
+// compareChanged compares what polls, and answers about edits, have shown as changed until ctx ends. What cannot be compared now
+// waits for the next poll.
 func (p *poller) compareChanged(ctx context.Context) {
 	ctx = logged(ctx, slog.String("tenant", string(p.tenant.ID)))
-	said := ""
+	said, known := "", editsKnown{from: map[string]time.Time{}}
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case q := <-p.asks:
+			p.askEdits(ctx, q, &known)
+			continue
 		case <-p.changed.added:
 		}
 		said = p.compareNow(ctx, said)

@@ -30,11 +30,12 @@ type poller struct {
 	without *withoutObjectsError          // what the reading before had to do without
 	more    bool                          // the reading has not come to its end
 	asked   time.Time                     // when the CRM was last asked for entries
-	edits   editsAsked                    // since when it is to be asked for edits
+	asks    chan editsQuestions           // what is to be asked about edits
+	editsAt time.Time                     // when that was said last
 }
 
 func (e *Engine) newPoller(t *Tenant) *poller {
-	return &poller{Engine: e, tenant: t, bell: e.tenants.bell(t), changed: newChangedRecords(), state: deal.PollState{Tenant: t.ID}}
+	return &poller{Engine: e, tenant: t, bell: e.tenants.bell(t), changed: newChangedRecords(), asks: make(chan editsQuestions, 1), state: deal.PollState{Tenant: t.ID}}
 }
 
 // Shares of the CRM's allowance at which polling slows down, and at which no new work is taken on.
@@ -52,7 +53,7 @@ func (p *poller) run(ctx context.Context) {
 			continue
 		}
 		if err == nil || p.without != nil {
-			p.lookForEdits(ctx)
+			p.lookForEdits()
 		}
 		p.rest(ctx, p.wait(err))
 	}
@@ -240,7 +241,7 @@ func (p *poller) connect(ctx context.Context) error {
 		return err
 	}
 	p.account, p.rules, p.watches = account, rules, watches
-	p.edits = editsAsked{at: p.Now(), from: map[string]time.Time{}}
+	p.editsAt = p.Now()
 	p.state.Account, p.state.Kind, p.state.Name = account.AccountID(), account.Kind, account.Name
 	p.Log.InfoContext(ctx, "connected", "account", account.AccountID(), "rules", len(watches))
 	return nil

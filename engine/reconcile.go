@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -59,7 +60,7 @@ var errBusy = errors.New("a pass over this tenant is under way already: wait unt
 // finished deals with their files, our fields and the values that went into the contract. It mends three things and no
 // other: it notices a missed entry, puts the archive's very bytes back where they are gone, and has the newest receipt sent
 // again. It never looks behind a rule's activation. Of rules whose entries are inferred from snapshots no missed entry can be
-// found, which the pass says.
+// found, which the pass says; so of rules whose history is refused.
 //
 // A pass that did not come to its end, over the same number of days, is gone on with. One runs at a time per tenant. tell is
 // told of each discrepancy. The error says why the pass has stopped; what it has done so far is in p.
@@ -221,20 +222,47 @@ func (c *reconciler) found(ctx context.Context, list []deal.Discrepancy) {
 	}
 }
 
-// readEntries looks for stage entries that were never noticed.
+// readEntries looks for stage entries that were never noticed, object by object: one that is refused keeps nobody from the others.
 func (c *reconciler) readEntries(ctx context.Context) error {
 	h, ok := c.tenant.CRM.(connectors.Historian)
 	if !ok || c.pass.Read || c.pass.To.IsZero() || len(c.watches) == 0 {
 		return nil
 	}
-	if key := connectors.WatchesKey(c.watches); key != c.pass.Watches {
-		c.pass.Watches, c.pass.Cursor = key, deal.Cursor{}
+	for _, watches := range c.unread() {
+		if key := connectors.WatchesKey(watches); key != c.pass.Watches {
+			c.pass.Watches, c.pass.Cursor = key, deal.Cursor{}
+		}
+		if err := c.readObject(ctx, h, watches); err != nil {
+			return err
+		}
 	}
-	for {
+	c.pass.Read = true
+	return c.keep(ctx)
+}
+
+// unread are the watches of each object whose history was not read to its end.
+func (c *reconciler) unread() (of [][]deal.Watch) {
+	for _, w := range c.watches {
+		i := slices.IndexFunc(of, func(its []deal.Watch) bool { return its[0].Object == w.Object })
+		if i < 0 {
+			i, of = len(of), append(of, nil)
+		}
+		of[i] = append(of[i], w)
+	}
+	at := slices.IndexFunc(of, func(its []deal.Watch) bool { return connectors.WatchesKey(its) == c.pass.Watches })
+	return of[max(at, 0):]
+}
+
+func (c *reconciler) readObject(ctx context.Context, h connectors.Historian, watches []deal.Watch) error {
+	for more := true; more; {
 		if err := c.mayGoOn(ctx); err != nil {
 			return err
 		}
-		page, err := c.entriesAfter(ctx, h)
+		page, err := c.entriesAfter(ctx, h, watches)
+		if deal.IsPermanent(err) && (!connectors.IsLogin(err) || connectors.LoginTrouble(err) == connectors.LoginNoPermission) {
+			c.without(ctx, watches, err)
+			return c.keep(ctx)
+		}
 		if err != nil {
 			return err
 		}
@@ -242,16 +270,28 @@ func (c *reconciler) readEntries(ctx context.Context) error {
 			return err
 		}
 		c.pass.Entries += len(page.Entries)
-		c.pass.Cursor, c.pass.Read = page.Next, !page.More
-		if err := c.keep(ctx); err != nil || c.pass.Read {
+		c.pass.Cursor, more = page.Next, page.More
+		if err := c.keep(ctx); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
-func (c *reconciler) entriesAfter(ctx context.Context, h connectors.Historian) (page deal.Page, err error) {
+// without takes note of rules whose history is refused.
+func (c *reconciler) without(ctx context.Context, watches []deal.Watch, err error) {
+	c.Log.WarnContext(ctx, "missed entries could not be looked for: the history is refused, while all else is compared", "object", watches[0].Object, "err", err)
+	if c.pass.Refused == nil {
+		c.pass.Refused = map[string]string{}
+	}
+	for _, w := range watches {
+		c.pass.Refused[w.Rule] = err.Error()
+	}
+}
+
+func (c *reconciler) entriesAfter(ctx context.Context, h connectors.Historian, watches []deal.Watch) (page deal.Page, err error) {
 	err = c.patiently(ctx, crmLimit, func(ctx context.Context) error {
-		page, err = h.Entries(ctx, c.pass.From, c.pass.To, c.pass.Cursor, c.watches)
+		page, err = h.Entries(ctx, c.pass.From, c.pass.To, c.pass.Cursor, watches)
 		return err
 	})
 	return page, err

@@ -3,10 +3,12 @@ package engine
 import (
 	"context"
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -413,10 +415,18 @@ func TestAnEditThatNoHistoryTellsIsNoticed(t *testing.T) {
 		}
 		return n
 	}
+	known := editsKnown{from: map[string]time.Time{}}
 	look := func() (asked int) {
 		t.Helper()
 		before := calls()
-		p.lookForEdits(t.Context())
+		if p.lookForEdits(); calls() != before {
+			t.Error("a poll waits for what others have edited")
+		}
+		select {
+		case q := <-p.asks:
+			p.askEdits(t.Context(), q, &known)
+		default:
+		}
 		asked = calls() - before
 		must(t, p.compareAll(t.Context()))
 		return asked
@@ -483,6 +493,67 @@ func TestWhyAnEditCannotBeLookedAtIsSaidOnce(t *testing.T) {
 	must(t, d.store.Resume(t.Context(), acme, "anna", "it is good"))
 	if said = d.pollers[0].compareNow(t.Context(), said); said != "" || d.load(s.Tx).Facts.Drift == nil {
 		t.Errorf("what waited is not compared: %q", said)
+	}
+}
+
+// A CRM that does not answer what others have edited keeps no poll from going on.
+func TestNoPollWaitsForAnAnswerAboutEdits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon(withTemplate(t))
+	d.poll()
+	w.clock.advance(editsEvery)
+	asked, answered := make(chan struct{}), make(chan struct{})
+	answer := sync.OnceFunc(func() { close(answered) })
+	defer answer()
+	w.at(func(*http.Request) bool { return true }, func() {
+		close(asked)
+		<-answered
+	})
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		d.pollers[0].compareChanged(ctx)
+	}()
+	d.pollers[0].lookForEdits()
+	<-asked
+	w.won()
+	if fresh := d.poll(); len(fresh) != 1 {
+		t.Errorf("%d deals are noticed meanwhile", len(fresh))
+	}
+	answer()
+	stop()
+	<-ended
+}
+
+// A history that may not be read is named, and keeps no pass from what can be looked at, nor the next one from beginning.
+func TestAPassGoesOnWithoutAnObjectThatIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.org.Track("Order.Status", true)
+	d := w.daemon()
+	order := d.Tenants[0].Rules[0]
+	order.Watch = deal.Watch{Rule: "order", Object: "Order", Stage: orderActive}
+	order.Plan.Rule, order.Plan.Stage = "order", orderActive
+	d.Tenants[0].Rules = append([]Rule{order}, d.Tenants[0].Rules...)
+	d.poll()
+	record := w.won()
+	d.run()
+	w.clock.advance(2 * lateRows)
+	d.poll()
+	w.loseFiles(record)
+	w.org.Hide("OrderHistory")
+	p, found, err := d.tryReconcile(Order{Days: 3, Who: "alice"})
+	must(t, err)
+	wantKinds(t, found, deal.FileGone)
+	if p.Ended.IsZero() || !p.Read || p.Entries != 1 || len(p.Refused) != 1 || !strings.Contains(p.Refused["order"], "OrderHistory") {
+		t.Errorf("the pass is %+v", p)
+	}
+	w.wantContracts(record, 1)
+	w.org.Show("OrderHistory")
+	if p, _, err = d.tryReconcile(Order{Days: 3, Who: "alice"}); err != nil || p.Refused != nil || p.Ended.IsZero() {
+		t.Errorf("the next pass is %+v, %v", p, err)
 	}
 }
 

@@ -3,7 +3,9 @@ package web
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -200,7 +202,7 @@ func viewPass(p deal.Pass, now time.Time) passView {
 	for kind, n := range p.Found {
 		found, mended = found+n, mended+p.Mended[kind]
 	}
-	v := passView{Tenant: string(p.Tenant), Began: at(p.Began, now), Blind: strings.Join(p.Blind, ", "), Looked: plural(int64(p.Entries), "stage entry", "stage entries") + ", " + plural(int64(p.Deals), "finished deal", "finished deals"),
+	v := passView{Tenant: string(p.Tenant), Began: at(p.Began, now), Blind: strings.Join(slices.Concat(p.Blind, slices.Sorted(maps.Keys(p.Refused))), ", "), Looked: plural(int64(p.Entries), "stage entry", "stage entries") + ", " + plural(int64(p.Deals), "finished deal", "finished deals"),
 		Outcome: plural(int64(found), "discrepancy", "discrepancies") + ", " + number(int64(mended)) + " mended"}
 	switch {
 	case !p.Ended.IsZero():

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -74,7 +76,7 @@ func reconcileNow(ctx context.Context, c *call) error {
 	}
 	left := false
 	for _, report := range reports {
-		left = left || report.Left > 0 || report.Err != ""
+		left = left || report.Left > 0 || report.Err != "" || len(report.Pass.Refused) > 0
 	}
 	if c.json {
 		err = printJSON(c.stdout, reports)
@@ -97,6 +99,9 @@ func printReports(out io.Writer, reports []reconcileReport, dryRun bool) error {
 			numberOf(n, "discrepancy", "discrepancies"), mended, r.Left)
 		if len(p.Blind) > 0 {
 			fmt.Fprintf(out, "missed entries were not looked for of %s: no history tells of them (detect: snapshot)\n", strings.Join(p.Blind, ", "))
+		}
+		for _, rule := range slices.Sorted(maps.Keys(p.Refused)) {
+			fmt.Fprintf(out, "missed entries could not be looked for of %s: %s\n", rule, printable(p.Refused[rule]))
 		}
 		if r.Err != "" {
 			fmt.Fprintf(out, "it has stopped before its end, and goes on from there next time: %s\n", printable(r.Err))
