@@ -69,6 +69,14 @@ func (k kind) histories() []string {
 // always are the properties that are read with each record.
 func (k kind) always() []string { return []string{k.stage, modifiedProperty, mergedProperty} }
 
+// named tells an object where it is another than that of which everything is taken to be.
+func (k kind) named() string {
+	if k.name == Object {
+		return ""
+	}
+	return " of " + k.name
+}
+
 // of are the watches of an object.
 func (k kind) of(watches []deal.Watch) (its []deal.Watch) {
 	for _, w := range watches {

@@ -84,7 +84,7 @@ func (c *Connector) lackingHere(ctx context.Context, written []connectors.Writte
 	}
 	creates := slices.ContainsFunc(list, func(p connectors.Provision) bool { return strings.HasPrefix(p.What, propertyOf) })
 	if creates && !c.hasGroup(ctx) {
-		list = append([]connectors.Provision{{What: "property group " + group, Make: c.makeGroup}}, list...)
+		list = append([]connectors.Provision{{What: "property group " + group + c.kind.named(), Make: c.makeGroup}}, list...)
 	}
 	return list, nil
 }
@@ -129,7 +129,7 @@ func (c *Connector) creation(t target) connectors.Provision {
 	case p.Type == "enumeration":
 		p.FieldType, p.Options = "select", options(nil, t.words)
 	}
-	what := fmt.Sprintf("%s%s (%s, %s) for write_back.%s", propertyOf, p.Name, p.Type, p.FieldType, t.key)
+	what := fmt.Sprintf("%s%s%s (%s, %s) for write_back.%s", propertyOf, p.Name, c.kind.named(), p.Type, p.FieldType, t.key)
 	if !propertyForm.MatchString(p.Name) {
 		return connectors.Provision{What: what, Cure: "correct the name in the tenant file: lower-case letters, digits and _ only"}
 	}
@@ -158,7 +158,7 @@ func (c *Connector) mending(p property, t target, what, cure string) connectors.
 	if p.Type != "enumeration" || !slices.Contains(t.types, p.Type) || p.Modification.ReadOnlyValue || p.Calculated {
 		return connectors.Provision{What: "write_back." + t.key + ": " + what, Cure: cure}
 	}
-	return connectors.Provision{What: fmt.Sprintf("options of %s: %s", p.Name, what), Make: func(ctx context.Context) error {
+	return connectors.Provision{What: fmt.Sprintf("options of %s%s: %s", p.Name, c.kind.named(), what), Make: func(ctx context.Context) error {
 		// HubSpot replaces the list as a whole: it is read once more, so that no option is lost that was added meanwhile.
 		now, err := c.definition(ctx, c.kind.name, p.Name)
 		if err != nil {

@@ -233,6 +233,9 @@ func TestPropertiesOfQuotesAreMadeWhereTheyAreMissing(t *testing.T) {
 	lacking, err := c.Lacking(t.Context(), written)
 	w.must(err)
 	for _, p := range lacking {
+		if !strings.Contains(p.What, " of quotes") {
+			t.Errorf("it is not said of what this is made: %s", p.What)
+		}
 		w.must(p.Make(t.Context()))
 	}
 	left, err := c.Lacking(t.Context(), written)
