@@ -17,6 +17,8 @@ type Provisioner interface {
 type Written struct {
 	Object string
 	deal.WriteBack
+	// Timeline says that notes are left on the records.
+	Timeline bool
 }
 
 // Provision is one thing that an account lacks.

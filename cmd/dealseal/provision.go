@@ -227,7 +227,7 @@ func (h *house) tenant(id deal.TenantID) (tenant, bool) {
 
 func (t tenant) written() (all []connectors.Written) {
 	for _, r := range t.rules {
-		all = append(all, connectors.Written{Object: r.Watch.Object, WriteBack: r.Plan.WriteBack})
+		all = append(all, connectors.Written{Object: r.Watch.Object, WriteBack: r.Plan.WriteBack, Timeline: len(r.Plan.Timeline) > 0})
 	}
 	return all
 }

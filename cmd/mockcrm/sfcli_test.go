@@ -122,7 +122,7 @@ func (c *cli) withMock(t *testing.T, s *started) {
 func (c *cli) withFolder(t *testing.T) {
 	words := deal.WriteBack{TransactionID: "Sealed_ID__c", Status: "Sealed_Status__c", SignedAt: "Sealed_At__c", URL: "Sealed_Link__c", Audit: "Sealed_Audit__c"}
 	cfg := salesforce.Config{TxMarker: "Sealed_Key__c"}
-	files, err := cfg.SourceFolder([]connectors.Written{{Object: salesforce.Object, WriteBack: words}})
+	files, err := cfg.SourceFolder([]connectors.Written{{Object: salesforce.Object, WriteBack: words, Timeline: true}})
 	must(t, err)
 	c.dir = t.TempDir()
 	for name, content := range files {

@@ -82,21 +82,23 @@ func (f NewField) metadata() map[string]any {
 	return m
 }
 
-// Lacking implements connectors.Provisioner: the custom fields, a permission set with the rights to them, and its assignment
+// wantsTasks reports whether tasks are made, as which notes are kept, too.
+func wantsTasks(written []connectors.Written) bool {
+	return slices.ContainsFunc(written, func(w connectors.Written) bool { return w.Task != nil || w.Timeline })
+}
+
+// Lacking implements connectors.Provisioner: the custom fields, a permission set with the rights to them and to tasks, and its assignment
 // to the user that dealseal logs in as. Making needs the permissions Customize Application and Manage Profiles and Permission
 // Sets, which nothing else does: an administrator gives them for as long as it takes, or deploys a source folder instead.
 func (c *Connector) Lacking(ctx context.Context, written []connectors.Written) ([]connectors.Provision, error) {
-	list, err := c.lacking(ctx, NewFields(written, c.cfg.TxMarker))
+	list, err := c.lacking(ctx, NewFields(written, c.cfg.TxMarker), wantsTasks(written))
 	if err != nil {
 		return nil, fmt.Errorf("salesforce: compare the custom fields with the org: %w", err)
 	}
 	return list, nil
 }
 
-func (c *Connector) lacking(ctx context.Context, fields []NewField) (list []connectors.Provision, err error) {
-	if len(fields) == 0 {
-		return nil, nil
-	}
+func (c *Connector) lacking(ctx context.Context, fields []NewField, tasks bool) (list []connectors.Provision, err error) {
 	there, err := c.customFields(ctx, fields)
 	if err != nil {
 		return nil, err
@@ -107,7 +109,10 @@ func (c *Connector) lacking(ctx context.Context, fields []NewField) (list []conn
 		}
 	}
 	closed, err := c.closed(ctx, fields)
-	if err != nil || len(closed) == 0 {
+	if err == nil && tasks {
+		tasks, err = c.mayNotMakeTasks(ctx)
+	}
+	if err != nil || len(closed) == 0 && !tasks {
 		return list, err
 	}
 	set, err := c.onlyID(ctx, "SELECT Id FROM PermissionSet WHERE Name = "+quote(PermissionSet))
@@ -128,7 +133,38 @@ func (c *Connector) lacking(ctx context.Context, fields []NewField) (list []conn
 			list = append(list, connectors.Provision{What: "right to read and edit " + f.full(), Make: func(ctx context.Context) error { return c.grant(ctx, f) }})
 		}
 	}
+	if tasks {
+		given := ""
+		if set != "" {
+			if given, err = c.onlyID(ctx, "SELECT Id FROM PermissionSet WHERE PermissionsEditTask = true AND Id = "+quote(set)); err != nil {
+				return nil, err
+			}
+		}
+		if given == "" {
+			list = append(list, connectors.Provision{What: "right to make tasks and notes (Edit Tasks)", Make: c.giveTasks})
+		}
+	}
 	return c.assignment(ctx, set, list)
+}
+
+func (c *Connector) mayNotMakeTasks(ctx context.Context) (bool, error) {
+	o, err := c.describe(ctx, "Task")
+	if isMisfit(err) {
+		return true, nil // it is not shown to whoever may do nothing with it
+	}
+	return err == nil && !o.fields["Subject"].Createable, err
+}
+
+// giveTasks adds the right to the permission set.
+func (c *Connector) giveTasks(ctx context.Context) error {
+	set, err := c.permissionSet(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := c.call(ctx, http.MethodPatch, c.wire.path("sobjects/PermissionSet/"+set), nil, []byte(`{"PermissionsEditTask":true}`)); err != nil {
+		return fmt.Errorf("salesforce: give the permission set %s the right to tasks: %w", PermissionSet, err)
+	}
+	return nil
 }
 
 // closed are the fields that the user cannot write, whoever else may.
@@ -174,6 +210,10 @@ func (c *Connector) assignment(ctx context.Context, set string, list []connector
 
 // customFields are those of the objects that we need some of, in lower case, whether or not the user may see them.
 func (c *Connector) customFields(ctx context.Context, fields []NewField) (map[string]bool, error) {
+	there := map[string]bool{}
+	if len(fields) == 0 {
+		return there, nil
+	}
 	var objects []string
 	for _, f := range fields {
 		objects = append(objects, f.Object)
@@ -196,7 +236,6 @@ func (c *Connector) customFields(ctx context.Context, fields []NewField) (map[st
 	if !*said.Done {
 		return nil, refuse("the org has more custom fields than one page of a query holds: deploy the source folder that --sfdx writes")
 	}
-	there := map[string]bool{}
 	for _, f := range said.Records {
 		there[strings.ToLower(f.Table+"."+f.DeveloperName+"__c")] = true
 	}

@@ -53,7 +53,7 @@ func (c *Connector) Surplus(ctx context.Context, _ connectors.Probe) ([]connecto
 
 // taskMisfit says why tasks could not be made, and of what option. They need more fields than those that all have.
 func (c *Connector) taskMisfit(ctx context.Context, what, option string, more ...string) ([]connectors.Problem, error) {
-	cure := `give the integration user the permission "Edit Tasks" and access to the fields, or take ` + option + ` out`
+	cure := `give the integration user the permission "Edit Tasks" (dealseal provision does) and access to the fields, or take ` + option + ` out`
 	o, err := c.schema.object(ctx, "Task", anything)
 	switch {
 	case isMisfit(err):

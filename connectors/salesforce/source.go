@@ -45,6 +45,12 @@ type permissionSetXML struct {
 	Fields    []fieldPermissionXML  `xml:"fieldPermissions"`
 	Label     string                `xml:"label"`
 	Objects   []objectPermissionXML `xml:"objectPermissions"`
+	Users     []userPermissionXML   `xml:"userPermissions"`
+}
+
+type userPermissionXML struct {
+	Enabled bool   `xml:"enabled"`
+	Name    string `xml:"name"`
 }
 
 type fieldPermissionXML struct {
@@ -64,7 +70,7 @@ type objectPermissionXML struct {
 }
 
 // SourceFolder is what "sf project deploy start" deploys: the fields, and a permission set with the rights to them, to read
-// accounts and to read and edit all records of the objects that receipts are written to. It returns the files by their paths in
+// accounts, to make tasks if some are wanted, and to read and edit all records of the objects that receipts are written to. It returns the files by their paths in
 // the folder.
 func SourceFolder(written []connectors.Written, txMarker, apiVersion string) (map[string][]byte, error) {
 	fields := NewFields(written, txMarker)
@@ -80,6 +86,9 @@ func SourceFolder(written []connectors.Written, txMarker, apiVersion string) (ma
 		if of(k.name) {
 			set.Objects = append(set.Objects, objectPermissionXML{Object: k.name, Read: true, Edit: true, ViewAll: true})
 		}
+	}
+	if wantsTasks(written) {
+		set.Users = []userPermissionXML{{Enabled: true, Name: "EditTask"}}
 	}
 	put := func(path string, v any) error {
 		b, err := xml.MarshalIndent(v, "", "    ")

@@ -143,3 +143,69 @@ func TestTheSourceFolderHasRightsToTheObjectsOfRulesAlone(t *testing.T) {
 		}
 	}
 }
+
+// The right to make tasks is given where tasks or notes are wanted, and nowhere else.
+func TestTheRightToTasksIsGivenWhereSomeAreWanted(t *testing.T) {
+	for name, wanted := range map[string]connectors.Written{
+		"tasks": {Object: Object, WriteBack: deal.WriteBack{Task: &deal.TaskWords{Subject: "s", Days: 1}}},
+		"notes": {Object: Object, Timeline: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, "")
+			w.LetSetUp()
+			c := w.connector(nil)
+			c.cfg.TxMarker = ""
+			lacking := func(of connectors.Written) []connectors.Provision {
+				t.Helper()
+				list, err := c.Lacking(t.Context(), []connectors.Written{of})
+				w.must(err)
+				return list
+			}
+			probe := connectors.Probe{Object: Object, Watches: watch(w.Now()), Timeline: wanted.Timeline, WriteBack: []deal.WriteBack{wanted.WriteBack}}
+			if list := lacking(wanted); len(list) > 0 {
+				t.Fatalf("a user who may make tasks lacks %+v", list)
+			}
+			for _, field := range []string{"WhatId", "Subject", "Description", "ActivityDate", "Status", "Priority", "OwnerId"} {
+				w.org.DenyEdit("Task." + field)
+			}
+			named := func() bool {
+				t.Helper()
+				problems, err := w.connector(nil).Survey(t.Context(), probe)
+				w.must(err)
+				return slices.ContainsFunc(problems, func(p connectors.Problem) bool {
+					return strings.Contains(p.What, "a Task cannot be made") && strings.Contains(p.Cure, `"Edit Tasks" (dealseal provision does)`)
+				})
+			}
+			if !named() {
+				t.Error("nothing says which right is missing")
+			}
+			if list := lacking(connectors.Written{Object: Object}); len(list) > 0 {
+				t.Errorf("whoever makes none lacks %+v", list)
+			}
+			list := lacking(wanted)
+			if len(list) != 3 || !strings.Contains(list[1].What, "Edit Tasks") {
+				t.Fatalf("it lacks %+v, want a permission set, the right, and its assignment", list)
+			}
+			for range 2 { // somebody else may have made them meanwhile
+				for _, x := range list {
+					w.must(x.Make(t.Context()))
+				}
+			}
+			if list := lacking(wanted); len(list) > 0 {
+				t.Errorf("after all was made it lacks %+v", list)
+			}
+			if named() {
+				t.Error("after it was given it is still said to be missing")
+			}
+
+			files, err := SourceFolder([]connectors.Written{wanted}, "", "66.0")
+			w.must(err)
+			bare, err := SourceFolder([]connectors.Written{{Object: Object}}, "", "66.0")
+			w.must(err)
+			const path, right = "force-app/main/default/permissionsets/" + PermissionSet + ".permissionset-meta.xml", "<name>EditTask</name>"
+			if set := string(files[path]); !strings.Contains(set, right) || strings.Contains(string(bare[path]), right) {
+				t.Errorf("the permission set of the folder is\n%s", set)
+			}
+		})
+	}
+}

@@ -289,7 +289,7 @@ func (t *tx) afterSave(r *row, before map[string]any) *Error {
 		t.sumUp(r)
 	case "ContentDocumentLink":
 		return t.checkLink(r)
-	case "FieldPermissions", "PermissionSetAssignment":
+	case "FieldPermissions", "PermissionSet", "PermissionSetAssignment":
 		t.o.giveRights()
 	}
 	return nil

@@ -2,6 +2,7 @@ package salesforce
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,7 +20,7 @@ func (o *Org) AdminRights(on bool) {
 func accessObjects() []*object {
 	return []*object{
 		{name: "PermissionSet", label: "Permission Set", plural: "Permission Sets", prefix: "0PS",
-			fields: concat(idField(), []*Field{required(&Field{Name: "Name", Type: TypeString, Length: 80, Unique: true}), required(text("Label", 80))}, systemFields())},
+			fields: concat(idField(), []*Field{required(&Field{Name: "Name", Type: TypeString, Length: 80, Unique: true}), required(text("Label", 80)), typed("PermissionsEditTask", TypeBoolean)}, systemFields())},
 		{name: "FieldPermissions", label: "Field Permissions", plural: "Field Permissions", prefix: "01k",
 			fields: concat(idField(), []*Field{
 				required(createOnly(ref("ParentId", "PermissionSet", "Parent"))), required(createOnly(text("SobjectType", 80))), required(createOnly(text("Field", 120))),
@@ -48,6 +49,10 @@ func (o *Org) giveRights() {
 		a := assigned.latest()
 		if assigned.deleted() || a["AssigneeId"] != o.integration {
 			continue
+		}
+		set, _ := a["PermissionSetId"].(string)
+		if r := o.tables["PermissionSet"].byID[set]; r != nil && r.latest()["PermissionsEditTask"] == true {
+			maps.DeleteFunc(o.readOnly, func(field string, _ bool) bool { return strings.HasPrefix(field, "task.") })
 		}
 		for _, r := range o.tables["FieldPermissions"].rows {
 			p := r.latest()
