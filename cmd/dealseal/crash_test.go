@@ -36,6 +36,10 @@ func TestACrashAtAnyPointLosesAndDoublesNothing(t *testing.T) {
 		t.Parallel()
 		asked(t, binary)
 	})
+	t.Run("delegated", func(t *testing.T) {
+		t.Parallel()
+		delegated(t, binary)
+	})
 	for _, kind := range bothCRMs {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
