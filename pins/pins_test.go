@@ -36,7 +36,7 @@ func newShop(t *testing.T, two bool) *shop {
 	s := &shop{}
 	rootKey, leafKey := newKey(t), newKey(t)
 	s.root = certify(t, &x509.Certificate{Subject: pkix.Name{CommonName: "A CA"}, IsCA: true, BasicConstraintsValid: true}, nil, rootKey, rootKey)
-	s.leaf = certify(t, &x509.Certificate{Subject: pkix.Name{CommonName: "crm.example"}, IPAddresses: []net.IP{{127, 0, 0, 1}}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, s.root, leafKey, rootKey)
+	s.leaf = certify(t, &x509.Certificate{Subject: pkix.Name{CommonName: "crm.example"}, IPAddresses: []net.IP{{127, 0, 0, 1}}, DNSNames: []string{"localhost"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, s.root, leafKey, rootKey)
 	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.served.Add(1)
 		io.WriteString(w, r.Proto)
@@ -138,19 +138,47 @@ func TestAPinOfAnUntrustedServerIsWorthNothing(t *testing.T) {
 // TestOtherPinsCountFromTheNextCallOn, also where a connection is open and a session could be taken up again.
 func TestOtherPinsCountFromTheNextCallOn(t *testing.T) {
 	t.Parallel()
+	for proto, two := range map[string]bool{"HTTP/1.1": false, "HTTP/2.0": true} {
+		s := newShop(t, two)
+		tr := pins.NewTransport(s.base, "x", nil)
+		defer tr.CloseIdleConnections()
+		for i, c := range []struct {
+			pins map[string]pins.Set
+			ok   bool
+		}{
+			{nil, true}, {map[string]pins.Set{"127.0.0.1": {stranger}}, false}, {map[string]pins.Set{"127.0.0.1": {pins.Of(s.leaf)}}, true}, {map[string]pins.Set{"127.0.0.1": {pins.Of(s.leaf)}, "b": {stranger}}, true},
+			{map[string]pins.Set{"127.0.0.1": {stranger}}, false}, {map[string]pins.Set{"other.example": {stranger}}, true}, {map[string]pins.Set{"127.0.0.1": {}}, true},
+		} {
+			tr.Set(c.pins)
+			before := s.served.Load()
+			if _, err := get(tr, s.URL); (err == nil) != c.ok || s.served.Load() != before && !c.ok {
+				t.Errorf("%s, %d: %v", proto, i, err)
+			}
+		}
+	}
+}
+
+// TestNoRedirectLeadsPastPins, to another host or another spelling of its name.
+func TestNoRedirectLeadsPastPins(t *testing.T) {
+	t.Parallel()
 	s := newShop(t, false)
-	tr := pins.NewTransport(s.base, "x", nil)
+	_, port, err := net.SplitHostPort(s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked++; r.URL.Path == "/away" {
+			http.Redirect(w, r, r.URL.Query().Get("to"), http.StatusTemporaryRedirect)
+		}
+	})
+	tr := pins.NewTransport(s.base, "x", map[string]pins.Set{"LocalHost": {stranger}})
 	defer tr.CloseIdleConnections()
-	for i, c := range []struct {
-		pins map[string]pins.Set
-		ok   bool
-	}{
-		{nil, true}, {map[string]pins.Set{"127.0.0.1": {stranger}}, false}, {map[string]pins.Set{"127.0.0.1": {pins.Of(s.leaf)}}, true}, {map[string]pins.Set{"127.0.0.1": {pins.Of(s.leaf)}, "b": {stranger}}, true},
-		{map[string]pins.Set{"127.0.0.1": {stranger}}, false}, {map[string]pins.Set{"other.example": {stranger}}, true}, {map[string]pins.Set{"127.0.0.1": {}}, true},
-	} {
-		tr.Set(c.pins)
-		if _, err := get(tr, s.URL); (err == nil) != c.ok {
-			t.Errorf("%d: %v", i, err)
+	for _, name := range []string{"localhost", "LOCALHOST"} {
+		asked = 0
+		var mismatch *pins.MismatchError
+		if _, err := get(tr, s.URL+"/away?to=https://"+name+":"+port+"/"); !errors.As(err, &mismatch) || asked != 1 {
+			t.Errorf("%s: %v, and it was asked %d times", name, err, asked)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -33,7 +34,7 @@ func loopbackTLS(t *testing.T) (pair *tls.Certificate, leaf, root *x509.Certific
 		if by == nil {
 			c.IsCA, by = true, c
 		} else {
-			c.IPAddresses = []net.IP{{127, 0, 0, 1}}
+			c.IPAddresses, c.DNSNames = []net.IP{{127, 0, 0, 1}}, []string{"localhost"}
 		}
 		der, err := x509.CreateCertificate(rand.Reader, c, by, public, signer)
 		must(t, err)
@@ -100,4 +101,35 @@ func TestPinnedKeysHoldACRMAndATSA(t *testing.T) {
 	s.reload(t, exitOK, "changed: "+c.tenant())
 	awaitDone(t, s.ops, third)
 	s.daemon.stop(t)
+}
+
+// TestPinnedKeysHoldSalesforceAndWhatItTells: its login and its change events, which are at hosts of their own.
+func TestPinnedKeysHoldSalesforceAndWhatItTells(t *testing.T) {
+	t.Parallel()
+	pair, leaf, root := loopbackTLS(t)
+	w := newWorld(t, worldOptions{tenants: []tenantOptions{{id: "acme", kind: deal.Salesforce, with: ", change_events: /data/OpportunityChangeEvent"}}, tls: pair})
+	must(t, os.WriteFile(w.path("web-root.pem"), pki.PEM(root), 0o600))
+	events := strings.Replace(w.crms[0].(*salesforceCRM).url, "127.0.0.1", "localhost", 1)
+	w.rewrite(t, "tenants/acme.yaml", "change_events:", fmt.Sprintf("pubsub_url: %q, change_events:", events))
+	const stranger = "sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+	its, before := "\""+pins.Of(leaf).String()+"\"", "kind: salesforce"
+	for _, c := range []struct{ login, events, says string }{
+		{stranger, its, "127.0.0.1 has none of the keys that are pinned, and was told nothing"},
+		{its, stranger, "localhost has none of the keys that are pinned, and was told nothing"},
+		{its, its, "the CRM tells of changes itself"},
+	} {
+		now := fmt.Sprintf("kind: salesforce, pins: {127.0.0.1: [%s], localhost: [%s]}", c.login, c.events)
+		w.rewrite(t, "tenants/acme.yaml", before, now)
+		before = now
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		cmd := w.command(ctx, w.config, "doctor", "--json")
+		cmd.Env = append(os.Environ(), "SSL_CERT_FILE="+w.path("web-root.pem"))
+		out, _ := cmd.CombinedOutput() // it has something to mend, which is looked for
+		cancel()
+		for _, says := range []string{c.says, "none of 1 pin is in the chain"} {
+			if want := says == c.says || c.login == stranger || c.events == stranger; strings.Contains(string(out), says) != want {
+				t.Errorf("with %s and %s the check-up says %q: %t\n%s", c.login, c.events, says, !want, out)
+			}
+		}
+	}
 }

@@ -228,7 +228,8 @@ func (w *world) serve(h http.Handler) string {
 	if w.tls == nil {
 		s.Start()
 	} else {
-		s.TLS = &tls.Config{Certificates: []tls.Certificate{*w.tls}}
+		s.Config.Protocols.SetHTTP2(true)
+		s.EnableHTTP2, s.TLS = true, &tls.Config{Certificates: []tls.Certificate{*w.tls}}
 		s.StartTLS()
 	}
 	w.t.Cleanup(s.Close)
