@@ -3,6 +3,8 @@
 package main
 
 import (
+	"bytes"
+	"io"
 	"net/http"
 	"os"
 	"regexp"
@@ -88,6 +90,20 @@ var (
 	queried = regexp.MustCompile(`(?i)\bFROM\s+(\w+)`)
 )
 
+// isTimeline tells a note of a HubSpot timeline from those that carry files, which are made by the same call.
+func isTimeline(r *http.Request) bool {
+	if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/notes") || r.GetBody == nil {
+		return false
+	}
+	body, err := r.GetBody()
+	if err != nil {
+		return false
+	}
+	defer body.Close()
+	b, err := io.ReadAll(body)
+	return err == nil && !bytes.Contains(b, []byte("hs_attachment_ids"))
+}
+
 // callName names what kind of call it is, the same for every record.
 func callName(r *http.Request) string {
 	path, _, found := strings.Cut(r.URL.Path, "/stat/") // HubSpot's look for a file by its path
@@ -99,6 +115,9 @@ func callName(r *http.Request) string {
 		parts[i] = identifier.ReplaceAllString(part, "{id}")
 	}
 	name := r.Method + " " + strings.Join(parts, "/")
+	if isTimeline(r) {
+		name += " timeline"
+	}
 	if from := queried.FindAllStringSubmatch(r.URL.Query().Get("q"), -1); len(from) > 0 {
 		name += " FROM"
 		for _, f := range from {

@@ -42,8 +42,18 @@ func (w *world) outcomeOf(t *testing.T, s *store.Store, c crm, record string) ou
 	sealing := story.Sealing
 	o := outcome{Step: sealing.Step, Condition: sealing.Condition, Level: sealing.Facts.Level, Verdict: sealing.Facts.Verdict, Second: sealing.Facts.SecondOpinion,
 		Digests: len(signedDigests(t, story)), Seals: 1}
+	timeline, notes := timelineOf(t, c, record), 0
 	for _, e := range story.Errands {
 		o.Errands = append(o.Errands, fmt.Sprintf("%s, %s", e, e.Fate))
+		if e.Kind == deal.ErrandNote {
+			notes++
+			if mark := deal.NoteOf(sealing, e, story.Errands).Mark(); strings.Count(timeline, mark) != 1 {
+				t.Errorf("the timeline of %s bears %s %d times, want once:\n%s", record, mark, strings.Count(timeline, mark), timeline)
+			}
+		}
+	}
+	if n := strings.Count(timeline, "[dealseal "+string(sealing.Tx)+"/"); n != notes {
+		t.Errorf("the timeline of %s has %d notes, want %d:\n%s", record, n, notes, timeline)
 	}
 	contracts, trails := 0, 0
 	for _, f := range c.files(record) {
