@@ -18,10 +18,17 @@ import (
 )
 
 // quoteRule makes the contract of a quote; what the order form takes of a deal comes from elsewhere.
-const quoteRule = `  - {id: quote-out, object: quotes, when: {stage: APPROVED, filter: "hs_quote_amount > 1000"}, document: {template: order-form@1, fields: {
-      subject: hs_title, currency: hs_currency, effective_date: {date: hs_expiration_date}, contact.title: deal.dealname,
-      total: {sum: lines.amount, equals: hs_quote_amount}}}, seal: normal, write_back: %s}
+const (
+	quoteFields = "subject: hs_title, currency: hs_currency, effective_date: {date: hs_expiration_date}, contact.title: deal.dealname, total: {sum: lines.amount, equals: hs_quote_amount}"
+	quoteRule   = `  - {id: quote-out, object: quotes, when: {stage: APPROVED, filter: "hs_quote_amount > 1000"},
+     document: {template: order-form@1, fields: {` + quoteFields + `}}, seal: normal, write_back: %s}
 `
+)
+
+// withQuotes are both CRMs, and an account whose records are quotes.
+func withQuotes() []tenantOptions {
+	return []tenantOptions{usualTenant(deal.Salesforce), usualTenant(deal.HubSpot), {id: "quotes", kind: deal.HubSpot, quotes: true}}
+}
 
 // quoteWorld is a HubSpot account whose quotes have the properties of receipts, with a rule for quotes beside those for deals.
 func quoteWorld(t *testing.T) (*world, *hubspotCRM, func(rule string)) {
@@ -39,33 +46,49 @@ func (w *world) watchQuotes(t *testing.T, c *hubspotCRM) (write func(rule string
 	write = func(rule string) {
 		must(t, os.WriteFile(file, bytes.Replace(usual, []byte("\nrules:\n"), []byte("\nrules:\n"+rule), 1), 0o600))
 	}
-	write(fmt.Sprintf(quoteRule, c.writeBack()))
+	write(fmt.Sprintf(quoteRule, strings.Replace(c.writeBack(), "{", "{drift: {field: dealseal_drift}, ", 1)))
 	return write
 }
 
-// openQuote makes a draft of a quote for a deal.
-func (c *hubspotCRM) openQuote(of string, price string) string {
+// openQuote makes a draft of a quote, where all records are quotes.
+func (c *hubspotCRM) openQuote(s sale) string {
+	c.t.Helper()
+	of, err := c.portal.CreateDeal(map[string]string{"dealname": hiddenSubject, "dealstage": "appointmentscheduled"})
+	must(c.t, err)
+	id := c.draft(of, "7407.00")
+	if !s.nobody {
+		c.addCustomer(id, hiddenCustomer)
+	}
+	if s.quote != nil {
+		c.addFile(id, "Quote "+id+".pdf", s.quote)
+	}
+	return id
+}
+
+// quoteFor makes a draft of a quote for a deal, with a customer.
+func (c *hubspotCRM) quoteFor(of, price string) string {
+	c.t.Helper()
+	id := c.draft(of, price)
+	c.belong(id, "companies", map[string]string{"name": hiddenCustomer, "city": "Gotham"})
+	return id
+}
+
+func (c *hubspotCRM) draft(of, price string) string {
 	c.t.Helper()
 	id, err := c.portal.Create("quotes", map[string]string{"hs_title": hiddenSubject, "hs_status": "DRAFT", "hs_expiration_date": "2026-12-31T00:00:00Z", "hs_currency": "EUR"})
 	must(c.t, err)
-	add := func(objectType string, properties map[string]string) {
-		other, err := c.portal.Create(objectType, properties)
-		must(c.t, err)
-		must(c.t, c.portal.Associate("quotes", id, objectType, other, ""))
-	}
-	add("companies", map[string]string{"name": hiddenCustomer, "city": "Gotham"})
-	add("contacts", map[string]string{"firstname": hiddenPerson, "email": "quote-" + id + hiddenMail})
-	add("line_items", map[string]string{"name": hiddenGoods, "quantity": "1", "price": price, "amount": price})
+	c.belong(id, "contacts", map[string]string{"firstname": hiddenPerson, "email": "quote-" + id + hiddenMail})
+	c.belong(id, "line_items", map[string]string{"name": hiddenGoods, "quantity": "1", "price": price, "amount": price})
 	must(c.t, c.portal.Associate("quotes", id, "deals", of, ""))
 	return id
 }
 
-func (c *hubspotCRM) addQuoteProperties() {
+// belong makes what belongs to a quote.
+func (c *hubspotCRM) belong(quote, objectType string, properties map[string]string) {
 	c.t.Helper()
-	for _, f := range hubspot.WriteBackProperties() {
-		f.GroupName = "quoteinformation"
-		must(c.t, c.portal.AddProperty("quotes", f))
-	}
+	other, err := c.portal.Create(objectType, properties)
+	must(c.t, err)
+	must(c.t, c.portal.Associate("quotes", quote, objectType, other, ""))
 }
 
 func (c *hubspotCRM) setQuote(id, property, value string) {
@@ -113,10 +136,10 @@ func TestAQuoteAndTheDealOfTheSameIDAreSealedOnceEach(t *testing.T) {
 	if stdout, _, code := w.run(t, "doctor"); code == exitOK || !strings.Contains(unwrapped(stdout), `quotes have no property "dealseal_transaction_id"`) {
 		t.Errorf("exit code %d of quotes that lack the properties:\n%s", code, stdout)
 	}
-	c.addQuoteProperties()
+	c.addPropertiesOf("quotes")
 	s := w.begin(t)
 	id := c.open(sale{})
-	big, small := c.openQuote(id, "1234.50"), c.openQuote(id, "1.00")
+	big, small := c.quoteFor(id, "1234.50"), c.quoteFor(id, "1.00")
 	if big != id {
 		t.Fatalf("the quote is %s and the deal %s: they should have the same ID", big, id)
 	}
@@ -144,6 +167,20 @@ func TestAQuoteAndTheDealOfTheSameIDAreSealedOnceEach(t *testing.T) {
 			t.Errorf("of %s the record shows %q, %q; want %s", object, r.Properties["dealseal_transaction_id"], r.Properties["dealseal_status"], tx)
 		}
 	}
+	drift := func() (quote, ofDeal string) {
+		q, err := c.portal.RecordOf("quotes", big)
+		must(t, err)
+		d, err := c.portal.Record(id)
+		must(t, err)
+		return q.Properties["dealseal_drift"], d.Properties["dealseal_drift"]
+	}
+	for _, title := range []string{hiddenSubject + " II", hiddenSubject} { // which the contract differs from, and agrees with again
+		c.setQuote(big, "hs_title", title)
+		eventually(t, "the quote says whether its contract differs", func() (bool, string) {
+			quote, ofDeal := drift()
+			return (quote != "") == (title != hiddenSubject) && ofDeal == "", fmt.Sprintf("%q, the deal %q", quote, ofDeal)
+		})
+	}
 	i := slices.IndexFunc(sealings(t, s.ops, id), func(m store.Summary) bool { return m.Tx == ofQuote.Sealing.Tx })
 	if url := sealings(t, s.ops, id)[i].RecordURL; !strings.HasSuffix(url, "/record/0-14/"+big) {
 		t.Errorf("the page of the quote is said to be %s", url)
@@ -163,7 +200,7 @@ func TestAWebhookOfAQuoteWakesThePoller(t *testing.T) {
 	}})
 	c := w.crms[0].(*hubspotCRM)
 	w.watchQuotes(t, c)
-	c.addQuoteProperties()
+	c.addPropertiesOf("quotes")
 	project := w.path("project")
 	if _, stderr, code := w.run(t, "provision", "--tenant", "contoso", "--project", project, "--url", senderURL+"/webhooks/contoso/hubspot"); code != exitOK {
 		t.Fatalf("exit %d: %s", code, stderr)
@@ -181,7 +218,7 @@ func TestAWebhookOfAQuoteWakesThePoller(t *testing.T) {
 	}()
 	c.portal.SetIndexDelay(hubspot.Delay{Min: time.Hour, Max: time.Hour})
 	id := c.open(sale{})
-	quote := c.openQuote(id, "1234.50")
+	quote := c.quoteFor(id, "1234.50")
 	c.setQuote(quote, "hs_status", "APPROVED")
 	c.move(id, ruleContract)
 	sealedAs(t, s.ops, deal.Ref{Object: "quotes", ID: quote})
@@ -197,7 +234,7 @@ func TestAWebhookOfAQuoteWakesThePoller(t *testing.T) {
 func TestARuleForQuotesIsRefusedForWhatCannotBe(t *testing.T) {
 	t.Parallel()
 	w, c, write := quoteWorld(t)
-	c.addQuoteProperties()
+	c.addPropertiesOf("quotes")
 	rule := fmt.Sprintf(quoteRule, c.writeBack())
 	for name, tc := range map[string]struct {
 		old, new, command string

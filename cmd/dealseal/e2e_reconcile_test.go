@@ -43,11 +43,12 @@ func (r reconcileReport) mustFind(t *testing.T, record string, kinds ...deal.Dis
 }
 
 func TestDamageOfEveryKindIsFoundAndOnlyTheHarmlessIsMended(t *testing.T) {
-	eachCRM(t, worldOptions{}, func(t *testing.T, s *stage, c crm) {
+	eachCRM(t, worldOptions{tenants: withQuotes()}, func(t *testing.T, s *stage, c crm) {
+		ops := ofTenant{s.ops, c.tenant()}
 		done := func(rule string) string {
 			r := c.open(sale{quote: quotation(1)})
 			c.move(r, rule)
-			awaitDone(t, s.ops, r)
+			awaitDone(t, ops, r)
 			return r
 		}
 		whole, lost, spoiled, edited, drifted, gone := done(ruleMemo), done(ruleMemo), done(ruleMemo), done(ruleMemo), done(ruleContract), done(ruleMemo)
@@ -83,7 +84,7 @@ func TestDamageOfEveryKindIsFoundAndOnlyTheHarmlessIsMended(t *testing.T) {
 		if after := contractOf(c, lost); !bytes.Equal(before, after) || len(after) == 0 {
 			t.Error("other bytes were put back than had been sealed")
 		}
-		awaitDone(t, s.ops, missed)
+		awaitDone(t, ops, missed)
 		for _, r := range []string{whole, lost, spoiled, edited, drifted, missed} {
 			if r != spoiled { // whose damaged file is no PDF of ours any more, and nothing is put beside it
 				mustBear(t, c, r, 1)

@@ -45,7 +45,7 @@ func (r shadowReport) of(record string) (deals []engine.ShadowDeal) {
 
 func TestARehearsalSaysWhatWouldBecomeOfEachEntryAndWritesNothing(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldOptions{})
+	w := newWorld(t, worldOptions{tenants: withQuotes()})
 	type records struct{ whole, nobody, bare, again string }
 	all := map[string]records{}
 	for _, c := range w.crms {

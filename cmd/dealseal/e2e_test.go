@@ -41,7 +41,11 @@ func eachCRM(t *testing.T, o worldOptions, scenario func(t *testing.T, s *stage,
 	t.Parallel()
 	s := newStage(t, o)
 	for _, c := range s.crms {
-		t.Run(string(c.kind()), func(t *testing.T) { scenario(t, s, c) })
+		name := string(c.kind())
+		if c.options().quotes {
+			name += " quotes"
+		}
+		t.Run(name, func(t *testing.T) { scenario(t, s, c) })
 	}
 	s.daemon.stop(t)
 }

@@ -130,6 +130,7 @@ type tenantOptions struct {
 	oauth bool   // HubSpot: log in as an OAuth app instead of showing a static token
 	// scopes are those of HubSpot's static token; nil: all that there are.
 	scopes []string
+	quotes bool                // HubSpot: the records are quotes, in the place of deals
 	push   func(*world) string // its senders, each a line of YAML with its dash
 }
 
@@ -358,8 +359,15 @@ func (w *world) tenantFile(c crm) string {
 		{ruleStrict, `{attachment: "Quote*.pdf"}`, "strict", "none"},
 		{ruleLenient, `{attachment: "Quote*.pdf"}`, "lenient", "none"},
 	} {
-		fmt.Fprintf(&b, "  - {id: %s, when: {stage: %q}, start_from: 2020-01-01T00:00:00Z, document: %s, seal: %s, audit_trail: %s, write_back: %s,\n     "+unguarded+"}\n",
-			r.id, c.stage(r.id), r.document, r.seal, r.trail, c.writeBack())
+		object := ""
+		if c.options().quotes {
+			if c.stage(r.id) == "" { // there are only so many statuses
+				continue
+			}
+			object, r.document = "object: quotes, ", strings.Replace(r.document, "order-form@1", "order-form@1, fields: {"+quoteFields+"}", 1)
+		}
+		fmt.Fprintf(&b, "  - {id: %s, %swhen: {stage: %q}, start_from: 2020-01-01T00:00:00Z, document: %s, seal: %s, audit_trail: %s, write_back: %s,\n     "+unguarded+"}\n",
+			r.id, object, c.stage(r.id), r.document, r.seal, r.trail, c.writeBack())
 	}
 	if push := c.options().push; push != nil {
 		b.WriteString("push:\n" + push(w))
@@ -690,6 +698,17 @@ type hubspotCRM struct {
 	auth   string
 	token  string       // the reference to the static one
 	ago    atomic.Int64 // how far behind the portal's clock is
+
+	object, stageProperty, subject string // of its records
+}
+
+// addPropertiesOf adds the properties of receipts.
+func (c *hubspotCRM) addPropertiesOf(object string) {
+	c.t.Helper()
+	for _, f := range hubspot.WriteBackProperties() {
+		f.GroupName = strings.TrimSuffix(object, "s") + "information"
+		must(c.t, c.portal.AddProperty(object, f))
+	}
 }
 
 func newHubSpot(w *world, o tenantOptions) *hubspotCRM {
@@ -710,9 +729,11 @@ func newHubSpot(w *world, o tenantOptions) *hubspotCRM {
 			w.secretFile("hubspot-secret-"+o.id, options.OAuth.ClientSecret), w.secretFile("hubspot-refresh-"+o.id, options.OAuth.RefreshToken))
 	}
 	c.portal = hubspot.New(options)
-	for _, f := range hubspot.WriteBackProperties() {
-		must(w.t, c.portal.AddProperty("deals", f))
+	c.object, c.stageProperty, c.subject = "deals", "dealstage", "dealname"
+	if o.quotes {
+		c.object, c.stageProperty, c.subject = "quotes", "hs_status", "hs_title"
 	}
+	c.addPropertiesOf(c.object)
 	c.url = w.serve(c.portal)
 	return c
 }
@@ -732,12 +753,18 @@ func (c *hubspotCRM) writeBack() string {
 }
 
 func (c *hubspotCRM) stage(name string) string {
+	if c.o.quotes {
+		return map[string]string{stageOpen: "DRAFT", stageLost: "REJECTED", ruleContract: "APPROVED", ruleQuote: "APPROVAL_NOT_NEEDED", ruleMemo: "PENDING_APPROVAL"}[name]
+	}
 	return map[string]string{stageOpen: "appointmentscheduled", stageLost: "closedlost", ruleContract: "contractsent", ruleQuote: "presentationscheduled", ruleMemo: "closedwon",
 		ruleStrict: "qualifiedtobuy", ruleLenient: "decisionmakerboughtin"}[name]
 }
 
 func (c *hubspotCRM) open(s sale) string {
 	c.t.Helper()
+	if c.o.quotes {
+		return c.openQuote(s)
+	}
 	id, err := c.portal.CreateDeal(map[string]string{"dealname": hiddenSubject, "pipeline": "default", "dealstage": c.stage(stageOpen), "amount": "7407.00", "deal_currency_code": "EUR",
 		"closedate": "2026-12-31T00:00:00Z"})
 	must(c.t, err)
@@ -758,28 +785,32 @@ func (c *hubspotCRM) open(s sale) string {
 
 func (c *hubspotCRM) set(record, property, value string) {
 	c.t.Helper()
-	must(c.t, c.portal.SetProperty(record, property, value))
+	must(c.t, c.portal.Update(c.object, record, map[string]string{property: value}))
 }
 
-func (c *hubspotCRM) move(record, stage string)       { c.set(record, "dealstage", c.stage(stage)) }
-func (c *hubspotCRM) rename(record, subject string)   { c.set(record, "dealname", subject) }
+func (c *hubspotCRM) move(record, stage string)       { c.set(record, c.stageProperty, c.stage(stage)) }
+func (c *hubspotCRM) rename(record, subject string)   { c.set(record, c.subject, subject) }
 func (c *hubspotCRM) setAmount(record, amount string) { c.set(record, "amount", amount) }
 
 func (c *hubspotCRM) addCustomer(record, name string) {
 	c.t.Helper()
+	if c.o.quotes {
+		c.belong(record, "companies", map[string]string{"name": name, "city": "Gotham"})
+		return
+	}
 	_, err := c.portal.AddCompany(record, map[string]string{"name": name, "city": "Gotham"})
 	must(c.t, err)
 }
 
 func (c *hubspotCRM) addFile(record, name string, content []byte) {
 	c.t.Helper()
-	_, err := c.portal.AddFile(record, name, content)
+	_, err := c.portal.AddFileTo(c.object, record, name, content)
 	must(c.t, err)
 }
 
 func (c *hubspotCRM) files(record string) (out []stored) {
 	c.t.Helper()
-	files, err := c.portal.Files(record)
+	files, err := c.portal.FilesOf(c.object, record)
 	must(c.t, err)
 	for _, f := range files {
 		out = append(out, stored{filepath.Base(f.Path), f.Content})
@@ -789,7 +820,7 @@ func (c *hubspotCRM) files(record string) (out []stored) {
 
 func (c *hubspotCRM) loseContract(record string) {
 	c.t.Helper()
-	files, err := c.portal.Files(record)
+	files, err := c.portal.FilesOf(c.object, record)
 	must(c.t, err)
 	for _, f := range files {
 		if (stored{filepath.Base(f.Path), f.Content}).contract() {
@@ -800,7 +831,7 @@ func (c *hubspotCRM) loseContract(record string) {
 
 func (c *hubspotCRM) spoilContract(record string) {
 	c.t.Helper()
-	files, err := c.portal.Files(record)
+	files, err := c.portal.FilesOf(c.object, record)
 	must(c.t, err)
 	for _, f := range files {
 		if (stored{filepath.Base(f.Path), f.Content}).contract() {
@@ -824,7 +855,7 @@ func (c *hubspotCRM) clearFields(record string) {
 
 func (c *hubspotCRM) remove(record string) {
 	c.t.Helper()
-	must(c.t, c.portal.Delete(record))
+	must(c.t, c.portal.DeleteOf(c.object, record))
 }
 
 var hubspotFields = map[string]string{"transaction_id": "dealseal_transaction_id", "status": "dealseal_status", "signed_at": "dealseal_signed_at",
@@ -832,7 +863,7 @@ var hubspotFields = map[string]string{"transaction_id": "dealseal_transaction_id
 
 func (c *hubspotCRM) tasks(record string) (subjects []string) {
 	c.t.Helper()
-	tasks, err := c.portal.Tasks(record)
+	tasks, err := c.portal.TasksOf(c.object, record)
 	must(c.t, err)
 	for _, task := range tasks {
 		subjects = append(subjects, task["hs_task_subject"])
@@ -842,7 +873,7 @@ func (c *hubspotCRM) tasks(record string) (subjects []string) {
 
 func (c *hubspotCRM) shown(record string) map[string]string {
 	c.t.Helper()
-	r, err := c.portal.Record(record)
+	r, err := c.portal.RecordOf(c.object, record)
 	must(c.t, err)
 	out := map[string]string{}
 	for name, property := range hubspotFields {
@@ -858,12 +889,12 @@ func (c *hubspotCRM) shown(record string) map[string]string {
 
 func (c *hubspotCRM) reads(record string) func(*http.Request) bool {
 	return func(r *http.Request) bool {
-		return r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/deals/"+record) && strings.Contains(r.URL.RawQuery, "dealname")
+		return r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/"+c.object+"/"+record) && strings.Contains(r.URL.RawQuery, c.subject)
 	}
 }
 
 func (c *hubspotCRM) watches(r *http.Request) bool {
-	return r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/deals/search")
+	return r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/"+c.object+"/search")
 }
 
 func (c *hubspotCRM) uploads(r *http.Request) bool {
