@@ -61,6 +61,58 @@ func TestARecordSaysThatItsDealHasHadNoOutcomeUntilItHasOne(t *testing.T) {
 	}
 }
 
+func TestADealOfHubSpotSaysThatItHasHadNoOutcomeUntilItHasOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.daemon()
+	p, record, tenant := w.hubspotTenant()
+	const property = "dealseal_follow_up"
+	plan := &tenant.Rules[0].Plan
+	plan.FollowUp, plan.WriteBack.FollowUp = 7*24*time.Hour, property
+	d.Tenants = nil
+	d.addTenant(tenant)
+	d.poll()
+	w.clock.advance(time.Minute)
+	must(t, p.MoveStage(record, "closedwon"))
+	w.clock.advance(time.Minute)
+	d.until(beforeTheLastLook, func() { must(t, p.MoveStage(record, "closedlost")) })
+	s := d.run()
+	d.want(s, deal.Held, deal.Noticed, "[left] ")
+	shown := func() (status, since string) {
+		t.Helper()
+		r, err := p.Record(record)
+		must(t, err)
+		return r.Properties["dealseal_status"], r.Properties[property]
+	}
+	look := func() {
+		t.Helper()
+		if _, err := d.Ledger.FollowUps(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		d.tell()
+	}
+	look()
+	if status, since := shown(); status != "held" || since != "" {
+		t.Fatalf("at once the deal shows %q, and that it is to be followed up since %q", status, since)
+	}
+	w.clock.advance(8 * 24 * time.Hour)
+	look()
+	at := d.load(s.Tx).Facts.FollowUp
+	if status, since := shown(); status != "held" || at.IsZero() || !strings.HasPrefix(since, at.UTC().Format("2006-01-02T15:04")) {
+		t.Errorf("after eight days the deal shows %q, and %q, want %s", status, since, at)
+	}
+	d.release(s.Tx)
+	d.finish()
+	d.wantDone(d.load(s.Tx))
+	d.tell()
+	if status, since := shown(); status != "signed" || since != "" {
+		t.Errorf("with its contract the deal shows %q, and that it is to be followed up since %q", status, since)
+	}
+	if n := count(d, s.Tx, "envelope.follow_up_due"); n != 1 {
+		t.Errorf("%d events tell of it", n)
+	}
+}
+
 // count is how often an event of a deal was told.
 func count(d *daemon, tx deal.TxID, event string) (n int) {
 	for _, e := range d.story(tx).Outbox {

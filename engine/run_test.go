@@ -23,13 +23,17 @@ func (w *world) hubspotTenant() (p *portal.Portal, record string, tenant Tenant)
 	w.t.Helper()
 	const token = "pat-eu1-engine"
 	none := portal.Limits{TenSecondly: -1, Daily: -1, SearchSecondly: -1, Associations: -1}
-	p = portal.New(portal.Options{AccountType: "SANDBOX", Tokens: []portal.Token{{Value: token}}, Limits: none})
+	p = portal.New(portal.Options{Now: w.now, AccountType: "SANDBOX", Tokens: []portal.Token{{Value: token}}, Limits: none})
 	for _, f := range portal.WriteBackProperties() {
 		must(w.t, p.AddProperty("deals", f))
 	}
 	record = w.id(p.CreateDeal(map[string]string{"dealname": canary, "pipeline": "default", "dealstage": "appointmentscheduled"}))
 	w.id(p.AddFile(record, "Quote.pdf", document("", 1)))
-	crm, err := hubspot.New(hubspot.Config{BaseURL: w.serve(p.ServeHTTP), Rate: 100_000, SearchRate: 10_000,
+	url := w.serve(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Date", w.now().UTC().Format(http.TimeFormat))
+		p.ServeHTTP(rw, r)
+	})
+	crm, err := hubspot.New(hubspot.Config{BaseURL: url, Rate: 100_000, SearchRate: 10_000,
 		Auth: hubspot.Auth{Flow: hubspot.FlowToken, Token: w.secretFile(token)}}, hubspot.Deps{Memory: forgetful{}})
 	must(w.t, err)
 	rule := w.rule(func(p *deal.Plan) {
