@@ -87,6 +87,10 @@ guard: deps renderer ## Move DEALS (10000) deals in one second in each CRM: the 
 sfcli: deps ## Salesforce's own CLI, unchanged, against the mock org and over the SFDX folder of "dealseal provision" (290 MB from npm, once)
 	SFCLI=1 go test -count=1 -timeout 20m -run '^TestTheSalesforceCLI' -v ./cmd/mockcrm
 
+.PHONY: panel
+panel: deps ## The Lightning component of "dealseal provision --sfdx", compiled and run by Salesforce's own tools (95 MB from npm, once)
+	PANEL=1 go test -count=1 -timeout 20m -run '^TestThePanel' -v ./cmd/mockcrm
+
 .PHONY: bench
 bench: deps-bench build ## Measure: a table of figures beside their limits, and bench/out.json (BENCH=part runs one part)
 	@mkdir -p $(BUILD)/bench && go build -o $(BUILD)/bench/bench ./cmd/bench

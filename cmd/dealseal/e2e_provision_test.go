@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/mocks/crm/salesforce"
 )
@@ -117,6 +118,9 @@ func TestFoldersForAdministratorsAreWrittenFromTheConfiguration(t *testing.T) {
 			t.Errorf("the permission set lacks %s", want)
 		}
 	}
+	if panel, err := os.ReadFile(filepath.Join(sfdx, "force-app/main/default/lwc/dealsealPanel/fields.js")); err != nil || !strings.Contains(string(panel), `"status": "DealSeal_Status__c"`) {
+		t.Errorf("the panel is told %q, %v", panel, err)
+	}
 	if _, stderr, code := w.run(t, "provision", "--tenant", "contoso", "--project", project, "--url", "https://seal.example.com/push"); code != exitOK {
 		t.Fatalf("exit %d: %s", code, stderr)
 	}
@@ -130,6 +134,25 @@ func TestFoldersForAdministratorsAreWrittenFromTheConfiguration(t *testing.T) {
 	for _, flags := range [][]string{{"--tenant", "contoso", "--sfdx", sfdx}, {"--tenant", "acme", "--project", project}, {"--tenant", "contoso", "--project", project, "--url", "http://plain"}, {}} {
 		if _, _, code := w.run(t, append([]string{"provision"}, flags...)...); code != exitUsage {
 			t.Errorf("%v: exit %d, want wrong usage", flags, code)
+		}
+	}
+}
+
+func TestThePanelLinksToAPageThatBrowsersElsewhereCanOpen(t *testing.T) {
+	t.Parallel()
+	for _, x := range []struct{ signIn, notify, want string }{
+		{"https://a.example", "https://b.example", "https://a.example"},
+		{"", "https://b.example", "https://b.example"},
+		{"", "http://b.example", ""},
+		{"http://localhost:8484", "https://b.example", "https://b.example"},
+		{"", "", ""},
+	} {
+		cfg := &config.Config{Notify: config.Notify{Page: x.notify}}
+		if x.signIn != "" {
+			cfg.SignIn = &config.SignIn{Page: x.signIn}
+		}
+		if got := pageForBrowsers(cfg); got != x.want {
+			t.Errorf("%+v: %q", x, got)
 		}
 	}
 }

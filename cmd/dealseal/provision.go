@@ -249,8 +249,9 @@ func (c *call) writeFolder() error {
 		if dir == "" {
 			return usagef("tenant %s is a Salesforce org: use --sfdx", c.tenant)
 		}
-		files, err = with.SourceFolder(t.written())
-		next = "sf project deploy start --source-dir force-app, then assign the permission set " + salesforce.PermissionSet + " to dealseal's user"
+		files, err = with.SourceFolder(t.written(), pageForBrowsers(h.cfg))
+		next = "sf project deploy start --source-dir force-app, then assign the permission set " + salesforce.PermissionSet + " to dealseal's user, and " +
+			salesforce.PanelReaders + " to those who are to see the panel (docs/panel.md)"
 	case hubspot.Config:
 		if dir = c.provision.project; dir == "" {
 			return usagef("tenant %s is a HubSpot account: use --project", c.tenant)
@@ -285,6 +286,21 @@ func (c *call) writeFolder() error {
 	}
 	_, err = fmt.Fprintf(c.stdout, "%s: %s written; next, in it: %s\n", dir, plural(len(files), "file"), next)
 	return err
+}
+
+// pageForBrowsers is the address of the status page that a link on a page of the CRM may lead to; empty when there is none:
+// what is not https is for browsers on this machine.
+func pageForBrowsers(cfg *config.Config) string {
+	pages := []string{cfg.Notify.Page}
+	if cfg.SignIn != nil {
+		pages = []string{cfg.SignIn.Page, cfg.Notify.Page}
+	}
+	for _, page := range pages {
+		if strings.HasPrefix(page, "https://") {
+			return page
+		}
+	}
+	return ""
 }
 
 func checkPublic(address string) error {

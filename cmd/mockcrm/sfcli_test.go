@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -121,17 +122,24 @@ func (c *cli) withMock(t *testing.T, s *started) {
 
 func (c *cli) withFolder(t *testing.T) {
 	words := deal.WriteBack{TransactionID: "Sealed_ID__c", Status: "Sealed_Status__c", SignedAt: "Sealed_At__c", URL: "Sealed_Link__c", Audit: "Sealed_Audit__c"}
-	cfg := salesforce.Config{TxMarker: "Sealed_Key__c"}
-	files, err := cfg.SourceFolder([]connectors.Written{{Object: salesforce.Object, WriteBack: words, Timeline: true}})
-	must(t, err)
 	c.dir = t.TempDir()
-	for name, content := range files {
-		path := filepath.Join(c.dir, filepath.FromSlash(name))
-		must(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		must(t, os.WriteFile(path, content, 0o644))
+	writeSource(t, c.dir, []connectors.Written{{Object: salesforce.Object, WriteBack: words, Timeline: true}})
+	for folder, want := range map[string]map[string]int{
+		"force-app": {"CustomField": 6, "LightningComponentBundle": 1, "PermissionSet": 2},
+		"examples":  {"CustomField": 4, "CustomObject": 1, "Flow": 1},
+	} {
+		if got := c.converted(t, folder); !maps.Equal(got, want) {
+			t.Errorf("of %s the CLI would deploy %v, want %v", folder, got, want)
+		}
 	}
-	c.sf(t, &struct{}{}, "project", "convert", "source", "--root-dir", "force-app", "--output-dir", "converted")
-	manifest, err := os.ReadFile(filepath.Join(c.dir, "converted", "package.xml"))
+}
+
+// converted counts what the CLI would deploy of a folder, by its kind.
+func (c *cli) converted(t *testing.T, folder string) map[string]int {
+	t.Helper()
+	to := folder + "-converted"
+	c.sf(t, &struct{}{}, "project", "convert", "source", "--root-dir", folder, "--output-dir", to)
+	manifest, err := os.ReadFile(filepath.Join(c.dir, to, "package.xml"))
 	must(t, err)
 	var deployed struct {
 		Types []struct {
@@ -144,7 +152,5 @@ func (c *cli) withFolder(t *testing.T) {
 	for _, of := range deployed.Types {
 		got[of.Name] = len(of.Members)
 	}
-	if want := map[string]int{"CustomField": 6, "PermissionSet": 1}; fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("the CLI would deploy %v, want %v:\n%s", got, want, manifest)
-	}
+	return got
 }

@@ -305,9 +305,9 @@ func (c *Connector) create(ctx context.Context, resource string, body map[string
 	return nil
 }
 
-// SourceFolder is what an administrator deploys so that the org has what receipts are written to; see the function of the
-// same name.
-func (c Config) SourceFolder(written []connectors.Written) (map[string][]byte, error) {
+// SourceFolder is what an administrator deploys so that the org has what receipts are written to, and shows it; see the
+// function of the same name.
+func (c Config) SourceFolder(written []connectors.Written, page string) (map[string][]byte, error) {
 	c = c.withDefaults()
-	return SourceFolder(written, c.TxMarker, c.APIVersion)
+	return SourceFolder(written, c.TxMarker, c.APIVersion, page)
 }

@@ -69,12 +69,44 @@ type objectPermissionXML struct {
 	ViewAll bool   `xml:"viewAllRecords"`
 }
 
-// SourceFolder is what "sf project deploy start" deploys: the fields, and a permission set with the rights to them, to read
-// accounts, to make tasks if some are wanted, and to read and edit all records of the objects that receipts are written to. It returns the files by their paths in
-// the folder.
-func SourceFolder(written []connectors.Written, txMarker, apiVersion string) (map[string][]byte, error) {
-	fields := NewFields(written, txMarker)
-	files := map[string][]byte{"sfdx-project.json": []byte(fmt.Sprintf("{\n  \"packageDirectories\": [{\"path\": \"force-app\", \"default\": true}],\n  \"sourceApiVersion\": %q\n}\n", apiVersion))}
+// appFolder is where the source is that the integration works with; exampleFolder is for what an administrator may add to it.
+const (
+	appFolder     = "force-app/main/default/"
+	exampleFolder = "examples/main/default/"
+)
+
+// folder is a source folder: the files by their paths in it.
+type folder map[string][]byte
+
+func (f folder) put(path string, v any) error {
+	b, err := xml.MarshalIndent(v, "", "    ")
+	f[path] = append(append([]byte(xml.Header), b...), '\n')
+	return err
+}
+
+// SourceFolder is what "sf project deploy start" deploys: the fields, a permission set with the rights to them, to read
+// accounts, to make tasks if some are wanted, and to read and edit all records of the objects that receipts are written to, and
+// a panel for these records. page is the address of the status page that the panel links to, empty when browsers have none. It
+// returns the files by their paths in the folder.
+func SourceFolder(written []connectors.Written, txMarker, apiVersion, page string) (map[string][]byte, error) {
+	files := folder{}
+	if err := files.fields(written, txMarker); err != nil {
+		return nil, err
+	}
+	if err := files.panel(written, page, apiVersion); err != nil {
+		return nil, err
+	}
+	folders := `{"path": "force-app", "default": true}`
+	if made, err := files.events(written, apiVersion); err != nil {
+		return nil, err
+	} else if made {
+		folders += `, {"path": "examples"}`
+	}
+	files["sfdx-project.json"] = fmt.Appendf(nil, "{\n  \"packageDirectories\": [%s],\n  \"sourceApiVersion\": %q\n}\n", folders, apiVersion)
+	return files, nil
+}
+
+func (f folder) fields(written []connectors.Written, txMarker string) error {
 	set := permissionSetXML{Namespace: metadataNamespace, Label: "DealSeal integration", Objects: []objectPermissionXML{{Object: "Account", Read: true}}}
 	of := func(name string) bool {
 		return slices.ContainsFunc(written, func(w connectors.Written) bool { return w.Object == name })
@@ -90,19 +122,18 @@ func SourceFolder(written []connectors.Written, txMarker, apiVersion string) (ma
 	if wantsTasks(written) {
 		set.Users = []userPermissionXML{{Enabled: true, Name: "EditTask"}}
 	}
-	put := func(path string, v any) error {
-		b, err := xml.MarshalIndent(v, "", "    ")
-		files["force-app/main/default/"+path] = append(append([]byte(xml.Header), b...), '\n')
-		return err
-	}
-	for _, f := range fields {
-		if err := put("objects/"+f.Object+"/fields/"+f.Name+".field-meta.xml", f.xml()); err != nil {
-			return nil, err
+	for _, n := range NewFields(written, txMarker) {
+		if err := f.put(appFolder+"objects/"+n.Object+"/fields/"+n.Name+".field-meta.xml", n.xml()); err != nil {
+			return err
 		}
-		set.Fields = append(set.Fields, fieldPermissionXML{Editable: true, Field: f.full(), Readable: true})
+		set.Fields = append(set.Fields, fieldPermissionXML{Editable: true, Field: n.full(), Readable: true})
 	}
-	slices.SortFunc(set.Fields, func(a, b fieldPermissionXML) int { return strings.Compare(a.Field, b.Field) })
-	return files, put("permissionsets/"+PermissionSet+".permissionset-meta.xml", set)
+	sortPermissions(set.Fields)
+	return f.put(appFolder+"permissionsets/"+PermissionSet+".permissionset-meta.xml", set)
+}
+
+func sortPermissions(fields []fieldPermissionXML) {
+	slices.SortFunc(fields, func(a, b fieldPermissionXML) int { return strings.Compare(a.Field, b.Field) })
 }
 
 func (f NewField) xml() customFieldXML {

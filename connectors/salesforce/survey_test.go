@@ -129,7 +129,7 @@ func TestTheSourceFolderHasRightsToTheObjectsOfRulesAlone(t *testing.T) {
 		"Order":    {"Account", "Order"},
 		Object:     {"Account", Object},
 	} {
-		files, err := SourceFolder([]connectors.Written{{Object: object, WriteBack: deal.WriteBack{Status: "State__c"}}}, "", "66.0")
+		files, err := SourceFolder([]connectors.Written{{Object: object, WriteBack: deal.WriteBack{Status: "State__c"}}}, "", "66.0", "")
 		if err != nil || files["force-app/main/default/objects/"+object+"/fields/State__c.field-meta.xml"] == nil {
 			t.Errorf("%s: %v, %v", object, slices.Sorted(maps.Keys(files)), err)
 		}
@@ -198,9 +198,9 @@ func TestTheRightToTasksIsGivenWhereSomeAreWanted(t *testing.T) {
 				t.Error("after it was given it is still said to be missing")
 			}
 
-			files, err := SourceFolder([]connectors.Written{wanted}, "", "66.0")
+			files, err := SourceFolder([]connectors.Written{wanted}, "", "66.0", "")
 			w.must(err)
-			bare, err := SourceFolder([]connectors.Written{{Object: Object}}, "", "66.0")
+			bare, err := SourceFolder([]connectors.Written{{Object: Object}}, "", "66.0", "")
 			w.must(err)
 			const path, right = "force-app/main/default/permissionsets/" + PermissionSet + ".permissionset-meta.xml", "<name>EditTask</name>"
 			if set := string(files[path]); !strings.Contains(set, right) || strings.Contains(string(bare[path]), right) {
