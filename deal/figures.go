@@ -39,6 +39,15 @@ type Figures struct {
 	First   string
 }
 
+// Week is what happened on seven days, by tenant.
+type Week struct {
+	Tenants map[TenantID]Day
+	// Flow is as in Figures, of all tenants.
+	Flow Quantiles
+	// Known is false where the ledger begins only after these days.
+	Known bool
+}
+
 // Checkpoint is a signed state of the audit tree.
 type Checkpoint struct {
 	Size int64

@@ -147,8 +147,23 @@ func (h House) item(in Incident) Item {
 		i.Title = i.Lines[0].Text
 		i.Lines = nil
 	}
+	if in.Kind == Summary && len(in.Newest) > 0 {
+		i.Lines, i.More = byTenant(in.Newest[0])
+	}
 	return i
 }
+
+// byTenant are the lines of a summary, and how many there are beside them.
+func byTenant(e webhooks.Event) (lines []Line, more int) {
+	all := strings.FieldsFunc(e.Data["tenants"], func(r rune) bool { return r == '\n' })
+	for _, text := range all[:min(len(all), MostListed)] {
+		lines = append(lines, Line{At: e.At, Text: shorten(text)})
+	}
+	return lines, len(all) - len(lines)
+}
+
+// Timed reports whether it matters when each line was.
+func (i Item) Timed() bool { return i.Kind != Summary }
 
 // sentence says what happened, of what the catalogue allows an event to hold.
 func sentence(e webhooks.Event) string {

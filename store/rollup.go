@@ -140,6 +140,41 @@ func (s *Store) Figures(ctx context.Context, since time.Time) (f deal.Figures, e
 	return f, err
 }
 
+// Week returns what happened from the first to the last of some days, by tenant.
+func (s *Store) Week(ctx context.Context, first, last time.Time) (w deal.Week, err error) {
+	w.Tenants = map[deal.TenantID]deal.Day{}
+	from, until := first.UTC().Format(time.DateOnly), last.UTC().Format(time.DateOnly)
+	err = s.view(ctx, func(t *txn) error {
+		err := t.each(func(r *sql.Rows) error {
+			var tenant deal.TenantID
+			var what string
+			var n int64
+			err := r.Scan(&tenant, &what, &n)
+			d := w.Tenants[tenant]
+			addTo(&d, what, n)
+			w.Tenants[tenant] = d
+			return err
+		}, weekQuery, from, until)
+		if err != nil {
+			return err
+		}
+		var all histogram
+		err = t.each(func(r *sql.Rows) error {
+			var b bar
+			err := r.Scan(&b.bucket, &b.n)
+			all = append(all, b)
+			return err
+		}, weekFlowQuery, from, until)
+		if err != nil {
+			return err
+		}
+		w.Flow = all.quantiles()
+		_, err = t.get([]any{&w.Known}, `SELECT EXISTS (SELECT 1 FROM daily WHERE day <= $1)`, until)
+		return err
+	})
+	return w, err
+}
+
 func (t *txn) days(since time.Time) (days []deal.Day, err error) {
 	err = t.each(func(r *sql.Rows) error {
 		var on, what string
@@ -209,11 +244,13 @@ func (t *txn) stepTimes(since time.Time) (list []deal.StepTimes, err error) {
 }
 
 const (
-	daysQuery    = `SELECT day, name, sum(n) FROM daily WHERE day >= $1 GROUP BY day, name ORDER BY day`
-	volumesQuery = `SELECT day, sum(n) FROM daily WHERE day >= $1 AND day < $2 AND name = $3 GROUP BY day`
-	firstQuery   = `SELECT coalesce(min(day), '') FROM daily`
-	flowsQuery   = `SELECT day, bucket, n FROM flows WHERE day >= $1 ORDER BY day, bucket`
-	stepsQuery   = `SELECT step, bucket, sum(n) FROM latency WHERE day >= $1 GROUP BY step, bucket ORDER BY step, bucket`
+	daysQuery     = `SELECT day, name, sum(n) FROM daily WHERE day >= $1 GROUP BY day, name ORDER BY day`
+	volumesQuery  = `SELECT day, sum(n) FROM daily WHERE day >= $1 AND day < $2 AND name = $3 GROUP BY day`
+	firstQuery    = `SELECT coalesce(min(day), '') FROM daily`
+	flowsQuery    = `SELECT day, bucket, n FROM flows WHERE day >= $1 ORDER BY day, bucket`
+	weekQuery     = `SELECT tenant, name, sum(n) FROM daily WHERE day >= $1 AND day <= $2 GROUP BY tenant, name`
+	weekFlowQuery = `SELECT bucket, sum(n) FROM flows WHERE day >= $1 AND day <= $2 GROUP BY bucket ORDER BY bucket`
+	stepsQuery    = `SELECT step, bucket, sum(n) FROM latency WHERE day >= $1 GROUP BY step, bucket ORDER BY step, bucket`
 )
 
 // addTo adds a daily counter to the day's figures.

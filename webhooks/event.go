@@ -122,7 +122,8 @@ var Catalogue = []EventType{
 	forOperators("house.summary", "how the week was",
 		Field{Name: "from", Summary: "the first day"}, Field{Name: "until", Summary: "the last day"}, Field{Name: "noticed", Summary: "deals that came"}, Field{Name: "sealed", Summary: "of them, or of earlier ones"},
 		Field{Name: "done", Summary: "that ended well"}, Field{Name: "held", Summary: "times that one was held"}, Field{Name: "dead", Summary: "times that one was given up"},
-		Field{Name: "success", Summary: "of calls to CRMs"}, Field{Name: "p50", Summary: "half of the deals took so long or less"}, Field{Name: "p95", Summary: "95 % of the deals took so long or less"}),
+		Field{Name: "success", Summary: "of calls to CRMs"}, Field{Name: "p50", Summary: "half of the deals took so long or less"}, Field{Name: "p95", Summary: "95 % of the deals took so long or less"},
+		Field{Name: "tenants", Summary: "what became of the deals of each tenant, in a line of its own"}),
 }
 
 // Known finds an event in the catalogue.

@@ -5,9 +5,12 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/mocks/smtp"
+	"github.com/dealseal/dealseal/store"
 )
 
 // TestPeopleAreMailedOnceWhateverCrashes has a deal held while the mail server takes nothing, and the daemon killed before it
@@ -25,6 +28,7 @@ func TestPeopleAreMailedOnceWhateverCrashes(t *testing.T) {
   channels:
     - {id: ops, mail: ops@example.com}
 `, server.Address)})
+	w.remember(t, 8)
 	d := w.start(t)
 	ops := w.control(t, w.stateDir)
 	record := w.crms[0].open(sale{nobody: true})
@@ -84,4 +88,25 @@ func TestPeopleAreMailedOnceWhateverCrashes(t *testing.T) {
 	if n := len(server.Taken()); n != 3 {
 		t.Errorf("%d messages, want the incident, the test, and the incident for who is new", n)
 	}
+	// How the week was is told by a daemon that comes up after its end.
+	rewrite("weekly: never", "weekly: Mon 00:00")
+	d = w.start(t)
+	eventually(t, "how the week was has arrived", func() (bool, string) { return len(server.Taken()) > 3, d.log() })
+	if m := server.Taken()[3]; !strings.Contains(m.Header.Get("Subject"), "deals came") || !strings.Contains(m.Body, "acme: ") {
+		t.Errorf("%+v", m)
+	}
+	d.stop(t)
+}
+
+// remember has the ledger, which is new, know something of some days ago.
+func (w *world) remember(t *testing.T, days int) {
+	t.Helper()
+	cfg, err := config.Load(w.config)
+	must(t, err)
+	master, err := masterKey(cfg.MasterKey)
+	must(t, err)
+	s, err := store.Open(t.Context(), store.Options{Dir: cfg.StateDir, MasterKey: master, Now: func() time.Time { return time.Now().AddDate(0, 0, -days) }})
+	must(t, err)
+	must(t, s.SetPoll(t.Context(), deal.PollState{Tenant: "acme", Calls: 1}))
+	must(t, s.Close())
 }

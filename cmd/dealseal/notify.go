@@ -190,8 +190,10 @@ func (h *house) audience() (keys map[string][]deal.TenantID, templates []store.T
 func (d *service) tellWeekly(ctx context.Context) error {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
+	var told time.Time
 	for {
-		if err := d.summarise(ctx, time.Now().UTC()); err != nil && ctx.Err() == nil {
+		var err error
+		if told, err = d.summarise(ctx, time.Now().UTC(), told); err != nil && ctx.Err() == nil {
 			d.log.Error("the week could not be summed up", "err", err)
 		}
 		if _, err := d.store.PruneIncidents(ctx); err != nil && ctx.Err() == nil {
@@ -205,42 +207,51 @@ func (d *service) tellWeekly(ctx context.Context) error {
 	}
 }
 
-// summaryGrace is how long after its time a summary is told that was missed because the daemon was down.
-const summaryGrace = 24 * time.Hour
-
-// summarise tells of the seven days before the last time that a summary was due. What was told is not told again.
-func (d *service) summarise(ctx context.Context, now time.Time) error {
-	wanted := d.residents.house().cfg.Notify
-	day, clock, on, err := wanted.WeeklyAt()
-	if err != nil || !on || len(wanted.Channels) == 0 {
-		return err
+// summarise tells of the seven days before the last time that a summary was due, however long ago that was: a daemon that was down
+// then tells late. It returns that time, for the next call. What an earlier daemon has told is not told again, and of a week
+// before all that the ledger knows there is nothing to tell.
+func (d *service) summarise(ctx context.Context, now, told time.Time) (time.Time, error) {
+	h := d.residents.house()
+	day, clock, on, err := h.cfg.Notify.WeeklyAt()
+	if err != nil || !on || len(h.cfg.Notify.Channels) == 0 {
+		return told, err
 	}
 	midnight := now.Truncate(24*time.Hour).AddDate(0, 0, -int((now.Weekday()-day+7)%7))
 	due := midnight.Add(clock)
 	if due.After(now) {
 		due = due.AddDate(0, 0, -7)
 	}
-	if now.Sub(due) > summaryGrace {
-		return nil
+	if due.Equal(told) {
+		return told, nil
 	}
 	first := due.Truncate(24*time.Hour).AddDate(0, 0, -7)
 	last := first.AddDate(0, 0, 6)
-	f, err := d.store.Figures(ctx, first)
-	if err != nil {
-		return err
+	w, err := d.store.Week(ctx, first, last)
+	if err != nil || !w.Known {
+		return told, err
 	}
-	return d.store.Announce(ctx, "house.summary", last.Format(time.DateOnly), "week", week(f, first, last))
+	for _, t := range h.tenants {
+		id := deal.TenantID(t.file.Tenant.ID)
+		w.Tenants[id] = w.Tenants[id] // that nothing came of one is worth knowing, too
+	}
+	if err := d.store.Announce(ctx, "house.summary", "", last.Format(time.DateOnly), inWords(w, first, last)); err != nil {
+		return told, err
+	}
+	return due, nil
 }
 
-// week adds the days up.
-func week(f deal.Figures, first, last time.Time) map[string]string {
+// inWords adds the tenants up, and says the same of each: those first that need somebody.
+func inWords(w deal.Week, first, last time.Time) map[string]string {
 	var sum deal.Day
-	for _, one := range f.Days {
-		if one.Day < first.Format(time.DateOnly) || one.Day > last.Format(time.DateOnly) {
-			continue
-		}
+	var lines []string
+	for _, id := range slices.SortedFunc(maps.Keys(w.Tenants), func(a, b deal.TenantID) int {
+		x, y := w.Tenants[a], w.Tenants[b]
+		return cmp.Or(cmp.Compare(y.Dead, x.Dead), cmp.Compare(y.Held, x.Held), cmp.Compare(y.Noticed, x.Noticed), cmp.Compare(a, b))
+	}) {
+		one := w.Tenants[id]
 		sum.Noticed, sum.Sealed, sum.Done, sum.Held, sum.Dead = sum.Noticed+one.Noticed, sum.Sealed+one.Sealed, sum.Done+one.Done, sum.Held+one.Held, sum.Dead+one.Dead
 		sum.Calls, sum.FailedCalls = sum.Calls+one.Calls, sum.FailedCalls+one.FailedCalls
+		lines = append(lines, fmt.Sprintf("%s: %d came, %d were sealed, %d ended well, %d were held, %d were given up", id, one.Noticed, one.Sealed, one.Done, one.Held, one.Dead))
 	}
 	success := "none"
 	if sum.Calls > 0 {
@@ -248,7 +259,7 @@ func week(f deal.Figures, first, last time.Time) map[string]string {
 	}
 	return map[string]string{"from": first.Format(time.DateOnly), "until": last.Format(time.DateOnly), "noticed": fmt.Sprint(sum.Noticed), "sealed": fmt.Sprint(sum.Sealed),
 		"done": fmt.Sprint(sum.Done), "held": fmt.Sprint(sum.Held), "dead": fmt.Sprint(sum.Dead), "success": success,
-		"p50": f.Flow.P50.Round(time.Millisecond).String(), "p95": f.Flow.P95.Round(time.Millisecond).String()}
+		"p50": w.Flow.P50.Round(time.Millisecond).String(), "p95": w.Flow.P95.Round(time.Millisecond).String(), "tenants": strings.Join(lines, "\n")}
 }
 
 // notifyWatch tells Prometheus how channels are doing.
