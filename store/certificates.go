@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dealseal/dealseal/deal"
@@ -79,11 +80,15 @@ func certificatesOf(rows []registered) []deal.Certificate {
 const orderCertificates = ` ORDER BY key, state <> 'active', state <> 'next', not_after DESC, sha256`
 
 func (t *txn) certificates(where string, args ...any) (all []registered, err error) {
+	return t.readCertificates(selectCertificates+where+orderCertificates, args...)
+}
+
+func (t *txn) readCertificates(query string, args ...any) (all []registered, err error) {
 	err = t.each(func(r *sql.Rows) error {
 		c, err := scanCertificate(r.Scan)
 		all = append(all, c)
 		return err
-	}, selectCertificates+where+orderCertificates, args...)
+	}, query, args...)
 	return all, err
 }
 
@@ -406,6 +411,16 @@ func CertificatesIn(ctx context.Context, dir string) ([]deal.Certificate, error)
 	if _, err := t.get([]any{&has}, `SELECT count(*) FROM sqlite_master WHERE name = 'certificates'`); err != nil || has == 0 {
 		return nil, err
 	}
-	rows, err := t.certificates("")
+	columns, err := column[string](t, `SELECT name FROM pragma_table_info('certificates')`)
+	if err != nil {
+		return nil, err
+	}
+	var since []string // what an earlier version, whose state is looked at before it is brought up to date, has not got yet
+	for _, added := range []string{"0 AS beside_until", "'' AS pair"} {
+		if _, name, _ := strings.Cut(added, " AS "); !slices.Contains(columns, name) {
+			since = append(since, ", "+added)
+		}
+	}
+	rows, err := t.readCertificates(strings.Replace(selectCertificates, "FROM certificates", "FROM (SELECT *"+strings.Join(since, "")+" FROM certificates)", 1) + orderCertificates)
 	return certificatesOf(rows), err
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"maps"
 	"path/filepath"
@@ -74,6 +75,31 @@ func mustRefuse(t *testing.T, err error, words string) {
 	var refused *CertificateError
 	if !errors.As(err, &refused) || !refused.Permanent() || !strings.Contains(err.Error(), words) {
 		t.Errorf("got %v, want it refused with %q", err, words)
+	}
+}
+
+// Whoever is about to start a new version checks its configuration first, when the state is still that of the one before.
+func TestTheRegistryOfAnEarlierVersionIsRead(t *testing.T) {
+	s, _ := newStore(t)
+	want := certificate("aa", 400, deal.CertActive)
+	register(t, s, want)
+	want.Since = start
+	dir := s.dir
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", filepath.Join(dir, databaseName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, added := range []string{"pair", "beside_until"} {
+		if _, err := db.Exec("ALTER TABLE certificates DROP COLUMN " + added); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := CertificatesIn(t.Context(), dir); err != nil || !cmp.Equal(got, []deal.Certificate{want}) {
+			t.Errorf("before there was %s: %v\n%s", added, err, cmp.Diff([]deal.Certificate{want}, got))
+		}
 	}
 }
 

@@ -374,18 +374,24 @@ func (r *remote) ask(ctx context.Context, method, path string, body []byte, into
 	}
 	resp, err := r.client.Do(req)
 	if err != nil {
-		return fmt.Errorf("the daemon does not answer: %w", err)
+		return &lostReplyError{err}
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxControl))
 	if err != nil {
-		return err
+		return &lostReplyError{err}
 	}
 	if resp.StatusCode != http.StatusOK {
 		return errors.New(string(bytes.TrimSpace(text)))
 	}
 	return json.Unmarshal(text, into)
 }
+
+// lostReplyError is of a request of which nobody knows whether the daemon has carried it out.
+type lostReplyError struct{ err error }
+
+func (e *lostReplyError) Error() string { return "the daemon does not answer: " + e.err.Error() }
+func (e *lostReplyError) Unwrap() error { return e.err }
 
 func (r *remote) List(ctx context.Context, f store.Filter) (list []store.Summary, err error) {
 	filter, err := json.Marshal(f)

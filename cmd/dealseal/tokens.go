@@ -142,7 +142,12 @@ func createToken(ctx context.Context, c *call, name string) error {
 			return err
 		}
 		r.Certificate = der
-		if _, err = changeToken(ctx, c, r); err != nil {
+		_, err = changeToken(ctx, c, r)
+		var lost *lostReplyError
+		if errors.As(err, &lost) {
+			return fmt.Errorf("%w: \"dealseal tokens list\" says whether %s was let in; if not, delete %s, which is good for nothing then", err, name, file)
+		}
+		if err != nil {
 			os.Remove(file) // it is good for nothing
 			return err
 		}
@@ -171,8 +176,8 @@ func changeToken(ctx context.Context, c *call, r tokenRequest) (a tokenAnswer, e
 		_, err = fmt.Fprintf(c.stdout, "%s %s (%s) is revoked\n", a.Token.Kind, a.Token.Name, a.Token.ID())
 		return a, err
 	}
-	_, err = fmt.Fprintf(c.stderr, "%s %s (%s) may use the API until %s\n", a.Token.Kind, a.Token.Name, a.Token.ID(), a.Token.Until.Format(time.DateOnly))
-	return a, err
+	fmt.Fprintf(c.stderr, "%s %s (%s) may use the API until %s\n", a.Token.Kind, a.Token.Name, a.Token.ID(), a.Token.Until.Format(time.DateOnly))
+	return a, nil // it is let in, whether or not anybody reads that
 }
 
 // ChangeToken carries out what a person wants of tokens.
