@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dealseal/dealseal/config"
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/engine"
 )
@@ -139,4 +140,18 @@ func dealsOf(t *testing.T, s *world) []deal.TxID {
 		txs = append(txs, d.Tx)
 	}
 	return txs
+}
+
+// After a rollover to another key pair a rehearsal goes by the limits of that one.
+func TestLimitsAreThoseOfTheKeyThatSignsNow(t *testing.T) {
+	now := time.Now()
+	h := &house{cfg: &config.Config{Signing: config.Signing{Keys: map[string]config.Key{"house": {MaxUsesPerDay: 5}, "house-2027": {MaxUsesPerDay: 9, MaxUses: 90}}}}}
+	next := deal.Certificate{Key: "house", Pair: "house-2027", State: deal.CertNext, ActivateAt: now.Add(time.Hour)}
+	if got := h.keyLimits([]deal.Certificate{{Key: "house", State: deal.CertActive}, next})["house"]; got.Day != 5 {
+		t.Errorf("before the rollover the limits are %+v", got)
+	}
+	next.ActivateAt = now.Add(-time.Hour)
+	if got := h.keyLimits([]deal.Certificate{{Key: "house", State: deal.CertActive}, next})["house"]; got != (deal.KeyLimits{Total: 90, Day: 9}) {
+		t.Errorf("after it they are %+v", got)
+	}
 }

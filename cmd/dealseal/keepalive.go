@@ -69,10 +69,13 @@ func (d *service) mayBeUsed(key string) bool {
 	})
 }
 
-// keyLimits are those of the keys by their names.
-func (h *house) keyLimits() map[string]deal.KeyLimits {
+// keyLimits are those of the keys that sign now for the names that profiles have: after a rollover it may be another one.
+func (h *house) keyLimits(registered []deal.Certificate) map[string]deal.KeyLimits {
 	all := map[string]deal.KeyLimits{}
 	for name, k := range h.cfg.Signing.Keys {
+		if active, found := deal.ActiveCertificate(registered, name, time.Now()); found {
+			k = h.cfg.Signing.Keys[active.Signer()]
+		}
 		all[name] = deal.KeyLimits{Total: k.MaxUses, Day: k.MaxUsesPerDay}
 	}
 	return all

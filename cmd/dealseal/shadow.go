@@ -18,6 +18,7 @@ import (
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/documents"
 	"github.com/dealseal/dealseal/engine"
+	"github.com/dealseal/dealseal/store"
 )
 
 // Bounds of a rehearsal, for each tenant.
@@ -82,9 +83,13 @@ func (c *call) shadowAlone(ctx context.Context, o shadowOrder) ([]shadowReport, 
 	if err != nil {
 		return nil, err
 	}
+	registered, err := store.CertificatesIn(ctx, h.cfg.StateDir)
+	if err != nil {
+		return nil, err
+	}
 	x := h.newExaminer(ctx, newLogQuiet(c.stderr))
 	defer x.close()
-	return h.shadow(ctx, o, func(t tenant) (connectors.CRM, func(), error) {
+	return h.shadow(ctx, o, h.keyLimits(registered), func(t tenant) (connectors.CRM, func(), error) {
 		crm, err := x.connect(ctx, t)
 		return crm, func() { retire(crm) }, err
 	})
@@ -97,7 +102,7 @@ func retire(crm connectors.CRM) {
 }
 
 // shadow rehearses one tenant or all. connect returns a tenant's CRM, and what to do when it is not needed any more.
-func (h *house) shadow(ctx context.Context, o shadowOrder, connect func(tenant) (crm connectors.CRM, done func(), err error)) ([]shadowReport, error) {
+func (h *house) shadow(ctx context.Context, o shadowOrder, limits map[string]deal.KeyLimits, connect func(tenant) (crm connectors.CRM, done func(), err error)) ([]shadowReport, error) {
 	reports, names := []shadowReport{}, []string{}
 	for _, t := range h.tenants {
 		id := deal.TenantID(t.file.Tenant.ID)
@@ -107,7 +112,7 @@ func (h *house) shadow(ctx context.Context, o shadowOrder, connect func(tenant) 
 		r := shadowReport{Shadow: engine.Shadow{Tenant: id}}
 		crm, done, err := connect(t)
 		if err == nil {
-			r.Shadow, err = h.shadowOf(ctx, t, crm, o)
+			r.Shadow, err = h.shadowOf(ctx, t, crm, o, limits)
 			done()
 		}
 		if err != nil {
@@ -121,10 +126,10 @@ func (h *house) shadow(ctx context.Context, o shadowOrder, connect func(tenant) 
 	return reports, nil
 }
 
-func (h *house) shadowOf(ctx context.Context, t tenant, crm connectors.CRM, o shadowOrder) (engine.Shadow, error) {
+func (h *house) shadowOf(ctx context.Context, t tenant, crm connectors.CRM, o shadowOrder, limits map[string]deal.KeyLimits) (engine.Shadow, error) {
 	ctx, cancel := context.WithTimeout(ctx, shadowLimit)
 	defer cancel()
-	rehearsal := engine.Rehearsal{Bundles: bundlesByHash(h.bundles), Limits: h.keyLimits(), Days: o.Days, Calls: o.Calls,
+	rehearsal := engine.Rehearsal{Bundles: bundlesByHash(h.bundles), Limits: limits, Days: o.Days, Calls: o.Calls,
 		Tenant: engine.Tenant{ID: deal.TenantID(t.file.Tenant.ID), Name: t.file.Tenant.Name, CRM: crm,
 			Production: t.file.Tenant.Environment == "production", Poll: t.poll, Rules: t.rules, Guard: t.guard}}
 	return rehearsal.Run(ctx)
@@ -174,7 +179,11 @@ func (d *service) shadow(ctx context.Context, o shadowOrder) ([]shadowReport, er
 	if err != nil {
 		return nil, err
 	}
-	return next.shadow(ctx, o, func(t tenant) (connectors.CRM, func(), error) {
+	registered, err := d.store.Certificates(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return next.shadow(ctx, o, next.keyLimits(registered), func(t tenant) (connectors.CRM, func(), error) {
 		if crm, runs := d.residents.connector(t); runs {
 			return crm, func() {}, nil
 		}
