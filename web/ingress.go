@@ -97,6 +97,7 @@ type Ingress struct {
 	places  chan struct{}       // one for each request that is worked on
 	room    *semaphore.Weighted // bytes of bodies that are worked on
 	pushes  *prometheus.CounterVec
+	seconds prometheus.Histogram
 	refused refusals
 }
 
@@ -114,15 +115,25 @@ func (in *Ingress) init() {
 		in.places, in.room = make(chan struct{}, mostRequests), semaphore.NewWeighted(mostBytes)
 		in.pushes = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dealseal_pushes_total",
 			Help: "Requests of senders that want a tenant's CRM to be looked at, by what became of them."}, []string{"tenant", "source", "result"})
+		in.seconds = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "dealseal_push_seconds", Buckets: durations,
+			Help: "Time from the last byte of a push of a sender that is known to its answer, when it is durable and its records wait to be looked at."})
 		in.refused.rows = map[refusal]int{}
 	})
 }
 
 // Describe and Collect make its counters a prometheus.Collector.
-func (in *Ingress) Describe(ch chan<- *prometheus.Desc) { in.init(); in.pushes.Describe(ch) }
+func (in *Ingress) Describe(ch chan<- *prometheus.Desc) {
+	in.init()
+	in.pushes.Describe(ch)
+	in.seconds.Describe(ch)
+}
 
 // Collect implements prometheus.Collector.
-func (in *Ingress) Collect(ch chan<- prometheus.Metric) { in.init(); in.pushes.Collect(ch) }
+func (in *Ingress) Collect(ch chan<- prometheus.Metric) {
+	in.init()
+	in.pushes.Collect(ch)
+	in.seconds.Collect(ch)
+}
 
 // hsts is for every answer over TLS; see RFC 6797.
 const hsts = "max-age=63072000; includeSubDomains; preload"
@@ -215,11 +226,13 @@ func readBody(w http.ResponseWriter, r *http.Request, senders []*Sender) (body [
 func (in *Ingress) take(w http.ResponseWriter, r *http.Request, senders []*Sender, body []byte) {
 	ctx, cancel := context.WithTimeout(r.Context(), ingressLimit)
 	defer cancel()
+	came := time.Now()
 	s, verified, err := in.recognise(r, senders, body)
 	if err != nil {
 		in.turnAway(w, s, err, len(senders) > 1)
 		return
 	}
+	defer func() { in.seconds.Observe(time.Since(came).Seconds()) }()
 	account, _ := in.Account(s.Tenant)
 	pushed, err := s.Read(body, account)
 	if err != nil {

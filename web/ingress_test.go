@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/secret"
 	"github.com/dealseal/dealseal/webhooks"
@@ -158,6 +160,11 @@ func TestWhoeverSignsIsAnsweredAndWakesOnceAndOthersLearnNothing(t *testing.T) {
 		t.Errorf("what cannot be kept is answered %d %q", w.Code, w.Body)
 	}
 
+	// Those of known senders are timed, however they end: 10 were answered well, 1 came again, 2 could not be understood or kept.
+	if n := timedPushes(t, in); n != 13 {
+		t.Errorf("%d pushes are timed", n)
+	}
+
 	in.logRefused(t.Context())
 	counts := map[string]int{}
 	for _, p := range box.refused {
@@ -168,4 +175,22 @@ func TestWhoeverSignsIsAnsweredAndWakesOnceAndOthersLearnNothing(t *testing.T) {
 			t.Errorf("%d are logged as %q, want %d: %v", counts[want], want, n, counts)
 		}
 	}
+}
+
+// timedPushes is how many have gone into the histogram of durations.
+func timedPushes(t *testing.T, in *Ingress) uint64 {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(in)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "dealseal_push_seconds" {
+			return f.GetMetric()[0].GetHistogram().GetSampleCount()
+		}
+	}
+	t.Fatal("durations are not told")
+	return 0
 }
