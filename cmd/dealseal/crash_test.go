@@ -41,6 +41,10 @@ func TestACrashAtAnyPointLosesAndDoublesNothing(t *testing.T) {
 		t.Parallel()
 		delegated(t, binary)
 	})
+	t.Run("quotes", func(t *testing.T) {
+		t.Parallel()
+		crashedQuotes(t, binary)
+	})
 	for _, kind := range bothCRMs {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
@@ -71,6 +75,34 @@ type calm struct {
 func faultFree(t *testing.T, o worldOptions) calm {
 	t.Helper()
 	w := newRollingWorld(t, o)
+	out := w.calmly(t)
+	// A list of calls that lacks the writes would prove nothing.
+	wanted := []string{"http/tsa/POST", "http/" + w.crms[0].tenant() + "/POST", "http/" + w.crms[0].tenant() + "/PATCH", "http/" + w.crms[0].tenant() + "/GET"}
+	if o.level == "B-LTA" {
+		wanted = append(wanted, "http/revocation/POST", "http/revocation/GET")
+	}
+	if o.crms[0] == deal.HubSpot {
+		wanted = append(wanted, "http/contoso/POST /crm/objects/2026-03/notes timeline")
+	} else {
+		wanted = append(wanted, "http/acme/GET /services/data/v66.0/query FROM Task", "http/acme/POST /services/data/v66.0/sobjects/Task")
+	}
+	out.mustHave(t, wanted...)
+	return out
+}
+
+// mustHave holds that there are calls that begin as these do.
+func (c calm) mustHave(t *testing.T, wanted ...string) {
+	t.Helper()
+	for _, want := range wanted {
+		if !slices.ContainsFunc(c.calls, func(p string) bool { return strings.HasPrefix(p, want) }) {
+			t.Fatalf("no call begins with %s: %q", want, c.calls)
+		}
+	}
+}
+
+// calmly has a daemon do a deal of each rule.
+func (w *world) calmly(t *testing.T) calm {
+	t.Helper()
 	passed := w.path("points.log")
 	d := w.start(t, "DEALSEAL_CRASH_LOG="+passed)
 	ops := w.control(t, w.stateDir)
@@ -90,21 +122,6 @@ func faultFree(t *testing.T, o worldOptions) calm {
 	for _, p := range out.calls {
 		if other := strings.NewReplacer("/before", "/after", "/after", "/before").Replace(p); !slices.Contains(out.calls, other) {
 			t.Fatalf("%s was passed, %s was not", p, other)
-		}
-	}
-	// A list of calls that lacks the writes would prove nothing.
-	wanted := []string{"http/tsa/POST", "http/" + w.crms[0].tenant() + "/POST", "http/" + w.crms[0].tenant() + "/PATCH", "http/" + w.crms[0].tenant() + "/GET"}
-	if o.level == "B-LTA" {
-		wanted = append(wanted, "http/revocation/POST", "http/revocation/GET")
-	}
-	if o.crms[0] == deal.HubSpot {
-		wanted = append(wanted, "http/contoso/POST /crm/objects/2026-03/notes timeline")
-	} else {
-		wanted = append(wanted, "http/acme/GET /services/data/v66.0/query FROM Task", "http/acme/POST /services/data/v66.0/sobjects/Task")
-	}
-	for _, want := range wanted {
-		if !slices.ContainsFunc(out.calls, func(p string) bool { return strings.HasPrefix(p, want) }) {
-			t.Fatalf("no call begins with %s: %q", want, out.calls)
 		}
 	}
 	return out

@@ -121,7 +121,7 @@ func timelineOf(t *testing.T, c crm, record string) (text string) {
 	t.Helper()
 	switch c := c.(type) {
 	case *hubspotCRM:
-		notes, err := c.portal.Notes(record)
+		notes, err := c.portal.NotesOf(c.object, record)
 		must(t, err)
 		for _, n := range notes {
 			text += n.Body + "\n"
