@@ -14,10 +14,11 @@ import (
 const chartDays = 30
 
 // What was promised: the share of calls to CRMs that succeed, in per cent, and the time from noticed to reported that deals
-// take which wait for nobody.
+// take which wait for nobody, and that half of them take.
 const (
 	successTarget = 99.5
 	flowTarget    = 3 * time.Second
+	halfTarget    = 2 * time.Second
 )
 
 // The plane of a chart, in units of its viewBox: about what a phone shows of it, so that its letters stay legible there.
@@ -179,8 +180,8 @@ func flowChart(days []deal.Day, all deal.Quantiles) chart {
 		}
 	}
 	if all.N > 0 {
-		c.Figure, c.Note, c.Mark = took(all.P95), "for 95 of 100; wanted: 3 s", "done"
-		if all.P95 > flowTarget {
+		c.Figure, c.Note, c.Mark = took(all.P95), "for 95 of 100; wanted: 3 s, and 2 s for 50", "done"
+		if all.P95 > flowTarget || all.P50 > halfTarget {
 			c.Mark = "dead"
 		}
 	}

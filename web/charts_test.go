@@ -61,6 +61,7 @@ func TestPromisesThatAreNotKeptAreMarked(t *testing.T) {
 	}{
 		{deal.Day{Day: today, Calls: 1000, FailedCalls: 5}, deal.Quantiles{N: 1, P95: 3 * time.Second}, "done", "99.5 %", "done", "3.0 s"},
 		{deal.Day{Day: today, Calls: 1000, FailedCalls: 6}, deal.Quantiles{N: 1, P95: 3001 * time.Millisecond}, "dead", "99.4 %", "dead", "3.0 s"},
+		{deal.Day{Day: today, Calls: 1000}, deal.Quantiles{N: 1, P50: 2001 * time.Millisecond, P95: 2500 * time.Millisecond}, "done", "100 %", "dead", "2.5 s"},
 		{deal.Day{Day: today, Calls: 1_000_000, FailedCalls: 1}, deal.Quantiles{N: 1, P95: 640 * time.Millisecond}, "done", "99.99 %", "done", "640 ms"},
 		{deal.Day{Day: today, Calls: 3, FailedCalls: 3}, deal.Quantiles{N: 1, P95: 2 * time.Hour}, "dead", "0 %", "dead", "2 h 0 min"},
 		{deal.Day{Day: today, Calls: 7}, deal.Quantiles{}, "done", "100 %", "ahead", "–"},

@@ -3,6 +3,7 @@ package webhooks
 import (
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -49,6 +50,35 @@ func signed(t *testing.T, e *Endpoint, failures int, at time.Time) (http.Header,
 
 func standardSecretOf(text string) string {
 	return prefixSecret + base64.StdEncoding.EncodeToString([]byte(text))
+}
+
+// TestEachAttemptIsSignedAnewWithTheSameIDAndBody: a receiver refuses what was signed long ago, and drops what it has seen.
+func TestEachAttemptIsSignedAnewWithTheSameIDAndBody(t *testing.T) {
+	event := Sample(mustKnow(t, "document.signed"), "acme", noon)
+	for dialect, header := range map[string]string{"standard-webhooks": HeaderSignature, "certyneo": HeaderCertyneo, "custom": "X-Signed"} {
+		e := endpointWith(t, dialect, standardSecretOf("a secret that is long enough"))
+		if dialect == "certyneo" {
+			event = Sample(mustKnow(t, "envelope.completed"), "acme", noon)
+		}
+		if dialect == "custom" {
+			e.Headers, e.Signed = map[string]string{header: "{timestamp} {signature}", HeaderID: "{id}"}, "{timestamp}.{body}"
+		}
+		var signatures, said [2]string
+		for i := range 2 {
+			r, err := e.request(t.Context(), Delivery{Event: event, Failures: i}, noon.Add(time.Duration(i)*6*time.Hour))
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			signatures[i], said[i] = r.Header.Get(header), r.Header.Get(HeaderID)+" "+string(body)
+		}
+		if signatures[0] == "" || signatures[0] == signatures[1] || said[0] != said[1] || !strings.Contains(said[0], event.ID) {
+			t.Errorf("%s: signed %q, and said %q", dialect, signatures, said)
+		}
+	}
 }
 
 func TestBothSecretsCountDuringARotation(t *testing.T) {
