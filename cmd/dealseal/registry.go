@@ -49,6 +49,8 @@ type registry struct {
 	changed chan struct{}
 	// activated holds a value when a certificate became active that nobody was told of yet.
 	activated chan struct{}
+	// came holds a value when a certificate became active at its time, and its issuer was not asked since.
+	came chan struct{}
 
 	changing sync.Mutex // one change at a time, and its reading back
 	known    atomic.Pointer[[]entry]
@@ -64,7 +66,7 @@ type entry struct {
 
 // newRegistry reads the registry of a store.
 func (h *house) newRegistry(ctx context.Context, each *keyring, keys keySource, s *store.Store, log *slog.Logger) (*registry, error) {
-	r := &registry{keys: keys, each: each, groups: each.groups, house: h, dual: h.dualKeys(), roots: h.roots, now: time.Now, log: log, store: s, activated: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+	r := &registry{keys: keys, each: each, groups: each.groups, house: h, dual: h.dualKeys(), roots: h.roots, now: time.Now, log: log, store: s, activated: make(chan struct{}, 1), changed: make(chan struct{}, 1), came: make(chan struct{}, 1),
 		issuers: revocation.NewClient(revocation.Options{Log: log})}
 	return r, r.refresh(ctx)
 }
@@ -413,6 +415,7 @@ func (r *registry) activateDue(ctx context.Context) error {
 		if n > 0 {
 			r.log.Info("certificates became active at their time", "certificates", n)
 			r.tellActivated()
+			nudge(r.came)
 		}
 		return err
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dealseal/dealseal/deal"
 	"github.com/dealseal/dealseal/engine"
+	"github.com/dealseal/dealseal/signing"
 	"github.com/dealseal/dealseal/signing/revocation"
 )
 
@@ -99,16 +100,41 @@ func (r *registry) checkAll(ctx context.Context) (heard bool) {
 			continue
 		}
 		asked[e.SHA256] = true
-		answer, err := r.check(ctx, e)
-		if err != nil && ctx.Err() == nil {
-			r.log.Error("it could not be written down whether a certificate is revoked", "certificate", e.SHA256, "err", err)
-		}
-		if answer == deal.AnswerUnreachable {
-			r.log.Warn("nobody says whether a certificate is revoked; it is used all the same", "key", e.Key, "certificate", e.SHA256)
-		}
-		heard = heard && err == nil && answer != deal.AnswerUnreachable
+		heard = r.hear(ctx, e) && heard
 	}
 	return heard
+}
+
+// hear is check for whoever goes on whatever comes of it; it reports whether there was an answer, and it is written down.
+func (r *registry) hear(ctx context.Context, e entry) bool {
+	answer, err := r.check(ctx, e)
+	if err != nil && ctx.Err() == nil {
+		r.log.Error("it could not be written down whether a certificate is revoked", "certificate", e.SHA256, "err", err)
+	}
+	if answer == deal.AnswerUnreachable {
+		r.log.Warn("nobody says whether a certificate is revoked; it is used all the same", "key", e.Key, "certificate", e.SHA256)
+	}
+	return err == nil && answer != deal.AnswerUnreachable
+}
+
+// watchful has the registry hear of it when an issuer says, of a seal that was just made, that its certificate was revoked: the
+// key is not to be used once for each deal until the day is over.
+type watchful struct {
+	engine.Extender
+	registry *registry
+}
+
+// Collect implements engine.Extender.
+func (w watchful) Collect(ctx context.Context, subjects []revocation.Subject) (revocation.Material, error) {
+	m, err := w.Extender.Collect(ctx, subjects)
+	if revoked := (*revocation.RevokedError)(nil); errors.As(err, &revoked) {
+		for _, s := range subjects {
+			if e, known := w.registry.find("", thumbprint(s.Cert)); known && s.Usage == signing.UsageSeal && revoked.Usage == s.Usage {
+				w.registry.hear(ctx, e)
+			}
+		}
+	}
+	return m, err
 }
 
 // look does what is due by the clock alone.
@@ -147,6 +173,8 @@ func (d *service) lookAfterCertificates(ctx context.Context, heard bool) error {
 				d.log.Error("the certificates could not be looked after", "err", err)
 			}
 			look.Reset(d.registry.untilNext())
+		case <-d.registry.came: // what its issuer said when somebody decided that may be weeks old
+			asking.Reset(nextAsking(d.registry.checkAll(ctx)))
 		case <-d.registry.changed:
 			look.Reset(d.registry.untilNext())
 		case <-d.registry.activated:

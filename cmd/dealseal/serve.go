@@ -176,7 +176,7 @@ func (h *house) assemble(ctx context.Context, level *slog.LevelVar, log *slog.Lo
 	d.sealer = signing.NewSealer(d.registry, stamper, time.Now)
 	d.engine = &engine.Engine{
 		Tenants: tenants, Ledger: d.store, Books: d.store, Files: files{d.store}, Queue: d.queue,
-		Documents: renderer, Bundles: d.shelf, Sealer: d.sealer, Extender: h.newExtender(stamper, log), Checker: checker,
+		Documents: renderer, Bundles: d.shelf, Sealer: d.sealer, Extender: watchful{h.newExtender(stamper, log), d.registry}, Checker: checker,
 		Log: log, Inbox: d.store, Callbacks: d.store, Lost: d.nights.ask, Hook: crashHook(), MayNotice: d.disk.mayNotice, MayWork: d.disk.mayWork, Places: h.places(renderer), Limits: d.registry.limits, Retry: engine.Retry{First: h.cfg.Retry.First, Max: h.cfg.Retry.Max, Attempts: h.cfg.Retry.Attempts},
 	}
 	d.engine.Envelopes, d.engine.Vendor = d.store, vendorsOf(d.residents.house, checker)
