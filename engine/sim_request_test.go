@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,8 +21,9 @@ type simRequest struct {
 	record string // what it calls the deal's record, whatever that was merged into since
 	taken  deal.TxID
 	// unsure is a request that was given up once before there was an answer, or taken by a state that a backup has replaced:
-	// it may have been taken in, or not.
-	unsure bool
+	// it may have been taken in, or not. forgotten is what it was taken as by such states: the CRM may show it for good.
+	unsure    bool
+	forgotten []deal.TxID
 }
 
 // requests writes programs that ask for contracts: of a deal that people move about, often at that very time, or of one that
@@ -125,9 +127,23 @@ func (w *simWorld) isAtWork(in *incarnation, r *simRequest) bool {
 func (w *simWorld) unknownAgain(known map[deal.TxID]bool) {
 	for _, r := range w.requests {
 		if r.taken != "" && !known[r.taken] {
+			r.forgotten = append(r.forgotten, r.taken)
 			r.taken, r.unsure = "", true
 		}
 	}
+}
+
+// wasForgotten reports whether a transaction was of a request about the record, in a state that a backup has replaced: nothing of
+// what is in its place knows of it, unless whoever had asked for it has asked again.
+func (w *simWorld) wasForgotten(tx deal.TxID, d *simDeal) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.requests {
+		if r.deal.now() == d && slices.Contains(r.forgotten, tx) {
+			return true
+		}
+	}
+	return false
 }
 
 // simBooks are the store's, as one incarnation sees them, which also wake the queue.

@@ -267,7 +267,8 @@ func (w *simWorld) oneTaskEach(in *incarnation) {
 					continue
 				}
 				seen[m[0]] = true
-				if s, err := in.store.Load(context.Background(), deal.TxID(m[1])); err != nil || w.dealByID(s.Change.Ref.ID) != d {
+				tx := deal.TxID(m[1])
+				if s, err := in.store.Load(context.Background(), tx); (err != nil || w.dealByID(s.Change.Ref.ID) != d) && !w.wasForgotten(tx, d) {
 					w.violation("%s has the task %q, which is about none of its transactions", d.id, subject)
 				}
 			}
