@@ -175,10 +175,15 @@ func TestAQuoteAndTheDealOfTheSameIDAreSealedOnceEach(t *testing.T) {
 		return q.Properties["dealseal_drift"], d.Properties["dealseal_drift"]
 	}
 	for _, title := range []string{hiddenSubject + " II", hiddenSubject} { // which the contract differs from, and agrees with again
-		c.setQuote(big, "hs_title", title)
-		eventually(t, "the quote says whether its contract differs", func() (bool, string) {
+		// What a poll tells of an edit is worth one comparison: one that is lost is made up for by the nightly pass, or here by
+		// whoever edits again.
+		waitFor(t, patience, time.Second, "the quote says whether its contract differs", func() (bool, string) {
 			quote, ofDeal := drift()
-			return (quote != "") == (title != hiddenSubject) && ofDeal == "", fmt.Sprintf("%q, the deal %q", quote, ofDeal)
+			shown := (quote != "") == (title != hiddenSubject) && ofDeal == ""
+			if !shown {
+				c.setQuote(big, "hs_title", title)
+			}
+			return shown, fmt.Sprintf("%q, the deal %q", quote, ofDeal)
 		})
 	}
 	i := slices.IndexFunc(sealings(t, s.ops, id), func(m store.Summary) bool { return m.Tx == ofQuote.Sealing.Tx })
