@@ -96,7 +96,7 @@ func TestTheIssuersOfCertificatesAreAskedEachDayAndAtEachActivation(t *testing.T
 				heard := d.beforeTheFirstSeal(ctx)
 				go func() { ended <- d.lookAfterCertificates(ctx, heard) }()
 				until := func(at time.Duration) {
-					time.Sleep(time.Until(began.Add(at)))
+					time.Sleep(time.Until(began.Add(at))) // of the bubble's clock, so nobody waits: certificates are looked after by the hour
 					synctest.Wait()
 				}
 				until(c.after)
